@@ -1,0 +1,376 @@
+"""The agent: Soft Actor-Critic and a self-supervised objective on one shared encoder; one update of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from curl_rl import sac
+from curl_rl.augment import center_crop, random_crop
+from curl_rl.encoders import EncoderConfig, PixelEncoder, Precision, Projection, orthogonal_init
+from curl_rl.losses import effective_rank
+from curl_rl.memory import momentum_copy, move_towards
+from curl_rl.objectives import (
+    BatchInfo,
+    Features,
+    FeatureSpec,
+    ObjectiveConfigs,
+    ObjectiveName,
+    ViewSpec,
+    build_objective,
+)
+from curl_rl.replay import Batch
+
+Trained = Literal["encoder", "objective"]
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Soft Actor-Critic on pixels with an auxiliary objective. The defaults are the CURL paper's (Table 3)."""
+
+    objective: ObjectiveName = "curl"
+    """The self-supervised method that trains the encoder along with the critic; none: the critic alone."""
+    batch_size: int = 512
+    """Transitions in one update."""
+    crop: int = 84
+    """Side of the square that the encoder sees, cropped from the rendered frame, in pixels."""
+    every_crop_offset: bool = True
+    """Draw crops from all possible places. False leaves the last row and column out, as the released code does."""
+    discount: float = 0.99
+    """Discount of one agent step."""
+    n_step: int = 1
+    """Rewards summed before bootstrapping."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Shape of the shared encoder."""
+    hidden: int = 1024
+    """Width of the two hidden layers of the actor and of each critic."""
+    log_std_min: float = -10.0
+    """Smallest log standard deviation of the policy, before squashing."""
+    log_std_max: float = 2.0
+    """Largest log standard deviation of the policy, before squashing."""
+    actor_lr: float = 1e-3
+    """Adam's learning rate for the actor."""
+    critic_lr: float = 1e-3
+    """Adam's learning rate for the critics and, through their loss, the encoder."""
+    encoder_lr: float = 1e-3
+    """Adam's learning rate for the objective: its heads and, through its loss, the encoder."""
+    temperature_lr: float = 1e-4
+    """Adam's learning rate for the temperature."""
+    actor_beta: float = 0.9
+    """Adam's first decay rate for the actor."""
+    critic_beta: float = 0.9
+    """Adam's first decay rate for the critics."""
+    temperature_beta: float = 0.5
+    """Adam's first decay rate for the temperature."""
+    initial_temperature: float = 0.1
+    """The temperature α at the start."""
+    critic_tau: float = 0.01
+    """Share of the critics that their target takes over each time it moves."""
+    encoder_tau: float = 0.05
+    """Share of the encoder that its target takes over each time it moves."""
+    actor_every: int = 2
+    """Updates from one actor and temperature step to the next."""
+    target_every: int = 2
+    """Updates from one move of the targets to the next."""
+    objective_every: int = 1
+    """Updates from one step of the objective to the next."""
+    detach_encoder: bool = False
+    """Stop the critics' loss at the convolutions, so that the objective alone trains them."""
+    objective_optimizers: tuple[tuple[Trained, ...], ...] = (("encoder", "objective"),)
+    """The Adams that take the objective's step one after the other, each with what it trains."""
+    precision: Precision | Literal["auto"] = "float32"
+    """What the convolutions compute in; auto: bfloat16 where the hardware is fast in it, else float32."""
+
+    def __post_init__(self) -> None:
+        at_least_one = ("batch_size", "crop", "n_step", "hidden", "actor_every", "target_every", "objective_every")
+        for name in at_least_one:
+            if getattr(self, name) < 1:
+                raise ValueError(f"agent.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("actor_lr", "critic_lr", "encoder_lr", "temperature_lr", "initial_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"agent.{name} must be positive, got {getattr(self, name)}")
+        for name in ("discount", "critic_tau", "encoder_tau"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"agent.{name} must lie in [0, 1], got {getattr(self, name)}")
+        for name in ("actor_beta", "critic_beta", "temperature_beta"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"agent.{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not self.log_std_min < self.log_std_max:
+            raise ValueError(f"agent.log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
+        if self.objective != "none" and not self.objective_optimizers:
+            raise ValueError("agent.objective_optimizers must name at least one, such as [[encoder, objective]]")
+
+
+class UpdateInputs(NamedTuple):
+    """All that one update depends on beside the agent's own state: crops and noise are already drawn."""
+
+    observation: Tensor
+    """View 0: ``(B, C, S, S)`` uint8."""
+    action: Tensor
+    """``(B, A)``."""
+    reward: Tensor
+    """``(B, 1)``, n steps summed."""
+    discount: Tensor
+    """``(B, 1)``, what the next state's value is multiplied by; 0 where it is terminal."""
+    next_observation: Tensor
+    """``(B, C, S, S)`` uint8."""
+    views: dict[ViewSpec, Tensor]
+    """Further views that the objective asks for, each ``(B, C, S, S)`` uint8."""
+    next_noise: Tensor
+    """``(B, A)`` standard normal: draws the action at the next observation, in the critics' target."""
+    noise: Tensor
+    """``(B, A)`` standard normal: draws the action of the actor's loss."""
+
+
+class Agent(nn.Module):
+    """SAC whose critics and objective train one encoder.
+
+    Args:
+        observation_shape: ``(C, H, W)`` of the environment's observation; the agent sees a crop of it.
+        action_dim: size of the action, which lies in [−1, 1].
+        config: the agent's settings.
+        objectives: the settings of each objective, of which ``config.objective`` names one.
+
+    Weights are drawn from torch's global generator. ``state_dict`` holds the networks; ``training_state`` the
+    optimizers as well.
+
+    Raises:
+        ValueError: the crop is larger than the observation, or too small for the encoder.
+    """
+
+    def __init__(
+        self,
+        observation_shape: tuple[int, int, int],
+        action_dim: int,
+        config: AgentConfig,
+        objectives: ObjectiveConfigs = ObjectiveConfigs(),  # noqa: B008 (frozen)
+    ) -> None:
+        super().__init__()
+        channels, height, width = observation_shape
+        if config.crop > min(height, width):
+            raise ValueError(f"agent.crop {config.crop} is larger than the rendered frame of {height}×{width}")
+        if config.precision == "auto":
+            raise ValueError("agent.precision auto must be resolved for a device first, see resolve_precision")
+        self.config = config
+        self.action_dim = action_dim
+        self.target_entropy = -float(action_dim)
+        self.updates = 0
+
+        latent = config.encoder.latent
+        self.encoder = PixelEncoder((channels, config.crop, config.crop), config.encoder, config.precision)
+        self.critic = sac.TwinCritic(latent, action_dim, config.hidden)
+        # The actor shares the convolutions; its own linear layer and norm learn from its loss.
+        map_shape = self.encoder.convolutions.output_shape
+        self.actor_projection = Projection(map_shape, latent).apply(orthogonal_init)
+        self.actor = sac.Actor(latent, action_dim, config.hidden, config.log_std_min, config.log_std_max)
+        self.log_alpha = nn.Parameter(torch.tensor(config.initial_temperature).log())
+        self.objective = build_objective(config.objective, FeatureSpec(latent, map_shape), objectives)
+        self.target_encoder = momentum_copy(self.encoder)
+        self.target_critic = momentum_copy(self.critic)
+        self._make_optimizers()
+
+    def _make_optimizers(self) -> None:
+        c = self.config
+        # The released code's Adam over the actor holds the shared convolutions too, but no gradient reaches them there.
+        self.actor_parameters = [*self.actor_projection.parameters(), *self.actor.parameters()]
+        self.actor_optimizer = torch.optim.Adam(self.actor_parameters, c.actor_lr, (c.actor_beta, 0.999))
+        self.critic_parameters = [*self.encoder.parameters(), *self.critic.parameters()]
+        self.critic_optimizer = torch.optim.Adam(self.critic_parameters, c.critic_lr, (c.critic_beta, 0.999))
+        self.temperature_optimizer = torch.optim.Adam([self.log_alpha], c.temperature_lr, (c.temperature_beta, 0.999))
+        self.objective_optimizers: list[torch.optim.Optimizer] = []
+        self.objective_parameters: list[nn.Parameter] = []
+        if self.objective is not None:
+            self.objective_parameters = [*self.encoder.parameters(), *self.objective.parameters()]
+            groups: dict[Trained, list[dict[str, Any]]] = {
+                "encoder": [{"params": list(self.encoder.parameters())}],
+                "objective": self.objective.parameter_groups(),
+            }
+            for trained in c.objective_optimizers:
+                # Fresh dictionaries: an optimizer writes into the groups that it is given.
+                own = [dict(group) for name in trained for group in groups[name] if group["params"]]
+                self.objective_optimizers.append(torch.optim.Adam(own, c.encoder_lr))
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Every optimizer by name."""
+        named = {
+            "actor": self.actor_optimizer,
+            "critic": self.critic_optimizer,
+            "temperature": self.temperature_optimizer,
+        }
+        return named | {f"objective{i}": optimizer for i, optimizer in enumerate(self.objective_optimizers)}
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature, a scalar."""
+        return self.log_alpha.exp()
+
+    @property
+    def future_offsets(self) -> tuple[int, ...]:
+        """How many steps ahead the objective's views lie, each offset once; the replay is asked for them."""
+        return tuple(sorted({view.future for view in self._views() if view.future}))
+
+    # ------------------------------------------------------------------ acting
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Actions ``(B, A)`` for ``(B, C, H, W)`` observations, from their centre crop.
+
+        With ``(B, A)`` standard normal ``noise`` the policy is sampled; without, its mean is taken.
+        """
+        view = center_crop(observation, self.config.crop)
+        features = self.actor_projection(self.encoder.convolutions(view))
+        policy = self.actor(features, features.new_zeros(len(features), self.action_dim) if noise is None else noise)
+        action: Tensor = policy.mean if noise is None else policy.action
+        return action
+
+    # ---------------------------------------------------------------- learning
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> UpdateInputs:
+        """Draws all that is random in one update: the crops and the policy's noise. The generator is on the device."""
+
+        def view(observation: Tensor) -> Tensor:
+            return random_crop(observation, self.config.crop, generator, every_offset=self.config.every_crop_offset)
+
+        def noise() -> Tensor:
+            like = self.log_alpha
+            return torch.randn(batch.action.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+        moments = {0: batch.observation} | dict(zip(self.future_offsets, batch.future, strict=True))
+        observation, next_observation = view(batch.observation), view(batch.next_observation)
+        views = {spec: view(moments[spec.future]) for spec in self._views() if spec != ViewSpec(0)}
+        return UpdateInputs(
+            observation, batch.action, batch.reward, batch.discount, next_observation, views, noise(), noise()
+        )
+
+    def update(self, inputs: UpdateInputs, *, diagnose: bool = False) -> dict[str, Tensor]:
+        """One update of everything that is due: critics, actor and temperature, targets, objective, in this order.
+
+        ``diagnose`` adds the metrics that cost something (the embedding's effective rank); it changes nothing else.
+        Returns detached scalars by name.
+        """
+        c, step = self.config, self.updates
+        move_target = step % c.target_every == 0
+        metrics = self._update_critic(inputs)
+        # The critics' step was the last that changes the convolutions before the objective's own: one pass through
+        # them serves the actor, the critics under the actor's action, and the objective's query.
+        learn = self.objective is not None and step % c.objective_every == 0
+        with torch.set_grad_enabled(learn):
+            feature_map = self.encoder.convolutions(inputs.observation)
+        if step % c.actor_every == 0:
+            metrics |= self._update_actor(feature_map.detach(), inputs.noise)
+        if move_target:
+            move_towards(self.target_critic.parameters(), self.critic.parameters(), c.critic_tau)
+            move_towards(self.target_encoder.parameters(), self.encoder.parameters(), c.encoder_tau)
+        if learn:
+            momentum = 1 - c.encoder_tau if move_target else 1.0
+            metrics |= self._update_objective(feature_map, inputs, momentum, diagnose=diagnose)
+        self.updates += 1
+        return metrics
+
+    def _update_critic(self, inputs: UpdateInputs) -> dict[str, Tensor]:
+        with torch.no_grad():
+            next_map = self.encoder.convolutions(inputs.next_observation)
+            policy = self.actor(self.actor_projection(next_map), inputs.next_noise)
+            next_q = self.target_critic(self.target_encoder(inputs.next_observation), policy.action)
+            target = sac.td_target(inputs.reward, inputs.discount, next_q, policy.log_prob, self.alpha)
+
+        feature_map = self.encoder.convolutions(inputs.observation)
+        if self.config.detach_encoder:
+            feature_map = feature_map.detach()
+        q = self.critic(self.encoder.projection(feature_map), inputs.action)
+        loss = sac.critic_loss(q, target)
+        gradient_norm = _step(loss, self.critic_parameters, [self.critic_optimizer])
+        return {
+            "critic/loss": loss.detach(),
+            "critic/q": q.detach().mean(),
+            "critic/target": target.mean(),
+            "critic/gradient_norm": gradient_norm,
+            "batch/reward": inputs.reward.mean(),
+        }
+
+    def _update_actor(self, feature_map: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        alpha = self.alpha
+        policy = self.actor(self.actor_projection(feature_map), noise)
+        with torch.no_grad():
+            features = self.encoder.projection(feature_map)
+        loss = sac.actor_loss(self.critic(features, policy.action), policy.log_prob, alpha.detach())
+        gradient_norm = _step(loss, self.actor_parameters, [self.actor_optimizer])
+        temperature_loss = sac.temperature_loss(alpha, policy.log_prob, self.target_entropy)
+        _step(temperature_loss, [self.log_alpha], [self.temperature_optimizer])
+        return {
+            "actor/loss": loss.detach(),
+            "actor/entropy": -policy.log_prob.detach().mean(),
+            "actor/gradient_norm": gradient_norm,
+            "temperature/loss": temperature_loss.detach(),
+            "temperature/value": alpha.detach(),
+        }
+
+    def _update_objective(
+        self, feature_map: Tensor, inputs: UpdateInputs, momentum: float, *, diagnose: bool
+    ) -> dict[str, Tensor]:
+        assert self.objective is not None
+        online = []
+        for spec in self.objective.online_views:
+            view_map = feature_map if spec == ViewSpec(0) else self.encoder.convolutions(inputs.views[spec])
+            online.append(Features(self.encoder.projection(view_map), view_map))
+        target = []
+        with torch.no_grad():
+            for spec in self.objective.target_views:
+                view = inputs.observation if spec == ViewSpec(0) else inputs.views[spec]
+                view_map = self.target_encoder.convolutions(view)
+                target.append(Features(self.target_encoder.projection(view_map), view_map))
+        result = self.objective(online, target, BatchInfo())
+        gradient_norm = _step(result.loss, self.objective_parameters, self.objective_optimizers)
+        self.objective.after_step(result.carry, torch.as_tensor(momentum, device=gradient_norm.device))
+        metrics = {"loss": result.loss.detach(), "gradient_norm": gradient_norm, **result.metrics}
+        if diagnose:
+            metrics["effective_rank"] = effective_rank(online[0].vector.detach())
+        return {f"objective/{name}": value for name, value in metrics.items()}
+
+    def _views(self) -> Iterator[ViewSpec]:
+        if self.objective is not None:
+            # dict.fromkeys: each view once, in a fixed order, because the order decides which random numbers it gets.
+            yield from dict.fromkeys((*self.objective.online_views, *self.objective.target_views))
+
+    # ------------------------------------------------------------------ saving
+
+    def training_state(self) -> dict[str, Any]:
+        """Networks, objective, optimizers and the count of updates: all that an update depends on and changes."""
+        return {
+            "networks": self.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "updates": self.updates,
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`training_state` gave."""
+        self.load_state_dict(state["networks"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.updates = state["updates"]
+
+
+def resolve_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """What ``auto`` means on this device: bfloat16 where the hardware multiplies in it, else float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if fast else "float32"
+
+
+def _step(loss: Tensor, parameters: list[nn.Parameter], optimizers: Iterable[torch.optim.Optimizer]) -> Tensor:
+    """One gradient of ``loss`` by ``parameters``, taken by each optimizer in turn; returns the gradient's norm."""
+    loss.backward(inputs=parameters)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    for optimizer in optimizers:
+        optimizer.step()
+    for parameter in parameters:
+        parameter.grad = None
+    return norm

@@ -1,0 +1,68 @@
+"""Augmentations: batched, on the device where the tensors are, random numbers from a generator that is handed in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def crop(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
+    """One ``size``×``size`` window of each image.
+
+    Args:
+        images: ``(B, C, H, W)``, any type.
+        size: side of the window, in pixels.
+        top, left: ``(B,)`` integers, the window's first row and column in each image.
+
+    Returns:
+        ``(B, C, size, size)`` in channels_last order, which convolutions like. All channels of an image share its
+        window, so a frame stack keeps its motion.
+    """
+    batch, channels = images.shape[:2]
+    if images.device.type == "cpu":
+        # Whole rows are copied, image by image: eight times faster here than a gather of single pixels.
+        windows = images.new_empty(batch, channels, size, size)
+        for window, image, y, x in zip(windows, images, top.tolist(), left.tolist(), strict=True):
+            window.copy_(image[:, y : y + size, x : x + size])
+        return windows.contiguous(memory_format=torch.channels_last)
+    every_window = images.unfold(2, size, 1).unfold(3, size, 1)  # (B, C, H-size+1, W-size+1, size, size), a view
+    gathered = every_window.permute(0, 2, 3, 4, 5, 1)[torch.arange(batch, device=images.device), top, left]
+    return gathered.permute(0, 3, 1, 2)
+
+
+def random_crop(images: Tensor, size: int, generator: torch.Generator, *, every_offset: bool = True) -> Tensor:
+    """A window of each image at a uniformly drawn place (CURL, arXiv 2004.04136, section 4.4).
+
+    Args:
+        images: ``(B, C, H, W)``, any type.
+        size: side of the window.
+        generator: the source of the offsets, on the images' device.
+        every_offset: draw from all H − size + 1 offsets. False leaves the last one out, as the released CURL code does.
+
+    Raises:
+        ValueError: the window is larger than the image.
+    """
+    batch, _, height, width = images.shape
+    _check_window(size, height, width)
+    top, left = (
+        torch.randint(max(span - size + every_offset, 1), (batch,), generator=generator, device=images.device)
+        for span in (height, width)
+    )
+    return crop(images, size, top, left)
+
+
+def center_crop(images: Tensor, size: int) -> Tensor:
+    """The middle ``size``×``size`` window of ``(..., H, W)`` images; the odd pixel is left at the bottom and the right.
+
+    Raises:
+        ValueError: the window is larger than the image.
+    """
+    height, width = images.shape[-2:]
+    _check_window(size, height, width)
+    top, left = (height - size) // 2, (width - size) // 2
+    return images[..., top : top + size, left : left + size]
+
+
+def _check_window(size: int, height: int, width: int) -> None:
+    if not 1 <= size <= min(height, width):
+        raise ValueError(f"a crop of {size}×{size} does not fit into an image of {height}×{width}")

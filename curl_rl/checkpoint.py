@@ -1,0 +1,436 @@
+"""Checkpoints: what a run needs to go on, saved so that nothing is lost and loaded so that no file can run code.
+
+A checkpoint is one file `<frames, ten digits>.ckpt`. It is written under a temporary name, synced, and renamed, so
+that a file with that ending is whole or was damaged later; a digest tells which. Large data that only grows (the
+replay's segments) lies beside it in `segments/`, as files that several checkpoints share: each checkpoint names those
+that it needs, its *attachments*, and a file that no kept checkpoint names is deleted.
+
+Layout of a file, integers little-endian: magic (8 bytes), format version (4), length of the attachments' JSON (4),
+length of the payload (8), SHA-256 of the payload (32), SHA-256 of all the fields before and of the JSON (32), the
+JSON (a list of file names), the payload (what `torch.save` writes). All but the payload is laid out like this in every
+format version.
+
+One process at a time may save into a directory: hold `lock_run` on the run while training.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import random
+import re
+import shutil
+import struct
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["SEGMENTS", "load_newest", "lock_run", "random_state", "restore_random_state", "save"]
+
+SEGMENTS = "segments"
+"""Folder inside a checkpoint directory in which the attachments lie."""
+
+_MAGIC = b"CURLRLCK"
+_VERSION = 1
+_FIELDS = struct.Struct("<8sIIQ32s")
+_DIGEST_BYTES = 32
+_PREFIX_BYTES = _FIELDS.size + _DIGEST_BYTES
+_NAME = re.compile(r"\d{10}\.ckpt")
+_PARTIAL = ".partial"
+_DAMAGED = ".damaged"
+_LOCK = "run.lock"
+
+
+class _UnusableError(Exception):
+    """Why a checkpoint cannot be used, as the end of a sentence that begins with its name."""
+
+
+class _NewerFormatError(ValueError):
+    """A checkpoint that a newer curl_rl wrote: no damage, so nothing older may quietly take its place."""
+
+
+def save(
+    directory: Path, frames: int, state: dict[str, Any], *, attachments: Sequence[str] = (), keep: int = 2
+) -> Path:
+    """Write a checkpoint, then delete what it makes superfluous.
+
+    Whatever happens on the way (a kill, a full disk, a power cut), every earlier checkpoint stays usable: the older
+    ones, and the attachments that only they name, are deleted after the new file is safely in place.
+
+    Args:
+        directory: where checkpoints lie; made if it is not there.
+        frames: environment frames trained so far; must not be lower than those of a checkpoint that is there.
+        state: nested dicts (keys: str or int), lists and tuples of dense tensors, ints, floats, bools, strings
+            and None. A tensor that is a slice of a larger one is saved without the rest.
+        attachments: names of the files in `directory/segments` that this checkpoint needs, already synced to disk.
+        keep: how many whole checkpoints to keep, this one included.
+
+    Returns:
+        The path of the new checkpoint.
+
+    Raises:
+        ValueError: something in `state` cannot be saved (its place is named), an attachment is not there, or the
+            directory holds a later checkpoint.
+        OSError: the file could not be written; the message says how much was needed and how much is free.
+    """
+    if keep < 1:
+        raise ValueError(f"keep={keep}: at least 1 checkpoint must be kept")
+    if not 0 <= frames < 10**10:
+        raise ValueError(f"frames={frames}: a checkpoint needs a frame count from 0 to {10**10 - 1}")
+    directory = Path(directory)
+    later = [path.name for path in _newest_first(directory) if int(path.stem) > frames]
+    if later:
+        raise ValueError(
+            f"frames={frames}: {directory} already holds the later {later[0]}; resume it or save elsewhere"
+        )
+    for name in attachments:
+        if Path(name).name != name or not (directory / SEGMENTS / name).is_file():
+            raise ValueError(f"attachments: {name!r} is no file in {directory / SEGMENTS}")
+    if not isinstance(state, dict):
+        raise ValueError(f"state is a {type(state).__name__}: must be a dict")
+    plain = _plain(state, "state")
+
+    path = directory / f"{frames:010d}.ckpt"
+    partial = path.with_name(path.name + _PARTIAL)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # Only one process saves here, so a partial file is one that a killed process left; it may take needed space.
+        for stale in directory.glob(f"*.ckpt{_PARTIAL}"):
+            stale.unlink()
+        with open(partial, "xb") as file:
+            _write(file, plain, attachments)
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, _why_not_written(path, plain, error)) from error
+        raise
+    _sync_directory(directory)
+    _prune(directory, keep)
+    return path
+
+
+def load_newest(
+    directory: Path, *, usable: Callable[[dict[str, Any]], None] | None = None, read_only: bool = False
+) -> tuple[Path, dict[str, Any]] | None:
+    """Load the newest checkpoint that is whole.
+
+    A damaged one is passed over with a warning that names it and what is used instead, and is set aside under the
+    name `<name>.damaged`, so that it does not count among those that `save` keeps.
+
+    Args:
+        directory: where checkpoints lie; need not exist.
+        usable: called with the state; raises ValueError or OSError if it cannot be used (a replay segment is
+            damaged, say), and then the checkpoint before is tried.
+        read_only: rename nothing: for a process that does not hold the run's lock.
+
+    Returns:
+        The path and the state, its tensors on the CPU; None if the directory holds no checkpoint at all.
+
+    Raises:
+        ValueError: there are checkpoints, but none can be used; or a newer format version wrote one.
+    """
+    directory = Path(directory)
+    rejected: list[tuple[Path, str]] = []
+    for path in _newest_first(directory):
+        try:
+            state = _load(path)
+            if usable is not None:
+                usable(state)
+        except _NewerFormatError:
+            raise
+        except _UnusableError as error:
+            rejected.append((path, str(error)))
+        except (ValueError, OSError) as error:
+            rejected.append((path, f"cannot be used ({_one_line(error)})"))
+        else:
+            for damaged, reason in rejected:
+                warnings.warn(f"{damaged} {reason}; using {path.name} instead", RuntimeWarning, stacklevel=2)
+                if not read_only:
+                    os.replace(damaged, damaged.with_name(damaged.name + _DAMAGED))
+            return path, state
+    if rejected:
+        newest, reason = rejected[0]
+        raise ValueError(
+            f"none of the {len(rejected)} checkpoints in {directory} can be used: {newest.name} {reason}; "
+            "restore one from a backup, or delete them to start anew"
+        )
+    aside = sorted(directory.glob(f"*.ckpt{_DAMAGED}"))
+    if aside:
+        raise ValueError(
+            f"{directory} holds only checkpoints set aside as damaged ({aside[-1].name}); "
+            "restore one from a backup, or delete them to start anew"
+        )
+    return None
+
+
+@contextlib.contextmanager
+def lock_run(directory: Path) -> Iterator[None]:
+    """Hold a run's directory for this process alone.
+
+    The operating system releases the lock when the process ends, however it ends; the file `run.lock` stays. Children
+    made by fork, not by spawn, hold it too as long as they live.
+
+    Args:
+        directory: the run's directory; made if it is not there.
+
+    Raises:
+        ValueError: another process holds it, or this one does already.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / _LOCK, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            raise ValueError(
+                f"run directory {directory} is in use by process {holder or '(unknown)'}: "
+                "wait until it ends, stop it, or choose another directory"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def random_state() -> dict[str, Any]:
+    """States of the global random generators of Python, NumPy, torch and, where CUDA is in use, each of its devices.
+
+    Returns:
+        A dict that `save` accepts: NumPy's and Python's own tuples are not allowed in a file that may run no code.
+    """
+    version, words, gauss = random.getstate()
+    numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # other libraries draw from this one
+    return {
+        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
+        "numpy": {
+            "words": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+            "position": int(numpy_state["state"]["pos"]),
+            "has_gauss": int(numpy_state["has_gauss"]),
+            "gauss": float(numpy_state["gauss"]),
+        },
+        "torch": torch.get_rng_state(),
+        # Asking a CUDA that nobody uses would build a context, some hundred MB, on each device.
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` returned.
+
+    CUDA states are put back on the devices that are here: a run may be resumed on another machine.
+    """
+    python, numpy_state = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    words, position = numpy_state["words"].numpy().astype(np.uint32), numpy_state["position"]
+    np.random.set_state(("MT19937", words, position, numpy_state["has_gauss"], numpy_state["gauss"]))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(cuda_state, device)
+
+
+# ---- writing
+
+
+class _HashingWriter:
+    """Hashes what it passes on, so that a payload is never held in memory a second time.
+
+    `torch.save` answers an OSError from `write` with an error of its own about positions; so the first one is kept
+    in `error`, for the caller to raise, and what follows it is discarded.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.digest = hashlib.sha256()
+        self.count = 0
+        self.error: OSError | None = None
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+            else:
+                self.digest.update(data)
+                self.count += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """`torch.save` asks for it; the caller flushes."""
+
+
+def _write(file: BinaryIO, state: dict[str, Any], attachments: Sequence[str]) -> None:
+    names = json.dumps(list(attachments)).encode()
+    file.seek(_PREFIX_BYTES + len(names))
+    writer = _HashingWriter(file)
+    torch.save(state, writer)  # type: ignore[arg-type]  # it needs no more than write() and flush()
+    if writer.error is not None:
+        raise writer.error
+    fields = _FIELDS.pack(_MAGIC, _VERSION, len(names), writer.count, writer.digest.digest())
+    file.seek(0)
+    file.write(fields + hashlib.sha256(fields + names).digest() + names)
+    file.flush()
+
+
+def _plain(value: Any, place: str) -> Any:
+    """Copy of the nest (not of the tensors' data) that `torch.load(weights_only=True)` is sure to accept.
+
+    Types are compared exactly: a numpy float64 is a float to isinstance, and a refused class to `torch.load`.
+    """
+    kind = type(value)
+    if kind in (int, float, bool, str) or value is None:
+        return value
+    if kind in (Tensor, nn.Parameter) and value.layout is torch.strided:
+        tensor = value.detach()
+        # torch.save writes a tensor's whole storage: a slice of a replay would bring the replay with it.
+        whole = tensor.untyped_storage().nbytes() <= tensor.numel() * tensor.element_size()
+        return tensor if whole else tensor.clone()
+    if kind in (list, tuple):
+        return kind(_plain(item, f"{place}[{i}]") for i, item in enumerate(value))
+    if kind in (dict, OrderedDict):
+        for key in value:
+            if type(key) not in (str, int):
+                raise ValueError(f"{place} has the key {key!r}, a {type(key).__name__}: keys must be str or int")
+        copy: Any = kind((key, _plain(item, f"{place}[{json.dumps(key)}]")) for key, item in value.items())
+        if hasattr(value, "_metadata"):  # the modules' versions, in what nn.Module.state_dict() returns
+            copy._metadata = _plain(value._metadata, f"{place}._metadata")
+        return copy
+    raise ValueError(
+        f"{place} is a {kind.__name__}: a checkpoint holds dicts, lists and tuples of "
+        "dense tensors, ints, floats, bools, strings and None"
+    )
+
+
+def _tensor_bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(map(_tensor_bytes, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(_tensor_bytes, value))
+    return 0
+
+
+def _why_not_written(path: Path, state: dict[str, Any], error: OSError) -> str:
+    reason = f"checkpoint {path} was not written ({error.strerror or error})"
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(path.parent).free
+        reason += f": it needs about {_tensor_bytes(state) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+    advice = "free some space and resume" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend this and resume"
+    return f"{reason}; earlier checkpoints are intact: {advice}"
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make renames in it outlast a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ---- reading
+
+
+def _newest_first(directory: Path) -> list[Path]:
+    return sorted((path for path in directory.glob("*.ckpt") if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[list[str], bytes]:
+    """Names of the attachments and digest of the payload; `file` is left at the payload's first byte.
+
+    Raises:
+        _UnusableError: the header is damaged, the file has another length than it says, or an attachment is missing.
+        _NewerFormatError: another version wrote it.
+    """
+    prefix = file.read(_PREFIX_BYTES)
+    if len(prefix) < _PREFIX_BYTES:
+        raise _UnusableError(f"is damaged (only {len(prefix)} bytes long)")
+    fields, digest = prefix[: _FIELDS.size], prefix[_FIELDS.size :]
+    magic, version, names_bytes, payload_bytes, payload_digest = _FIELDS.unpack(fields)
+    if magic != _MAGIC:
+        raise _UnusableError("is damaged or no checkpoint (it begins with other bytes)")
+    size = os.fstat(file.fileno()).st_size
+    names = file.read(min(names_bytes, size))  # a damaged length must not ask for gigabytes
+    if hashlib.sha256(fields + names).digest() != digest:
+        raise _UnusableError("is damaged (its header does not match its digest)")
+    if version != _VERSION:
+        raise _NewerFormatError(
+            f"{path} has checkpoint format {version}, this curl_rl reads format {_VERSION}: update curl_rl to resume it"
+        )
+    expected = _PREFIX_BYTES + names_bytes + payload_bytes
+    if size != expected:
+        raise _UnusableError(f"is damaged ({size} bytes long instead of {expected})")
+    attachments: list[str] = json.loads(names)
+    for name in attachments:
+        if not (path.parent / SEGMENTS / name).is_file():
+            raise _UnusableError(f"cannot be used (its file {SEGMENTS}/{name} is missing)")
+    return attachments, payload_digest
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """State of one checkpoint.
+
+    Raises:
+        _UnusableError: as `_read_header`; or the payload is damaged, or holds what `save` never writes.
+        _NewerFormatError: as `_read_header`.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        _, digest = _read_header(file, path)
+        # Loaded from the very bytes that were hashed: what lies on the disk might change in between.
+        payload = file.read()
+    if hashlib.sha256(payload).digest() != digest:
+        raise _UnusableError("is damaged (its content does not match its digest)")
+    try:
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # what torch.load raises on foreign bytes is not documented
+        raise _UnusableError(f"cannot be used (not tensors and numbers: {type(error).__name__})") from error
+    if not isinstance(state, dict):
+        raise _UnusableError(f"cannot be used (holds a {type(state).__name__} instead of a dict)")
+    return state
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+# ---- deleting
+
+
+def _prune(directory: Path, keep: int) -> None:
+    """Delete all but the newest `keep` whole checkpoints, and the files in `segments/` that none of these names."""
+    needed: set[str] = set()
+    whole = 0
+    superfluous: list[Path] = []
+    for path in _newest_first(directory):
+        if whole == keep:
+            superfluous.append(path)
+            continue
+        with contextlib.suppress(_UnusableError), open(path, "rb") as file:
+            needed.update(_read_header(file, path)[0])
+            whole += 1
+    # Checkpoints before segments: killed in between, no checkpoint is left without a file that it names.
+    for path in superfluous:
+        path.unlink()
+    segments = directory / SEGMENTS
+    if segments.is_dir():
+        for path in segments.iterdir():
+            if path.is_file() and path.name not in needed:
+                path.unlink()

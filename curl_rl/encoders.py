@@ -1,0 +1,146 @@
+"""Encoders: from pixels to features. They know nothing of environments, losses or training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Shape of a :class:`PixelEncoder`. The defaults are the CURL paper's (Table 3)."""
+
+    filters: int = 32
+    """Output channels of every convolution."""
+    strides: tuple[int, ...] = (2, 1, 1, 1)
+    """Stride of each 3×3 convolution, first to last; their number is the encoder's depth."""
+    latent: int = 50
+    """Size of the feature vector."""
+
+    def __post_init__(self) -> None:
+        if self.filters < 1 or self.latent < 1:
+            raise ValueError(f"filters and latent must be at least 1, got {self.filters} and {self.latent}")
+        if not self.strides or min(self.strides) < 1:
+            raise ValueError(f"strides must be one or more positive integers, got {list(self.strides)}")
+
+
+def orthogonal_init(module: nn.Module) -> None:
+    """Orthogonal linear layers, delta-orthogonal convolutions, zero biases, in place; use with ``Module.apply``.
+
+    A delta-orthogonal kernel is zero but for its centre, which is orthogonal with the gain of ReLU (Xiao et al. 2018,
+    arXiv 1806.05393, section 2.4), as in the released CURL code.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.orthogonal_(module.weight)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.zeros_(module.weight)
+        height, width = module.kernel_size
+        centre = torch.empty_like(module.weight[:, :, 0, 0])
+        nn.init.orthogonal_(centre, gain=math.sqrt(2))
+        with torch.no_grad():
+            module.weight[:, :, height // 2, width // 2] = centre
+    if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+class Convolutions(nn.Module):
+    """3×3 convolutions with ReLU: ``(B, C, H, W)`` to a map ``(B, filters, h, w)``.
+
+    uint8 input is divided by 255; floating-point input is taken as it is, so nothing is ever scaled twice.
+    ``precision`` is what the convolutions compute in; weights and output keep the parameters' type.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        filters: int,
+        strides: tuple[int, ...],
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        self.precision: Precision = precision
+        self.layers = nn.ModuleList()
+        for depth, stride in enumerate(strides):
+            if min(height, width) < 3:
+                raise ValueError(
+                    f"an image of {input_shape[1]}×{input_shape[2]} is too small for {len(strides)} convolutions with "
+                    f"strides {list(strides)}: only {height}×{width} is left before convolution {depth + 1}"
+                )
+            self.layers.append(nn.Conv2d(channels, filters, 3, stride))
+            channels, height, width = filters, (height - 3) // stride + 1, (width - 3) // stride + 1
+        self.input_shape = input_shape
+        self.output_shape = (channels, height, width)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        if tuple(observation.shape[-3:]) != self.input_shape:
+            raise ValueError(f"expected images of shape {self.input_shape}, got {tuple(observation.shape[-3:])}")
+        layers = cast("list[nn.Conv2d]", list(self.layers))
+        dtype = layers[0].weight.dtype
+        raw = observation.dtype == torch.uint8
+        with torch.autocast(observation.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            x = observation.contiguous(memory_format=torch.channels_last)
+            # Bytes are exact in bfloat16; the 1/255 goes into the few weights of the first layer, not the many pixels.
+            x = x.to(torch.bfloat16 if self.precision == "bfloat16" else dtype)
+            for depth, layer in enumerate(layers):
+                weight = layer.weight / 255 if raw and depth == 0 else layer.weight
+                x = F.conv2d(x, weight, layer.bias, layer.stride).relu_()
+        return x.to(dtype)
+
+
+class Projection(nn.Module):
+    """A map flattened, through a linear layer and layer norm: ``(B, C, h, w)`` to ``(B, latent)``."""
+
+    def __init__(self, map_shape: tuple[int, int, int], latent: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(math.prod(map_shape), latent)
+        self.norm = nn.LayerNorm(latent)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(self.linear(feature_map.flatten(1)))
+        return normalised
+
+
+class PixelEncoder(nn.Module):
+    """The encoder of CURL (and of SAC+AE before it): convolutions, a linear layer, layer norm; no tanh.
+
+    Args:
+        observation_shape: ``(C, H, W)`` of its input; a stack of three RGB frames has C = 9.
+        config: filters, strides (and so depth) and size of the feature vector.
+        precision: what the convolutions compute in.
+
+    ``encoder(observation)`` takes ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1], and returns
+    ``(B, latent)``. The two halves, ``encoder.convolutions`` and ``encoder.projection``, can be called on their own:
+    SAC's actor shares the first and has a projection of its own.
+
+    Raises:
+        ValueError: the image is too small for the convolutions, or an input has another shape.
+    """
+
+    def __init__(
+        self,
+        observation_shape: tuple[int, int, int],
+        config: EncoderConfig = EncoderConfig(),
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.convolutions = Convolutions(observation_shape, config.filters, config.strides, precision)
+        self.projection = Projection(self.convolutions.output_shape, config.latent)
+        self.apply(orthogonal_init)
+
+    @property
+    def observation_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of one input."""
+        return self.convolutions.input_shape
+
+    def forward(self, observation: Tensor) -> Tensor:
+        features: Tensor = self.projection(self.convolutions(observation))
+        return features

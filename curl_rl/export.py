@@ -1,0 +1,103 @@
+"""An encoder on its own: safetensors and JSON beside a run, loaded by anybody with the right preprocessing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from curl_rl.augment import center_crop
+from curl_rl.encoders import EncoderConfig, PixelEncoder
+
+WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
+_FORMAT = 1
+
+
+class PretrainedEncoder(nn.Module):
+    """A trained :class:`PixelEncoder` with its preprocessing.
+
+    Takes observations ``(..., C, H, W)``: uint8 in [0, 255] or floating point in [0, 1] (scaled by type, never by
+    value), of the training size or larger: they are cropped to the middle, as in evaluation. Returns ``(..., latent)``.
+    """
+
+    def __init__(self, encoder: PixelEncoder, provenance: dict[str, Any]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.provenance = provenance
+        """What the encoder was trained on: task, frames, preset, seed."""
+
+    @property
+    def features(self) -> int:
+        """Size of the feature vector."""
+        return self.encoder.config.latent
+
+    def forward(self, observation: Tensor) -> Tensor:
+        channels, side, _ = self.encoder.observation_shape
+        if observation.ndim < 3 or observation.shape[-3] != channels or min(observation.shape[-2:]) < side:
+            raise ValueError(
+                f"expected observations (..., {channels}, H, W) with H and W at least {side}, "
+                f"got {tuple(observation.shape)}"
+            )
+        if observation.dtype != torch.uint8 and not observation.is_floating_point():
+            raise ValueError(f"expected uint8 or floating-point observations, got {observation.dtype}")
+        view = center_crop(observation, side)
+        features: Tensor = self.encoder(view.reshape(-1, *view.shape[-3:]))
+        return features.view(*observation.shape[:-3], self.features)
+
+
+def save_encoder(encoder: PixelEncoder, directory: Path, provenance: dict[str, Any]) -> None:
+    """Writes ``encoder.safetensors`` and ``encoder.json`` into ``directory``, each whole or not at all."""
+    description = {
+        "format": _FORMAT,
+        "observation_shape": list(encoder.observation_shape),
+        "config": dataclasses.asdict(encoder.config),
+        "preprocessing": "crop to the middle; uint8 divided by 255, floating point as it is",
+        "provenance": provenance,
+    }
+    weights = {name: value.detach().cpu().float().contiguous() for name, value in encoder.state_dict().items()}
+    _replace(directory / WEIGHTS, safetensors.torch.save(weights))
+    _replace(directory / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
+
+
+def load_encoder(path: Path | str, *, freeze: bool = True) -> PretrainedEncoder:
+    """The encoder of a run, ready to use.
+
+    Args:
+        path: a run's directory, or the ``encoder.safetensors`` in it (its ``encoder.json`` lies beside it).
+        freeze: evaluation mode and no gradients; False to train it further.
+
+    Raises:
+        ValueError: a file is missing, damaged, or of a newer format, said in one line.
+    """
+    directory = Path(path) if Path(path).is_dir() else Path(path).parent
+    try:
+        description = json.loads((directory / DESCRIPTION).read_text())
+        if description["format"] > _FORMAT:
+            raise ValueError(f"{directory / DESCRIPTION} has format {description['format']}: update curl_rl to read it")
+        fields = description["config"]
+        config = EncoderConfig(fields["filters"], tuple(fields["strides"]), fields["latent"])
+        encoder = PixelEncoder(tuple(description["observation_shape"]), config)
+        encoder.load_state_dict(safetensors.torch.load_file(directory / WEIGHTS))
+    except FileNotFoundError as error:
+        raise ValueError(f"no encoder in {directory}: {Path(error.filename or WEIGHTS).name} is missing") from None
+    except (KeyError, TypeError, json.JSONDecodeError, RuntimeError, safetensors.SafetensorError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise ValueError(f"the encoder in {directory} is damaged ({type(error).__name__}: {cause})") from None
+    pretrained = PretrainedEncoder(encoder, description["provenance"])
+    return pretrained.requires_grad_(False).eval() if freeze else pretrained
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

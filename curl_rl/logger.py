@@ -1,0 +1,265 @@
+"""What a run reports: the same names over the same x axis, environment frames, in metrics.jsonl and TensorBoard.
+
+`metrics.jsonl` has one JSON object to a line: `frames`, `wall_time` (seconds since 1970) and the metrics, a value that
+is not finite as null, since JSON has no NaN. A line is written at once and whole, so a process that is killed loses
+none that it wrote. TensorBoard's event files lie beside it and get their data within seconds.
+"""
+
+import io
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from torch import Tensor
+
+__all__ = ["METRICS_FILE", "Logger", "read_metrics"]
+
+METRICS_FILE = "metrics.jsonl"
+"""Name of the metrics' file in a run's directory."""
+
+_NAME = re.compile(r"[\w./-]+")
+_RESERVED = ("frames", "wall_time")
+_TENSORBOARD_FLUSH_SECONDS = 10
+
+
+class Logger:
+    """Writes one run's metrics, pictures and videos into its directory.
+
+    Args:
+        directory: the run's directory; made if it is not there.
+        resume_at: environment frames of the checkpoint that the run goes on from: what was reported later is cut
+            from metrics.jsonl and purged from TensorBoard's curves, the rows at that very count stay; -1 for a run
+            that was stopped before its first checkpoint: nothing stays. None for a new run.
+
+    Raises:
+        ValueError: `resume_at` is None and metrics are there already; or a line of them is not JSON.
+    """
+
+    def __init__(self, directory: Path, *, resume_at: int | None = None) -> None:
+        directory = Path(directory)
+        path = directory / METRICS_FILE
+        if resume_at is None and path.exists() and path.stat().st_size:
+            raise ValueError(f"{path} holds the metrics of another run: resume that one or choose another directory")
+        if resume_at is not None and resume_at < -1:
+            raise ValueError(f"resume_at={resume_at}: must be a frame count, or -1 to keep nothing")
+        directory.mkdir(parents=True, exist_ok=True)
+        if resume_at is not None and path.exists():
+            _cut(path, resume_at)
+        # Unbuffered: one write, one line, in the hands of the operating system before scalars() returns.
+        self._rows = open(path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
+        self._events = EventFileWriter(str(directory), flush_secs=_TENSORBOARD_FLUSH_SECONDS)
+        if resume_at is not None:
+            # TensorBoard drops what earlier files hold at this step or later.
+            start = SessionLog(status=SessionLog.START)
+            self._events.add_event(Event(wall_time=time.time(), step=resume_at + 1, session_log=start))
+
+    def scalars(self, frames: int, metrics: Mapping[str, float | Tensor]) -> None:
+        """Report numbers: one row of metrics.jsonl, and one point on each one's curve in TensorBoard.
+
+        Args:
+            frames: environment frames so far.
+            metrics: name to number or tensor of one element; tensors of one device are fetched together, with one
+                wait for it. Names may hold letters, digits and `_ . - /`.
+
+        Raises:
+            ValueError: a name that TensorBoard would change or that the row needs itself, or a larger tensor.
+            OSError: the row could not be written; the rows before are whole.
+        """
+        for name in metrics:
+            _check_name(name)
+        numbers = _fetch(metrics)
+        now = time.time()
+        row: dict[str, float | None] = {"frames": int(frames), "wall_time": now}
+        row.update((name, value if math.isfinite(value) else None) for name, value in numbers.items())
+        self._append(json.dumps(row, allow_nan=False).encode() + b"\n")
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        self._events.add_event(Event(wall_time=now, step=frames, summary=Summary(value=values)))
+
+    def image(self, frames: int, name: str, image: npt.NDArray[np.uint8] | Tensor) -> None:
+        """Show a picture in TensorBoard, without loss.
+
+        Args:
+            frames: environment frames so far.
+            name: as in `scalars`.
+            image: (C, H, W), uint8, C = 1 (grey) or 3 (RGB).
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        pixels = _to_numpy(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
+            raise ValueError(f"image {name!r} is {_describe(pixels)}: must be uint8 (C, H, W), C = 1 or 3")
+        grey_or_rgb = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(grey_or_rgb)).save(buffer, format="PNG")
+        self._picture(frames, name, buffer.getvalue(), pixels.shape[1], pixels.shape[2], pixels.shape[0])
+
+    def video(
+        self, frames: int, name: str, images: npt.NDArray[np.uint8] | Tensor, fps: float, path: Path | None = None
+    ) -> None:
+        """Show a moving picture in TensorBoard and, if `path` is given, write the same GIF there.
+
+        Args:
+            frames: environment frames so far.
+            name: as in `scalars`.
+            images: (T, H, W, 3), uint8.
+            fps: pictures per second; a GIF cannot play more than 50, so a faster one plays slower than real time.
+            path: the GIF file; its directory is made if it is not there.
+
+        Raises:
+            ValueError: another shape or type, or `fps` not above 0.
+        """
+        pixels = _to_numpy(images)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or len(pixels) == 0:
+            raise ValueError(f"video {name!r} is {_describe(pixels)}: must be uint8 (T, H, W, 3), T at least 1")
+        if not (math.isfinite(fps) and fps > 0):
+            raise ValueError(f"fps={fps}: must be above 0")
+        gif = _encode_gif(pixels, fps)
+        if path is not None:
+            path = Path(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, [gif])
+        self._picture(frames, name, gif, pixels.shape[1], pixels.shape[2], 3)
+
+    def flush(self) -> None:
+        """Sync metrics.jsonl to the disk and hand TensorBoard's events to the operating system.
+
+        Called before a checkpoint is saved, so that not even a power cut loses a row from before it.
+        """
+        os.fsync(self._rows.fileno())
+        self._events.flush()
+
+    def close(self) -> None:
+        """Write the rest and close the files; a second call does nothing."""
+        self._events.close()
+        self._rows.close()
+
+    def __enter__(self) -> "Logger":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, line: bytes) -> None:
+        end = self._rows.seek(0, os.SEEK_END)
+        try:
+            written = self._rows.write(line)
+            if written != len(line):
+                raise OSError(f"{self._rows.name}: only {written} of {len(line)} bytes could be written: disk full?")
+        except OSError:
+            # Half a line would swallow the next one.
+            self._rows.truncate(end)
+            raise
+
+    def _picture(self, frames: int, name: str, encoded: bytes, height: int, width: int, channels: int) -> None:
+        _check_name(name)
+        image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded)
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        self._events.add_event(Event(wall_time=time.time(), step=frames, summary=summary))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl, in order; half a row at the end, of a process that was killed, is left out.
+
+    Raises:
+        ValueError: a line before the last is not a JSON object.
+        FileNotFoundError: there is no such file.
+    """
+    return [row for row, _ in _read_rows(Path(path))]
+
+
+def _read_rows(path: Path) -> list[tuple[dict[str, Any], bytes]]:
+    """Each row with its line, without the line's end."""
+    rows = []
+    lines = path.read_bytes().split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            if not (isinstance(row, dict) and isinstance(row.get("frames"), int)):
+                raise ValueError
+        except ValueError:
+            if number == len(lines):
+                break
+            raise ValueError(f'{path}, line {number}: must be a JSON object with "frames"; delete the line') from None
+        rows.append((row, line))
+    return rows
+
+
+def _cut(path: Path, last: int) -> None:
+    """Take rows later than `last` frames, and half a row at the end, out of the file, in one step."""
+    _replace(path, [line + b"\n" for row, line in _read_rows(path) if row["frames"] <= last])
+
+
+def _replace(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file so that a reader, or a kill, finds the old content or the new, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        file.writelines(parts)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _check_name(name: str) -> None:
+    if name in _RESERVED:
+        raise ValueError(f"metric {name!r}: the name is taken; each row has its own {name!r}")
+    if not _NAME.fullmatch(name) or name.startswith("/"):
+        raise ValueError(f"metric {name!r}: a name holds letters, digits and _ . - / and begins with no /")
+
+
+def _fetch(metrics: Mapping[str, float | Tensor]) -> dict[str, float]:
+    """The metrics as Python numbers, in their order, with one wait for each device."""
+    by_device: dict[torch.device, dict[str, Tensor]] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise ValueError(f"metric {name!r} has shape {tuple(value.shape)}: must be one number")
+            by_device.setdefault(value.device, {})[name] = value
+    fetched: dict[str, float] = {}
+    for tensors in by_device.values():
+        stacked = torch.stack([tensor.detach().reshape(()).double() for tensor in tensors.values()])
+        fetched.update(zip(tensors, stacked.tolist(), strict=True))
+    return {
+        name: fetched[name] if name in fetched else value if type(value) is int else float(value)
+        for name, value in metrics.items()
+    }
+
+
+def _to_numpy(pixels: npt.NDArray[np.uint8] | Tensor) -> npt.NDArray[np.uint8]:
+    return pixels.detach().cpu().numpy() if isinstance(pixels, Tensor) else np.asarray(pixels)
+
+
+def _describe(pixels: npt.NDArray[Any]) -> str:
+    return f"{pixels.dtype} {pixels.shape}"
+
+
+def _encode_gif(pixels: npt.NDArray[np.uint8], fps: float) -> bytes:
+    """(T, H, W, 3) uint8 to a GIF that loops. Equal pictures in a row become one that is shown longer."""
+    # One palette for all, from 8 pictures, and no dithering: pixels that stand still stay equal and cost nothing.
+    sample = pixels[np.unique(np.linspace(0, len(pixels) - 1, 8).round().astype(int))]
+    palette = Image.fromarray(np.concatenate(list(sample))).quantize(256)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in pixels]
+    # Times are whole hundredths of a second, and browsers slow down what is shorter than two. Rounding the moments
+    # instead of the lengths keeps the whole video's speed right.
+    moments = np.round(np.arange(len(images) + 1) * max(100 / fps, 2)).astype(int)
+    durations = (np.diff(moments) * 10).tolist()
+    buffer = io.BytesIO()
+    images[0].save(buffer, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    return buffer.getvalue()

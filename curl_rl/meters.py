@@ -1,0 +1,64 @@
+"""Meters of a run in progress: means of its metrics, and how fast it goes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class MetricMeans:
+    """Means of scalar metrics since they were last cleared; the sums stay on the device until they are read."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sums
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        """Counts each of these metrics once more."""
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def read(self) -> dict[str, float]:
+        """The means by name, with one transfer from the device for all of them."""
+        if not self._sums:
+            return {}
+        totals = torch.stack([value.double() for value in self._sums.values()]).tolist()
+        return {name: total / self._counts[name] for name, total in zip(self._sums, totals, strict=True)}
+
+    def clear(self) -> None:
+        """Starts all means anew."""
+        self._sums.clear()
+        self._counts.clear()
+
+
+class Speedometer:
+    """Frames and updates per second of acting and learning, without the time of what is paused."""
+
+    def __init__(self, frames: int, updates: int) -> None:
+        self._since, self._frames, self._updates = time.perf_counter(), frames, updates
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time in here does not count."""
+        begin = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - begin
+
+    def read(self, frames: int, updates: int) -> dict[str, float]:
+        """Speeds since the last call, given how many frames and updates there are by now."""
+        now = time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        speeds = {
+            "speed/frames_per_second": (frames - self._frames) / seconds,
+            "speed/updates_per_second": (updates - self._updates) / seconds,
+        }
+        self._since, self._frames, self._updates = now, frames, updates
+        return speeds

@@ -1,0 +1,84 @@
+"""What a self-supervised method is to those who use it: the views it asks for and the loss it takes of their features.
+
+An objective sees features, never images: it says which views it wants encoded by whom, and its user (the agent, a
+vision trainer, a foreign training loop) crops and encodes them. ``forward`` is pure; state changes in ``after_step``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """One augmented copy of the input that an objective wants encoded."""
+
+    index: int
+    """Views with the same index are the same augmentation of the same input. View 0 is the one that the user of the
+    objective has anyway: in reinforcement learning the crop that the critic saw."""
+    future: int = 0
+    """Of which moment: this many agent steps after the observation; 0, the observation itself. Images have only 0."""
+
+
+class FeatureSpec(NamedTuple):
+    """What the encoder gives: the size of its vector and the ``(C, h, w)`` of its map."""
+
+    dim: int
+    map_shape: tuple[int, int, int]
+
+
+class Features(NamedTuple):
+    """One view, encoded: ``vector`` is ``(B, dim)``; ``map`` is ``(B, C, h, w)``, for methods that compare places."""
+
+    vector: Tensor
+    map: Tensor
+
+
+class BatchInfo(NamedTuple):
+    """What is known of the batch beside its features: ``(B,)`` indices and labels where the data have them."""
+
+    indices: Tensor | None = None
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``forward`` gives: the loss, detached metrics by name, and what ``after_step`` will need."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    carry: Any = None
+
+
+class Objective(nn.Module):
+    """One self-supervised method: the heads it adds, the memory it keeps, the loss it takes."""
+
+    online_views: tuple[ViewSpec, ...]
+    """Views that the trained encoder encodes, with gradient."""
+    target_views: tuple[ViewSpec, ...] = ()
+    """Views that its slow copy encodes, without gradient."""
+
+    def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+        """The loss of one batch, from the features of ``online_views`` and ``target_views`` in that order. Pure."""
+        raise NotImplementedError
+
+    def after_step(self, carry: Any, momentum: Tensor) -> None:
+        """After the optimizer's step: move the method's own slow heads, enqueue keys, renormalise.
+
+        ``momentum`` is what the encoder's slow copy was moved with (1 where it stood still), a scalar.
+        """
+
+    def momentum(self, progress: Tensor) -> Tensor:
+        """The momentum that the method asks of the encoder's slow copy at ``progress`` in [0, 1], a scalar.
+
+        In reinforcement learning SAC's ``encoder_tau`` rules instead.
+        """
+        return torch.ones_like(progress)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Its parameters as optimizer groups; a group may name its own learning rate or weight decay."""
+        return [{"params": list(self.parameters())}]

@@ -1,0 +1,57 @@
+"""CURL: Contrastive Unsupervised Representations for Reinforcement Learning (Laskin et al. 2020, arXiv 2004.04136).
+
+Two independent crops of one observation; the encoder embeds the query, its slow copy the key; a bilinear form scores
+every query against every key of the batch, and the softmax's cross-entropy asks each query to pick its own key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from curl_rl.losses import bilinear_similarity, contrastive_accuracy, info_nce
+from curl_rl.objectives.base import BatchInfo, Features, FeatureSpec, Objective, Result, ViewSpec
+
+
+@dataclass(frozen=True)
+class CurlConfig:
+    """The contrastive head of CURL."""
+
+    similarity_init: Literal["identity", "uniform"] = "identity"
+    """Where the bilinear W starts. identity: I/√D, so that the similarity of two layer-normalised embeddings starts as
+    √D times their cosine. uniform: every entry drawn from [0, 1), as in the released code."""
+    momentum: float = 0.95
+    """Momentum of the encoder's slow copy outside reinforcement learning (there, 1 − encoder_tau)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum must lie in [0, 1], got {self.momentum}")
+
+
+class Curl(Objective):
+    """Bilinear InfoNCE between a crop and the momentum encoding of another crop."""
+
+    online_views = (ViewSpec(0),)
+    target_views = (ViewSpec(1),)
+
+    def __init__(self, features: FeatureSpec, config: CurlConfig = CurlConfig()) -> None:
+        super().__init__()
+        self.config = config
+        if config.similarity_init == "identity":
+            weight = torch.eye(features.dim) / features.dim**0.5
+        else:
+            weight = torch.rand(features.dim, features.dim)
+        self.W = nn.Parameter(weight)
+
+    def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+        (query,), (key,) = online, target
+        logits = bilinear_similarity(query.vector, self.W, key.vector)
+        loss = info_nce(logits)
+        scores = logits.detach()
+        return Result(loss, {"accuracy": contrastive_accuracy(scores), "logits_std": scores.std(1).mean()})
+
+    def momentum(self, progress: Tensor) -> Tensor:
+        return torch.full_like(progress, self.config.momentum)

@@ -1,0 +1,495 @@
+"""The training loop: act, store, update, evaluate, checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from curl_rl import checkpoint, run_directory
+from curl_rl.agent import Agent, UpdateInputs, resolve_precision
+from curl_rl.config import RunConfig, UserError
+from curl_rl.evaluation import episode_seed, evaluate
+from curl_rl.export import save_encoder
+from curl_rl.logger import Logger
+from curl_rl.meters import MetricMeans, Speedometer
+from curl_rl.pictures import crops_picture
+from curl_rl.replay import Batch, Replay, segment_files
+from curl_rl.signals import Stopped, StopRequest, stop_requests
+
+Environment = gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+
+
+class TrainingFault(RuntimeError):
+    """Something broke in mid-run; what was saved is intact, and the message says what to do."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come; saved with every checkpoint."""
+
+    frames: int = 0
+    """Environment frames so far."""
+    agent_steps: int = 0
+    """Actions so far."""
+    episode: int = 0
+    """Number of the episode under way, from 0."""
+    episode_return: float = 0.0
+    """Undiscounted return of the episode under way."""
+    episode_actions: list[Tensor] = field(default_factory=list)
+    """Its actions: with its seed, all that is needed to bring an environment to where it stands."""
+    evaluated_at: int = -1
+    """Frames at the last evaluation; −1 before the first."""
+
+
+def train(config: RunConfig, make_environment: Callable[[], Environment], *, fresh: bool = False) -> Path:
+    """Trains a run to its budget, going on from where it was left.
+
+    Args:
+        config: the run.
+        make_environment: gives a new environment; called for training and for evaluation.
+        fresh: set an earlier run in the directory aside and start anew.
+
+    Returns:
+        The run's directory.
+
+    Raises:
+        UserError: the directory belongs to another configuration, or the machine cannot do what is asked.
+        TrainingFault: a loss or the environment broke; the last checkpoint is intact.
+        Stopped: SIGINT or SIGTERM came; the run is saved.
+    """
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.agent.precision, device)
+    config = replace(config, device=str(device), agent=replace(config.agent, precision=precision))
+    if config.compute.threads:
+        torch.set_num_threads(config.compute.threads)
+    directory = config.directory
+    with contextlib.ExitStack() as stack:
+        environment = make_environment()
+        stack.callback(environment.close)
+        evaluation_environment = make_environment()
+        stack.callback(evaluation_environment.close)
+        _check(config, environment)
+        if fresh and (aside := run_directory.set_aside(directory)):
+            say(f"the earlier run is now {aside}")
+        run_directory.claim(directory, config)
+        try:
+            stack.enter_context(checkpoint.lock_run(directory))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        trainer = Trainer(config, directory, device, environment, evaluation_environment)
+        stack.callback(trainer.close)
+        trainer.run()
+    return directory
+
+
+class Trainer:
+    """One run in progress. :func:`train` checks what it is given and makes it."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        directory: Path,
+        device: torch.device,
+        environment: Environment,
+        evaluation_environment: Environment,
+    ) -> None:
+        self.config, self.directory, self.device = config, directory, device
+        self.environment, self.evaluation_environment = environment, evaluation_environment
+        shape, action_dim = _spaces(environment)
+        # Weights come from a generator of their own, so that nothing else that draws can change them.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.agent = Agent(shape, action_dim, config.agent, config.objectives).to(device)
+        try:
+            self.replay = Replay(
+                config.replay, shape, action_dim, stack=config.environment.stack, device=device, directory=directory
+            )
+        except (ValueError, OSError) as error:
+            raise UserError(_one_line(error)) from None
+        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.progress = Progress()
+        self.means = MetricMeans()
+        self.observation: npt.NDArray[np.uint8]
+        self._newest_return: float | None = None
+        self._newest_update: tuple[Batch, UpdateInputs] | None = None
+
+        restored = self._restore()
+        self.speed = Speedometer(self.progress.frames, self.agent.updates)
+        self.logger = Logger(directory, resume_at=self.progress.frames if restored else -1)
+        if not restored:
+            self._start_episode()
+
+    def close(self) -> None:
+        """Closes the log."""
+        self.logger.close()
+
+    # -------------------------------------------------------------------- loop
+
+    def run(self) -> None:
+        """Trains until the budget is spent, then evaluates and saves."""
+        c, p = self.config, self.progress
+        say(f"run: {self.directory}")
+        say(f"device: {self.device}, convolutions in {c.agent.precision}; {self.replay.describe()}")
+        if p.frames:
+            say(f"resumed at {p.frames:,} of {c.frames:,} frames")
+        if p.frames >= c.frames and not self._evaluation_due():
+            say(f"this run is complete at {p.frames:,} frames; --frames takes it further, --fresh starts anew")
+            return
+        if self.device.type == "cpu":
+            say(self._estimate())
+        with stop_requests() as stop, self._progress_bar() as bar:
+            self.speed.read(p.frames, self.agent.updates)
+            try:
+                while not stop:
+                    if self._evaluation_due():
+                        self._evaluate(stop)
+                    if p.frames >= c.frames:
+                        break
+                    before = p.frames
+                    self.step()
+                    bar.update(p.frames - before)
+                    if _crossed(before, p.frames, c.log.every):
+                        self._log(bar)
+                    if c.log.images_every and _crossed(before, p.frames, c.log.images_every):
+                        self._log_pictures()
+                    if _crossed(before, p.frames, c.checkpoint.every):
+                        self.save()
+                self.save()
+            except OSError as error:
+                self._fail(error, "nothing that was saved is lost: make room and start the same command again")
+        if stop.signal_number is not None:
+            say(f"saved at {p.frames:,} frames; the same command resumes")
+            raise Stopped(stop.signal_number)
+        say(f"done: {p.frames:,} frames; play it with: python scripts/evaluate_agent.py {self.directory}")
+
+    def step(self) -> None:
+        """One agent step and, after the random ones, the update that is due."""
+        training, p = self.config.training, self.progress
+        action = self._action()
+        try:
+            observation, reward, terminated, truncated, info = self.environment.step(action.numpy())
+            self.replay.add(action.numpy(), float(reward), observation, terminated=terminated, truncated=truncated)
+        except Exception as error:  # an environment is anybody's code and may raise anything
+            self._save_before_failing()
+            self._fail(error, "the run is saved: mend the environment and start the same command again")
+        self.observation = observation
+        p.frames += int(info.get("environment_steps", 1))
+        p.agent_steps += 1
+        p.episode_return += float(reward)
+        p.episode_actions.append(action)
+        if terminated or truncated:
+            self._end_episode()
+        learning_steps = p.agent_steps - training.random_steps
+        if learning_steps > 0 and learning_steps % training.update_every == 0:
+            self._update()
+
+    def _action(self) -> Tensor:
+        """``(A,)`` on the CPU: uniform in the random steps, then drawn from the policy."""
+        shape = (1, self.agent.action_dim)
+        if self.progress.agent_steps < self.config.training.random_steps:
+            return (torch.rand(shape, generator=self.generator, device=self.device) * 2 - 1)[0].cpu()
+        noise = torch.randn(shape, generator=self.generator, device=self.device)
+        observation = torch.from_numpy(self.observation).to(self.device)[None]
+        return self.agent.act(observation, noise)[0].cpu()
+
+    def _update(self) -> None:
+        agent, a = self.agent, self.config.agent
+        batch = self.replay.sample(
+            a.batch_size, self.generator, discount=a.discount, n_step=a.n_step, future=agent.future_offsets
+        )
+        inputs = agent.draw(batch, self.generator)
+        # Once between two rows of the log is enough for what costs time.
+        self.means.add(agent.update(inputs, diagnose="objective/effective_rank" not in self.means))
+        self._newest_update = batch, inputs
+
+    def _start_episode(self) -> None:
+        seed = episode_seed(self.config.seed, "training", self.progress.episode)
+        self.observation, _ = self.environment.reset(seed=seed)
+        self.replay.start_episode(self.observation)
+
+    def _end_episode(self) -> None:
+        p = self.progress
+        self._newest_return = p.episode_return
+        self.logger.scalars(
+            p.frames,
+            {
+                "episode/return": p.episode_return,
+                "episode/length": len(p.episode_actions),
+                "episode/number": p.episode,
+            },
+        )
+        self._next_episode()
+
+    def _next_episode(self) -> None:
+        p = self.progress
+        p.episode, p.episode_return, p.episode_actions = p.episode + 1, 0.0, []
+        self._start_episode()
+
+    # -------------------------------------------------------------- evaluation
+
+    def _evaluation_due(self) -> bool:
+        """At the start, whenever another ``evaluation.every`` frames have passed, and at the end."""
+        every, p = self.config.evaluation.every, self.progress
+        if not every:
+            return False
+        finished = p.frames >= self.config.frames and p.evaluated_at < p.frames
+        return finished or p.evaluated_at < 0 or _crossed(p.evaluated_at, p.frames, every)
+
+    def _evaluate(self, stop: StopRequest) -> None:
+        c, p = self.config.evaluation, self.progress
+        with self.speed.paused():
+            result = evaluate(
+                self.agent,
+                self.evaluation_environment,
+                episodes=c.episodes,
+                seed=self.config.seed,
+                record=c.video,
+                stop=stop.__bool__,
+            )
+            if result is None:
+                return
+            p.evaluated_at = p.frames
+            metrics = result.metrics()
+            self.logger.scalars(p.frames, metrics)
+            if result.pictures is not None:
+                path = self.directory / run_directory.VIDEOS / f"{p.frames:010d}.gif"
+                self.logger.video(p.frames, "evaluation/video", result.pictures, result.pictures_per_second, path)
+        mean, spread = metrics["evaluation/return_mean"], metrics["evaluation/return_std"]
+        say(f"{p.frames:>9,} frames: evaluation {mean:.1f} ± {spread:.1f} over {c.episodes} episodes")
+
+    # ----------------------------------------------------------------- logging
+
+    def _log(self, bar: tqdm[Any]) -> None:
+        p = self.progress
+        speeds = self.speed.read(p.frames, self.agent.updates)
+        self.logger.scalars(p.frames, self._finite_means() | speeds)
+        self.means.clear()
+        shown = {"return": "–" if self._newest_return is None else f"{self._newest_return:.0f}"}
+        bar.set_postfix(shown | {"updates/s": f"{speeds['speed/updates_per_second']:.1f}"}, refresh=False)
+
+    def _log_pictures(self) -> None:
+        if self._newest_update is not None:
+            self.logger.image(self.progress.frames, "observations/crops", crops_picture(*self._newest_update))
+
+    def _finite_means(self) -> dict[str, float]:
+        """The metrics' means; a run that has gone to NaN ends here, before it could overwrite a good checkpoint."""
+        means = self.means.read()
+        broken = [name for name, value in means.items() if not math.isfinite(value)]
+        if broken:
+            self._fail(
+                FloatingPointError(f"not finite any more: {', '.join(broken)}"),
+                "the last checkpoint is from before; try a lower learning rate, or look at the rewards",
+            )
+        return means
+
+    def _progress_bar(self) -> tqdm[Any]:
+        interactive = sys.stderr.isatty()
+        return tqdm(
+            total=self.config.frames,
+            initial=min(self.progress.frames, self.config.frames),
+            unit="frame",
+            desc=self.config.env,
+            # A log file wants a line now and then, a terminal a lively bar.
+            mininterval=0.5 if interactive else 60,
+            dynamic_ncols=interactive,
+        )
+
+    def _estimate(self) -> str:
+        """How long the run will take here, from an update and some steps timed on throw-away copies."""
+        c, p = self.config, self.progress
+        copied, env = copy.deepcopy(self.agent), self.evaluation_environment
+        observation = torch.zeros((c.agent.batch_size, *self.observation.shape), dtype=torch.uint8)
+        column = torch.zeros(c.agent.batch_size, 1)
+        future = tuple(observation for _ in copied.future_offsets)
+        batch = Batch(observation, column.expand(-1, copied.action_dim), column, column, observation, future)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.zeros(1, copied.action_dim)
+        env.reset(seed=0)
+
+        def update() -> None:
+            copied.update(copied.draw(batch, generator))
+
+        def step() -> None:
+            action = copied.act(torch.from_numpy(self.observation)[None], noise)[0]
+            _, _, terminated, truncated, _ = env.step(action.numpy())
+            if terminated or truncated:
+                env.reset()
+
+        # The first two updates: an even one, which moves the actor and the targets, and an odd one, which does not.
+        per_update = sum(_seconds(update) for _ in range(2)) / 2
+        per_step = min(_seconds(step) for _ in range(10))
+        steps = (c.frames - p.frames) / c.environment.action_repeat
+        evaluations = (c.frames - p.frames) // c.evaluation.every + 1 if c.evaluation.every else 0
+        # An episode of the suite lasts 1000 environment steps; an environment that says otherwise knows better.
+        episode_steps = getattr(env, "max_episode_steps", None) or 1000 / c.environment.action_repeat
+        seconds = steps * (per_step + per_update / c.training.update_every)
+        seconds += evaluations * c.evaluation.episodes * episode_steps * per_step
+        measured = f"{per_update * 1e3:.0f} ms an update, {per_step * 1e3:.0f} ms a step"
+        line = f"estimate: {_duration(seconds)} on this CPU ({measured})"
+        if seconds > 4 * 3600 and c.preset != "cpu":
+            line += "; --preset cpu learns in minutes, and a GPU runs this preset"
+        return line
+
+    # ---------------------------------------------------------- saving, failing
+
+    def save(self) -> None:
+        """Writes a checkpoint and the encoder.
+
+        Raises:
+            TrainingFault: a metric is not finite; nothing is written then.
+            OSError: the disk refused; earlier checkpoints are intact.
+        """
+        self._finite_means()
+        p, checkpoints = self.progress, self.directory / run_directory.CHECKPOINTS
+        with self.speed.paused():
+            self.logger.flush()
+            manifest = self.replay.save(self.directory / run_directory.REPLAY_SEGMENTS)
+            state = {
+                "agent": self.agent.training_state(),
+                "replay": manifest,
+                "progress": vars(p),
+                "observation": torch.from_numpy(self.observation),
+                "generator": {"device": self.device.type, "state": self.generator.get_state()},
+                "random": checkpoint.random_state(),
+            }
+            checkpoint.save(
+                checkpoints, p.frames, state, attachments=segment_files(manifest), keep=self.config.checkpoint.keep
+            )
+            provenance = {"env": self.config.env, "preset": self.config.preset, "seed": self.config.seed}
+            save_encoder(self.agent.encoder, self.directory, {**provenance, "frames": p.frames})
+
+    def _restore(self) -> bool:
+        """Goes back to the newest usable checkpoint; False if there is none."""
+        segments = self.directory / run_directory.REPLAY_SEGMENTS
+        try:
+            found = checkpoint.load_newest(
+                self.directory / run_directory.CHECKPOINTS,
+                usable=lambda state: self.replay.restore(segments, state["replay"]),
+            )
+        except (ValueError, OSError) as error:
+            raise UserError(_one_line(error)) from None
+        if found is None:
+            return False
+        _, state = found
+        self.agent.load_training_state(state["agent"])
+        self.progress = Progress(**state["progress"])
+        checkpoint.restore_random_state(state["random"])
+        if state["generator"]["device"] == self.device.type:
+            self.generator.set_state(state["generator"]["state"])
+        else:
+            say("resumed on another kind of device: the random numbers go on differently")
+            self.generator.manual_seed(self.config.seed + self.progress.frames)
+        self._bring_environment_to(state["observation"].numpy())
+        return True
+
+    def _bring_environment_to(self, saved: npt.NDArray[np.uint8]) -> None:
+        """Repeats the unfinished episode in a new environment: the same seed and actions lead to where it stood."""
+        p = self.progress
+        self.observation, _ = self.environment.reset(seed=episode_seed(self.config.seed, "training", p.episode))
+        for action in p.episode_actions:
+            self.observation, *_ = self.environment.step(action.numpy())
+        if not np.array_equal(self.observation, saved):
+            say("the environment did not repeat itself (another machine or version?): starting its next episode")
+            self._next_episode()
+
+    def _save_before_failing(self) -> None:
+        # A second fault, in saving, must not hide the first; the checkpoint before is intact then.
+        with contextlib.suppress(OSError, TrainingFault):
+            self.save()
+
+    def _fail(self, error: Exception, advice: str) -> NoReturn:
+        details = self.directory / run_directory.FAULT
+        with contextlib.suppress(OSError):
+            details.write_text("".join(traceback.format_exception(error)))
+        where = f"{self.progress.frames:,} frames (update {self.agent.updates:,})"
+        raise TrainingFault(f"stopped at {where}: {_one_line(error)}; {advice} (details: {details})") from error
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` is the GPU where there is one.
+
+    Raises:
+        UserError: a GPU is asked for that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu")
+    return device
+
+
+def say(line: str) -> None:
+    """One line for the user, above the progress bar."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _spaces(environment: Environment) -> tuple[tuple[int, int, int], int]:
+    """``(C, H, W)`` of the observations and the size of the actions."""
+    observations, actions = environment.observation_space, environment.action_space
+    pixels = isinstance(observations, gymnasium.spaces.Box) and observations.dtype == np.uint8
+    if not pixels or observations.shape is None or len(observations.shape) != 3:
+        raise UserError(f"the environment must give uint8 observations (C, H, W), it gives {observations}")
+    if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
+        raise UserError(f"the environment must take a vector of real numbers as action, it takes {actions}")
+    if not (np.all(actions.low == -1) and np.all(actions.high == 1)):
+        raise UserError(f"the environment must take actions in [-1, 1], it takes {actions}")
+    channels, height, width = observations.shape
+    return (channels, height, width), actions.shape[0]
+
+
+def _check(config: RunConfig, environment: Environment) -> None:
+    """What can only be known with the environment at hand, before anything is written.
+
+    Raises:
+        UserError: the agent or the replay does not fit the environment.
+    """
+    shape, action_dim = _spaces(environment)
+    if shape[0] % config.environment.stack:
+        raise UserError(f"environment.stack {config.environment.stack} does not divide the {shape[0]} channels")
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            Agent(shape, action_dim, config.agent, config.objectives)
+    except ValueError as error:
+        raise UserError(_one_line(error)) from None
+    steps = getattr(environment, "max_episode_steps", None)
+    if steps is not None and config.replay.capacity < steps:
+        raise UserError(
+            f"replay.capacity {config.replay.capacity} is smaller than an episode of {config.env}: {steps} agent steps"
+        )
+
+
+def _crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of ``every`` lies in (before, after]."""
+    return after // every > before // every
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} seconds"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 7200 else f"about {seconds / 3600:.0f} hours"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,121 @@
+"""The tasks of the DeepMind Control Suite (Tassa et al., 2018) as gymnasium environments.
+
+Their observation is the physical state, flattened; their picture comes from `render()`, so that repeated actions cost
+one picture only. dm_control is imported when the first environment is made, not with this module.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from envs import rendering
+
+TASKS: dict[str, tuple[str, ...]] = {
+    "acrobot": ("swingup", "swingup_sparse"),
+    "ball_in_cup": ("catch",),
+    "cartpole": ("balance", "balance_sparse", "swingup", "swingup_sparse", "two_poles", "three_poles"),
+    "cheetah": ("run",),
+    "dog": ("stand", "walk", "trot", "run", "fetch"),
+    "finger": ("spin", "turn_easy", "turn_hard"),
+    "fish": ("upright", "swim"),
+    "hopper": ("stand", "hop"),
+    "humanoid": ("stand", "walk", "run", "run_pure_state"),
+    "humanoid_CMU": ("stand", "walk", "run"),
+    "lqr": ("lqr_2_1", "lqr_6_2"),
+    "manipulator": ("bring_ball", "bring_peg", "insert_ball", "insert_peg"),
+    "pendulum": ("swingup",),
+    "point_mass": ("easy", "hard"),
+    "quadruped": ("walk", "run", "escape", "fetch"),
+    "reacher": ("easy", "hard"),
+    "stacker": ("stack_2", "stack_4"),
+    "swimmer": ("swimmer6", "swimmer15"),
+    "walker": ("stand", "walk", "run"),
+}
+"""Every domain of the suite with its tasks, as `dm_control.suite.TASKS_BY_DOMAIN` lists them."""
+
+CAMERAS = {"quadruped": 2}
+"""The camera of a domain, where it is not 0: the convention of PlaNet, Dreamer and DrQ, whose camera follows the body;
+quadruped's camera 0 stands still and loses it."""
+
+_MODEL_SEED = 0  # lqr draws its stiffness when it is built; every instance must be the same task
+
+State = NDArray[np.float64]
+
+
+class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
+    """One task of the suite.
+
+    `terminated` means a terminal state (dm_control's discount 0: only lqr has them), `truncated` the time limit.
+    `reset(seed=...)` makes an episode a function of the seed and the actions alone; the generator is numpy's
+    RandomState, as in dm_control, so the episode is that of `suite.load(..., task_kwargs={"random": seed})`.
+
+    Args:
+        domain, task: names, as in `TASKS`.
+        size: height and width of the picture, in pixels.
+        quality: see `envs.rendering.Quality`.
+
+    Raises:
+        envs.rendering.RenderingUnavailable: this machine cannot draw.
+    """
+
+    render_mode = "rgb_array"
+
+    def __init__(self, domain: str, task: str, *, size: int, quality: rendering.Quality) -> None:
+        rendering.choose_backend()
+        # Only now: dm_control takes its backend on import, and so do not importers of envs who never draw.
+        import mujoco
+        from dm_control import suite
+
+        from envs.camera import Camera
+
+        self._env = suite.load(domain, task, task_kwargs={"random": _MODEL_SEED})
+        spec = self._env.action_spec()
+        bounds = np.broadcast_to([[spec.minimum], [spec.maximum]], (2, 1, *spec.shape))[:, 0]
+        # MuJoCo writes 1e10 for what has no limit.
+        low, high = np.where(np.abs(bounds) < mujoco.mjMAXVAL, bounds, [[-np.inf], [np.inf]])
+        self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float64)
+        length = sum(int(np.prod(spec.shape)) for spec in self._env.observation_spec().values())
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (length,), np.float64)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 1 / self._env.control_timestep()}
+        physics = self._env.physics
+        self._camera = Camera(
+            physics.model.ptr, physics.data.ptr, camera_id=CAMERAS.get(domain, 0), size=size, quality=quality
+        )
+        self._seeded = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[State, dict[str, Any]]:
+        """Start an episode. Without a seed the generator goes on from where it is; `options` are not used.
+
+        Raises:
+            ValueError: the seed does not fit numpy's RandomState.
+        """
+        if seed is not None and not 0 <= seed < 2**32:
+            raise ValueError(f"seed: {seed} is out of range; DeepMind Control takes 0 to 2**32 - 1")
+        super().reset(seed=seed)
+        if seed is not None or not self._seeded:
+            self._env.task.random.seed(self.np_random.integers(2**32) if seed is None else seed)
+            self._seeded = True
+        step = self._env.reset()
+        self._camera.upload_terrain()
+        return _flat(step.observation), {}
+
+    def step(self, action: NDArray[np.float64]) -> tuple[State, float, bool, bool, dict[str, Any]]:
+        """Advance by one control step of the task."""
+        step = self._env.step(action)
+        terminated = step.last() and step.discount == 0.0
+        return _flat(step.observation), float(step.reward), terminated, step.last() and not terminated, {}
+
+    def render(self) -> NDArray[np.uint8]:
+        """The picture of the present state, (size, size, 3)."""
+        return self._camera.picture()
+
+    def close(self) -> None:
+        """Free the OpenGL context and the simulation; once only."""
+        self._camera.close()
+        self._env.physics.free()
+
+
+def _flat(observation: dict[str, Any]) -> State:
+    return np.concatenate([np.ravel(part) for part in observation.values()]).astype(np.float64)

@@ -1,0 +1,134 @@
+"""Seeing an environment through its pictures: frame stacks, repeated actions, actions in [-1, 1].
+
+`PixelEnv` is what an agent meets, whatever environment is inside.
+"""
+
+import atexit
+import weakref
+from collections import deque
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+Observation = NDArray[np.uint8]
+Action = NDArray[np.float32]
+
+
+class PixelEnv(gymnasium.Env[Observation, Action]):
+    """An environment whose observation is the stack of its latest pictures.
+
+    Observation: uint8 (3*stack, size, size), channels first, oldest frame first; after a reset the first frame
+    `stack` times. Every observation is an array of its own: nothing writes to it later.
+
+    Action: float32 (A,) in [-1, 1], mapped linearly to the bounds of the environment inside. What lies outside is
+    clipped; NaN is refused.
+
+    A step repeats the action `action_repeat` times, stops early where the episode ends, sums the rewards and draws one
+    picture. `info["environment_steps"]` is the number of steps that the environment inside has made in this call.
+
+    Args:
+        env: an environment with `render_mode="rgb_array"`, square pictures (size, size, 3) of uint8, and a bounded
+            one-dimensional Box of actions. `PixelEnv` owns it and closes it: in `close()`, with the last reference to
+            the `PixelEnv`, or when the interpreter exits.
+        name: what errors call it.
+        size: height and width of its pictures, in pixels.
+        stack: frames in an observation.
+        action_repeat: environment steps to one agent step.
+
+    Raises:
+        ValueError: the actions of `env` are of another kind.
+    """
+
+    render_mode = "rgb_array"
+
+    def __init__(self, env: gymnasium.Env[Any, Any], *, name: str, size: int, stack: int, action_repeat: int) -> None:
+        actions = env.action_space
+        if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
+            raise ValueError(
+                f"name: {name} has actions {actions}; only a one-dimensional Box of real numbers is served"
+            )
+        if not actions.is_bounded():
+            raise ValueError(f"name: {name} has unbounded actions {actions}; finite bounds are needed to scale them")
+        self.env = env
+        low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
+        # Centre and half width, rather than low + fraction * width: actions already in [-1, 1] pass without rounding.
+        self._centre, self._half_width = (low + high) / 2, (high - low) / 2
+        self._action_repeat = action_repeat
+        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=stack)
+        self._over = True
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, actions.shape, np.float32)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (3 * stack, size, size), np.uint8)
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": float(env.metadata.get("render_fps") or 30) / action_repeat,
+        }
+
+        self._close = weakref.finalize(self, env.close)
+        # finalize has a hook at exit too, but it may run after EGL has been shut down; this one runs before.
+        atexit.register(self._close)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode: with a seed, the one that belongs to it; without, the next of the generator inside.
+
+        Raises:
+            gymnasium.error.ClosedEnvironmentError: `close()` was called.
+        """
+        if not self._close.alive:
+            raise gymnasium.error.ClosedEnvironmentError("the environment is closed: make another one")
+        super().reset(seed=seed)
+        self.env.reset(seed=seed, options=options)
+        self._over = False
+        frame = self._frame()
+        self._frames.extend([frame] * (self._frames.maxlen or 0))
+        return np.concatenate(self._frames), {"environment_steps": 0}
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One agent step.
+
+        Raises:
+            ValueError: the action has another shape, or holds NaN.
+            gymnasium.error.ResetNeeded: the episode is over, or none has begun.
+        """
+        if self._over:
+            raise gymnasium.error.ResetNeeded("the episode is over, or none has begun: call reset() before step()")
+        inner_action = self._scaled(action)
+        total, steps, terminated, truncated = 0.0, 0, False, False
+        while steps < self._action_repeat and not (terminated or truncated):
+            _, reward, terminated, truncated, _ = self.env.step(inner_action)
+            total += float(reward)
+            steps += 1
+        self._over = bool(terminated or truncated)
+        self._frames.append(self._frame())
+        return np.concatenate(self._frames), total, bool(terminated), bool(truncated), {"environment_steps": steps}
+
+    def render(self) -> NDArray[np.uint8]:
+        """The newest frame as a picture, (size, size, 3).
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode has begun.
+        """
+        if not self._frames:
+            raise gymnasium.error.ResetNeeded("there is no picture before the first reset()")
+        return np.ascontiguousarray(self._frames[-1].transpose(1, 2, 0))
+
+    def close(self) -> None:
+        """Close the environment inside, its OpenGL context included; more than once does no harm."""
+        self._over = True
+        self._close()
+        atexit.unregister(self._close)
+
+    def _frame(self) -> NDArray[np.uint8]:
+        picture: Any = self.env.render()
+        return np.ascontiguousarray(picture.transpose(2, 0, 1))
+
+    def _scaled(self, action: Action) -> NDArray[Any]:
+        given = np.asarray(action, np.float64)
+        if given.shape != self._centre.shape:
+            raise ValueError(f"action: shape {given.shape} where {self._centre.shape} is right")
+        if np.isnan(given).any():
+            raise ValueError(f"action: {given.tolist()} holds NaN where numbers in [-1, 1] are right")
+        return (self._centre + np.clip(given, -1.0, 1.0) * self._half_width).astype(self.env.action_space.dtype)

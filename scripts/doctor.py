@@ -1,0 +1,360 @@
+"""Says in a screenful what this machine has for training, and how to mend what is wrong.
+
+    .venv/bin/python scripts/doctor.py        (or: make doctor)
+
+Each line has a mark: `ok`; `warn`, where training works but worse than it could; `FAIL`, where it cannot work. The exit
+code is 0 if this machine can train and 1 if something needed is missing. Whatever may crash or hang, such as importing
+torch or drawing a frame, is tried in a process of its own: so a broken library costs its line and no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import multiprocessing
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+PACKAGE = "curl_rl"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+SET_UP = f"cd {ROOT} && make setup, then .venv/bin/python scripts/doctor.py"
+INSTALL = f"{sys.executable} -m pip install -e {ROOT}"
+SET_UP_AFRESH = "rm -rf .venv && make setup"
+PATIENCE = 90.0  # seconds that one probe may take: importing torch from a cold network disk takes tens of them
+
+# What a run takes at the paper's settings: 105,000 frames of 3×100×100 bytes in the replay, once in memory and once in
+# the checkpoints' segments; beside them the networks, the libraries and, on disk, two checkpoints.
+REPLAY_BYTES = 105_000 * 3 * 100 * 100
+MEMORY_BYTES = REPLAY_BYTES + 2_000_000_000
+DISK_BYTES = REPLAY_BYTES + 500_000_000
+# With a replay on disk, or a short one of small frames, this much still trains.
+LEAST_BYTES = 2_000_000_000
+
+FRAMES_TIMED = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    mark: Literal["ok", "warn", "FAIL"]
+    what: str
+    value: str
+    mend: str = ""
+    """What to do about it; empty where nothing is wrong."""
+
+    def __str__(self) -> str:
+        line = f"{self.mark:<5} {self.what:<12} {self.value}"
+        return f"{line}\n      -> {self.mend}" if self.mend else line
+
+
+class ProbeFailed(Exception):
+    """What went wrong in a probe's own process, in one line."""
+
+
+def in_own_process(probe: Callable[..., Any], *arguments: object, timeout: float = PATIENCE) -> Any:
+    """What `probe(*arguments)` returns in a fresh process; ProbeFailed if it raises, dies or takes too long."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, probe, arguments), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(timeout):
+            raise ProbeFailed(f"no answer within {timeout:.0f} s")
+        worked, answer = ours.recv()
+    except EOFError:
+        process.join(timeout)
+        raise ProbeFailed(f"the process died (exit code {process.exitcode})") from None
+    finally:
+        process.kill()
+    if not worked:
+        raise ProbeFailed(answer)
+    return answer
+
+
+def _answer(connection: Connection, probe: Callable[..., Any], arguments: tuple[object, ...]) -> None:
+    """Runs in the probe's process: what libraries print of their own, on the way up or down, is dropped."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    try:
+        outcome = (True, probe(*arguments))
+    except BaseException as error:  # a library that calls sys.exit when it is imported is a finding too
+        outcome = (False, one_line(error))
+    connection.send(outcome)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's kind and the first line of its text."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def gigabytes(count: float) -> str:
+    """`count` bytes, for a reader."""
+    return f"{count / 1e9:.1f} GB"
+
+
+# ---- Python and the packages
+
+
+def check_python() -> Iterator[Finding]:
+    """Which Python runs, and whether the package is installed in it."""
+    value = f"{platform.python_version()}, {sys.executable}"
+    try:
+        wanted = importlib.metadata.metadata(PACKAGE)["Requires-Python"]
+    except importlib.metadata.PackageNotFoundError:
+        # The scripts find the clone's code all the same; only the declared ranges are out of reach.
+        yield Finding("warn", "Python", f"{value}: {PACKAGE} is not installed for it", SET_UP)
+        return
+    from packaging.specifiers import SpecifierSet
+
+    if platform.python_version() not in SpecifierSet(wanted, prereleases=True):
+        yield Finding("FAIL", "Python", f"{value}: {PACKAGE} wants {wanted}", f"install one, then {SET_UP_AFRESH}")
+    else:
+        yield Finding("ok", "Python", value)
+
+
+def check_packages() -> Iterator[Finding]:
+    """Whether what is installed lies in the ranges that the package itself declares."""
+    from packaging.requirements import Requirement
+
+    fitting = 0
+    for requirement in map(Requirement, importlib.metadata.requires(PACKAGE) or []):
+        if requirement.marker and "extra" in str(requirement.marker):
+            continue
+        if requirement.marker and not requirement.marker.evaluate():
+            text = f"{requirement.name} is left out on Python {platform.python_version()}"
+            yield Finding("warn", "packages", text, f"take a Python with {requirement.marker}, then {SET_UP_AFRESH}")
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("FAIL", "packages", f"{requirement.name} is not installed", INSTALL)
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            fitting += 1
+        else:
+            text = f"{requirement.name} {version} is outside {requirement.specifier}"
+            yield Finding("warn", "packages", text, INSTALL)
+    yield Finding("ok", "packages", f"{fitting} lie within the ranges that {PACKAGE} declares")
+
+
+def probe_tensorboard() -> str:
+    """Imports what the logger uses, and returns the version."""
+    import tensorboard
+    from torch.utils.tensorboard import SummaryWriter  # noqa: F401
+
+    return str(tensorboard.__version__)
+
+
+def check_tensorboard() -> Iterator[Finding]:
+    """Whether TensorBoard's events can be written: old releases fail on import beside a new setuptools."""
+    try:
+        yield Finding("ok", "TensorBoard", in_own_process(probe_tensorboard))
+    except ProbeFailed as error:
+        yield Finding("FAIL", "TensorBoard", str(error), INSTALL)
+
+
+# ---- torch, GPU, CPU
+
+
+def probe_torch() -> dict[str, Any]:
+    """Imports torch and multiplies two matrices on each device that it finds."""
+    import torch
+
+    devices = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        square = torch.ones(64, 64, device=f"cuda:{index}")
+        assert float((square @ square)[0, 0]) == 64.0, f"cuda:{index} multiplies wrongly"
+        devices.append((properties.name, properties.total_memory, properties.major))
+    square = torch.ones(64, 64)
+    assert float((square @ square)[0, 0]) == 64.0, "the CPU multiplies wrongly"
+    return {
+        "version": str(torch.__version__),
+        "cuda": torch.version.cuda,
+        "devices": devices,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def driver_version() -> str | None:
+    """The NVIDIA driver's version where there is a GPU, by nvidia-smi."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer[0] if answer else None
+
+
+def check_torch() -> Iterator[Finding]:
+    """Torch's version and build, and the GPUs that it can use."""
+    driver = driver_version()
+    try:
+        torch = in_own_process(probe_torch)
+    except ProbeFailed as error:
+        yield Finding("FAIL", "torch", str(error), SET_UP_AFRESH)
+        return
+    build = f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built for the CPU"
+    yield Finding("ok", "torch", f"{torch['version']}, {build}, {torch['threads']} threads")
+    for name, memory, major in torch["devices"]:
+        value = f"{name}, {gigabytes(memory)}, driver {driver or 'unknown'}"
+        # Tensor cores compute in bfloat16 from compute capability 8.0 (Ampere) on; before it is emulated.
+        if major >= 8:
+            yield Finding("ok", "GPU", f"{value}, bfloat16")
+        else:
+            yield Finding("warn", "GPU", f"{value}, no bfloat16", "--agent.precision float32 is faster on it")
+    if torch["devices"]:
+        return
+    if driver is None:
+        yield Finding("ok", "GPU", "none: training runs on the CPU")
+    elif torch["cuda"] is None:
+        yield Finding("warn", "GPU", f"driver {driver}, but this torch is built for the CPU", SET_UP_AFRESH)
+    else:
+        mend = "update the driver, or take a torch for an older CUDA: see https://pytorch.org/get-started/locally"
+        yield Finding("warn", "GPU", f"driver {driver} is not usable with CUDA {torch['cuda']}", mend)
+
+
+def quota_of_cores(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
+    """How many cores' time a control group allows (a container started with --cpus, say); None without a limit."""
+    try:
+        allowed, period = path.read_text().split()
+        return int(allowed) / int(period)
+    except (OSError, ValueError):  # no such file, or the word "max"
+        return None
+
+
+def check_cpu() -> Iterator[Finding]:
+    """The cores that this process may use, and whether they compute in bfloat16."""
+    usable, quota = len(os.sched_getaffinity(0)), quota_of_cores()
+    value = f"{usable} of {os.cpu_count()} cores"
+    fast = sorted({"avx512_bf16", "amx_bf16", "bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
+    if quota is not None and quota < usable:
+        text = f"{value}, but a container's limit allows the time of {quota:g}"
+        yield Finding("warn", "CPU", text, f"export OMP_NUM_THREADS={max(1, round(quota))}: more threads only wait")
+    if fast:
+        yield Finding("ok", "CPU", f"{value}, bfloat16 ({', '.join(fast)})")
+    else:
+        text = f"{value}, no bfloat16: it is emulated, and slow"
+        yield Finding("warn", "CPU", text, "keep --agent.precision at float32 or auto")
+
+
+# ---- drawing
+
+
+def probe_rendering(quality: Literal["faithful", "fast"]) -> tuple[str, float]:
+    """Names the OpenGL backend and what draws, and gives the milliseconds that one frame of cheetah-run takes."""
+    import envs
+    from envs.rendering import choose_backend
+
+    backend = choose_backend()
+    env = envs.make("cheetah-run", size=100, quality=quality)
+    env.reset(seed=0)
+    still = 0 * env.action_space.sample()
+    for _ in range(3):
+        env.step(still)
+    began = time.perf_counter()
+    for _ in range(FRAMES_TIMED):
+        env.step(still)
+    milliseconds = (time.perf_counter() - began) / FRAMES_TIMED * 1e3
+    env.close()
+    return f"{backend.name}, {backend.device}", milliseconds
+
+
+def check_rendering() -> Iterator[Finding]:
+    """Whether MuJoCo can draw without a screen, what draws, and how fast."""
+    times = []
+    # Each in its own process: two renderers alive in one give wrong timings.
+    for quality in ("faithful", "fast"):
+        try:
+            drawer, milliseconds = in_own_process(probe_rendering, quality)
+        except ProbeFailed as error:
+            mend = f"make setup installs the OpenGL libraries; {INSTALL} mends the packages"
+            yield Finding("FAIL", "rendering", str(error), mend)
+            return
+        times.append(f"{milliseconds:.1f} ms {quality}")
+    yield Finding("ok", "rendering", drawer)
+    yield Finding("ok", "frame", f"{', '.join(times)} (a step of cheetah-run at 100×100, drawn and simulated)")
+
+
+# ---- memory and disk
+
+
+def probe_memory() -> int:
+    """Bytes that the replay would find available."""
+    from curl_rl.replay import available_memory
+
+    return available_memory()
+
+
+def judge_room(what: str, free: int, wanted: int, mend: str) -> Finding:
+    """Holds `free` bytes against `wanted`, what a run takes at the paper's settings."""
+    value = f"{gigabytes(free)} free; a run at the paper's settings takes {gigabytes(wanted)}"
+    if free >= wanted:
+        return Finding("ok", what, value)
+    if free >= LEAST_BYTES:
+        return Finding("warn", what, value, mend)
+    return Finding("FAIL", what, value, f"free at least {gigabytes(LEAST_BYTES)}")
+
+
+def check_memory() -> Iterator[Finding]:
+    """Free memory against what a run takes."""
+    mend = "the preset cpu takes less; a replay that does not fit into memory goes to the disk"
+    yield judge_room("memory", in_own_process(probe_memory), MEMORY_BYTES, mend)
+
+
+def check_disk() -> Iterator[Finding]:
+    """Free disk, where runs/ lies, against what a run takes."""
+    mend = "the preset cpu takes less; or train into a directory on a larger disk"
+    yield judge_room("disk", shutil.disk_usage(Path.cwd()).free, DISK_BYTES, mend)
+
+
+# ---- the report
+
+CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "Python": check_python,
+    "packages": check_packages,
+    "torch": check_torch,
+    "CPU": check_cpu,
+    "rendering": check_rendering,
+    "TensorBoard": check_tensorboard,
+    "memory": check_memory,
+    "disk": check_disk,
+}
+
+
+def main() -> int:
+    """Prints the report as it comes, and returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `doctor.py | head` ends quietly
+    failed = []
+    for name, check in CHECKS.items():
+        try:
+            for finding in check():
+                print(finding, flush=True)
+                if finding.mark == "FAIL":
+                    failed.append(finding.what)
+        except Exception as error:
+            # The check itself could not be made. That alone does not mean that training could not.
+            print(Finding("warn", name, f"could not be checked ({one_line(error)})", "make setup"), flush=True)
+    print(f"\nThis machine cannot train yet: {', '.join(failed)}." if failed else "\nThis machine can train.")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

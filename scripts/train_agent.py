@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Train an agent from pixels.
+
+    python scripts/train_agent.py --env cheetah-run                     # the paper's settings, for a GPU
+    python scripts/train_agent.py --env cheetah-run --preset cpu        # learns on two CPU cores in half an hour
+    python scripts/train_agent.py --env tiny-reach --preset cpu         # a first friend: about a minute
+
+The same command resumes a run that was stopped. Curves: tensorboard --logdir runs
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import envs
+from curl_rl.config import UserError, parse_command_line
+from curl_rl.signals import Stopped
+from curl_rl.training import Environment, TrainingFault, train
+from envs.rendering import RenderingUnavailable
+
+
+def main() -> int:
+    """Read the command line, train, and say with the exit code how it ended."""
+    description = (__doc__ or "").strip()
+    config, fresh = parse_command_line(sys.argv[1:], program="train_agent.py", description=description)
+
+    def make_environment() -> Environment:
+        e = config.environment
+        try:
+            return envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
+        except (ValueError, RenderingUnavailable) as error:
+            raise UserError(str(error)) from None
+
+    try:
+        train(config, make_environment, fresh=fresh)
+    except UserError as error:
+        print(f"train_agent.py: error: {error}", file=sys.stderr)
+        return 2
+    except TrainingFault as error:
+        print(f"train_agent.py: {error}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,18 @@
+"""What tests that draw with OpenGL share."""
+
+import os
+
+import pytest
+
+from envs import rendering
+
+
+@pytest.fixture(scope="session")
+def opengl() -> rendering.Backend:
+    """The machine's backend; the test is skipped where there is none, except in CI, which installs one."""
+    try:
+        return rendering.choose_backend()
+    except rendering.RenderingUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))

@@ -1,0 +1,147 @@
+"""gym:<id> around an environment registered here, whose pictures are known."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from PIL import Image
+
+import envs
+from envs.foreign import Foreign
+
+
+class Painted(gymnasium.Env):
+    """Draws a picture of 6 x 4 pixels whose halves, left and right, count steps differently."""
+
+    metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 12}
+    latest: "Painted"
+
+    def __init__(self, render_mode: str | None = None, actions: gymnasium.Space | None = None) -> None:
+        self.render_mode = render_mode
+        self.action_space = actions or gymnasium.spaces.Box(-3, 3, (1,), np.float32)
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        self.steps = 0
+        self.closed = False
+        Painted.latest = self
+
+    def close(self) -> None:
+        self.closed = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.steps += 1
+        return np.zeros(1, np.float32), float(action[0]), False, False, {}
+
+    def render(self) -> np.ndarray:
+        picture = np.zeros((4, 6, 3), np.uint8)
+        picture[:, :3, 0], picture[:, 3:, 1], picture[::2, :, 2] = self.steps, 100 + self.steps, 200
+        return picture
+
+
+class Blind(Painted):
+    metadata = {"render_modes": ["human"]}
+
+
+class WithoutMode(Painted):
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class NeedsPackage(Painted):
+    def render(self) -> np.ndarray:
+        raise gymnasium.error.DependencyNotInstalled("paint is not installed,\n run `pip install paint`")
+
+
+def _register(name: str, entry_point: type, max_episode_steps: int | None = None, **kwargs: Any) -> None:
+    if name not in gymnasium.registry:
+        gymnasium.register(name, entry_point=entry_point, max_episode_steps=max_episode_steps, kwargs=kwargs)
+
+
+_register("Painted-v0", Painted, max_episode_steps=5)
+_register("PaintedDiscrete-v0", Painted, actions=gymnasium.spaces.Discrete(2))
+_register("Blind-v0", Blind)
+_register("WithoutMode-v0", WithoutMode)
+_register("NeedsPackage-v0", NeedsPackage)
+
+
+def test_picture_is_the_environments_own_shrunk_by_areas() -> None:
+    env = envs.make("gym:Painted-v0", size=2, stack=1)
+    assert env.reset(seed=0)[0].shape == (3, 2, 2)
+    # Each pixel averages 3 x 2 of the picture: one half of it, and one row of two of blue.
+    assert env.step(np.float32([0]))[0].tolist() == [[[1, 0], [1, 0]], [[0, 101], [0, 101]], [[100, 100], [100, 100]]]
+    assert env.metadata["render_fps"] == 12
+
+
+def test_enlarged_picture_is_pillows() -> None:
+    env = envs.make("gym:Painted-v0", size=9, stack=1)
+    observation, _ = env.reset(seed=0)
+    wanted = Image.fromarray(Painted().render()).resize((9, 9), Image.Resampling.BOX)
+    assert np.array_equal(observation.transpose(1, 2, 0), np.asarray(wanted))
+
+
+def test_actions_and_time_limit_of_the_environment() -> None:
+    env = envs.make("gym:Painted-v0", size=2, action_repeat=2)
+    env.reset(seed=0)
+    steps = [env.step(np.float32([0.5])) for _ in range(3)]
+    assert [step[1] for step in steps] == [3.0, 3.0, 1.5]  # half of the bound 3, twice, twice, once
+    assert [step[3] for step in steps] == [False, False, True]
+    assert steps[-1][4] == {"environment_steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("gym_id", "words"),
+    [
+        ("PaintedDiscrete-v0", r"gym:PaintedDiscrete-v0 has actions Discrete\(2\); only a one-dimensional Box"),
+        ("Blind-v0", r"gym:Blind-v0 does not draw to arrays: its render modes are \['human'\]"),
+        ("WithoutMode-v0", "gym:WithoutMode-v0 does not draw: it takes no render_mode"),
+        ("NeedsPackage-v0", "gym:NeedsPackage-v0 cannot be made: paint is not installed, run `pip install paint`"),
+        ("Pendulum-v99", "gym:Pendulum-v99 cannot be made: .*v99"),
+        ("Nowhere-v0", "gym:Nowhere-v0 cannot be made: .*Nowhere"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array' that is not in the possible render_modes")
+def test_refusals_are_one_line(gym_id: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"^name: {words}") as caught:
+        envs.make(f"gym:{gym_id}", size=8)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refused_environment_is_closed() -> None:
+    with pytest.raises(ValueError, match="Discrete"):
+        envs.make("gym:PaintedDiscrete-v0", size=8)
+    assert Painted.latest.closed
+
+
+def test_pendulum() -> None:
+    pytest.importorskip("pygame")
+    env, bare = envs.make("gym:Pendulum-v1", size=50, stack=1), gymnasium.make("Pendulum-v1", render_mode="rgb_array")
+    observation, _ = env.reset(seed=4)
+    bare.reset(seed=4)
+    for action in (-1.0, 0.25, 1.0):
+        observation, reward, *_ = env.step(np.float32([action]))
+        wanted = bare.step(np.float32([2 * action]))[1]  # its torque is bounded by 2
+        assert reward == wanted
+    picture = np.asarray(bare.render(), float).reshape(50, 10, 50, 10, 3).mean((1, 3))
+    assert np.abs(observation.transpose(1, 2, 0) - picture).max() <= 1  # 500 x 500 shrinks by whole blocks of 10
+    env.close()
+    bare.close()
+
+
+def test_two_mujoco_environments_draw_their_own_pictures(opengl: object) -> None:
+    older = envs.make("gym:HalfCheetah-v5", size=32, stack=1)
+    alone, _ = older.reset(seed=0)
+    younger = envs.make("gym:Hopper-v5", size=32, stack=1)
+    younger.reset(seed=0)
+    assert np.array_equal(older.reset(seed=0)[0], alone)
+    older.close()
+    younger.close()
+
+
+def test_foreign_is_a_wrapper_that_leaves_the_environment_reachable() -> None:
+    env = Foreign("Painted-v0", size=3)
+    assert isinstance(env.unwrapped, Painted)

@@ -1,0 +1,117 @@
+"""Which backend is chosen, each case in a process of its own: the choice holds for the life of a process."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+TRY = """
+from envs import rendering
+try:
+    backend = rendering.choose_backend()
+except rendering.RenderingUnavailable as error:
+    print("UNAVAILABLE", error)
+else:
+    import os
+    assert os.environ["MUJOCO_GL"] == backend.name and backend.device and backend.reason
+    import envs
+    env = envs.make("cartpole-balance", size=8, stack=1, quality="fast")
+    assert env.reset(seed=0)[0].std() > 5
+    env.close()
+    print(backend.name)
+"""
+# Without a vendor's driver behind it the EGL library loads and finds no device.
+NO_EGL = {"__EGL_VENDOR_LIBRARY_FILENAMES": os.devnull}
+# As on a machine where the libraries are not installed.
+NO_LIBRARIES = "import ctypes.util; ctypes.util.find_library = lambda name: None\n"
+
+
+def outcome(before: str = "", **variables: str) -> str:
+    """What `TRY` prints after the code `before`, with these environment variables and no others that matter."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY")}
+    done = subprocess.run(
+        [sys.executable, "-c", before + TRY], capture_output=True, text=True, env=kept | variables, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1  # one line, whatever happens
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def free_choice() -> str:
+    found = outcome()
+    if found.startswith("UNAVAILABLE") and not os.environ.get("CI"):
+        pytest.skip(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def osmesa() -> None:
+    if outcome(MUJOCO_GL="osmesa") != "osmesa" and not os.environ.get("CI"):
+        pytest.skip("no OSMesa on this machine")
+
+
+def test_free_choice_draws(free_choice: str) -> None:
+    assert free_choice in ("egl", "osmesa")
+
+
+def test_osmesa_where_egl_finds_no_device(osmesa: None) -> None:
+    assert outcome(**NO_EGL) == "osmesa"
+
+
+def test_explicit_choice_is_respected(osmesa: None) -> None:
+    assert outcome(MUJOCO_GL="OSMesa") == "osmesa"
+    assert outcome(PYOPENGL_PLATFORM="osmesa") == "osmesa"
+
+
+def test_explicit_choice_that_does_not_work() -> None:
+    line = outcome(MUJOCO_GL="egl", **NO_EGL)
+    assert line.startswith("UNAVAILABLE rendering: egl (MUJOCO_GL=egl) does not work here (")
+    assert "apt-get install libegl1 libgl1-mesa-dri libosmesa6" in line
+    line = outcome(MUJOCO_GL="glfw", WAYLAND_DISPLAY="")
+    assert line.startswith("UNAVAILABLE rendering: glfw (MUJOCO_GL=glfw) does not work here (")
+
+
+@pytest.mark.parametrize(("value", "words"), [("off", "switches drawing off"), ("vulkan", "names no backend")])
+def test_explicit_choice_that_cannot_draw(value: str, words: str) -> None:
+    assert outcome(MUJOCO_GL=value) == (
+        f"UNAVAILABLE rendering: MUJOCO_GL={value} {words}; unset it or set it to egl, osmesa or glfw"
+    )
+
+
+def test_neither_library() -> None:
+    line = outcome(before=NO_LIBRARIES)
+    assert line.startswith("UNAVAILABLE rendering: neither EGL nor OSMesa works")
+    assert "sudo apt-get install libegl1 libgl1-mesa-dri libosmesa6" in line
+
+
+@pytest.mark.parametrize("before", [None, "on"])
+def test_a_failure_leaves_the_environment_variables_alone(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    from envs import rendering
+
+    def fails(name: str) -> str:
+        raise OSError("no\nconfig")
+
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    if before is not None:
+        monkeypatch.setenv("MUJOCO_GL", before)
+    monkeypatch.setattr(rendering, "_already_settled", lambda: ("egl", "a test"))
+    monkeypatch.setattr(rendering, "_name_of_device", fails)
+    with pytest.raises(rendering.RenderingUnavailable, match=r"^rendering: egl \(a test\) .*\(OSError: no config\)"):
+        rendering.choose_backend.__wrapped__()
+    assert os.environ.get("MUJOCO_GL") == before
+
+
+def test_what_is_loaded_already_is_kept(free_choice: str, osmesa: None) -> None:
+    loaded = "import os; from dm_control import suite; del os.environ['MUJOCO_GL'], os.environ['PYOPENGL_PLATFORM']\n"
+    assert outcome(before=loaded, MUJOCO_GL="osmesa") == "osmesa"
+    assert outcome(before="import mujoco\n") == free_choice
+
+
+def test_the_answer_is_found_once() -> None:
+    rendering = pytest.importorskip("envs.rendering")
+    try:
+        assert rendering.choose_backend() is rendering.choose_backend()
+    except rendering.RenderingUnavailable as error:
+        pytest.skip(str(error))

@@ -1,0 +1,80 @@
+"""Crops against plain slicing, and their offsets against the uniform distribution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from curl_rl.augment import center_crop, crop, random_crop
+
+
+def coordinates(batch: int, height: int, width: int) -> torch.Tensor:
+    """Images whose pixels tell image, row and column: (B, 3, H, W) int32."""
+    grid = np.stack(np.broadcast_arrays(*np.ogrid[:batch, :height, :width]))
+    return torch.from_numpy(np.ascontiguousarray(grid.transpose(1, 0, 2, 3))).int()
+
+
+@pytest.mark.parametrize(("batch", "height", "width", "size"), [(5, 9, 7, 4), (1, 5, 5, 5), (3, 6, 8, 1)])
+def test_crop_is_a_slice_of_each_image(batch: int, height: int, width: int, size: int) -> None:
+    images = coordinates(batch, height, width)
+    rng = np.random.default_rng(0)
+    top = torch.from_numpy(rng.integers(0, height - size + 1, batch))
+    left = torch.from_numpy(rng.integers(0, width - size + 1, batch))
+    cropped = crop(images, size, top, left)
+    assert cropped.shape == (batch, 3, size, size)
+    for i, (y, x) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
+        assert torch.equal(cropped[i], images[i, :, y : y + size, x : x + size])
+
+
+def draw_offsets(*, every_offset: bool) -> tuple[np.ndarray, np.ndarray]:
+    images = coordinates(4000, 7, 6)
+    windows = random_crop(images, 4, torch.Generator().manual_seed(0), every_offset=every_offset)
+    assert torch.equal(windows[:, 0, 0, 0], torch.arange(4000).int()), "each window is of its own image"
+    return windows[:, 1, 0, 0].numpy(), windows[:, 2, 0, 0].numpy()
+
+
+def test_random_crop_draws_every_offset_equally_often_and_independently() -> None:
+    top, left = draw_offsets(every_offset=True)
+    counts = np.zeros((4, 3))
+    np.add.at(counts, (top, left), 1)
+    expected = 4000 / 12
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    assert chi_square < 31.3  # the 99.9 % point of 11 degrees of freedom
+
+
+def test_the_released_codes_crop_never_reaches_the_last_row_and_column() -> None:
+    top, left = draw_offsets(every_offset=False)
+    assert set(top) == {0, 1, 2}
+    assert set(left) == {0, 1}
+
+
+def test_every_frame_of_a_stack_is_cropped_at_the_same_place() -> None:
+    frame = torch.randint(0, 256, (8, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    windows = random_crop(frame.repeat(1, 3, 1, 1), 8, torch.Generator().manual_seed(2))
+    assert torch.equal(windows[:, :3], windows[:, 3:6])
+    assert torch.equal(windows[:, :3], windows[:, 6:])
+
+
+def test_crops_are_a_function_of_the_generator_and_leave_the_global_one_alone() -> None:
+    images = coordinates(50, 9, 9)
+    before = torch.get_rng_state()
+    first, second = (random_crop(images, 5, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("side", "size", "first"), [(10, 6, 2), (10, 7, 1), (9, 4, 2), (5, 5, 0)])
+def test_center_crop_leaves_equal_margins(side: int, size: int, first: int) -> None:
+    window = center_crop(coordinates(2, side, side), size)
+    assert window.shape == (2, 3, size, size)
+    assert window[0, 1, :, 0].tolist() == list(range(first, first + size))
+    assert window[0, 2, 0].tolist() == list(range(first, first + size))
+
+
+@pytest.mark.parametrize("size", [0, 8])
+def test_a_window_that_does_not_fit_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"crop of {size}×{size} does not fit into an image of 9×7"):
+        center_crop(torch.zeros(1, 3, 9, 7), size)
+    with pytest.raises(ValueError, match="does not fit"):
+        random_crop(torch.zeros(1, 3, 9, 7), size, torch.Generator())

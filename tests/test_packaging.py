@@ -1,0 +1,197 @@
+"""What goes into a wheel, what setup.cfg declares, and when the Makefile sets up again."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def declared(section: str, option: str) -> list[Requirement]:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    lines = (line.strip() for line in settings[section][option].splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+NEEDED = declared("options", "install_requires")
+
+
+# ---- what is declared
+
+
+@pytest.mark.parametrize("requirement", NEEDED, ids=lambda requirement: requirement.name)
+def test_installed_version_lies_in_the_declared_range(requirement: Requirement) -> None:
+    if requirement.marker and not requirement.marker.evaluate():
+        pytest.skip(f"not wanted here: {requirement.marker}")
+    version = importlib.metadata.version(requirement.name)
+    assert requirement.specifier.contains(version), f"{requirement.name} {version} is outside {requirement.specifier}"
+
+
+def test_dm_control_and_mujoco_are_capped_as_a_pair() -> None:
+    ranges = {requirement.name: requirement for requirement in NEEDED}
+    assert not ranges["mujoco"].specifier.contains("4.0.0")  # dm-control 1.0.50 fails on import beside it
+    assert not ranges["dm-control"].specifier.contains("1.0.47")  # fails beside mujoco 3.17
+    assert ranges["mujoco"].marker == ranges["dm-control"].marker
+
+
+def top_level_imports(path: Path) -> Iterator[str]:
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.split(".")[0]
+
+
+def test_whatever_is_imported_without_condition_is_declared() -> None:
+    distributions = importlib.metadata.packages_distributions()
+    wanted = {canonicalize_name(requirement.name) for requirement in NEEDED}
+    # An integration is imported only by somebody who has the library that it is for.
+    optional = ROOT / "curl_rl" / "integrations"
+    paths = [path for folder in ("curl_rl", "envs", "scripts") for path in (ROOT / folder).rglob("*.py")]
+    for path in paths:
+        if optional in path.parents:
+            continue
+        for module in set(top_level_imports(path)) - sys.stdlib_module_names - {"curl_rl", "envs"}:
+            providers = {canonicalize_name(name) for name in distributions.get(module, ["nothing that is installed"])}
+            assert providers & wanted, f"{path} imports {module}, of {providers}: not in install_requires"
+
+
+# ---- what is shipped and found
+
+
+def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    (source / "README.md").write_text("# curl_rl\n")
+    for name in ("curl_rl", "envs", "scripts", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    # Without isolation nothing is downloaded.
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--wheel-dir", tmp_path]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, source], check=True, capture_output=True)
+
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "curl_rl").rglob("*.py")}
+    assert shipped == sources | {"curl_rl/py.typed"}
+    assert any(name.endswith("LICENSE") for name in zipfile.ZipFile(wheel).namelist())
+
+
+@pytest.mark.parametrize("package", ["curl_rl", "envs"])
+def test_installed_clone_is_found_from_anywhere(package: str, tmp_path: Path) -> None:
+    code = f"import importlib.util; print(importlib.util.find_spec({package!r}).origin)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert Path(found.stdout.strip()) == ROOT / package / "__init__.py"
+
+
+# ---- the Makefile
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with the Makefile, and stamps that say that everything is set up there."""
+    for name in ("Makefile", "setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "place").write_text(str(tmp_path))
+    (tmp_path / ".venv" / "torch").write_text("torch==2.13.0")
+    for name in ("created", "setup", "test", "opengl"):
+        (tmp_path / ".venv" / name).touch()
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    # Without what an outer make, which may be running these tests, hands on to inner ones.
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "TORCH")}
+    if path is not None:
+        environment["PATH"] = f"{path}:{environment['PATH']}"
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@needs_make
+def test_finished_setup_is_not_repeated(clone: Path) -> None:
+    assert "pip" not in make(clone, "-n", "setup-test").stdout
+    assert "pip" not in make(clone, "-n", "setup-test", "TORCH=torch==2.13.0").stdout
+
+
+@needs_make
+def test_setup_is_repeated_for_what_has_changed(clone: Path) -> None:
+    assert "'torch==2.8.0'" in make(clone, "-n", "setup", "TORCH=torch==2.8.0").stdout
+
+    (clone / ".venv" / "torch").write_text("torch==2.8.0")
+    os.utime(clone / "setup.cfg", (2**31, 2**31))
+    assert "'torch==2.8.0'" in make(clone, "-n", "setup").stdout  # the torch that was chosen, not the default
+
+    os.utime(clone / "setup.cfg", (0, 0))
+    (clone / ".venv" / "place").write_text("/somewhere/else")
+    assert "pip" in make(clone, "-n", "setup").stdout
+
+
+@needs_make
+def test_train_hands_its_variables_on(clone: Path) -> None:
+    assert "train_agent.py --env cheetah-run --preset cpu" in make(clone, "-n", "train").stdout
+    chosen = make(clone, "-n", "train", "ENV=walker-walk", "PRESET=curl", "ARGS=--seed 2").stdout
+    assert "train_agent.py --env walker-walk --preset curl --seed 2" in chosen
+
+
+@needs_make
+@pytest.mark.parametrize(("gpu", "torch"), [("exit 9", '"torch==2.13.0"'), ("echo GPU 0: H200", '"torch>=2.8,<3"')])
+def test_torch_is_chosen_by_the_gpu(clone: Path, gpu: str, torch: str) -> None:
+    (clone / ".venv" / "torch").unlink()
+    program(clone, "nvidia-smi", gpu)
+    assert torch in make(clone, "help", path=clone).stdout
+
+
+@needs_make
+def test_first_python_that_runs_and_fits_is_taken(clone: Path) -> None:
+    for name in ("python3.12", "python3.11", "python3.10", "python3"):
+        program(clone, name, "exit 127")  # like a pyenv shim of a version that is not chosen
+    program(clone, "python3.10", f'exec {sys.executable} "$@"')
+    (clone / ".venv" / "created").unlink()
+    assert "python='python3.10'" in make(clone, "-n", "setup", path=clone).stdout
+
+
+@needs_make
+@pytest.mark.parametrize("version", ["(3, 9, 2)", "(3, 13, 0)"])
+def test_unfit_python_is_refused_in_one_line(clone: Path, version: str) -> None:
+    # A Python that says it is another version.
+    (clone / "sitecustomize.py").write_text(f"import sys\nsys.version_info = {version}\n")
+    program(clone, "python", f'PYTHONPATH={clone} exec {sys.executable} "$@"')
+    (clone / ".venv" / "created").unlink()
+    answer = make(clone, "setup", f"PYTHON={clone}/python")
+    assert answer.returncode != 0
+    complaint = [line for line in answer.stderr.splitlines() if not line.startswith("make")]
+    assert len(complaint) == 1
+    assert complaint[0].startswith("Needs Python 3.10, 3.11 or 3.12, and found")
+
+
+@needs_make
+def test_missing_python_is_said_in_one_line(clone: Path) -> None:
+    (clone / ".venv" / "created").unlink()
+    answer = make(clone, "setup", "PYTHON=/nonexistent/python")
+    complaint = [line for line in answer.stderr.splitlines() if not line.startswith("make")]
+    assert len(complaint) == 1
+    assert "and found none: install one" in complaint[0]
