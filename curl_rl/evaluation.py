@@ -54,6 +54,7 @@ def evaluate(
     seed: int,
     record: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    after_episode: Callable[[], object] = lambda: None,
 ) -> Evaluation | None:
     """Plays ``episodes`` episodes with the mean action; the same seeds give the same starts every time.
 
@@ -66,6 +67,7 @@ def evaluate(
         seed: the run's seed.
         record: keep the first episode's pictures.
         stop: asked at every step; once it says yes, the evaluation is given up.
+        after_episode: called after each episode, to show progress.
 
     Returns:
         The returns, or None if it was given up.
@@ -86,6 +88,7 @@ def evaluate(
         if record and episode == 0:
             pictures.append(_newest_frame(observation))
         returns.append(total)
+        after_episode()
     fps = float(env.metadata.get("render_fps") or 30)
     return Evaluation(returns, np.stack(pictures) if pictures else None, fps)
 

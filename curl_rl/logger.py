@@ -25,7 +25,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch import Tensor
 
-__all__ = ["METRICS_FILE", "Logger", "read_metrics"]
+__all__ = ["METRICS_FILE", "Logger", "read_metrics", "write_gif"]
 
 METRICS_FILE = "metrics.jsonl"
 """Name of the metrics' file in a run's directory."""
@@ -129,9 +129,7 @@ class Logger:
             raise ValueError(f"fps={fps}: must be above 0")
         gif = _encode_gif(pixels, fps)
         if path is not None:
-            path = Path(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, [gif])
+            _write_new(Path(path), gif)
         self._picture(frames, name, gif, pixels.shape[1], pixels.shape[2], 3)
 
     def flush(self) -> None:
@@ -171,6 +169,16 @@ class Logger:
         image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded)
         summary = Summary(value=[Summary.Value(tag=name, image=image)])
         self._events.add_event(Event(wall_time=time.time(), step=frames, summary=summary))
+
+
+def write_gif(path: Path, images: npt.NDArray[np.uint8], fps: float) -> None:
+    """Write ``(T, H, W, 3)`` uint8 pictures as a GIF; its directory is made if it is not there."""
+    _write_new(Path(path), _encode_gif(images, fps))
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, [content])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from curl_rl import checkpoint, run_directory
 from curl_rl.agent import Agent, UpdateInputs, resolve_precision
-from curl_rl.config import RunConfig, UserError
+from curl_rl.config import RunConfig, UserError, read_config
 from curl_rl.evaluation import episode_seed, evaluate
 from curl_rl.export import save_encoder
 from curl_rl.logger import Logger
@@ -418,6 +418,29 @@ class Trainer:
             details.write_text("".join(traceback.format_exception(error)))
         where = f"{self.progress.frames:,} frames (update {self.agent.updates:,})"
         raise TrainingFault(f"stopped at {where}: {_one_line(error)}; {advice} (details: {details})") from error
+
+
+def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig, int]:
+    """The agent of a run, its configuration, and how many frames it was trained on. Nothing in the run is changed.
+
+    Raises:
+        UserError: there is no run or no whole checkpoint, or the device is not there.
+    """
+    path = directory / run_directory.CONFIG
+    if not path.is_file():
+        raise UserError(f"{directory} is no run: it has no {run_directory.CONFIG}")
+    config, on = read_config(path), resolve_device(device)
+    try:
+        found = checkpoint.load_newest(directory / run_directory.CHECKPOINTS, read_only=True)
+    except (ValueError, OSError) as error:
+        raise UserError(_one_line(error)) from None
+    if found is None:
+        raise UserError(f"{directory} has no checkpoint yet")
+    _, state = found
+    manifest, config = state["replay"], replace(config, device=str(on))
+    agent = Agent(tuple(manifest["observation_shape"]), manifest["action_dim"], config.agent, config.objectives)
+    agent.load_training_state(state["agent"])
+    return agent.to(on), config, state["progress"]["frames"]
 
 
 def resolve_device(name: str) -> torch.device:

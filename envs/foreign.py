@@ -48,6 +48,7 @@ def _make(gym_id: str) -> gymnasium.Env[Any, Any]:
         env: gymnasium.Env[Any, Any] = gymnasium.make(gym_id, render_mode="rgb_array")
         modes = env.metadata.get("render_modes") or []
         if "rgb_array" not in modes:
+            env.close()
             raise ValueError(f"{field} does not draw to arrays: its render modes are {list(modes)}, not rgb_array")
         # Drawn once here: many environments find only then that a package is missing.
         env.reset()

@@ -1,0 +1,90 @@
+#!/usr/bin/env python
+"""Play, score and record a trained run.
+
+    python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1
+    python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1 --episodes 30 --gif cheetah.gif --json score.json
+
+The policy is deterministic and sees centre crops. Nothing in the run is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tqdm import tqdm
+
+import envs
+from curl_rl import run_directory
+from curl_rl.config import UserError
+from curl_rl.evaluation import Evaluation, evaluate
+from curl_rl.logger import write_gif
+from curl_rl.training import load_agent
+from envs.rendering import RenderingUnavailable
+
+
+def main() -> int:
+    """Read the command line, play, print the score."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("run", type=Path, help="directory of the run")
+    parser.add_argument("--episodes", type=int, default=10, help="episodes to play [%(default)s]")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the episodes; the run's own seed replays its evaluations"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
+    parser.add_argument("--gif", type=Path, help="record the first episode here [RUN/videos/evaluation.gif]")
+    parser.add_argument("--json", type=Path, help="write the returns here as well")
+    arguments = parser.parse_args()
+    if arguments.episodes < 1:
+        parser.error(f"--episodes must be at least 1, got {arguments.episodes}")
+    if arguments.seed < 0:
+        parser.error(f"--seed must be 0 or more, got {arguments.seed}")
+    try:
+        result, frames = play(arguments)
+    except (UserError, RenderingUnavailable) as error:
+        parser.error(str(error))
+    metrics = result.metrics()
+    print(
+        f"{arguments.run}: {frames:,} frames of training; return over {arguments.episodes} episodes: "
+        f"mean {metrics['evaluation/return_mean']:.1f}, median {metrics['evaluation/return_median']:.1f}, "
+        f"standard deviation {metrics['evaluation/return_std']:.1f}"
+    )
+    gif = arguments.gif or arguments.run / run_directory.VIDEOS / "evaluation.gif"
+    assert result.pictures is not None
+    write_gif(gif, result.pictures, result.pictures_per_second)
+    print(f"video: {gif}")
+    if arguments.json:
+        row = {"run": str(arguments.run), "frames": frames, "seed": arguments.seed, "returns": result.returns}
+        arguments.json.write_text(json.dumps({**row, **metrics}, indent=2) + "\n")
+    return 0
+
+
+def play(arguments: argparse.Namespace) -> tuple[Evaluation, int]:
+    """The evaluation asked for, and how many frames the agent was trained on."""
+    agent, config, frames = load_agent(arguments.run, arguments.device)
+    e = config.environment
+    env = envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
+    try:
+        with tqdm(total=arguments.episodes, unit="episode", disable=None) as bar:
+            result = evaluate(
+                agent,
+                env,
+                episodes=arguments.episodes,
+                seed=arguments.seed,
+                record=True,
+                after_episode=lambda: bar.update(),
+            )
+    finally:
+        env.close()
+    assert result is not None
+    return result, frames
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,291 @@
+"""The agent's update: who learns from what, in which order, and what each mended defect changes.
+
+That the whole update is right is shown by tests/test_parity.py; here are the properties that it must keep.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from curl_rl.agent import Agent, AgentConfig, UpdateInputs, resolve_precision
+from curl_rl.encoders import EncoderConfig
+from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec
+from curl_rl.replay import Batch
+
+SHAPE, ACTIONS, BATCH = (6, 24, 24), 2, 5
+SMALL = AgentConfig(
+    batch_size=BATCH, crop=20, hidden=12, encoder=EncoderConfig(filters=3, strides=(2, 1), latent=4), actor_every=2
+)
+
+
+def make_agent(*, seed: int = 0, **changes: Any) -> Agent:
+    torch.manual_seed(seed)
+    return Agent(SHAPE, ACTIONS, dataclasses.replace(SMALL, **changes)).double()
+
+
+def make_batch(seed: int = 0, future: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+
+    def pixels() -> torch.Tensor:
+        return torch.randint(0, 256, (BATCH, *SHAPE), dtype=torch.uint8, generator=generator)
+
+    action = torch.rand(BATCH, ACTIONS, generator=generator, dtype=torch.float64) * 2 - 1
+    reward = torch.randn(BATCH, 1, generator=generator, dtype=torch.float64)
+    discount = torch.full((BATCH, 1), 0.9, dtype=torch.float64)
+    return Batch(pixels(), action, reward, discount, pixels(), tuple(pixels() for _ in range(future)))
+
+
+def make_inputs(agent: Agent, seed: int = 0) -> UpdateInputs:
+    return agent.draw(make_batch(seed), torch.Generator().manual_seed(seed))
+
+
+def changed(before: dict[str, torch.Tensor], agent: Agent) -> set[str]:
+    """Which parts of the agent differ from what they were."""
+    return {name.split(".")[0] for name, value in agent.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def snapshot(agent: Agent) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in agent.state_dict().items()}
+
+
+def test_an_even_update_moves_everything_and_an_odd_one_critic_and_objective_only() -> None:
+    agent = make_agent()
+    with torch.no_grad():  # a copy that differs, or the targets would have nowhere to go in the first update
+        for parameter in (*agent.target_encoder.parameters(), *agent.target_critic.parameters()):
+            parameter.mul_(0.9)
+    before = snapshot(agent)
+    agent.update(make_inputs(agent))
+    everything = {"encoder", "critic", "actor_projection", "actor", "log_alpha", "objective"}
+    assert changed(before, agent) == everything | {"target_encoder", "target_critic"}
+    before = snapshot(agent)
+    agent.update(make_inputs(agent, seed=1))
+    assert changed(before, agent) == {"encoder", "critic", "objective"}
+
+
+def test_the_actors_loss_stops_at_the_shared_convolutions() -> None:
+    """With critic and objective at rest, an update of the actor leaves the encoder where it is."""
+    agent = make_agent(objective="none")
+    agent.critic_optimizer.param_groups[0]["lr"] = 0.0
+    before = snapshot(agent)
+    agent.update(make_inputs(agent))
+    moved = changed(before, agent)
+    assert {"actor", "actor_projection"} <= moved
+    assert not {"encoder", "critic"} & moved
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_a_detached_encoder_learns_its_projection_but_not_its_convolutions_from_the_critic(detach: bool) -> None:
+    agent = make_agent(objective="none", detach_encoder=detach)
+    before = snapshot(agent)
+    agent.update(make_inputs(agent))
+    moved = {name for name, value in agent.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(name.startswith("encoder.projection") for name in moved)
+    assert any(name.startswith("encoder.convolutions") for name in moved) is not detach
+
+
+def test_without_an_objective_the_rest_of_the_update_is_unchanged() -> None:
+    with_objective, without = make_agent(), make_agent(objective="none")
+    inputs = make_inputs(with_objective)
+    first, second = with_objective.update(inputs), without.update(inputs)
+    for name, value in second.items():
+        assert torch.equal(first[name], value), name
+    assert {name.split("/")[0] for name in first} - {name.split("/")[0] for name in second} == {"objective"}
+    assert torch.equal(with_objective.critic.weights[0], without.critic.weights[0])
+
+
+def test_the_objectives_gradient_is_that_of_the_definition() -> None:
+    """The step of the objective against autograd on the loss written out from the paper."""
+    agent = make_agent(target_every=1000, actor_every=1000)
+    agent.updates = 1
+    agent.critic_optimizer.param_groups[0]["lr"] = 0.0
+    inputs = make_inputs(agent)
+    reference = copy.deepcopy(agent)
+    query = reference.encoder(inputs.observation)
+    key = reference.target_encoder(inputs.views[ViewSpec(1)]).detach()
+    loss = F.cross_entropy(query @ reference.objective.W @ key.T, torch.arange(BATCH))  # type: ignore[union-attr]
+    loss.backward()
+    metrics = agent.update(inputs)
+    assert torch.allclose(metrics["objective/loss"], loss.detach(), rtol=1e-9)
+    for (name, ours), theirs in zip(agent.encoder.named_parameters(), reference.encoder.parameters(), strict=True):
+        assert theirs.grad is not None
+        # The first step of Adam is the gradient's sign, times the learning rate.
+        step = agent.config.encoder_lr * theirs.grad / (theirs.grad.abs() + 1e-8)
+        assert torch.allclose(ours.detach(), theirs.detach() - step, rtol=1e-6, atol=1e-9), name
+
+
+def test_two_optimizers_step_the_encoder_twice_on_one_gradient() -> None:
+    """The released code's defect: Adam's first step is one learning rate long, so two Adams go twice as far."""
+    steps = {}
+    for name, optimizers in {
+        "mended": (("encoder", "objective"),),
+        "released": (("encoder",), ("encoder", "objective")),
+    }.items():
+        agent = make_agent(objective_optimizers=optimizers, target_every=1000, actor_every=1000)
+        agent.updates = 1
+        agent.critic_optimizer.param_groups[0]["lr"] = 0.0
+        before = snapshot(agent)
+        agent.update(make_inputs(agent))
+        weight = "encoder.projection.linear.weight"
+        steps[name] = (agent.state_dict()[weight] - before[weight]).abs().median().item()
+        w = "objective.W"
+        assert (agent.state_dict()[w] - before[w]).abs().median().item() == pytest.approx(1e-3, rel=1e-2)
+    assert steps["mended"] == pytest.approx(1e-3, rel=1e-2)
+    assert steps["released"] == pytest.approx(2e-3, rel=1e-2)
+
+
+def test_terminal_transitions_do_not_look_at_the_next_state() -> None:
+    agent = make_agent()
+    inputs = make_inputs(agent)._replace(discount=torch.zeros(BATCH, 1, dtype=torch.float64))
+    other = inputs._replace(next_observation=255 - inputs.next_observation)
+    losses = [copy.deepcopy(agent).update(x)["critic/loss"] for x in (inputs, other)]
+    assert torch.equal(losses[0], losses[1])
+    q = agent.critic(agent.encoder(inputs.observation), inputs.action)
+    assert torch.allclose(losses[0], F.mse_loss(q[0], inputs.reward) + F.mse_loss(q[1], inputs.reward), rtol=1e-9)
+
+
+def test_diagnosis_adds_metrics_and_changes_nothing() -> None:
+    plain, diagnosed = make_agent(), make_agent()
+    first = plain.update(make_inputs(plain))
+    second = diagnosed.update(make_inputs(diagnosed), diagnose=True)
+    assert second.keys() - first.keys() == {"objective/effective_rank"}
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, diagnosed.state_dict()[name]), name
+
+
+def test_metrics_are_detached_scalars() -> None:
+    agent = make_agent()
+    for name, value in agent.update(make_inputs(agent), diagnose=True).items():
+        assert value.shape == (), name
+        assert not value.requires_grad, name
+
+
+def test_views_are_independent_crops_of_one_observation() -> None:
+    agent = make_agent()
+    position = torch.arange(24 * 24, dtype=torch.float64).reshape(1, 1, 24, 24).expand(400, 6, 24, 24)
+    batch = Batch(position, torch.zeros(400, 2), torch.zeros(400, 1), torch.zeros(400, 1), position, ())
+    inputs = agent.draw(batch, torch.Generator().manual_seed(0))
+    corners = torch.stack([inputs.observation, inputs.next_observation, inputs.views[ViewSpec(1)]])[:, :, 0, 0, 0]
+    agreement = [(corners[i] == corners[j]).double().mean().item() for i, j in ((0, 1), (0, 2), (1, 2))]
+    # Two independent draws from 25 places agree once in 25 times.
+    assert max(agreement) < 0.1
+    assert min(agreement) > 0.01
+
+
+def test_a_view_of_the_future_comes_from_the_replays_future_observation() -> None:
+    class Ahead(Objective):
+        online_views = (ViewSpec(0),)
+        target_views = (ViewSpec(1, future=3), ViewSpec(2))
+        seen: list[torch.Tensor]
+
+        def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+            self.seen = [features.vector for features in target]
+            return Result(online[0].vector.square().mean())
+
+    agent = make_agent()
+    agent.objective = Ahead()
+    assert agent.future_offsets == (3,)
+    batch = make_batch(future=1)
+    inputs = agent.draw(batch, torch.Generator().manual_seed(0))
+    windows = batch.future[0].unfold(2, 20, 1).unfold(3, 20, 1)
+    for i in range(BATCH):
+        places = [torch.equal(windows[i, :, y, x], inputs.views[ViewSpec(1, 3)][i]) for y in range(5) for x in range(5)]
+        assert sum(places) == 1
+    agent.updates = 1
+    expected = [agent.target_encoder(inputs.views[spec]) for spec in Ahead.target_views]
+    agent.update(inputs)
+    for ours, theirs in zip(agent.objective.seen, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_after_step_is_told_the_momentum_of_the_slow_encoder() -> None:
+    told = []
+
+    class Listener(Objective):
+        online_views = (ViewSpec(0),)
+
+        def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+            return Result(online[0].vector.square().mean(), carry="this step's")
+
+        def after_step(self, carry: Any, momentum: torch.Tensor) -> None:
+            told.append((carry, momentum.item()))
+
+    agent = make_agent(encoder_tau=0.25)
+    agent.objective = Listener()
+    for seed in range(2):
+        agent.update(make_inputs(agent, seed))
+    assert told == [("this step's", 0.75), ("this step's", 1.0)]
+
+
+def test_acting_sees_the_centre_crop_and_is_deterministic_without_noise() -> None:
+    agent = make_agent()
+    observation = make_batch().observation
+    framed = torch.zeros_like(observation)
+    framed[..., 2:22, 2:22] = observation[..., 2:22, 2:22]
+    assert torch.equal(agent.act(observation), agent.act(framed)), "what lies outside the centre does not matter"
+    noise = torch.ones(BATCH, ACTIONS, dtype=torch.float64)
+    assert (agent.act(observation, noise) > agent.act(observation)).all()
+    features = agent.actor_projection(agent.encoder.convolutions(observation[..., 2:22, 2:22]))
+    assert torch.equal(agent.act(observation, noise), agent.actor(features, noise).action)
+
+
+def test_state_survives_saving_and_goes_on_the_same() -> None:
+    agent, other = make_agent(), make_agent(seed=7)
+    for seed in range(3):
+        agent.update(make_inputs(agent, seed))
+    other.load_training_state(copy.deepcopy(agent.training_state()))
+    for seed in range(3, 6):
+        inputs = make_inputs(agent, seed)
+        ours, theirs = agent.update(inputs), other.update(inputs)
+        assert ours.keys() == theirs.keys()
+    for name, value in agent.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_one_update_in_bfloat16_is_near_the_exact_one() -> None:
+    exact = make_agent()
+    rounded = Agent(SHAPE, ACTIONS, dataclasses.replace(SMALL, precision="bfloat16"))
+    rounded.load_state_dict(exact.state_dict())
+    inputs = make_inputs(exact)
+    single = UpdateInputs(
+        *(
+            value if not isinstance(value, torch.Tensor) or value.dtype == torch.uint8 else value.float()
+            for value in inputs
+        )
+    )
+    fine, coarse = exact.update(inputs), rounded.update(single)
+    for name, value in fine.items():
+        assert coarse[name].item() == pytest.approx(value.item(), rel=0.1, abs=0.02), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crop": 25}, "agent.crop 25 is larger than the rendered frame of 24×24"),
+        ({"crop": 5}, "too small for 2 convolutions"),
+        ({"precision": "auto"}, "must be resolved"),
+        ({"batch_size": 0}, "agent.batch_size must be at least 1, got 0"),
+        ({"critic_lr": 0.0}, "agent.critic_lr must be positive"),
+        ({"encoder_tau": 1.5}, r"agent.encoder_tau must lie in \[0, 1\], got 1.5"),
+        ({"discount": float("nan")}, "agent.discount"),
+        ({"actor_beta": 1.0}, "agent.actor_beta"),
+        ({"log_std_min": 3.0}, "log_std_min"),
+        ({"objective_optimizers": ()}, "objective_optimizers"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_agent(**changes)
+
+
+def test_precision_auto_is_what_the_hardware_is_fast_in() -> None:
+    assert resolve_precision("float32", torch.device("cpu")) == "float32"
+    assert resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+    with open("/proc/cpuinfo") as file:
+        fast = "avx512_bf16" in file.read()
+    assert resolve_precision("auto", torch.device("cpu")) == ("bfloat16" if fast else "float32")
