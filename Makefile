@@ -17,12 +17,11 @@ ifneq ($(shell cat .venv/torch 2>/dev/null),$(TORCH))
 .PHONY: .venv/setup
 endif
 endif
-# torch comes first: a plain `torch` brings several gigabytes of CUDA. Without a GPU take PyTorch's own index of CPU
-# builds, where it can be reached; with one whatever pip finds. A choice once made holds.
+# torch comes first and in a version of its own: without a GPU the newest one would bring several gigabytes of CUDA.
+# A choice once made holds. (pip's own variables work here too: PIP_EXTRA_INDEX_URL for PyTorch's index of CPU builds.)
 GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 comma := ,
 TORCH ?= $(or $(shell cat .venv/torch 2>/dev/null),$(if $(GPU),torch>=2.8$(comma)<3,torch==2.13.0))
-TORCH_INDEX ?= $(if $(GPU),,https://download.pytorch.org/whl/cpu)
 
 # A clone that was moved or copied together with its .venv would go on running the old place's code.
 ifneq ($(shell cat .venv/place 2>/dev/null),$(CURDIR))
@@ -48,7 +47,7 @@ help: ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: ENV, PRESET, ARGS, PYTHON (3.10 to 3.12), TORCH (\"$(TORCH)\"), TORCH_INDEX"
+	@echo "Variables: ENV, PRESET, ARGS, PYTHON (3.10 to 3.12), TORCH (\"$(TORCH)\")"
 
 train: setup
 	$(PY) scripts/train_agent.py --env $(ENV) --preset $(PRESET) $(ARGS)
@@ -83,10 +82,7 @@ setup-test: .venv/test .venv/opengl
 
 .venv/setup: .venv/created setup.cfg pyproject.toml
 	@echo "Installing $(TORCH), then the package and what it needs: minutes the first time"
-	@index='$(TORCH_INDEX)'; \
-	if [ -n "$$index" ] && $(PY) -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1] + "/torch/", timeout=5)' "$$index" 2>/dev/null; \
-	then index="--extra-index-url $$index"; else index=; fi; \
-	$(PIP) $$index '$(TORCH)'
+	@$(PIP) '$(TORCH)'
 	@$(PIP) --editable .
 	@printf '%s' '$(TORCH)' > .venv/torch; printf '%s' '$(CURDIR)' > .venv/place; touch $@
 

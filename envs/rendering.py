@@ -92,17 +92,18 @@ def open_context(size: int) -> Any:
     return _context_class(choose_backend().name)(size, size)
 
 
-@contextlib.contextmanager
-def borrowed_thread() -> Iterator[None]:
+def borrowed_thread() -> contextlib.AbstractContextManager[None]:
     """Around every use of a context: leaves current whichever context was current before.
 
     dm_control and gymnasium's MuJoCo environments remember which context they made current last and do not look again:
     whoever leaves another one behind, or none, makes them draw wrong pictures. Only EGL needs it: dm_control gives
     OSMesa a thread of its own.
     """
-    if choose_backend().name != "egl":
-        yield
-        return
+    return _leaving_current() if choose_backend().name == "egl" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _leaving_current() -> Iterator[None]:
     from OpenGL import EGL
 
     previous, display = EGL.eglGetCurrentContext(), EGL.eglGetCurrentDisplay()
@@ -203,16 +204,18 @@ def _context_class(name: str) -> Any:
 
 def _name_of_device(name: str) -> str:
     """Open a context by MuJoCo's own means, ask who draws, close it."""
-    with warnings.catch_warnings():
+    context_class = _context_class(name)
+    # PyOpenGL has its platform from here on.
+    from OpenGL import GL
+
+    with warnings.catch_warnings(), _leaving_current() if name == "egl" else contextlib.nullcontext():
         warnings.simplefilter("ignore")  # glfw warns of what it then fails on
         if name == "glfw" and not importlib.import_module("glfw").init():
             raise OSError("there is no display")
-        context = _context_class(name)(8, 8)
-    context.make_current()
-    from OpenGL import GL
-
-    device = GL.glGetString(GL.GL_RENDERER)
-    context.free()
+        context = context_class(8, 8)
+        context.make_current()
+        device = GL.glGetString(GL.GL_RENDERER)
+        context.free()
     if not device:
         raise OSError("OpenGL names no device")
     return str(device.decode())

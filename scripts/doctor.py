@@ -225,7 +225,7 @@ def check_torch() -> Iterator[Finding]:
     elif torch["cuda"] is None:
         yield Finding("warn", "GPU", f"driver {driver}, but this torch is built for the CPU", SET_UP_AFRESH)
     else:
-        mend = "update the driver, or take a torch for an older CUDA: see https://pytorch.org/get-started/locally"
+        mend = "update the driver, or take a torch for an older CUDA: as PyTorch's install page says"
         yield Finding("warn", "GPU", f"driver {driver} is not usable with CUDA {torch['cuda']}", mend)
 
 

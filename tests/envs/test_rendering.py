@@ -109,6 +109,20 @@ def test_what_is_loaded_already_is_kept(free_choice: str, osmesa: None) -> None:
     assert outcome(before="import mujoco\n") == free_choice
 
 
+def test_choosing_does_not_disturb_who_draws_already(free_choice: str) -> None:
+    """dm_control does not look whose OpenGL context is current when it draws its second picture."""
+    drawn = """
+from dm_control import suite
+theirs = suite.load("walker", "walk", task_kwargs={"random": 0})
+theirs.reset()
+first = theirs.physics.render(32, 32, camera_id=0)
+"""
+    code = drawn + TRY + "assert (theirs.physics.render(32, 32, camera_id=0) == first).all()\ntheirs.physics.free()\n"
+    environment = os.environ | {"MUJOCO_GL": free_choice, "PYOPENGL_PLATFORM": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_answer_is_found_once() -> None:
     rendering = pytest.importorskip("envs.rendering")
     try:
