@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from curl_rl.agent import AgentConfig
 from curl_rl.objectives import ObjectiveConfigs
@@ -160,10 +160,11 @@ class RunConfig:
     """Use of the machine."""
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ValueError(f"frames must be at least 1, got {self.frames}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        # Ten digits are what a checkpoint's name has room for, 32 bits what every generator of random numbers takes.
+        if not 1 <= self.frames < 10**10:
+            raise ValueError(f"frames must be at least 1 and have at most ten digits, got {self.frames}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be 0 or more and below 2**32, got {self.seed}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:<n>, got {self.device!r}")
         if self.agent.crop > self.environment.size:
@@ -187,15 +188,15 @@ class UserError(ValueError):
     """A mistake of the user's: shown as one line, exit code 2."""
 
 
-def load_preset(name: str, env: str) -> RunConfig:
-    """The preset called ``name`` with the table's facts about the task ``env``.
+def load_preset(name: str, env: str, changes: dict[str, Any] | None = None) -> RunConfig:
+    """The preset called ``name`` with the table's facts about the task ``env`` and, over both, ``changes`` by name.
 
     Raises:
         UserError: there is no such preset.
     """
     parser = _parser()
     cfg = parser.get_defaults()
-    for layer in (_preset_layer(name), _task_layer(env, name), {"env": env, "preset": name}):
+    for layer in (_preset_layer(name), _task_layer(env, name), {"env": env, "preset": name}, changes or {}):
         cfg = parser.parse_object(layer, namespace=cfg)
     return _instantiate(parser, cfg)
 
@@ -203,29 +204,40 @@ def load_preset(name: str, env: str) -> RunConfig:
 def parse_command_line(argv: list[str], *, program: str, description: str) -> tuple[RunConfig, bool]:
     """The configuration that a command line asks for, and whether it says ``--fresh``.
 
-    A mistake prints one line to stderr and exits with code 2, as argparse does.
+    ``--help`` and ``--print_config`` print and exit with code 0.
+
+    Raises:
+        UserError: the line, or a file that it names, cannot be understood.
     """
     parser = _parser(program, description)
-    parser.add_argument("--config", type=Path, help="YAML settings: weaker than flags, stronger than the preset")
+    parser.add_argument("--config", help="YAML settings: weaker than flags, stronger than the preset")
     parser.add_argument("--fresh", action="store_true", help="start anew; an earlier run in the directory is set aside")
+    parser.add_argument(
+        "--print_config", action="store_true", help="print all settings as YAML, for --config, and exit"
+    )
     try:
         early = _early_arguments(argv)
         file_layer = _read_yaml(early.config) if early.config else {}
+        _check_names(file_layer, early.config)
         env = early.env or file_layer.get("env") or RunConfig.env
         preset = early.preset or file_layer.get("preset") or RunConfig.preset
         cfg = parser.get_defaults()
-        for layer in (_preset_layer(preset), _task_layer(str(env), str(preset)), file_layer):
+        for layer in (_preset_layer(str(preset)), _task_layer(str(env), str(preset)), file_layer):
             cfg = parser.parse_object(layer, namespace=cfg)
         parser.set_defaults(_flat(cfg))
         cfg = parser.parse_args(argv)
-        return _instantiate(parser, cfg), cfg.fresh
-    except (UserError, ValueError) as error:
-        parser.error(" ".join(str(error).split()))
+        config = _instantiate(parser, cfg)
+    except (ValueError, argparse.ArgumentError) as error:
+        raise UserError(_explained(error)) from None
+    if cfg.print_config:
+        print(_as_yaml(config), end="")
+        raise SystemExit(0)
+    return config, cfg.fresh
 
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Writes everything, resolved, as YAML."""
-    path.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    path.write_text(_as_yaml(config))
 
 
 def read_config(path: Path) -> RunConfig:
@@ -234,12 +246,13 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         UserError: the file cannot be read, or holds a field or value that this version does not know.
     """
+    content = _read_yaml(path)
+    _check_names(content, path)
     parser = _parser()
-    parser.exit_on_error = False
     try:
-        return _instantiate(parser, parser.parse_object(_read_yaml(path), namespace=parser.get_defaults()))
+        return _instantiate(parser, parser.parse_object(content, namespace=parser.get_defaults()))
     except (ValueError, argparse.ArgumentError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: {_explained(error)}") from None
 
 
 def differing_fields(old: RunConfig, new: RunConfig) -> list[str]:
@@ -266,9 +279,26 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return result
 
 
+def _as_yaml(config: RunConfig) -> str:
+    text: str = yaml.safe_dump(to_dict(config), sort_keys=False)
+    return text
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Leaves the lines of the description, which are commands, as they are."""
+
+
 def _parser(program: str | None = None, description: str | None = None) -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    parser = ArgumentParser(
+        prog=program,
+        description=description,
+        usage="%(prog)s [--env TASK] [--preset NAME] [--config FILE] [--section.field VALUE ...]",  # all fill a screen
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,  # a mistake is one line, which the caller shows
+        print_config=None,  # that of parse_command_line prints what the layers make together
+    )
     parser.add_class_arguments(RunConfig, as_group=False)
     return parser
 
@@ -280,7 +310,7 @@ def _instantiate(parser: ArgumentParser, cfg: Namespace) -> RunConfig:
 
 def _early_arguments(argv: list[str]) -> argparse.Namespace:
     """``--env``, ``--preset`` and ``--config``, which decide what the other flags are laid over."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("--env", "--preset", "--config"):
         parser.add_argument(flag)
     return parser.parse_known_args(argv)[0]
@@ -291,19 +321,63 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold settings by name, such as `frames: 100000`")
     return content
 
 
+def _check_names(layer: dict[str, Any], path: str | Path) -> None:
+    """Refuses what is no setting, and what is no value: the parser takes a section that holds a number for its default.
+
+    Raises:
+        UserError: which name it is, and what it might have been meant to be.
+    """
+
+    def check(part: dict[str, Any], known: dict[str, Any], prefix: str) -> None:
+        for key, value in part.items():
+            if key not in known:
+                raise UserError(f"{path}: unknown setting {prefix}{key}{_nearest(str(key), list(known))}")
+            if isinstance(known[key], dict):
+                if not isinstance(value, dict):
+                    raise UserError(f"{path}: {prefix}{key} must hold settings by name, got {value}")
+                check(value, known[key], f"{prefix}{key}.")
+            elif value is None and known[key] is not None:
+                raise UserError(f"{path}: {prefix}{key} has no value")
+
+    check(layer, to_dict(RunConfig()), "")
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    """The end of a sentence about an unknown name."""
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+_KINDS = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "tuple": "a list"}
+
+
+def _explained(error: Exception) -> str:
+    """The parser's complaint as one line in the words of this project."""
+    text = " ".join(str(error).split())
+    if unknown := re.fullmatch(r"unrecognized arguments: (.*)", text):
+        flag = unknown[1].split()[0].split("=")[0]
+        return text + _nearest(flag, [f"--{name}" for name in _flat(to_dict(RunConfig()))])
+    value = re.fullmatch(r'Parser key "([\w.]+)": (.*?)(?:Got|Given) value: (.*)', text)
+    if value is None:
+        return text
+    name, expected, given = value.groups()
+    kinds = [_KINDS[kind] for kind in re.findall(r"<class '(\w+)'>", expected) if kind in _KINDS]
+    choices = re.findall(r"'(\w+)'", "".join(re.findall(r"Literal\[.*?\]", expected)))
+    right = " or ".join(dict.fromkeys(choices or kinds))
+    return f"{name} must be {right}, got {given}" if right else text
+
+
 def _preset_layer(name: str) -> dict[str, Any]:
     names = sorted(path.stem for path in PRESETS.glob("*.yaml") if path != TASKS)
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"unknown preset {name!r}: {hint}presets are {', '.join(names)}")
+        raise UserError(f"unknown preset {name}; presets are {', '.join(names)}{_nearest(name, names)}")
     return {**_read_yaml(PRESETS / f"{name}.yaml"), "preset": name}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,6 +72,10 @@ def evaluate(
 
     Returns:
         The returns, or None if it was given up.
+
+    Raises:
+        FloatingPointError: an action is not finite: the networks have diverged.
+        ValueError: a reward is not finite.
     """
     device = agent.log_alpha.device
     returns, pictures = [], []
@@ -83,7 +88,11 @@ def evaluate(
             if record and episode == 0:
                 pictures.append(_newest_frame(observation))
             action = agent.act(torch.from_numpy(observation).to(device)[None])[0].cpu().numpy()
+            if not np.isfinite(action).all():
+                raise FloatingPointError(f"the policy's action is {action.tolist()}")
             observation, reward, terminated, truncated, _ = env.step(action)
+            if not math.isfinite(reward):
+                raise ValueError(f"the environment's reward is {reward}: it must be finite")
             total, over = total + float(reward), terminated or truncated
         if record and episode == 0:
             pictures.append(_newest_frame(observation))

@@ -76,21 +76,23 @@ def load_encoder(path: Path | str, *, freeze: bool = True) -> PretrainedEncoder:
     Raises:
         ValueError: a file is missing, damaged, or of a newer format, said in one line.
     """
-    directory = Path(path) if Path(path).is_dir() else Path(path).parent
+    path = Path(path)
+    directory = path.parent if path.name == WEIGHTS else path
     try:
         description = json.loads((directory / DESCRIPTION).read_text())
-        if description["format"] > _FORMAT:
-            raise ValueError(f"{directory / DESCRIPTION} has format {description['format']}: update curl_rl to read it")
-        fields = description["config"]
-        config = EncoderConfig(fields["filters"], tuple(fields["strides"]), fields["latent"])
-        encoder = PixelEncoder(tuple(description["observation_shape"]), config)
-        encoder.load_state_dict(safetensors.torch.load_file(directory / WEIGHTS))
-    except FileNotFoundError as error:
+        if description["format"] <= _FORMAT:
+            fields = description["config"]
+            config = EncoderConfig(fields["filters"], tuple(fields["strides"]), fields["latent"])
+            encoder = PixelEncoder(tuple(description["observation_shape"]), config)
+            encoder.load_state_dict(safetensors.torch.load_file(directory / WEIGHTS))
+            pretrained = PretrainedEncoder(encoder, description["provenance"])
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"no encoder in {directory}: {Path(error.filename or WEIGHTS).name} is missing") from None
-    except (KeyError, TypeError, json.JSONDecodeError, RuntimeError, safetensors.SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, safetensors.SafetensorError) as error:
         cause = " ".join(str(error).split())[:200]
         raise ValueError(f"the encoder in {directory} is damaged ({type(error).__name__}: {cause})") from None
-    pretrained = PretrainedEncoder(encoder, description["provenance"])
+    if description["format"] > _FORMAT:
+        raise ValueError(f"{directory / DESCRIPTION} has format {description['format']}: update curl_rl to read it")
     return pretrained.requires_grad_(False).eval() if freeze else pretrained
 
 

@@ -44,6 +44,14 @@ def contrastive_accuracy(logits: Tensor) -> Tensor:
     return (logits.argmax(1) == torch.arange(len(logits), device=logits.device)).float().mean()
 
 
+def softmax_confidence(logits: Tensor) -> Tensor:
+    """Mean over the rows of ``(B, N)`` logits of the largest softmax probability: 1/N undecided, 1 saturated.
+
+    Confidence far above the accuracy tells of a softmax that is saturated on wrong answers.
+    """
+    return logits.softmax(1).max(1).values.mean()
+
+
 def effective_rank(embeddings: Tensor) -> Tensor:
     """How many directions a batch of embeddings really uses: the exponential of its spectrum's entropy.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,15 @@ class MetricMeans:
         """Starts all means anew."""
         self._sums.clear()
         self._counts.clear()
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`load` needs to go on as if nothing had happened."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load(self, state: dict[str, Any], device: torch.device) -> None:
+        """Puts back what :meth:`state` gave."""
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self._counts = dict(state["counts"])
 
 
 class Speedometer:

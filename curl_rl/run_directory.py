@@ -1,13 +1,17 @@
-"""A run's directory: what lies where, whose it is, and setting an earlier run aside."""
+"""A run's directory: what lies where, whose it is, whether there is room, and setting an earlier run aside."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from curl_rl.checkpoint import SEGMENTS, lock_run
 from curl_rl.config import RunConfig, UserError, differing_fields, read_config, save_config
+from curl_rl.logger import METRICS_FILE
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -15,39 +19,59 @@ REPLAY_SEGMENTS = Path(CHECKPOINTS) / SEGMENTS
 VIDEOS = "videos"
 FAULT = "fault.txt"
 
+_PARTIAL_CONFIG = f"{CONFIG}.partial"
+_LEFT_BY_A_START = ("run.lock", _PARTIAL_CONFIG)  # of a process that was killed before it had written its configuration
 
-def claim(directory: Path, config: RunConfig) -> None:
-    """Makes ``directory`` this configuration's, or checks that it is.
+
+@contextlib.contextmanager
+def claimed(directory: Path, config: RunConfig) -> Iterator[None]:
+    """Makes ``directory`` this configuration's, or checks that it is, and holds it for this process alone.
+
+    Nothing is written before both are sure.
 
     Raises:
-        UserError: it belongs to a run with other settings, to something else, or cannot be written to.
+        UserError: it belongs to a run with other settings, to something else or to another process, or cannot be
+            written to.
     """
-    path = directory / CONFIG
-    if path.exists():
-        differences = differing_fields(read_config(path), config)
-        if differences:
-            raise UserError(
-                f"{directory} belongs to a run with other settings ({'; '.join(differences)}); "
-                "choose another --run directory, or set that run aside with --fresh"
-            )
-    elif directory.is_dir() and any(directory.iterdir()):
+    with contextlib.ExitStack() as stack:
+        try:
+            _check_owner(directory, config)
+            stack.enter_context(lock_run(directory))
+            _check_owner(directory, config)  # again: another process may have begun a run in between
+            path = directory / CONFIG
+            partial = directory / _PARTIAL_CONFIG
+            save_config(config, partial)
+            os.replace(partial, path)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        except OSError as error:
+            raise UserError(f"cannot write to {directory}: {error.strerror}") from None
+        yield
+
+
+def _check_owner(directory: Path, config: RunConfig) -> None:
+    if (directory / CONFIG).exists():
+        # Where nothing was reported yet, no run has begun: a first attempt failed at the door and may be corrected.
+        if (directory / METRICS_FILE).exists():
+            differences = differing_fields(read_config(directory / CONFIG), config)
+            if differences:
+                raise UserError(
+                    f"{directory} belongs to a run with other settings ({'; '.join(differences)}); "
+                    "choose another --run directory, or set that run aside with --fresh"
+                )
+    elif directory.is_dir() and any(path.name not in _LEFT_BY_A_START for path in directory.iterdir()):
         raise UserError(f"{directory} is not empty and no run: choose another --run directory")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        save_config(config, partial)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror}") from None
 
 
 def set_aside(directory: Path) -> Path | None:
     """Renames an earlier run, so that nothing of it is lost; its new name, or None where there was none.
 
     Raises:
-        UserError: a process is using it.
+        UserError: a process is using it, or the directory may not be renamed.
     """
-    if not directory.exists():
+    if not (directory / CONFIG).exists():
         return None
     try:
         with lock_run(directory):
@@ -55,3 +79,20 @@ def set_aside(directory: Path) -> Path | None:
             return directory.rename(directory.with_name(f"{directory.name}.before-{stamp}"))
     except ValueError as error:
         raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"cannot rename {directory}: {error.strerror}") from None
+
+
+def check_room(directory: Path, needed: int) -> None:
+    """Whether ``needed`` bytes of checkpoints fit on the disk, beside those that lie there already.
+
+    Raises:
+        UserError: they do not.
+    """
+    present = sum(path.stat().st_size for path in (directory / CHECKPOINTS).rglob("*") if path.is_file())
+    missing, free = needed - present, shutil.disk_usage(directory).free
+    if missing > free:
+        raise UserError(
+            f"the disk of {directory} has {free / 1e9:.1f} GB free and the checkpoints of this run need "
+            f"{missing / 1e9:.1f} GB: make room, lower replay.capacity, or choose another --run directory"
+        )

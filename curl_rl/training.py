@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import re
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,6 +31,8 @@ from curl_rl.meters import MetricMeans, Speedometer
 from curl_rl.pictures import crops_picture
 from curl_rl.replay import Batch, Replay, segment_files
 from curl_rl.signals import Stopped, StopRequest, stop_requests
+
+_MEND_NUMBERS = "the last checkpoint is from before; try a lower learning rate, or look at the rewards"
 
 Environment = gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
@@ -86,11 +89,7 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         _check(config, environment)
         if fresh and (aside := run_directory.set_aside(directory)):
             say(f"the earlier run is now {aside}")
-        run_directory.claim(directory, config)
-        try:
-            stack.enter_context(checkpoint.lock_run(directory))
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        stack.enter_context(run_directory.claimed(directory, config))
         trainer = Trainer(config, directory, device, environment, evaluation_environment)
         stack.callback(trainer.close)
         trainer.run()
@@ -121,18 +120,21 @@ class Trainer:
             )
         except (ValueError, OSError) as error:
             raise UserError(_one_line(error)) from None
+        run_directory.check_room(directory, self._bytes_to_save())
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.progress = Progress()
         self.means = MetricMeans()
-        self.observation: npt.NDArray[np.uint8]
+        self.observation: npt.NDArray[np.uint8] | None = None
+        """The newest of the episode under way; None between two episodes."""
         self._newest_return: float | None = None
         self._newest_update: tuple[Batch, UpdateInputs] | None = None
 
         restored = self._restore()
         self.speed = Speedometer(self.progress.frames, self.agent.updates)
-        self.logger = Logger(directory, resume_at=self.progress.frames if restored else -1)
-        if not restored:
-            self._start_episode()
+        try:
+            self.logger = Logger(directory, resume_at=self.progress.frames if restored else -1)
+        except (ValueError, OSError) as error:
+            raise UserError(_one_line(error)) from None
 
     def close(self) -> None:
         """Closes the log."""
@@ -151,15 +153,14 @@ class Trainer:
             say(f"this run is complete at {p.frames:,} frames; --frames takes it further, --fresh starts anew")
             return
         if self.device.type == "cpu":
-            say(self._estimate())
+            with self._environment_at_work():
+                say(self._estimate())
         with stop_requests() as stop, self._progress_bar() as bar:
             self.speed.read(p.frames, self.agent.updates)
             try:
-                while not stop:
-                    if self._evaluation_due():
-                        self._evaluate(stop)
-                    if p.frames >= c.frames:
-                        break
+                if self._evaluation_due():
+                    self._evaluate(stop)
+                while not stop and p.frames < c.frames:
                     before = p.frames
                     self.step()
                     bar.update(p.frames - before)
@@ -167,6 +168,9 @@ class Trainer:
                         self._log(bar)
                     if c.log.images_every and _crossed(before, p.frames, c.log.images_every):
                         self._log_pictures()
+                    # Before saving: what is reported at these frames is then known to the checkpoint of these frames.
+                    if self._evaluation_due():
+                        self._evaluate(stop)
                     if _crossed(before, p.frames, c.checkpoint.every):
                         self.save()
                 self.save()
@@ -180,13 +184,14 @@ class Trainer:
     def step(self) -> None:
         """One agent step and, after the random ones, the update that is due."""
         training, p = self.config.training, self.progress
-        action = self._action()
-        try:
+        randomness = self.generator.get_state()
+        with self._environment_at_work(randomness):
+            if self.observation is None:
+                self.observation = self._first_observation()
+                self.replay.start_episode(self.observation)
+            action = self._action(self.observation)
             observation, reward, terminated, truncated, info = self.environment.step(action.numpy())
             self.replay.add(action.numpy(), float(reward), observation, terminated=terminated, truncated=truncated)
-        except Exception as error:  # an environment is anybody's code and may raise anything
-            self._save_before_failing()
-            self._fail(error, "the run is saved: mend the environment and start the same command again")
         self.observation = observation
         p.frames += int(info.get("environment_steps", 1))
         p.agent_steps += 1
@@ -198,14 +203,16 @@ class Trainer:
         if learning_steps > 0 and learning_steps % training.update_every == 0:
             self._update()
 
-    def _action(self) -> Tensor:
+    def _action(self, observation: npt.NDArray[np.uint8]) -> Tensor:
         """``(A,)`` on the CPU: uniform in the random steps, then drawn from the policy."""
         shape = (1, self.agent.action_dim)
         if self.progress.agent_steps < self.config.training.random_steps:
             return (torch.rand(shape, generator=self.generator, device=self.device) * 2 - 1)[0].cpu()
         noise = torch.randn(shape, generator=self.generator, device=self.device)
-        observation = torch.from_numpy(self.observation).to(self.device)[None]
-        return self.agent.act(observation, noise)[0].cpu()
+        action = self.agent.act(torch.from_numpy(observation).to(self.device)[None], noise)[0].cpu()
+        if not action.isfinite().all():
+            raise FloatingPointError(f"the policy's action is {action.tolist()}")
+        return action
 
     def _update(self) -> None:
         agent, a = self.agent, self.config.agent
@@ -214,13 +221,17 @@ class Trainer:
         )
         inputs = agent.draw(batch, self.generator)
         # Once between two rows of the log is enough for what costs time.
-        self.means.add(agent.update(inputs, diagnose="objective/effective_rank" not in self.means))
+        diagnose = "objective/effective_rank" not in self.means
+        try:
+            self.means.add(agent.update(inputs, diagnose=diagnose))
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # no spectrum: NaN in the embeddings
+            self._fail(error, _MEND_NUMBERS)
         self._newest_update = batch, inputs
 
-    def _start_episode(self) -> None:
+    def _first_observation(self) -> npt.NDArray[np.uint8]:
         seed = episode_seed(self.config.seed, "training", self.progress.episode)
-        self.observation, _ = self.environment.reset(seed=seed)
-        self.replay.start_episode(self.observation)
+        observation, _ = self.environment.reset(seed=seed)
+        return observation
 
     def _end_episode(self) -> None:
         p = self.progress
@@ -233,12 +244,12 @@ class Trainer:
                 "episode/number": p.episode,
             },
         )
-        self._next_episode()
+        self._leave_episode()
 
-    def _next_episode(self) -> None:
+    def _leave_episode(self) -> None:
         p = self.progress
         p.episode, p.episode_return, p.episode_actions = p.episode + 1, 0.0, []
-        self._start_episode()
+        self.observation = None
 
     # -------------------------------------------------------------- evaluation
 
@@ -252,7 +263,7 @@ class Trainer:
 
     def _evaluate(self, stop: StopRequest) -> None:
         c, p = self.config.evaluation, self.progress
-        with self.speed.paused():
+        with self.speed.paused(), self._environment_at_work():
             result = evaluate(
                 self.agent,
                 self.evaluation_environment,
@@ -261,10 +272,11 @@ class Trainer:
                 record=c.video,
                 stop=stop.__bool__,
             )
-            if result is None:
-                return
-            p.evaluated_at = p.frames
-            metrics = result.metrics()
+        if result is None:
+            return
+        p.evaluated_at = p.frames
+        metrics = result.metrics()
+        with self.speed.paused():
             self.logger.scalars(p.frames, metrics)
             if result.pictures is not None:
                 path = self.directory / run_directory.VIDEOS / f"{p.frames:010d}.gif"
@@ -289,13 +301,13 @@ class Trainer:
     def _finite_means(self) -> dict[str, float]:
         """The metrics' means; a run that has gone to NaN ends here, before it could overwrite a good checkpoint."""
         means = self.means.read()
-        broken = [name for name, value in means.items() if not math.isfinite(value)]
-        if broken:
-            self._fail(
-                FloatingPointError(f"not finite any more: {', '.join(broken)}"),
-                "the last checkpoint is from before; try a lower learning rate, or look at the rewards",
-            )
+        self._refuse([name for name, value in means.items() if not math.isfinite(value)])
         return means
+
+    def _refuse(self, broken: list[str]) -> None:
+        if broken:
+            more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
+            self._fail(FloatingPointError(f"not finite any more: {', '.join(broken[:5])}{more}"), _MEND_NUMBERS)
 
     def _progress_bar(self) -> tqdm[Any]:
         interactive = sys.stderr.isatty()
@@ -313,19 +325,20 @@ class Trainer:
         """How long the run will take here, from an update and some steps timed on throw-away copies."""
         c, p = self.config, self.progress
         copied, env = copy.deepcopy(self.agent), self.evaluation_environment
-        observation = torch.zeros((c.agent.batch_size, *self.observation.shape), dtype=torch.uint8)
+        first, _ = env.reset(seed=0)
+        seen = torch.from_numpy(first)[None]
+        observation = torch.zeros((c.agent.batch_size, *first.shape), dtype=torch.uint8)
         column = torch.zeros(c.agent.batch_size, 1)
         future = tuple(observation for _ in copied.future_offsets)
         batch = Batch(observation, column.expand(-1, copied.action_dim), column, column, observation, future)
         generator = torch.Generator().manual_seed(0)
         noise = torch.zeros(1, copied.action_dim)
-        env.reset(seed=0)
 
         def update() -> None:
             copied.update(copied.draw(batch, generator))
 
         def step() -> None:
-            action = copied.act(torch.from_numpy(self.observation)[None], noise)[0]
+            action = copied.act(seen, noise)[0]
             _, _, terminated, truncated, _ = env.step(action.numpy())
             if terminated or truncated:
                 env.reset()
@@ -351,10 +364,11 @@ class Trainer:
         """Writes a checkpoint and the encoder.
 
         Raises:
-            TrainingFault: a metric is not finite; nothing is written then.
+            TrainingFault: a metric or a weight is not finite; nothing is written then.
             OSError: the disk refused; earlier checkpoints are intact.
         """
         self._finite_means()
+        self._refuse(self._broken_weights())
         p, checkpoints = self.progress, self.directory / run_directory.CHECKPOINTS
         with self.speed.paused():
             self.logger.flush()
@@ -363,7 +377,8 @@ class Trainer:
                 "agent": self.agent.training_state(),
                 "replay": manifest,
                 "progress": vars(p),
-                "observation": torch.from_numpy(self.observation),
+                "means": self.means.state(),
+                "observation": None if self.observation is None else torch.from_numpy(self.observation),
                 "generator": {"device": self.device.type, "state": self.generator.get_state()},
                 "random": checkpoint.random_state(),
             }
@@ -372,6 +387,21 @@ class Trainer:
             )
             provenance = {"env": self.config.env, "preset": self.config.preset, "seed": self.config.seed}
             save_encoder(self.agent.encoder, self.directory, {**provenance, "frames": p.frames})
+
+    def _broken_weights(self) -> list[str]:
+        """Names of the networks' tensors that hold a number that is not finite."""
+        weights = {name: value for name, value in self.agent.state_dict().items() if value.is_floating_point()}
+        finite = torch.stack([value.isfinite().all() for value in weights.values()]).tolist()
+        return [name for name, good in zip(weights, finite, strict=True) if not good]
+
+    def _bytes_to_save(self) -> int:
+        """About what the checkpoints of the whole run take on the disk."""
+        c = self.config
+        transitions = min(c.replay.capacity, math.ceil(c.frames / c.environment.action_repeat))
+        channels, height, width = _spaces(self.environment)[0]
+        networks = sum(value.nbytes for value in self.agent.state_dict().values())
+        # Adam keeps two numbers to a weight; while one checkpoint is written, all the others are still there.
+        return transitions * (channels // c.environment.stack) * height * width + 3 * networks * (c.checkpoint.keep + 1)
 
     def _restore(self) -> bool:
         """Goes back to the newest usable checkpoint; False if there is none."""
@@ -388,36 +418,62 @@ class Trainer:
         _, state = found
         self.agent.load_training_state(state["agent"])
         self.progress = Progress(**state["progress"])
+        self.means.load(state["means"], self.device)
         checkpoint.restore_random_state(state["random"])
         if state["generator"]["device"] == self.device.type:
             self.generator.set_state(state["generator"]["state"])
         else:
             say("resumed on another kind of device: the random numbers go on differently")
             self.generator.manual_seed(self.config.seed + self.progress.frames)
-        self._bring_environment_to(state["observation"].numpy())
+        if state["observation"] is not None:
+            try:
+                self._bring_environment_to(state["observation"].numpy())
+            except Exception as error:  # an environment is anybody's code and may raise anything
+                self._fail(error, "the run is as it was saved: mend the environment and start the same command again")
         return True
 
     def _bring_environment_to(self, saved: npt.NDArray[np.uint8]) -> None:
         """Repeats the unfinished episode in a new environment: the same seed and actions lead to where it stood."""
-        p = self.progress
-        self.observation, _ = self.environment.reset(seed=episode_seed(self.config.seed, "training", p.episode))
+        p, over = self.progress, False
+        self.observation = self._first_observation()
         for action in p.episode_actions:
-            self.observation, *_ = self.environment.step(action.numpy())
-        if not np.array_equal(self.observation, saved):
+            if over:
+                break
+            self.observation, _, terminated, truncated, _ = self.environment.step(action.numpy())
+            over = terminated or truncated
+        if over or not np.array_equal(self.observation, saved):
             say("the environment did not repeat itself (another machine or version?): starting its next episode")
-            self._next_episode()
+            self._leave_episode()
 
-    def _save_before_failing(self) -> None:
-        # A second fault, in saving, must not hide the first; the checkpoint before is intact then.
-        with contextlib.suppress(OSError, TrainingFault):
-            self.save()
+    @contextlib.contextmanager
+    def _environment_at_work(self, randomness: Tensor | None = None) -> Iterator[None]:
+        """In here runs an environment, which is anybody's code and may raise anything: the run is saved then.
+
+        ``randomness`` is the generator's state that the saved run is to go on with.
+        """
+        try:
+            yield
+        except FloatingPointError as error:
+            self._fail(error, _MEND_NUMBERS)
+        except Exception as error:
+            if randomness is not None:
+                self.generator.set_state(randomness)
+            saved = "the run is saved"
+            try:
+                self.save()
+            except OSError as unsaved:
+                saved = f"the last checkpoint is intact, a new one could not be written ({_one_line(unsaved)})"
+            self._fail(error, f"{saved}: mend the environment and start the same command again")
 
     def _fail(self, error: Exception, advice: str) -> NoReturn:
         details = self.directory / run_directory.FAULT
-        with contextlib.suppress(OSError):
+        try:
             details.write_text("".join(traceback.format_exception(error)))
+            advice += f" (details: {details})"
+        except OSError:
+            pass  # nothing about the fault itself is lost: the line below says what it was
         where = f"{self.progress.frames:,} frames (update {self.agent.updates:,})"
-        raise TrainingFault(f"stopped at {where}: {_one_line(error)}; {advice} (details: {details})") from error
+        raise TrainingFault(f"stopped at {where}: {_one_line(error)}; {advice}") from error
 
 
 def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig, int]:
@@ -447,8 +503,10 @@ def resolve_device(name: str) -> torch.device:
     """The device called ``name``; ``auto`` is the GPU where there is one.
 
     Raises:
-        UserError: a GPU is asked for that is not there.
+        UserError: the name is none, or of a GPU that is not there.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"device must be auto, cpu, cuda or cuda:<n>, got {name!r}")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

@@ -4,6 +4,8 @@ Their observation is the physical state, flattened; their picture comes from `re
 one picture only. dm_control is imported when the first environment is made, not with this module.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -70,7 +72,8 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
 
         from envs.camera import Camera
 
-        self._env = suite.load(domain, task, task_kwargs={"random": _MODEL_SEED})
+        with _without_warnings():
+            self._env = suite.load(domain, task, task_kwargs={"random": _MODEL_SEED})
         spec = self._env.action_spec()
         bounds = np.broadcast_to([[spec.minimum], [spec.maximum]], (2, 1, *spec.shape))[:, 0]
         # MuJoCo writes 1e10 for what has no limit.
@@ -83,6 +86,9 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         self._camera = Camera(
             physics.model.ptr, physics.data.ptr, camera_id=CAMERAS.get(domain, 0), size=size, quality=quality
         )
+        limit = self._env._step_limit  # dm_control offers no other way to ask; infinite where there is none
+        self.episode_steps = int(limit) if np.isfinite(limit) else None
+        """Control steps in an episode that runs to its time limit; None where there is no limit."""
         self._seeded = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[State, dict[str, Any]]:
@@ -115,6 +121,19 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         """Free the OpenGL context and the simulation; once only."""
         self._camera.close()
         self._env.physics.free()
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """dm_control's models use words that newer MuJoCos call deprecated; its users cannot mend that."""
+    from absl import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _flat(observation: dict[str, Any]) -> State:

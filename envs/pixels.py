@@ -4,6 +4,7 @@
 """
 
 import atexit
+import math
 import weakref
 from collections import deque
 from typing import Any
@@ -64,6 +65,10 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
             "render_modes": ["rgb_array"],
             "render_fps": float(env.metadata.get("render_fps") or 30) / action_repeat,
         }
+        # Ours say how long an episode lasts; for others it is in gymnasium's registry.
+        steps = getattr(env, "episode_steps", None) or (env.spec and env.spec.max_episode_steps)
+        self.max_episode_steps: int | None = math.ceil(steps / action_repeat) if steps else None
+        """Agent steps in an episode that runs to its time limit; None where there is no limit."""
 
         self._close = weakref.finalize(self, env.close)
         # finalize has a hook at exit too, but it may run after EGL has been shut down; this one runs before.

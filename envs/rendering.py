@@ -22,7 +22,8 @@ from typing import Any, Literal
 
 Quality = Literal["faithful", "fast"]
 """How DeepMind Control frames are drawn: `faithful`, dm_control's own pixels; `fast`, without shadows, multisampling
-and reflections, about ten times faster where no GPU draws."""
+and reflections, about ten times faster where no GPU draws. The pictures are close in cheetah and cartpole (1.3 of 255
+apart on average) and brighter in walker (7) and reacher (24), whose floors lie in shadow: train and evaluate in one."""
 
 _SYNONYMS = {
     "egl": "egl",
@@ -33,7 +34,7 @@ _OFF = ("off", "disable", "disabled", "false", "0")
 _EGL_PLATFORM_DEVICE_EXT = 0x313F
 _MISSING = (
     "rendering: neither EGL nor OSMesa works on this machine; on Debian or Ubuntu install them by "
-    "`sudo apt-get install libegl1 libgl1-mesa-dri libosmesa6`"
+    "`sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6`"
 )
 
 
@@ -79,7 +80,7 @@ def choose_backend() -> Backend:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise RenderingUnavailable(
             f"rendering: {name} ({reason}) does not work here ({cause}); unset MUJOCO_GL or set it to another of egl, "
-            "osmesa, glfw, and on Debian or Ubuntu `sudo apt-get install libegl1 libgl1-mesa-dri libosmesa6`"
+            "osmesa, glfw, and on Debian or Ubuntu `sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6`"
         ) from error
 
 

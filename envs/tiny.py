@@ -53,6 +53,7 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
     def __init__(self, *, size: int) -> None:
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.observation_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float64)
+        self.episode_steps = EPISODE_STEPS
         self.point: State = np.zeros(2)
         self.target: State = np.zeros(2)
         self._steps = 0

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 import envs
 from curl_rl import run_directory
-from curl_rl.config import UserError
+from curl_rl.agent import Agent
+from curl_rl.config import RunConfig
 from curl_rl.evaluation import Evaluation, evaluate
 from curl_rl.logger import write_gif
 from curl_rl.training import load_agent
@@ -30,7 +31,10 @@ from envs.rendering import RenderingUnavailable
 def main() -> int:
     """Read the command line, play, print the score."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        usage=argparse.SUPPRESS,  # a mistake is one line, without it
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("--episodes", type=int, default=10, help="episodes to play [%(default)s]")
@@ -45,45 +49,45 @@ def main() -> int:
         parser.error(f"--episodes must be at least 1, got {arguments.episodes}")
     if arguments.seed < 0:
         parser.error(f"--seed must be 0 or more, got {arguments.seed}")
-    try:
-        result, frames = play(arguments)
-    except (UserError, RenderingUnavailable) as error:
-        parser.error(str(error))
-    metrics = result.metrics()
-    print(
-        f"{arguments.run}: {frames:,} frames of training; return over {arguments.episodes} episodes: "
-        f"mean {metrics['evaluation/return_mean']:.1f}, median {metrics['evaluation/return_median']:.1f}, "
-        f"standard deviation {metrics['evaluation/return_std']:.1f}"
-    )
     gif = arguments.gif or arguments.run / run_directory.VIDEOS / "evaluation.gif"
-    assert result.pictures is not None
-    write_gif(gif, result.pictures, result.pictures_per_second)
-    print(f"video: {gif}")
-    if arguments.json:
-        row = {"run": str(arguments.run), "frames": frames, "seed": arguments.seed, "returns": result.returns}
-        arguments.json.write_text(json.dumps({**row, **metrics}, indent=2) + "\n")
+    try:
+        agent, config, frames = load_agent(arguments.run, arguments.device)
+        # Before playing, which takes minutes: a place that cannot be written to.
+        for path in filter(None, (gif, arguments.json)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        result = play(agent, config, episodes=arguments.episodes, seed=arguments.seed)
+        metrics = result.metrics()
+        print(
+            f"{arguments.run}: {frames:,} frames of training; return over {arguments.episodes} episodes: "
+            f"mean {metrics['evaluation/return_mean']:.1f}, median {metrics['evaluation/return_median']:.1f}, "
+            f"standard deviation {metrics['evaluation/return_std']:.1f}"
+        )
+        if arguments.json:
+            row = {"run": str(arguments.run), "frames": frames, "seed": arguments.seed, "returns": result.returns}
+            arguments.json.write_text(json.dumps({**row, **metrics}, indent=2) + "\n")
+        assert result.pictures is not None
+        write_gif(gif, result.pictures, result.pictures_per_second)
+        print(f"video: {gif}")
+    except (ValueError, RenderingUnavailable) as error:
+        parser.error(" ".join(str(error).split()))
+    except OSError as error:
+        parser.error(f"cannot write {error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
-def play(arguments: argparse.Namespace) -> tuple[Evaluation, int]:
-    """The evaluation asked for, and how many frames the agent was trained on."""
-    agent, config, frames = load_agent(arguments.run, arguments.device)
+def play(agent: Agent, config: RunConfig, *, episodes: int, seed: int) -> Evaluation:
+    """Episodes of the run's task."""
     e = config.environment
     env = envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
     try:
-        with tqdm(total=arguments.episodes, unit="episode", disable=None) as bar:
-            result = evaluate(
-                agent,
-                env,
-                episodes=arguments.episodes,
-                seed=arguments.seed,
-                record=True,
-                after_episode=lambda: bar.update(),
-            )
+        with tqdm(total=episodes, unit="episode", disable=None) as bar:
+            result = evaluate(agent, env, episodes=episodes, seed=seed, record=True, after_episode=lambda: bar.update())
     finally:
         env.close()
-    assert result is not None
-    return result, frames
+    assert result is not None, "nobody asked it to stop"
+    return result
 
 
 if __name__ == "__main__":

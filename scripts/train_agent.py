@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import envs
-from curl_rl.config import UserError, parse_command_line
+from curl_rl.config import RunConfig, UserError, parse_command_line
 from curl_rl.signals import Stopped
 from curl_rl.training import Environment, TrainingFault, train
 from envs.rendering import RenderingUnavailable
@@ -24,18 +24,10 @@ from envs.rendering import RenderingUnavailable
 
 def main() -> int:
     """Read the command line, train, and say with the exit code how it ended."""
-    description = (__doc__ or "").strip()
-    config, fresh = parse_command_line(sys.argv[1:], program="train_agent.py", description=description)
-
-    def make_environment() -> Environment:
-        e = config.environment
-        try:
-            return envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
-        except (ValueError, RenderingUnavailable) as error:
-            raise UserError(str(error)) from None
-
     try:
-        train(config, make_environment, fresh=fresh)
+        description = (__doc__ or "").strip()
+        config, fresh = parse_command_line(sys.argv[1:], program="train_agent.py", description=description)
+        train(config, lambda: make_environment(config), fresh=fresh)
     except UserError as error:
         print(f"train_agent.py: error: {error}", file=sys.stderr)
         return 2
@@ -47,6 +39,19 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def make_environment(config: RunConfig) -> Environment:
+    """The environment that the configuration names.
+
+    Raises:
+        UserError: there is none of that name, or this machine cannot draw it.
+    """
+    e = config.environment
+    try:
+        return envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
+    except (ValueError, RenderingUnavailable) as error:
+        raise UserError(" ".join(str(error).split())) from None
 
 
 if __name__ == "__main__":

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.losses import bilinear_similarity, contrastive_accuracy, effective_rank, info_nce
+from curl_rl.losses import (
+    bilinear_similarity,
+    contrastive_accuracy,
+    effective_rank,
+    info_nce,
+    softmax_confidence,
+)
 
 
 def test_info_nce_of_a_two_by_two_case_by_hand() -> None:
@@ -60,6 +66,13 @@ def test_bilinear_similarity_is_the_double_sum() -> None:
 def test_contrastive_accuracy_counts_rows_whose_diagonal_wins() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [5.0, 4.0, 0.0], [0.0, 1.0, 2.0], [0.0, 9.0, 1.0]])[:, :3]
     assert contrastive_accuracy(logits[:3]).item() == pytest.approx(2 / 3)
+
+
+def test_softmax_confidence_by_hand() -> None:
+    # The largest probabilities are 3/4 and 1/2.
+    logits = torch.tensor([[math.log(3.0), 0.0], [5.0, 5.0]])
+    assert softmax_confidence(logits).item() == pytest.approx(0.625)
+    assert softmax_confidence(torch.tensor([[1e4, 0.0, 0.0]])).item() == pytest.approx(1)
 
 
 def test_effective_rank_of_isotropic_line_and_point_clouds() -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from curl_rl.losses import bilinear_similarity, contrastive_accuracy, info_nce
+from curl_rl.losses import bilinear_similarity, contrastive_accuracy, info_nce, softmax_confidence
 from curl_rl.objectives.base import BatchInfo, Features, FeatureSpec, Objective, Result, ViewSpec
 
 
@@ -51,7 +51,12 @@ class Curl(Objective):
         logits = bilinear_similarity(query.vector, self.W, key.vector)
         loss = info_nce(logits)
         scores = logits.detach()
-        return Result(loss, {"accuracy": contrastive_accuracy(scores), "logits_std": scores.std(1).mean()})
+        metrics = {
+            "accuracy": contrastive_accuracy(scores),
+            "confidence": softmax_confidence(scores),
+            "logits_std": scores.std(1).mean(),
+        }
+        return Result(loss, metrics)
 
     def momentum(self, progress: Tensor) -> Tensor:
         return torch.full_like(progress, self.config.momentum)

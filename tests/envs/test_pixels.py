@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+import envs
 from envs.pixels import PixelEnv
 
 SIZE = 2
@@ -186,3 +187,14 @@ def test_closing_twice_or_forgetting_to_close_closes_once() -> None:
     del env
     gc.collect()
     assert inner.closed == 1
+
+
+@pytest.mark.parametrize(("action_repeat", "steps"), [(1, 25), (4, 7), (30, 1)])
+def test_the_longest_episode_is_known_in_agent_steps(action_repeat: int, steps: int) -> None:
+    env = envs.make("tiny-reach", size=8, action_repeat=action_repeat)
+    env.reset(seed=0)
+    taken, over = 0, False
+    while not over:
+        _, _, terminated, truncated, _ = env.step(np.zeros(2, np.float32))
+        taken, over = taken + 1, terminated or truncated
+    assert env.max_episode_steps == taken == steps

@@ -1,0 +1,119 @@
+"""Playing a run again: the run's own metrics are the oracle."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import envs
+from curl_rl.config import parse_command_line
+from curl_rl.logger import read_metrics
+from curl_rl.training import train
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate_agent.py"
+LINE = (
+    "--env tiny-reach --preset cpu --device cpu --seed 4 --frames 60 --environment.size 12 --agent.crop 10 "
+    "--agent.batch_size 4 --agent.hidden 8 --agent.encoder.filters 2 --agent.encoder.strides [2] "
+    "--agent.encoder.latent 4 --agent.precision float32 --training.random_steps 20 --replay.capacity 100 "
+    "--evaluation.every 50 --evaluation.episodes 3"
+)
+TINY = LINE.split()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    config, _ = parse_command_line([*TINY, "--run", str(directory)], program="train_agent.py", description="")
+    return train(config, lambda: envs.make("tiny-reach", size=12))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Any:
+    spec = importlib.util.spec_from_file_location("evaluate_agent", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["evaluate_agent.py", *map(str, arguments)])
+        code: int = module.main()
+        return code
+
+    return run
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_the_runs_own_seed_gives_the_runs_last_evaluation(
+    command: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(run)
+    score, gif = tmp_path / "new" / "score.json", tmp_path / "elsewhere" / "play.gif"
+    assert command(run, "--episodes", 3, "--seed", 4, "--device", "cpu", "--json", score, "--gif", gif) == 0
+    last = [row for row in read_metrics(run / "metrics.jsonl") if "evaluation/return_mean" in row][-1]
+    written = json.loads(score.read_text())
+    evaluation = {name: value for name, value in last.items() if name.startswith("evaluation/")}
+    assert {name: written[name] for name in evaluation} == evaluation
+    assert written["frames"] == last["frames"] == 60
+    assert written["seed"] == 4
+    assert sum(written["returns"]) / 3 == pytest.approx(evaluation["evaluation/return_mean"])
+    assert f"mean {evaluation['evaluation/return_mean']:.1f}" in capsys.readouterr().out
+    with Image.open(gif) as played, Image.open(run / "videos" / "0000000060.gif") as recorded:
+        assert played.size == (12, 12)
+        assert played.tobytes() == recorded.tobytes()
+    assert content(run) == before
+
+
+def test_other_seeds_are_other_episodes_and_the_gif_goes_to_the_run(command: Any, run: Path, tmp_path: Path) -> None:
+    for seed in (0, 4):
+        assert command(run, "--episodes", 1, "--seed", seed, "--json", tmp_path / f"{seed}.json") == 0
+    one, other = (json.loads((tmp_path / f"{seed}.json").read_text())["returns"] for seed in (0, 4))
+    assert one != other
+    assert (run / "videos" / "evaluation.gif").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("{run} --episodes 0", "--episodes must be at least 1, got 0"),
+        ("{run} --seed -1", "--seed must be 0 or more, got -1"),
+        ("{run} --device cuda:99", "device cuda:99 is not there"),
+        ("{run} --device gpu", "device must be auto, cpu, cuda or cuda:<n>, got 'gpu'"),
+        ("{run} --episode 3", "unrecognized arguments: --episode 3"),
+        ("{tmp}", "is no run: it has no config.yaml"),
+        ("{tmp}/nowhere", "is no run: it has no config.yaml"),
+        ("{run} --json /dev/null/score.json", "cannot write .*/dev/null"),
+        ("{run} --episodes 1 --json {tmp}", "cannot write {tmp}: Is a directory"),
+        ("", "the following arguments are required: run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    command: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, line: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command(*arguments.format(run=run, tmp=tmp_path).split())
+    assert ended.value.code == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if "episode/s" not in line]
+    assert len(error) == 1
+    assert re.fullmatch(f"evaluate_agent.py: error: .*{line.format(tmp=tmp_path)}.*", error[0])
+
+
+def test_a_run_without_a_checkpoint(command: Any, run: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    with pytest.raises(SystemExit):
+        command(tmp_path)
+    assert f"{tmp_path} has no checkpoint yet" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("frames: many")
+    with pytest.raises(SystemExit):
+        command(tmp_path)
+    assert "frames must be a whole number, got many" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""Whose a directory is, and that nothing in it is lost or written to by somebody else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from curl_rl import run_directory
+from curl_rl.checkpoint import lock_run
+from curl_rl.config import RunConfig, UserError, read_config
+from curl_rl.run_directory import check_room, claimed, set_aside
+
+CONFIG = RunConfig(device="cpu")
+
+
+def begun(directory: Path, config: RunConfig = CONFIG) -> Path:
+    """A run that has reported something."""
+    with claimed(directory, config):
+        (directory / "metrics.jsonl").touch()
+    return directory
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_a_claimed_directory_holds_the_configuration_and_the_lock(tmp_path: Path) -> None:
+    with claimed(tmp_path / "a" / "run", CONFIG):
+        assert read_config(tmp_path / "a" / "run" / "config.yaml") == CONFIG
+        with pytest.raises(ValueError, match="in use"), lock_run(tmp_path / "a" / "run"):
+            pass
+    with lock_run(tmp_path / "a" / "run"):
+        pass
+
+
+def test_the_same_configuration_comes_back_and_may_change_its_budget(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    with claimed(run, replace(CONFIG, frames=600_000)):
+        pass
+    assert read_config(run / "config.yaml").frames == 600_000
+
+
+def test_another_configuration_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    before = content(run)
+    other = replace(CONFIG, seed=2, training=replace(CONFIG.training, random_steps=7))
+    with pytest.raises(UserError) as refused, claimed(run, other):
+        pass
+    assert str(refused.value) == (
+        f"{run} belongs to a run with other settings (seed: 1 → 2; training.random_steps: 1000 → 7); "
+        "choose another --run directory, or set that run aside with --fresh"
+    )
+    assert content(run) == before
+
+
+def test_a_run_that_never_began_may_be_corrected(tmp_path: Path) -> None:
+    with claimed(tmp_path / "run", CONFIG):
+        pass
+    with claimed(tmp_path / "run", replace(CONFIG, seed=2)):
+        pass
+    assert read_config(tmp_path / "run" / "config.yaml").seed == 2
+
+
+def test_somebody_elses_directory_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="is not empty and no run"), claimed(tmp_path, CONFIG):
+        pass
+    assert set_aside(tmp_path) is None
+    assert content(tmp_path) == {"thesis.tex": b"years of work"}
+
+
+@pytest.mark.parametrize("left", ["run.lock", "config.yaml.partial"])
+def test_what_a_start_that_was_killed_left_behind_does_no_harm(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).write_text("12345\n")
+    with claimed(tmp_path, CONFIG):
+        assert read_config(tmp_path / "config.yaml") == CONFIG
+
+
+def test_a_run_in_use_is_refused_and_its_configuration_stays(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    with lock_run(run):
+        with (
+            pytest.raises(UserError, match=f"in use by process {os.getpid()}"),
+            claimed(run, replace(CONFIG, frames=9)),
+        ):
+            pass
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+            set_aside(run)
+    assert read_config(run / "config.yaml") == CONFIG
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place, reason in ((tmp_path / "file" / "run", "Not a directory"), (tmp_path / "file", "File exists")):
+        with pytest.raises(UserError, match=f"cannot write to {place}: {reason}"), claimed(place, CONFIG):
+            pass
+
+
+def test_setting_aside_keeps_everything(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    before = content(run)
+    aside = set_aside(run)
+    assert aside is not None
+    assert aside.parent == tmp_path
+    assert aside.name.startswith("run.before-")
+    # The lock's file names the process that held it last.
+    assert {**content(aside), "run.lock": b""} == {**before, "run.lock": b""}
+    assert not run.exists()
+    assert set_aside(run) is None
+    assert set_aside(begun(run)) != aside
+
+
+def test_room_counts_what_is_there_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = tmp_path / run_directory.REPLAY_SEGMENTS
+    segments.mkdir(parents=True)
+    (segments / "segment").write_bytes(bytes(1000))
+    (segments.parent / "0000000001.ckpt").write_bytes(bytes(500))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2_000_000_000))
+    check_room(tmp_path, 2_000_001_500)
+    with pytest.raises(UserError, match=f"the disk of {tmp_path} has 2.0 GB free .* need 2.0 GB"):
+        check_room(tmp_path, 2_000_001_501)
