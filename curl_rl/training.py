@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import math
 import re
 import sys
@@ -80,6 +81,8 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
     config = replace(config, device=str(device), agent=replace(config.agent, precision=precision))
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
+    if device.type == "cpu":
+        _keep_freed_memory()
     directory = config.directory
     with contextlib.ExitStack() as stack:
         environment = make_environment()
@@ -518,6 +521,15 @@ def resolve_device(name: str) -> torch.device:
 def say(line: str) -> None:
     """One line for the user, above the progress bar."""
     tqdm.write(line, file=sys.stderr)
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep what is freed: given back to the system, each update's megabytes are faulted in anew."""
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    with contextlib.suppress(AttributeError, OSError):  # another C library has another way, or none
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_threshold, 2**25)  # glibc's largest
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def _spaces(environment: Environment) -> tuple[tuple[int, int, int], int]:
