@@ -56,9 +56,12 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     """How many directions a batch of embeddings really uses: the exponential of its spectrum's entropy.
 
     With s the singular values of the centred ``(B, D)`` embeddings and p = s / Σs, it is exp(−Σ p log p)
-    (Roy & Vetterli 2007, "The effective rank"): 1 for a line, min(B − 1, D) for an isotropic cloud, 0 for a point.
+    (Roy & Vetterli 2007, "The effective rank"): 1 for a line, min(B − 1, D) for an isotropic cloud, 0 for a point, and
+    NaN where an embedding is not finite.
     """
-    values = torch.linalg.svdvals((embeddings - embeddings.mean(0)).float())
+    centred = (embeddings - embeddings.mean(0)).float()
+    finite = centred.isfinite().all()
+    values = torch.linalg.svdvals(torch.where(finite, centred, 0))
     share = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     rank = torch.exp(-torch.special.xlogy(share, share).sum())
-    return torch.where(values.sum() > 0, rank, torch.zeros_like(rank))
+    return torch.where(finite, torch.where(values.sum() > 0, rank, 0), torch.nan)

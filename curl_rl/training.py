@@ -225,10 +225,7 @@ class Trainer:
         inputs = agent.draw(batch, self.generator)
         # Once between two rows of the log is enough for what costs time.
         diagnose = "objective/effective_rank" not in self.means
-        try:
-            self.means.add(agent.update(inputs, diagnose=diagnose))
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # no spectrum: NaN in the embeddings
-            self._fail(error, _MEND_NUMBERS)
+        self.means.add(agent.update(inputs, diagnose=diagnose))
         self._newest_update = batch, inputs
 
     def _first_observation(self) -> npt.NDArray[np.uint8]:

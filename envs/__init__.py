@@ -90,9 +90,7 @@ def _inner(name: str, size: int, quality: Quality) -> gymnasium.Env[Any, Any]:
     if task in TASKS.get(domain, ()):
         return DMControl(domain, task, size=size, quality=quality)
     nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
-    raise ValueError(
-        f"name: {name!r} is no known environment; the nearest is {nearest!r} (others: 'gym:<gymnasium id>')"
-    )
+    raise ValueError(f"environment {name!r} is unknown; the nearest is {nearest!r} (others: 'gym:<gymnasium id>')")
 
 
 for _name in NAMES:

@@ -41,7 +41,7 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def _make(gym_id: str) -> gymnasium.Env[Any, Any]:
-    field = f"name: gym:{gym_id}"
+    field = f"environment gym:{gym_id}"
     try:
         if "mujoco" in str(gymnasium.spec(gym_id).entry_point):
             rendering.choose_backend()

@@ -48,10 +48,12 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         actions = env.action_space
         if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
             raise ValueError(
-                f"name: {name} has actions {actions}; only a one-dimensional Box of real numbers is served"
+                f"environment {name} has actions {actions}; only a one-dimensional Box of real numbers is served"
             )
         if not actions.is_bounded():
-            raise ValueError(f"name: {name} has unbounded actions {actions}; finite bounds are needed to scale them")
+            raise ValueError(
+                f"environment {name} has unbounded actions {actions}; finite bounds are needed to scale them"
+            )
         self.env = env
         low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
         # Centre and half width, rather than low + fraction * width: actions already in [-1, 1] pass without rounding.

@@ -81,6 +81,7 @@ def test_effective_rank_of_isotropic_line_and_point_clouds() -> None:
     line = torch.linspace(-1, 1, 9)[:, None] * torch.tensor([[1.0, 2.0, 3.0]]) + 5
     assert effective_rank(line).item() == pytest.approx(1, rel=1e-4)
     assert effective_rank(torch.ones(6, 3)).item() == 0
+    assert effective_rank(torch.tensor([[1.0, torch.nan], [0.0, 1.0]])).isnan()
 
 
 def test_effective_rank_equals_numpys_and_ignores_scale_and_shift() -> None:

@@ -96,7 +96,7 @@ def test_lqr_is_one_task_but_has_no_bounds() -> None:
     assert not first.action_space.is_bounded("above")
     first.close()
     second.close()
-    with pytest.raises(ValueError, match="^name: lqr-lqr_6_2 has unbounded actions .*$"):
+    with pytest.raises(ValueError, match="^environment lqr-lqr_6_2 has unbounded actions .*$"):
         envs.make("lqr-lqr_6_2", size=8)
 
 

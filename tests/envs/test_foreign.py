@@ -106,7 +106,7 @@ def test_actions_and_time_limit_of_the_environment() -> None:
 )
 @pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array' that is not in the possible render_modes")
 def test_refusals_are_one_line(gym_id: str, words: str) -> None:
-    with pytest.raises(ValueError, match=f"^name: {words}") as caught:
+    with pytest.raises(ValueError, match=f"^environment {words}") as caught:
         envs.make(f"gym:{gym_id}", size=8)
     assert "\n" not in str(caught.value)
 

@@ -35,7 +35,7 @@ def test_import_is_cheap() -> None:
     [("cheetah_run", "cheetah-run"), ("ball-in-cup-catch", "ball_in_cup-catch"), ("tinyreach", "tiny-reach")],
 )
 def test_unknown_name_tells_the_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(ValueError, match=f"^name: '{name}' is no known environment; the nearest is '{nearest}'.*$"):
+    with pytest.raises(ValueError, match=f"^environment '{name}' is unknown; the nearest is '{nearest}'.*$"):
         envs.make(name)
 
 

@@ -152,7 +152,7 @@ def test_bad_actions(action: list, words: str) -> None:
     ],
 )
 def test_action_spaces_that_are_refused(space: gymnasium.Space, words: str) -> None:
-    with pytest.raises(ValueError, match=f"^name: counter has .*{words}.*$"):
+    with pytest.raises(ValueError, match=f"^environment counter has .*{words}.*$"):
         pixels(Counter(space=space))
 
 

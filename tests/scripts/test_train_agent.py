@@ -70,7 +70,7 @@ def weights(run: Path) -> list[Any]:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("--env cheeta-run", "'cheeta-run' is no known environment; the nearest is 'cheetah-run'"),
+        ("--env cheeta-run", "environment 'cheeta-run' is unknown; the nearest is 'cheetah-run'"),
         ("--preset crl", "unknown preset crl; .*did you mean curl?"),
         ("--agent.batchsize 3", "did you mean --agent.batch_size?"),
         ("--frames 0", "frames must be at least 1 .*, got 0"),
