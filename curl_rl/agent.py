@@ -154,7 +154,7 @@ class Agent(nn.Module):
         if config.crop > min(height, width):
             raise ValueError(f"agent.crop {config.crop} is larger than the rendered frame of {height}×{width}")
         if config.precision == "auto":
-            raise ValueError("agent.precision auto must be resolved for a device first, see resolve_precision")
+            raise ValueError("agent.precision auto must be resolved for a device first: see curl_rl.compute")
         self.config = config
         self.action_dim = action_dim
         self.target_entropy = -float(action_dim)
@@ -353,16 +353,6 @@ class Agent(nn.Module):
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.updates = state["updates"]
-
-
-def resolve_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """What ``auto`` means on this device: bfloat16 where the hardware multiplies in it, else float32."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
-    return "bfloat16" if fast else "float32"
 
 
 def _step(loss: Tensor, parameters: list[nn.Parameter], optimizers: Iterable[torch.optim.Optimizer]) -> Tensor:

@@ -34,6 +34,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curl_rl.durable import sync_directory
+
 __all__ = ["SEGMENTS", "load_newest", "lock_run", "random_state", "restore_random_state", "save"]
 
 SEGMENTS = "segments"
@@ -116,7 +118,7 @@ def save(
         if isinstance(error, OSError):
             raise OSError(error.errno, _why_not_written(path, plain, error)) from error
         raise
-    _sync_directory(directory)
+    sync_directory(directory)
     _prune(directory, keep)
     return path
 
@@ -332,15 +334,6 @@ def _why_not_written(path: Path, state: dict[str, Any], error: OSError) -> str:
         reason += f": it needs about {_tensor_bytes(state) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
     advice = "free some space and resume" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend this and resume"
     return f"{reason}; earlier checkpoints are intact: {advice}"
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make renames in it outlast a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ---- reading

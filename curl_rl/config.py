@@ -18,6 +18,7 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from curl_rl.agent import AgentConfig
+from curl_rl.durable import write_durably
 from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.replay import ReplayConfig
 
@@ -236,8 +237,8 @@ def parse_command_line(argv: list[str], *, program: str, description: str) -> tu
 
 
 def save_config(config: RunConfig, path: Path) -> None:
-    """Writes everything, resolved, as YAML."""
-    path.write_text(_as_yaml(config))
+    """Writes everything, resolved, as YAML; the file is whole or as it was."""
+    write_durably(path, [_as_yaml(config).encode()])
 
 
 def read_config(path: Path) -> RunConfig:

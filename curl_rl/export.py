@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.augment import center_crop
+from curl_rl.durable import write_durably
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
@@ -62,8 +62,8 @@ def save_encoder(encoder: PixelEncoder, directory: Path, provenance: dict[str, A
         "provenance": provenance,
     }
     weights = {name: value.detach().cpu().float().contiguous() for name, value in encoder.state_dict().items()}
-    _replace(directory / WEIGHTS, safetensors.torch.save(weights))
-    _replace(directory / DESCRIPTION, (json.dumps(description, indent=2) + "\n").encode())
+    write_durably(directory / WEIGHTS, [safetensors.torch.save(weights)])
+    write_durably(directory / DESCRIPTION, [(json.dumps(description, indent=2) + "\n").encode()])
 
 
 def load_encoder(path: Path | str, *, freeze: bool = True) -> PretrainedEncoder:
@@ -94,12 +94,3 @@ def load_encoder(path: Path | str, *, freeze: bool = True) -> PretrainedEncoder:
     if description["format"] > _FORMAT:
         raise ValueError(f"{directory / DESCRIPTION} has format {description['format']}: update curl_rl to read it")
     return pretrained.requires_grad_(False).eval() if freeze else pretrained
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +24,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch import Tensor
+
+from curl_rl.durable import write_durably
 
 __all__ = ["METRICS_FILE", "Logger", "read_metrics", "write_gif"]
 
@@ -178,7 +180,7 @@ def write_gif(path: Path, images: npt.NDArray[np.uint8], fps: float) -> None:
 
 def _write_new(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, [content])
+    write_durably(path, [content])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -212,17 +214,7 @@ def _read_rows(path: Path) -> list[tuple[dict[str, Any], bytes]]:
 
 def _cut(path: Path, last: int) -> None:
     """Take rows later than `last` frames, and half a row at the end, out of the file, in one step."""
-    _replace(path, [line + b"\n" for row, line in _read_rows(path) if row["frames"] <= last])
-
-
-def _replace(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file so that a reader, or a kill, finds the old content or the new, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_durably(path, [line + b"\n" for row, line in _read_rows(path) if row["frames"] <= last])
 
 
 def _check_name(name: str) -> None:

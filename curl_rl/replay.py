@@ -17,10 +17,7 @@ transitions stores T + 1 frames, and transition t leads from frame ``f`` to fram
 from __future__ import annotations
 
 import hashlib
-import mmap
-import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -30,6 +27,9 @@ import numpy.typing as npt
 import safetensors.torch
 import torch
 from torch import Tensor
+
+from curl_rl.durable import write_durably
+from curl_rl.storage import choose_storage, human_size, map_unnamed_file
 
 _MANIFEST_FORMAT = 1
 _SEGMENT_BYTES = 64 * 2**20  # bounds the memory that saving and restoring take
@@ -130,13 +130,13 @@ class Replay:
         frame_slots = config.capacity + config.capacity // _EPISODE_LENGTH_PLANNED_FOR + stack + 1
         frame_bytes = self._channels * height * width
         small_bytes = config.capacity * (4 * action_dim + 4 + 1 + 8 + 8)
-        self.storage = _choose_storage(config.storage, frame_slots * frame_bytes + small_bytes, self._device, directory)
+        self.storage = choose_storage(config.storage, frame_slots * frame_bytes + small_bytes, self._device, directory)
         self.storage_device = self._device if self.storage == "device" else torch.device("cpu")
 
         # Main memory is taken page by page as frames arrive: neither branch touches it here.
         if self.storage == "disk":
-            assert directory is not None, "_choose_storage refuses a disk without a directory"
-            self._frames = _map_unnamed_file(directory, frame_slots * frame_bytes).view(frame_slots, frame_bytes)
+            assert directory is not None, "choose_storage refuses a disk without a directory"
+            self._frames = map_unnamed_file(directory, frame_slots * frame_bytes).view(frame_slots, frame_bytes)
         else:
             self._frames = torch.empty((frame_slots, frame_bytes), dtype=torch.uint8, device=self.storage_device)
         self._directory = directory
@@ -181,7 +181,7 @@ class Replay:
             "memory": "in memory",
             "disk": f"on disk, in {self._directory}",
         }[self.storage]
-        return f"replay: {self._capacity:,} transitions, {_human(self.nbytes)} {where}"
+        return f"replay: {self._capacity:,} transitions, {human_size(self.nbytes)} {where}"
 
     # ------------------------------------------------------------------ adding
 
@@ -461,7 +461,7 @@ class Replay:
         tensors |= {name: ring.index_select(0, slots) for name, ring in self._transition_rings().items()}
         payload = safetensors.torch.save({name: tensor.cpu() for name, tensor in tensors.items()})
         file = f"segment-{first_frame:010d}-{end_frame - 1:010d}.safetensors"
-        _write_durably(directory / file, payload)
+        write_durably(directory / file, [payload])
         digest = hashlib.sha256(payload).hexdigest()
         return _Segment(file, digest, first_frame, end_frame, first_transition, end_transition)
 
@@ -503,130 +503,3 @@ class _Segment(NamedTuple):
     end_frame: int
     first_transition: int
     end_transition: int
-
-
-def _write_durably(path: Path, payload: bytes) -> None:
-    """Write a file that is whole or absent under its name, whatever stops the process or the machine."""
-    temporary = path.with_suffix(".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the name, too, has to be on the disk
-    finally:
-        os.close(descriptor)
-
-
-# ------------------------------------------------------------------- where the frames lie
-
-
-def _choose_storage(asked: str, needed: int, device: torch.device, directory: Path | None) -> str:
-    """Where ``needed`` bytes go: "device", "memory" or "disk", the first with room where ``asked`` is "auto".
-
-    Raises:
-        ValueError: no room, or no directory for the disk.
-    """
-    has_device = device.type == "cuda"
-    if asked == "device" and not has_device:
-        asked = "memory"
-    if has_device and asked in ("auto", "device"):
-        free = torch.cuda.mem_get_info(device)[0]
-        # Networks, activations and captured graphs come after the replay.
-        room = free - max(4 * 2**30, free // 4) if asked == "auto" else free
-        if needed <= room:
-            return "device"
-        if asked == "device":
-            raise _no_room(asked, needed, f"{device} has {_human(free)} free")
-    if asked in ("auto", "memory"):
-        available = available_memory()
-        room = available - available // 4 if asked == "auto" else available
-        if needed <= room:
-            return "memory"
-        if asked == "memory":
-            raise _no_room(asked, needed, f"{_human(available)} of memory is available")
-    if directory is None:
-        raise ValueError(f"the replay needs {_human(needed)} on disk, and no directory was given for it")
-    directory.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(directory).free
-    if needed > free:
-        raise _no_room(asked, needed, f"{directory} has {_human(free)} free")
-    return "disk"
-
-
-def _no_room(asked: str, needed: int, found: str) -> ValueError:
-    return ValueError(
-        f'replay.storage is "{asked}": the replay needs {_human(needed)} and {found}; lower replay.capacity, or choose '
-        "another storage or run directory"
-    )
-
-
-def _map_unnamed_file(directory: Path, size: int) -> Tensor:
-    """(size,) uint8 in a new file that has no name, so that it goes when the process does."""
-    path = directory / f"replay-{os.getpid()}.frames"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        path.unlink()
-        # Blocks reserved now cannot be missing later, when a write to the mapping would kill the process (SIGBUS).
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
-        else:
-            os.ftruncate(descriptor, size)  # macOS
-        mapping = mmap.mmap(descriptor, size)
-    finally:
-        os.close(descriptor)
-    return torch.frombuffer(mapping, dtype=torch.uint8)
-
-
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes of main memory that this process may still take: what the machine has left, and its control groups allow.
-
-    Args:
-        root: where ``proc`` and ``sys`` are mounted. Without ``proc/meminfo`` the machine's whole memory is the answer.
-    """
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-        available = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(0, min([available, *_control_group_room(root)]))
-
-
-def _control_group_room(root: Path) -> Iterator[int]:
-    """What each control group that this process is in, and each group above it, leaves of its limit."""
-    try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in groups:
-        _, controllers, group = line.split(":", 2)
-        if not controllers:  # version 2
-            mount, limit_file, used_file, cache_key = "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            mount, cache_key = "sys/fs/cgroup/memory", "total_inactive_file"
-            limit_file, used_file = "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        for folder in (Path(group.strip("/")), *Path(group.strip("/")).parents):
-            place = root / mount / folder
-            try:
-                limit, used = (place / limit_file).read_text().strip(), int((place / used_file).read_text())
-                statistics = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
-            except OSError:
-                continue  # the file is absent at the top, and in a container that cannot see its host's groups
-            if limit != "max":
-                # The kernel drops these cached files before it refuses memory.
-                yield int(limit) - used + int(statistics.get(cache_key, 0))
-
-
-def _human(size: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size / 1e3:.1f} kB"

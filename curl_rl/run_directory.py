@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,8 +18,8 @@ REPLAY_SEGMENTS = Path(CHECKPOINTS) / SEGMENTS
 VIDEOS = "videos"
 FAULT = "fault.txt"
 
-_PARTIAL_CONFIG = f"{CONFIG}.partial"
-_LEFT_BY_A_START = ("run.lock", _PARTIAL_CONFIG)  # of a process that was killed before it had written its configuration
+# Of a process that was killed before it had written its configuration.
+_LEFT_BY_A_START = ("run.lock", f"{CONFIG}.partial")
 
 
 @contextlib.contextmanager
@@ -38,10 +37,7 @@ def claimed(directory: Path, config: RunConfig) -> Iterator[None]:
             _check_owner(directory, config)
             stack.enter_context(lock_run(directory))
             _check_owner(directory, config)  # again: another process may have begun a run in between
-            path = directory / CONFIG
-            partial = directory / _PARTIAL_CONFIG
-            save_config(config, partial)
-            os.replace(partial, path)
+            save_config(config, directory / CONFIG)
         except UserError:
             raise
         except ValueError as error:

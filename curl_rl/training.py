@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import ctypes
 import math
-import re
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -23,8 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from curl_rl import checkpoint, run_directory
-from curl_rl.agent import Agent, UpdateInputs, resolve_precision
+from curl_rl.agent import Agent, UpdateInputs
+from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.config import RunConfig, UserError, read_config
+from curl_rl.estimate import estimated_time
 from curl_rl.evaluation import episode_seed, evaluate
 from curl_rl.export import save_encoder
 from curl_rl.logger import Logger
@@ -82,7 +80,7 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
     if device.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     directory = config.directory
     with contextlib.ExitStack() as stack:
         environment = make_environment()
@@ -157,7 +155,7 @@ class Trainer:
             return
         if self.device.type == "cpu":
             with self._environment_at_work():
-                say(self._estimate())
+                say(estimated_time(c, self.agent, self.evaluation_environment, c.frames - p.frames))
         with stop_requests() as stop, self._progress_bar() as bar:
             self.speed.read(p.frames, self.agent.updates)
             try:
@@ -321,43 +319,6 @@ class Trainer:
             dynamic_ncols=interactive,
         )
 
-    def _estimate(self) -> str:
-        """How long the run will take here, from an update and some steps timed on throw-away copies."""
-        c, p = self.config, self.progress
-        copied, env = copy.deepcopy(self.agent), self.evaluation_environment
-        first, _ = env.reset(seed=0)
-        seen = torch.from_numpy(first)[None]
-        observation = torch.zeros((c.agent.batch_size, *first.shape), dtype=torch.uint8)
-        column = torch.zeros(c.agent.batch_size, 1)
-        future = tuple(observation for _ in copied.future_offsets)
-        batch = Batch(observation, column.expand(-1, copied.action_dim), column, column, observation, future)
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.zeros(1, copied.action_dim)
-
-        def update() -> None:
-            copied.update(copied.draw(batch, generator))
-
-        def step() -> None:
-            action = copied.act(seen, noise)[0]
-            _, _, terminated, truncated, _ = env.step(action.numpy())
-            if terminated or truncated:
-                env.reset()
-
-        # The first two updates: an even one, which moves the actor and the targets, and an odd one, which does not.
-        per_update = sum(_seconds(update) for _ in range(2)) / 2
-        per_step = min(_seconds(step) for _ in range(10))
-        steps = (c.frames - p.frames) / c.environment.action_repeat
-        evaluations = (c.frames - p.frames) // c.evaluation.every + 1 if c.evaluation.every else 0
-        # An episode of the suite lasts 1000 environment steps; an environment that says otherwise knows better.
-        episode_steps = getattr(env, "max_episode_steps", None) or 1000 / c.environment.action_repeat
-        seconds = steps * (per_step + per_update / c.training.update_every)
-        seconds += evaluations * c.evaluation.episodes * episode_steps * per_step
-        measured = f"{per_update * 1e3:.0f} ms an update, {per_step * 1e3:.0f} ms a step"
-        line = f"estimate: {_duration(seconds)} on this CPU ({measured})"
-        if seconds > 4 * 3600 and c.preset != "cpu":
-            line += "; --preset cpu learns in minutes, and a GPU runs this preset"
-        return line
-
     # ---------------------------------------------------------- saving, failing
 
     def save(self) -> None:
@@ -499,34 +460,9 @@ def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig,
     return agent.to(on), config, state["progress"]["frames"]
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is the GPU where there is one.
-
-    Raises:
-        UserError: the name is none, or of a GPU that is not there.
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise UserError(f"device must be auto, cpu, cuda or cuda:<n>, got {name!r}")
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu")
-    return device
-
-
 def say(line: str) -> None:
     """One line for the user, above the progress bar."""
     tqdm.write(line, file=sys.stderr)
-
-
-def _keep_freed_memory() -> None:
-    """Tells glibc to keep what is freed: given back to the system, each update's megabytes are faulted in anew."""
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    with contextlib.suppress(AttributeError, OSError):  # another C library has another way, or none
-        libc = ctypes.CDLL(None)
-        libc.mallopt(m_mmap_threshold, 2**25)  # glibc's largest
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def _spaces(environment: Environment) -> tuple[tuple[int, int, int], int]:
@@ -567,18 +503,6 @@ def _check(config: RunConfig, environment: Environment) -> None:
 def _crossed(before: int, after: int, every: int) -> bool:
     """Whether a multiple of ``every`` lies in (before, after]."""
     return after // every > before // every
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {seconds:.0f} seconds"
-    return f"about {seconds / 60:.0f} minutes" if seconds < 7200 else f"about {seconds / 3600:.0f} hours"
 
 
 def _one_line(error: Exception) -> str:

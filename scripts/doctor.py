@@ -296,7 +296,7 @@ def check_rendering() -> Iterator[Finding]:
 
 def probe_memory() -> int:
     """Bytes that the replay would find available."""
-    from curl_rl.replay import available_memory
+    from curl_rl.storage import available_memory
 
     return available_memory()
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from curl_rl.agent import Agent, AgentConfig, UpdateInputs, resolve_precision
+from curl_rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.encoders import EncoderConfig
 from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec
 from curl_rl.replay import Batch
@@ -281,11 +281,3 @@ def test_one_update_in_bfloat16_is_near_the_exact_one() -> None:
 def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_agent(**changes)
-
-
-def test_precision_auto_is_what_the_hardware_is_fast_in() -> None:
-    assert resolve_precision("float32", torch.device("cpu")) == "float32"
-    assert resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
-    with open("/proc/cpuinfo") as file:
-        fast = "avx512_bf16" in file.read()
-    assert resolve_precision("auto", torch.device("cpu")) == ("bfloat16" if fast else "float32")

@@ -16,8 +16,10 @@ import pytest
 import torch
 from scipy import stats
 
+import curl_rl.durable as durable_module
 import curl_rl.replay as replay_module
-from curl_rl.replay import Batch, Replay, ReplayConfig, available_memory, segment_files
+import curl_rl.storage as storage_module
+from curl_rl.replay import Batch, Replay, ReplayConfig, segment_files
 
 CHANNELS, SIZE, ACTION_DIM = 2, 2, 3
 
@@ -290,7 +292,7 @@ def paper_sized(storage: Any, directory: Path | None = None) -> Replay:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_the_papers_replay_takes_3_2_gb_when_full_and_next_to_none_when_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_module, "available_memory", lambda: 2**40)
+    monkeypatch.setattr(storage_module, "available_memory", lambda: 2**40)
     before = resident_bytes()
     replay = paper_sized("memory")
     # By hand: 100,000 + 5,000 + 3 + 1 frames of 30,000 bytes; 100,000 transitions of 6 actions and a reward in float32,
@@ -359,21 +361,9 @@ def test_disk_space_is_reserved_at_once(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_auto_takes_memory_while_a_quarter_stays_free(
     available: float, chosen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(replay_module, "available_memory", lambda: int(available))
-    monkeypatch.setattr(replay_module, "_map_unnamed_file", lambda _, size: torch.empty(size, dtype=torch.uint8))
+    monkeypatch.setattr(storage_module, "available_memory", lambda: int(available))
+    monkeypatch.setattr(replay_module, "map_unnamed_file", lambda _, size: torch.empty(size, dtype=torch.uint8))
     assert paper_sized("auto", tmp_path).storage == chosen
-
-
-@pytest.mark.parametrize(
-    ("asked", "free_gib", "chosen"),
-    [("auto", 8, "device"), ("auto", 6, "memory"), ("auto", 0, "memory"), ("device", 4, "device")],
-)
-def test_auto_takes_the_gpu_while_4_gib_stay_free(
-    asked: str, free_gib: int, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_gib * 2**30, 80 * 2**30))
-    monkeypatch.setattr(replay_module, "available_memory", lambda: 2**36)
-    assert replay_module._choose_storage(asked, 3 * 2**30, torch.device("cuda"), None) == chosen
 
 
 def test_on_a_cpu_device_means_memory() -> None:
@@ -383,10 +373,10 @@ def test_on_a_cpu_device_means_memory() -> None:
 def test_no_room_is_said_at_once_with_what_is_needed_and_what_is_free(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(replay_module, "available_memory", lambda: 1_500_000_000)
+    monkeypatch.setattr(storage_module, "available_memory", lambda: 1_500_000_000)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2_500_000_000, 80 * 2**30))
     usage = type("usage", (), {"free": 900_000_000})
-    monkeypatch.setattr(replay_module.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(storage_module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ValueError, match=r'replay\.storage is "memory": .* needs 3\.2 GB and 1\.5 GB of memory'):
         paper_sized("memory")
     for storage in ("disk", "auto"):
@@ -395,73 +385,7 @@ def test_no_room_is_said_at_once_with_what_is_needed_and_what_is_free(
     with pytest.raises(ValueError, match=r"needs 3\.2 GB on disk, and no directory"):
         paper_sized("disk")
     with pytest.raises(ValueError, match=r"needs 3\.0 GB and cuda has 2\.5 GB free"):
-        replay_module._choose_storage("device", 3_000_000_000, torch.device("cuda"), None)
-
-
-def write_tree(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-
-
-@pytest.mark.parametrize(
-    ("files", "available"),
-    [
-        pytest.param({}, 4000 * 1024, id="no groups"),
-        pytest.param(
-            {
-                "proc/self/cgroup": "0::/jobs/job7\n",
-                "sys/fs/cgroup/jobs/job7/memory.max": "max\n",
-                "sys/fs/cgroup/jobs/job7/memory.current": "100\n",
-                "sys/fs/cgroup/jobs/job7/memory.stat": "anon 5\ninactive_file 0\n",
-                "sys/fs/cgroup/jobs/memory.max": "5000\n",
-                "sys/fs/cgroup/jobs/memory.current": "2000\n",
-                "sys/fs/cgroup/jobs/memory.stat": "anon 5\ninactive_file 300\n",
-            },
-            5000 - 2000 + 300,
-            id="version 2, the limit on the group above",
-        ),
-        pytest.param(
-            {
-                "proc/self/cgroup": "0::/\n",
-                "sys/fs/cgroup/memory.max": "1000\n",
-                "sys/fs/cgroup/memory.current": "1200\n",
-                "sys/fs/cgroup/memory.stat": "inactive_file 0\n",
-            },
-            0,
-            id="version 2, in a container, over its limit",
-        ),
-        pytest.param(
-            {
-                "proc/self/cgroup": "12:cpu,cpuacct:/a\n4:memory:/a\n",
-                "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "9000\n",
-                "sys/fs/cgroup/memory/a/memory.usage_in_bytes": "4000\n",
-                "sys/fs/cgroup/memory/a/memory.stat": "inactive_file 1\ntotal_inactive_file 1000\n",
-            },
-            6000,
-            id="version 1",
-        ),
-        pytest.param(
-            {
-                "proc/self/cgroup": "0::/\n",
-                "sys/fs/cgroup/memory.max": str(2**40),
-                "sys/fs/cgroup/memory.current": "0\n",
-                "sys/fs/cgroup/memory.stat": "",
-            },
-            4000 * 1024,
-            id="a limit above what the machine has",
-        ),
-    ],
-)
-def test_available_memory_heeds_the_machine_and_the_control_groups(
-    files: dict[str, str], available: int, tmp_path: Path
-) -> None:
-    write_tree(tmp_path, {"proc/meminfo": "MemTotal: 8000 kB\nMemAvailable:    4000 kB\n", **files})
-    assert available_memory(tmp_path) == available
-
-
-def test_available_memory_without_proc_is_the_whole_machines(tmp_path: Path) -> None:
-    assert available_memory(tmp_path) == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        storage_module.choose_storage("device", 3_000_000_000, torch.device("cuda"), None)
 
 
 @pytest.mark.gpu
@@ -661,7 +585,7 @@ def test_a_full_disk_harms_nothing_saved_before(monkeypatch: pytest.MonkeyPatch,
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(replay_module.os, "fsync", refuse)
+        patch.setattr(durable_module.os, "fsync", refuse)
         with pytest.raises(OSError, match="No space left"):
             replay.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(segment_files(older))
@@ -669,25 +593,6 @@ def test_a_full_disk_harms_nothing_saved_before(monkeypatch: pytest.MonkeyPatch,
     assert len(restored) > 0
     restored.restore(tmp_path, replay.save(tmp_path))
     assert_same_from_here(twin, restored, steps, 50, 0)
-
-
-def test_a_name_never_stands_for_half_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    order: list[str] = []
-    fsync, rename = os.fsync, Path.replace
-
-    def spy_fsync(descriptor: int) -> None:
-        order.append("sync " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
-        fsync(descriptor)
-
-    def spy_rename(path: Path, target: Path) -> Path:
-        order.append(f"rename {path.name} {target.name}")
-        return rename(path, target)
-
-    monkeypatch.setattr(replay_module.os, "fsync", spy_fsync)
-    monkeypatch.setattr(Path, "replace", spy_rename)
-    (name,) = segment_files(two_episodes("truncated").save(tmp_path))
-    temporary = name.replace(".safetensors", ".tmp")
-    assert order == [f"sync {temporary}", f"rename {temporary} {name}", f"sync {tmp_path.name}"]
 
 
 def test_damage_is_named_and_an_older_manifest_still_restores(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_other_cadences_of_log_checkpoints_and_pictures_give_the_same_weights(
 def test_the_estimate_of_the_time_changes_nothing(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.Trainer, "_estimate", lambda trainer: "no estimate")
+    monkeypatch.setattr(training, "estimated_time", lambda *_: "no estimate")
     assert_same_run(trained(tiny(tmp_path / "run")), undisturbed)
 
 
@@ -548,7 +548,7 @@ def test_random_steps_are_uniform_and_the_policys_are_not_used_before(
 
     monkeypatch.setattr(Corridor, "step", noting)
     monkeypatch.setattr(training.Agent, "act", counting)
-    monkeypatch.setattr(training.Trainer, "_estimate", lambda trainer: "no estimate")
+    monkeypatch.setattr(training, "estimated_time", lambda *_: "no estimate")
     random_steps = 400
     config = tiny(
         tmp_path / "run",
@@ -796,7 +796,7 @@ def test_nan_in_a_loss_or_a_weight_is_never_saved(tmp_path: Path, monkeypatch: p
         return metrics
 
     monkeypatch.setattr(training.Agent, "update", diverging)
-    monkeypatch.setattr(training.Trainer, "_estimate", lambda trainer: "no estimate")
+    monkeypatch.setattr(training, "estimated_time", lambda *_: "no estimate")
     config = tiny(tmp_path / "run", checkpoint=CheckpointConfig(every=1), log=LogConfig(every=1000))
     name = "critic/loss" if what == "loss" else "log_alpha"
     with pytest.raises(TrainingFault, match=f"not finite any more: {name}; the last checkpoint is from before"):

@@ -1,0 +1,48 @@
+"""What a run computes on and in: the device, the precision, the C library's memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+from typing import Literal
+
+import torch
+
+from curl_rl.config import UserError
+from curl_rl.encoders import Precision
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` is the GPU where there is one.
+
+    Raises:
+        UserError: the name is none, or of a GPU that is not there.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"device must be auto, cpu, cuda or cuda:<n>, got {name!r}")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu")
+    return device
+
+
+def resolve_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """What ``auto`` means on this device: bfloat16 where the hardware multiplies in it, else float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if fast else "float32"
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep what is freed: given back to the system, each update's megabytes are faulted in anew."""
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    with contextlib.suppress(AttributeError, OSError):  # another C library has another way, or none
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_threshold, 2**25)  # glibc's largest
+        libc.mallopt(m_trim_threshold, 2**31 - 1)

@@ -1,0 +1,37 @@
+"""Writing a file so that a reader, a kill or a power cut finds the old content or the new, never half of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def write_durably(path: Path, parts: Iterable[bytes]) -> None:
+    """Writes ``parts``, one after the other, as the file ``path``, in place of what was there.
+
+    It is written under a temporary name in the same directory, synced, renamed, and the name synced too.
+
+    Raises:
+        OSError: the disk refused; what was there is intact, and the temporary file is gone.
+    """
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Puts the names in ``directory`` on the disk: a rename alone may be forgotten in a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,86 @@
+"""How long a run will take on this machine, measured before it starts."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from curl_rl.agent import Agent
+from curl_rl.config import RunConfig
+from curl_rl.replay import Batch
+
+_LONG = 4 * 3600.0  # seconds from which on another preset is worth naming
+
+
+def estimated_time(
+    config: RunConfig,
+    agent: Agent,
+    environment: gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]],
+    frames: int,
+) -> str:
+    """One line on how long ``frames`` environment frames will take, from a few updates and steps timed on the CPU.
+
+    Args:
+        config: the run.
+        agent: a copy of it is timed; it is left as it is.
+        environment: stepped a few times, so not the one that is trained on.
+        frames: environment frames still to go.
+    """
+    per_update, per_step = _seconds_per_update(config, agent), _seconds_per_step(agent, environment)
+    steps = frames / config.environment.action_repeat
+    every, episodes = config.evaluation.every, config.evaluation.episodes
+    evaluations = frames // every + 1 if every else 0
+    # An episode of the suite lasts 1000 environment steps; an environment that says otherwise knows better.
+    episode_steps = getattr(environment, "max_episode_steps", None) or 1000 / config.environment.action_repeat
+    seconds = steps * (per_step + per_update / config.training.update_every)
+    seconds += evaluations * episodes * episode_steps * per_step
+    measured = f"{per_update * 1e3:.0f} ms an update, {per_step * 1e3:.0f} ms a step"
+    line = f"estimate: {_duration(seconds)} on this CPU ({measured})"
+    if seconds > _LONG and config.preset != "cpu":
+        line += "; --preset cpu is made for CPUs, and a GPU runs this one"
+    return line
+
+
+def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
+    trained = copy.deepcopy(agent)
+    size = config.agent.batch_size
+    channels = agent.encoder.observation_shape[0]
+    observation = torch.zeros((size, channels, config.environment.size, config.environment.size), dtype=torch.uint8)
+    column = torch.zeros(size, 1)
+    future = tuple(observation for _ in trained.future_offsets)
+    batch = Batch(observation, column.expand(-1, agent.action_dim), column, column, observation, future)
+    generator = torch.Generator().manual_seed(0)
+    # Two updates in a row: an even one, which moves the actor and the targets, and an odd one, which does not.
+    return sum(_seconds(lambda: trained.update(trained.draw(batch, generator))) for _ in range(2)) / 2
+
+
+def _seconds_per_step(
+    agent: Agent, environment: gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+) -> float:
+    first, _ = environment.reset(seed=0)
+    observation, noise = torch.from_numpy(first)[None], torch.zeros(1, agent.action_dim)
+
+    def step() -> None:
+        _, _, terminated, truncated, _ = environment.step(agent.act(observation, noise)[0].numpy())
+        if terminated or truncated:
+            environment.reset()
+
+    return min(_seconds(step) for _ in range(10))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} seconds"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 7200 else f"about {seconds / 3600:.0f} hours"

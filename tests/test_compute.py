@@ -1,0 +1,34 @@
+"""What a run computes on and in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
+from curl_rl.config import UserError
+
+
+def test_precision_auto_is_what_the_hardware_is_fast_in() -> None:
+    assert resolve_precision("float32", torch.device("cpu")) == "float32"
+    assert resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+    with open("/proc/cpuinfo") as file:
+        fast = "avx512_bf16" in file.read()
+    assert resolve_precision("auto", torch.device("cpu")) == ("bfloat16" if fast else "float32")
+
+
+def test_devices_by_name() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:x", "cuda:99"])
+def test_a_device_that_is_none_or_not_there_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        resolve_device(name)
+
+
+def test_keeping_freed_memory_leaves_results_alone() -> None:
+    before = torch.arange(10**6).sum()
+    keep_freed_memory()
+    assert torch.arange(10**6).sum() == before

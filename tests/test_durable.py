@@ -1,0 +1,54 @@
+"""Files that are whole or as they were."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from curl_rl.durable import write_durably
+
+
+def test_the_parts_follow_each_other_and_replace_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old and longer than the new")
+    write_durably(path, [b"new ", b"", b"content"])
+    assert path.read_bytes() == b"new content"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(OSError, match="No space"):
+        write_durably(path, [b"new"])
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noting_fsync(descriptor: int) -> None:
+        calls.append("sync a directory" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "sync a file")
+        fsync(descriptor)
+
+    def noting_replace(source: Path, target: Path) -> None:
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    write_durably(tmp_path / "file", [b"content"])
+    assert calls == ["sync a file", "rename", "sync a directory"]

@@ -1,0 +1,62 @@
+"""The estimate against a clock that is made up."""
+
+from __future__ import annotations
+
+import copy
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import envs
+from curl_rl import estimate
+from curl_rl.agent import Agent
+from curl_rl.config import RunConfig, load_preset
+from curl_rl.estimate import estimated_time
+
+UPDATE, STEP = 0.5, 0.01  # seconds
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    small = {"batch_size": 4, "crop": 20, "hidden": 8, "encoder": {"filters": 2, "strides": [2], "latent": 4}}
+    changes = {"environment": {"size": 24, "action_repeat": 5}, "evaluation": {"every": 500, "episodes": 3}}
+    return load_preset("sac", "tiny-reach", {"agent": small, **changes})
+
+
+@pytest.fixture
+def agent(config: RunConfig) -> Agent:
+    torch.manual_seed(0)
+    return Agent((9, 24, 24), 2, config.agent)
+
+
+def environment(config: RunConfig) -> gymnasium.Env[np.ndarray, np.ndarray]:
+    return envs.make("tiny-reach", size=24, action_repeat=config.environment.action_repeat)
+
+
+def test_the_time_is_that_of_steps_updates_and_evaluations(
+    config: RunConfig, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "_seconds_per_update", lambda *_: UPDATE)
+    monkeypatch.setattr(estimate, "_seconds_per_step", lambda *_: STEP)
+    # 1000 frames are 200 agent steps, each with an update: 200 · 0.51 s. Three evaluations (at 0, 500 and 1000 frames)
+    # of 3 episodes of 5 agent steps: 45 · 0.01 s. In all 102.45 s.
+    line = estimated_time(config, agent, environment(config), 1000)
+    assert line == "estimate: about 2 minutes on this CPU (500 ms an update, 10 ms a step)"
+    # A thousand times as many frames: 28.45 hours, and a better preset is named.
+    long = estimated_time(config, agent, environment(config), 1_000_000)
+    assert long.startswith("estimate: about 28 hours on this CPU")
+    assert "--preset cpu" in long
+
+
+def test_measuring_leaves_the_agent_as_it_was(config: RunConfig, agent: Agent) -> None:
+    before = copy.deepcopy(agent.training_state())
+    random = torch.get_rng_state()
+    line = estimated_time(config, agent, environment(config), 100)
+    assert line.startswith("estimate: about")
+    after = agent.training_state()
+    assert after["updates"] == before["updates"] == 0
+    assert all(torch.equal(value, before["networks"][name]) for name, value in after["networks"].items())
+    assert all(not optimizer["state"] for optimizer in after["optimizers"].values())
+    assert torch.equal(torch.get_rng_state(), random)
