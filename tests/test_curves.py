@@ -1,0 +1,50 @@
+"""Curves read back from runs written by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from curl_rl.config import load_preset, save_config
+from curl_rl.curves import read_curves
+
+
+def write_run(directory: Path, rows: list[dict[str, Any]], **changes: Any) -> None:
+    directory.mkdir(parents=True)
+    save_config(load_preset("cpu", "tiny-reach", changes), directory / "config.yaml")
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def evaluation(frames: int, mean: float) -> dict[str, Any]:
+    return {"frames": frames, "evaluation/return_mean": mean}
+
+
+def test_seeds_are_gathered_by_task_preset_and_objective(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [evaluation(0, 1.0), evaluation(10, 3.0), evaluation(20, 9.0)], seed=1)
+    write_run(tmp_path / "deep" / "b", [evaluation(0, 2.0), evaluation(10, 5.0)], seed=2)
+    write_run(tmp_path / "c", [evaluation(0, 7.0)], seed=1, agent={"objective": "none"})
+    write_run(tmp_path / "not yet evaluated", [{"frames": 3, "critic/loss": 1.0}])
+    with_loss, without = read_curves([tmp_path])
+    assert (with_loss.env, with_loss.label) == ("tiny-reach", "cpu, objective curl")
+    assert without.label == "cpu, objective none"
+    frames, returns = with_loss.common()
+    assert frames.tolist() == [0, 10], "only where every seed was evaluated"
+    assert np.array_equal(returns, [[1.0, 3.0], [2.0, 5.0]])
+
+
+def test_the_random_policys_return_is_that_of_episodes_within_the_random_steps(tmp_path: Path) -> None:
+    # 40 random agent steps of 2 environment steps: up to frame 80.
+    episodes = [{"frames": at, "episode/return": value} for at, value in ((50, 1.0), (80, 2.0), (81, 50.0))]
+    changes = {"environment": {"action_repeat": 2}, "training": {"random_steps": 40}}
+    write_run(tmp_path / "run", [evaluation(0, 0.0), *episodes], **changes)
+    (curve,) = read_curves([tmp_path])
+    assert curve.random_returns == [1.0, 2.0]
+
+
+def test_no_run_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no run with an evaluation below"):
+        read_curves([tmp_path])
