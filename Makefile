@@ -17,8 +17,9 @@ ifneq ($(shell cat .venv/torch 2>/dev/null),$(TORCH))
 .PHONY: .venv/setup
 endif
 endif
-# torch comes first and in a version of its own: without a GPU the newest one would bring several gigabytes of CUDA.
-# A choice once made holds. (pip's own variables work here too: PIP_EXTRA_INDEX_URL for PyTorch's index of CPU builds.)
+# torch comes first: without a GPU in the version that all was tried with, with one in any that fits. A choice once made
+# holds. Where pip's index offers builds with CUDA alone, they run on a CPU too, and are large: pip's own variables name
+# another index, such as PyTorch's of CPU builds (PIP_EXTRA_INDEX_URL=...).
 GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 comma := ,
 TORCH ?= $(or $(shell cat .venv/torch 2>/dev/null),$(if $(GPU),torch>=2.8$(comma)<3,torch==2.13.0))

@@ -103,6 +103,11 @@ class AgentConfig:
             raise ValueError(f"agent.log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
         if self.objective != "none" and not self.objective_optimizers:
             raise ValueError("agent.objective_optimizers must name at least one, such as [[encoder, objective]]")
+        if not all(self.objective_optimizers) or not any("objective" in own for own in self.objective_optimizers):
+            raise ValueError(
+                f"agent.objective_optimizers {[list(own) for own in self.objective_optimizers]} must each train "
+                "something, and one of them the objective, such as [[encoder, objective]]"
+            )
 
 
 class UpdateInputs(NamedTuple):
@@ -258,10 +263,11 @@ class Agent(nn.Module):
         metrics = self._update_critic(inputs)
         # The critics' step was the last that changes the convolutions before the objective's own: one pass through
         # them serves the actor, the critics under the actor's action, and the objective's query.
-        learn = self.objective is not None and step % c.objective_every == 0
-        with torch.set_grad_enabled(learn):
-            feature_map = self.encoder.convolutions(inputs.observation)
-        if step % c.actor_every == 0:
+        act, learn = step % c.actor_every == 0, self.objective is not None and step % c.objective_every == 0
+        if act or learn:
+            with torch.set_grad_enabled(learn):
+                feature_map = self.encoder.convolutions(inputs.observation)
+        if act:
             metrics |= self._update_actor(feature_map.detach(), inputs.noise)
         if move_target:
             move_towards(self.target_critic.parameters(), self.critic.parameters(), c.critic_tau)
@@ -326,7 +332,7 @@ class Agent(nn.Module):
                 target.append(Features(self.target_encoder.projection(view_map), view_map))
         result = self.objective(online, target, BatchInfo())
         gradient_norm = _step(result.loss, self.objective_parameters, self.objective_optimizers)
-        self.objective.after_step(result.carry, torch.as_tensor(momentum, device=gradient_norm.device))
+        self.objective.after_step(result.carry, gradient_norm.new_full((), momentum))
         metrics = {"loss": result.loss.detach(), "gradient_norm": gradient_norm, **result.metrics}
         if diagnose:
             metrics["effective_rank"] = effective_rank(online[0].vector.detach())

@@ -18,16 +18,22 @@ def crop(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
         ``(B, C, size, size)`` in channels_last order, which convolutions like. All channels of an image share its
         window, so a frame stack keeps its motion.
     """
-    batch, channels = images.shape[:2]
-    if images.device.type == "cpu":
-        # Whole rows are copied, image by image: eight times faster here than a gather of single pixels.
-        windows = images.new_empty(batch, channels, size, size)
-        for window, image, y, x in zip(windows, images, top.tolist(), left.tolist(), strict=True):
-            window.copy_(image[:, y : y + size, x : x + size])
-        return windows.contiguous(memory_format=torch.channels_last)
+    # On a CPU, copies of whole rows, image by image, are eight times faster than a gather of single pixels; on a GPU
+    # a loop over images would wait for the offsets.
+    take = _copy_windows if images.device.type == "cpu" else _gather_windows
+    return take(images, size, top, left).contiguous(memory_format=torch.channels_last)
+
+
+def _copy_windows(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
+    windows = images.new_empty(*images.shape[:2], size, size)
+    for window, image, y, x in zip(windows, images, top.tolist(), left.tolist(), strict=True):
+        window.copy_(image[:, y : y + size, x : x + size])
+    return windows
+
+
+def _gather_windows(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
     every_window = images.unfold(2, size, 1).unfold(3, size, 1)  # (B, C, H-size+1, W-size+1, size, size), a view
-    gathered = every_window.permute(0, 2, 3, 4, 5, 1)[torch.arange(batch, device=images.device), top, left]
-    return gathered.permute(0, 3, 1, 2)
+    return every_window[torch.arange(len(images), device=images.device), :, top, left]
 
 
 def random_crop(images: Tensor, size: int, generator: torch.Generator, *, every_offset: bool = True) -> Tensor:

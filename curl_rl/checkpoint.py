@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.durable import sync_directory
+from curl_rl.errors import one_line
 
 __all__ = ["SEGMENTS", "load_newest", "lock_run", "random_state", "restore_random_state", "save"]
 
@@ -155,7 +156,7 @@ def load_newest(
         except _UnusableError as error:
             rejected.append((path, str(error)))
         except (ValueError, OSError) as error:
-            rejected.append((path, f"cannot be used ({_one_line(error)})"))
+            rejected.append((path, f"cannot be used ({one_line(error)})"))
         else:
             for damaged, reason in rejected:
                 warnings.warn(f"{damaged} {reason}; using {path.name} instead", RuntimeWarning, stacklevel=2)
@@ -398,10 +399,6 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise _UnusableError(f"cannot be used (holds a {type(state).__name__} instead of a dict)")
     return state
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 # ---- deleting

@@ -9,8 +9,8 @@ from typing import Literal
 
 import torch
 
-from curl_rl.config import UserError
 from curl_rl.encoders import Precision
+from curl_rl.errors import UserError
 
 
 def resolve_device(name: str) -> torch.device:

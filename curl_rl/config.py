@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_pa
 
 from curl_rl.agent import AgentConfig
 from curl_rl.durable import write_durably
+from curl_rl.errors import UserError
 from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.replay import ReplayConfig
 
@@ -185,10 +186,6 @@ class RunConfig:
         return self.run or Path("runs") / task / self.preset / f"seed{self.seed}"
 
 
-class UserError(ValueError):
-    """A mistake of the user's: shown as one line, exit code 2."""
-
-
 def load_preset(name: str, env: str, changes: dict[str, Any] | None = None) -> RunConfig:
     """The preset called ``name`` with the table's facts about the task ``env`` and, over both, ``changes`` by name.
 
@@ -256,14 +253,14 @@ def read_config(path: Path) -> RunConfig:
         raise UserError(f"{path}: {_explained(error)}") from None
 
 
-def differing_fields(old: RunConfig, new: RunConfig) -> list[str]:
-    """What forbids ``new`` to go on with the run of ``old``: one ``field: old → new`` for each difference."""
+def changed_fields(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """What forbids ``new`` to go on with the run of ``old``: the value before and after, by the field's name."""
     before, after = _flat(to_dict(old)), _flat(to_dict(new))
-    return [
-        f"{name}: {before.get(name)} → {after.get(name)}"
-        for name in dict.fromkeys((*before, *after))
-        if before.get(name) != after.get(name) and name.split(".")[0] not in MAY_CHANGE
-    ]
+    return {
+        name: (before[name], after[name])
+        for name in before
+        if before[name] != after[name] and name.split(".")[0] not in MAY_CHANGE
+    }
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class Convolutions(nn.Module):
     """3×3 convolutions with ReLU: ``(B, C, H, W)`` to a map ``(B, filters, h, w)``.
 
     uint8 input is divided by 255; floating-point input is taken as it is, so nothing is ever scaled twice.
-    ``precision`` is what the convolutions compute in; weights and output keep the parameters' type.
+    ``precision`` is what the convolutions compute in; weights and output keep the parameters' type. (On NVIDIA GPUs
+    PyTorch's float32 convolutions are TensorFloat-32 unless ``torch.backends.cudnn.allow_tf32`` is switched off.)
     """
 
     def __init__(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from curl_rl.agent import Agent
+from curl_rl.seeds import derived_seed
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,6 @@ class Evaluation:
             "evaluation/return_min": min(self.returns),
             "evaluation/return_max": max(self.returns),
         }
-
-
-def episode_seed(run_seed: int, stream: str, index: int) -> int:
-    """The seed of one episode: independent between runs, between streams (``training``, ``evaluation``) and episodes.
-
-    An episode is a function of its seed and its actions alone, so nothing of an environment needs to be saved.
-    """
-    streams = {"training": 0, "evaluation": 1}
-    return int(np.random.SeedSequence([run_seed, streams[stream], index]).generate_state(1)[0])
 
 
 def evaluate(
@@ -80,7 +72,7 @@ def evaluate(
     device = agent.log_alpha.device
     returns, pictures = [], []
     for episode in range(episodes):
-        observation, _ = env.reset(seed=episode_seed(seed, "evaluation", episode))
+        observation, _ = env.reset(seed=derived_seed(seed, "evaluation episode", episode))
         total, over = 0.0, False
         while not over:
             if stop():

@@ -24,12 +24,16 @@ class PretrainedEncoder(nn.Module):
     """A trained :class:`PixelEncoder` with its preprocessing.
 
     Takes observations ``(..., C, H, W)``: uint8 in [0, 255] or floating point in [0, 1] (scaled by type, never by
-    value), of the training size or larger: they are cropped to the middle, as in evaluation. Returns ``(..., latent)``.
+    value). They are cropped to the middle, as in evaluation, never resized: frames rendered at another size than
+    ``rendered_size`` are taken as well, as long as the crop fits, but show the scene at another scale than in training.
+    Returns ``(..., latent)``.
     """
 
-    def __init__(self, encoder: PixelEncoder, provenance: dict[str, Any]) -> None:
+    def __init__(self, encoder: PixelEncoder, rendered_size: int, provenance: dict[str, Any]) -> None:
         super().__init__()
         self.encoder = encoder
+        self.rendered_size = rendered_size
+        """Side of the frames that the encoder was trained on, in pixels."""
         self.provenance = provenance
         """What the encoder was trained on: task, frames, preset, seed."""
 
@@ -52,11 +56,19 @@ class PretrainedEncoder(nn.Module):
         return features.view(*observation.shape[:-3], self.features)
 
 
-def save_encoder(encoder: PixelEncoder, directory: Path, provenance: dict[str, Any]) -> None:
-    """Writes ``encoder.safetensors`` and ``encoder.json`` into ``directory``, each whole or not at all."""
+def save_encoder(encoder: PixelEncoder, directory: Path, *, rendered_size: int, provenance: dict[str, Any]) -> None:
+    """Writes ``encoder.safetensors`` and ``encoder.json`` into ``directory``, each whole or not at all.
+
+    Args:
+        encoder: what to save.
+        directory: where to.
+        rendered_size: side of the frames that the encoder's crops were cut from in training.
+        provenance: what the encoder was trained on, for people.
+    """
     description = {
         "format": _FORMAT,
         "observation_shape": list(encoder.observation_shape),
+        "rendered_size": rendered_size,
         "config": dataclasses.asdict(encoder.config),
         "preprocessing": "crop to the middle; uint8 divided by 255, floating point as it is",
         "provenance": provenance,
@@ -85,7 +97,7 @@ def load_encoder(path: Path | str, *, freeze: bool = True) -> PretrainedEncoder:
             config = EncoderConfig(fields["filters"], tuple(fields["strides"]), fields["latent"])
             encoder = PixelEncoder(tuple(description["observation_shape"]), config)
             encoder.load_state_dict(safetensors.torch.load_file(directory / WEIGHTS))
-            pretrained = PretrainedEncoder(encoder, description["provenance"])
+            pretrained = PretrainedEncoder(encoder, description["rendered_size"], description["provenance"])
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"no encoder in {directory}: {Path(error.filename or WEIGHTS).name} is missing") from None
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, safetensors.SafetensorError) as error:

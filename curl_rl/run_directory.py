@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from curl_rl.checkpoint import SEGMENTS, lock_run
-from curl_rl.config import RunConfig, UserError, differing_fields, read_config, save_config
+from curl_rl.config import RunConfig, changed_fields, read_config, save_config
+from curl_rl.errors import UserError
 from curl_rl.logger import METRICS_FILE
 
 CONFIG = "config.yaml"
@@ -49,12 +50,13 @@ def claimed(directory: Path, config: RunConfig) -> Iterator[None]:
 
 def _check_owner(directory: Path, config: RunConfig) -> None:
     if (directory / CONFIG).exists():
-        # Where nothing was reported yet, no run has begun: a first attempt failed at the door and may be corrected.
-        if (directory / METRICS_FILE).exists():
-            differences = differing_fields(read_config(directory / CONFIG), config)
-            if differences:
+        # Where nothing was reported or saved yet, no run has begun: a start that failed at the door may be corrected.
+        if (directory / METRICS_FILE).exists() or any((directory / CHECKPOINTS).glob("*.ckpt*")):
+            changed = changed_fields(read_config(directory / CONFIG), config)
+            if changed:
+                differences = "; ".join(f"{name}: {old} → {new}" for name, (old, new) in changed.items())
                 raise UserError(
-                    f"{directory} belongs to a run with other settings ({'; '.join(differences)}); "
+                    f"{directory} belongs to a run with other settings ({differences}); "
                     "choose another --run directory, or set that run aside with --fresh"
                 )
     elif directory.is_dir() and any(path.name not in _LEFT_BY_A_START for path in directory.iterdir()):

@@ -21,16 +21,19 @@ from tqdm import tqdm
 from curl_rl import checkpoint, run_directory
 from curl_rl.agent import Agent, UpdateInputs
 from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
-from curl_rl.config import RunConfig, UserError, read_config
+from curl_rl.config import RunConfig, read_config
+from curl_rl.errors import UserError, one_line
 from curl_rl.estimate import estimated_time
-from curl_rl.evaluation import episode_seed, evaluate
+from curl_rl.evaluation import evaluate
 from curl_rl.export import save_encoder
 from curl_rl.logger import Logger
 from curl_rl.meters import MetricMeans, Speedometer
 from curl_rl.pictures import crops_picture
 from curl_rl.replay import Batch, Replay, segment_files
+from curl_rl.seeds import derived_seed
 from curl_rl.signals import Stopped, StopRequest, stop_requests
 
+_SAVE_MEMORY = "lower agent.batch_size, or keep the replay elsewhere by --replay.storage memory"
 _MEND_NUMBERS = "the last checkpoint is from before; try a lower learning rate, or look at the rewards"
 
 Environment = gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
@@ -75,8 +78,7 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         Stopped: SIGINT or SIGTERM came; the run is saved.
     """
     device = resolve_device(config.device)
-    precision = resolve_precision(config.agent.precision, device)
-    config = replace(config, device=str(device), agent=replace(config.agent, precision=precision))
+    config = replace(config, device=str(device))
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
     if device.type == "cpu":
@@ -91,7 +93,10 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         if fresh and (aside := run_directory.set_aside(directory)):
             say(f"the earlier run is now {aside}")
         stack.enter_context(run_directory.claimed(directory, config))
-        trainer = Trainer(config, directory, device, environment, evaluation_environment)
+        try:
+            trainer = Trainer(config, directory, device, environment, evaluation_environment)
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None
         stack.callback(trainer.close)
         trainer.run()
     return directory
@@ -113,16 +118,18 @@ class Trainer:
         shape, action_dim = _spaces(environment)
         # Weights come from a generator of their own, so that nothing else that draws can change them.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.agent = Agent(shape, action_dim, config.agent, config.objectives).to(device)
+            torch.manual_seed(derived_seed(config.seed, "networks"))
+            self.agent = _build_agent(config, device, shape, action_dim)
         try:
             self.replay = Replay(
                 config.replay, shape, action_dim, stack=config.environment.stack, device=device, directory=directory
             )
         except (ValueError, OSError) as error:
-            raise UserError(_one_line(error)) from None
+            raise UserError(one_line(error)) from None
         run_directory.check_room(directory, self._bytes_to_save())
-        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.generator = torch.Generator(device)
+        self.replay_generator = torch.Generator(self.replay.storage_device)
+        self._seed_generators(index=0)
         self.progress = Progress()
         self.means = MetricMeans()
         self.observation: npt.NDArray[np.uint8] | None = None
@@ -135,7 +142,7 @@ class Trainer:
         try:
             self.logger = Logger(directory, resume_at=self.progress.frames if restored else -1)
         except (ValueError, OSError) as error:
-            raise UserError(_one_line(error)) from None
+            raise UserError(one_line(error)) from None
 
     def close(self) -> None:
         """Closes the log."""
@@ -147,7 +154,7 @@ class Trainer:
         """Trains until the budget is spent, then evaluates and saves."""
         c, p = self.config, self.progress
         say(f"run: {self.directory}")
-        say(f"device: {self.device}, convolutions in {c.agent.precision}; {self.replay.describe()}")
+        say(f"device: {self.device}, convolutions in {self.agent.config.precision}; {self.replay.describe()}")
         if p.frames:
             say(f"resumed at {p.frames:,} of {c.frames:,} frames")
         if p.frames >= c.frames and not self._evaluation_due():
@@ -161,6 +168,9 @@ class Trainer:
             try:
                 if self._evaluation_due():
                     self._evaluate(stop)
+                    # A run that goes on has a checkpoint of these frames, which does not know of the evaluation yet.
+                    if p.frames:
+                        self.save()
                 while not stop and p.frames < c.frames:
                     before = p.frames
                     self.step()
@@ -177,6 +187,8 @@ class Trainer:
                 self.save()
             except OSError as error:
                 self._fail(error, "nothing that was saved is lost: make room and start the same command again")
+            except torch.OutOfMemoryError as error:
+                self._fail(error, f"the last checkpoint is intact: {_SAVE_MEMORY}")
         if stop.signal_number is not None:
             say(f"saved at {p.frames:,} frames; the same command resumes")
             raise Stopped(stop.signal_number)
@@ -186,11 +198,13 @@ class Trainer:
         """One agent step and, after the random ones, the update that is due."""
         training, p = self.config.training, self.progress
         randomness = self.generator.get_state()
+        if self.observation is None:
+            with self._environment_at_work():
+                first = self._first_observation()
+                self.replay.start_episode(first)
+            self.observation = first
+        action = self._action(self.observation)
         with self._environment_at_work(randomness):
-            if self.observation is None:
-                self.observation = self._first_observation()
-                self.replay.start_episode(self.observation)
-            action = self._action(self.observation)
             observation, reward, terminated, truncated, info = self.environment.step(action.numpy())
             self.replay.add(action.numpy(), float(reward), observation, terminated=terminated, truncated=truncated)
         self.observation = observation
@@ -212,13 +226,13 @@ class Trainer:
         noise = torch.randn(shape, generator=self.generator, device=self.device)
         action = self.agent.act(torch.from_numpy(observation).to(self.device)[None], noise)[0].cpu()
         if not action.isfinite().all():
-            raise FloatingPointError(f"the policy's action is {action.tolist()}")
+            self._fail(FloatingPointError(f"the policy's action is {action.tolist()}"), _MEND_NUMBERS)
         return action
 
     def _update(self) -> None:
         agent, a = self.agent, self.config.agent
         batch = self.replay.sample(
-            a.batch_size, self.generator, discount=a.discount, n_step=a.n_step, future=agent.future_offsets
+            a.batch_size, self.replay_generator, discount=a.discount, n_step=a.n_step, future=agent.future_offsets
         )
         inputs = agent.draw(batch, self.generator)
         # Once between two rows of the log is enough for what costs time.
@@ -227,7 +241,7 @@ class Trainer:
         self._newest_update = batch, inputs
 
     def _first_observation(self) -> npt.NDArray[np.uint8]:
-        seed = episode_seed(self.config.seed, "training", self.progress.episode)
+        seed = derived_seed(self.config.seed, "training episode", self.progress.episode)
         observation, _ = self.environment.reset(seed=seed)
         return observation
 
@@ -340,14 +354,23 @@ class Trainer:
                 "progress": vars(p),
                 "means": self.means.state(),
                 "observation": None if self.observation is None else torch.from_numpy(self.observation),
-                "generator": {"device": self.device.type, "state": self.generator.get_state()},
+                "generators": {
+                    "devices": self._generator_devices(),
+                    "states": [self.generator.get_state(), self.replay_generator.get_state()],
+                },
                 "random": checkpoint.random_state(),
             }
+            # The encoder first: a run that is complete by its checkpoint is not started again to mend what is missing.
+            provenance = {"env": self.config.env, "preset": self.config.preset, "seed": self.config.seed}
+            save_encoder(
+                self.agent.encoder,
+                self.directory,
+                rendered_size=self.config.environment.size,
+                provenance={**provenance, "frames": p.frames},
+            )
             checkpoint.save(
                 checkpoints, p.frames, state, attachments=segment_files(manifest), keep=self.config.checkpoint.keep
             )
-            provenance = {"env": self.config.env, "preset": self.config.preset, "seed": self.config.seed}
-            save_encoder(self.agent.encoder, self.directory, {**provenance, "frames": p.frames})
 
     def _broken_weights(self) -> list[str]:
         """Names of the networks' tensors that hold a number that is not finite."""
@@ -364,6 +387,13 @@ class Trainer:
         # Adam keeps two numbers to a weight; while one checkpoint is written, all the others are still there.
         return transitions * (channels // c.environment.stack) * height * width + 3 * networks * (c.checkpoint.keep + 1)
 
+    def _seed_generators(self, *, index: int) -> None:
+        self.generator.manual_seed(derived_seed(self.config.seed, "exploration and crops", index))
+        self.replay_generator.manual_seed(derived_seed(self.config.seed, "replay", index))
+
+    def _generator_devices(self) -> list[str]:
+        return [self.generator.device.type, self.replay_generator.device.type]
+
     def _restore(self) -> bool:
         """Goes back to the newest usable checkpoint; False if there is none."""
         segments = self.directory / run_directory.REPLAY_SEGMENTS
@@ -373,7 +403,7 @@ class Trainer:
                 usable=lambda state: self.replay.restore(segments, state["replay"]),
             )
         except (ValueError, OSError) as error:
-            raise UserError(_one_line(error)) from None
+            raise UserError(one_line(error)) from None
         if found is None:
             return False
         _, state = found
@@ -381,11 +411,14 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self.means.load(state["means"], self.device)
         checkpoint.restore_random_state(state["random"])
-        if state["generator"]["device"] == self.device.type:
-            self.generator.set_state(state["generator"]["state"])
+        if state["generators"]["devices"] == self._generator_devices():
+            for generator, saved in zip(
+                (self.generator, self.replay_generator), state["generators"]["states"], strict=True
+            ):
+                generator.set_state(saved)
         else:
             say("resumed on another kind of device: the random numbers go on differently")
-            self.generator.manual_seed(self.config.seed + self.progress.frames)
+            self._seed_generators(index=self.progress.frames)
         if state["observation"] is not None:
             try:
                 self._bring_environment_to(state["observation"].numpy())
@@ -414,6 +447,8 @@ class Trainer:
         """
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise  # the agent's, not the environment's
         except FloatingPointError as error:
             self._fail(error, _MEND_NUMBERS)
         except Exception as error:
@@ -422,8 +457,10 @@ class Trainer:
             saved = "the run is saved"
             try:
                 self.save()
-            except OSError as unsaved:
-                saved = f"the last checkpoint is intact, a new one could not be written ({_one_line(unsaved)})"
+            except TrainingFault:
+                raise
+            except Exception as unsaved:
+                saved = f"the last checkpoint is intact, a new one could not be written ({one_line(unsaved)})"
             self._fail(error, f"{saved}: mend the environment and start the same command again")
 
     def _fail(self, error: Exception, advice: str) -> NoReturn:
@@ -434,7 +471,7 @@ class Trainer:
         except OSError:
             pass  # nothing about the fault itself is lost: the line below says what it was
         where = f"{self.progress.frames:,} frames (update {self.agent.updates:,})"
-        raise TrainingFault(f"stopped at {where}: {_one_line(error)}; {advice}") from error
+        raise TrainingFault(f"stopped at {where}: {one_line(error)}; {advice}") from error
 
 
 def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig, int]:
@@ -450,14 +487,19 @@ def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig,
     try:
         found = checkpoint.load_newest(directory / run_directory.CHECKPOINTS, read_only=True)
     except (ValueError, OSError) as error:
-        raise UserError(_one_line(error)) from None
+        raise UserError(one_line(error)) from None
     if found is None:
         raise UserError(f"{directory} has no checkpoint yet")
     _, state = found
     manifest, config = state["replay"], replace(config, device=str(on))
-    agent = Agent(tuple(manifest["observation_shape"]), manifest["action_dim"], config.agent, config.objectives)
+    agent = _build_agent(config, on, tuple(manifest["observation_shape"]), manifest["action_dim"])
     agent.load_training_state(state["agent"])
-    return agent.to(on), config, state["progress"]["frames"]
+    return agent, config, state["progress"]["frames"]
+
+
+def _build_agent(config: RunConfig, device: torch.device, shape: tuple[int, int, int], action_dim: int) -> Agent:
+    precision = resolve_precision(config.agent.precision, device)
+    return Agent(shape, action_dim, replace(config.agent, precision=precision), config.objectives).to(device)
 
 
 def say(line: str) -> None:
@@ -490,9 +532,9 @@ def _check(config: RunConfig, environment: Environment) -> None:
         raise UserError(f"environment.stack {config.environment.stack} does not divide the {shape[0]} channels")
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            Agent(shape, action_dim, config.agent, config.objectives)
+            _build_agent(config, torch.device("meta"), shape, action_dim)
     except ValueError as error:
-        raise UserError(_one_line(error)) from None
+        raise UserError(one_line(error)) from None
     steps = getattr(environment, "max_episode_steps", None)
     if steps is not None and config.replay.capacity < steps:
         raise UserError(
@@ -503,7 +545,3 @@ def _check(config: RunConfig, environment: Environment) -> None:
 def _crossed(before: int, after: int, every: int) -> bool:
     """Whether a multiple of ``every`` lies in (before, after]."""
     return after // every > before // every
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

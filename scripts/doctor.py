@@ -155,7 +155,8 @@ def check_packages() -> Iterator[Finding]:
 def probe_tensorboard() -> str:
     """Imports what the logger uses, and returns the version."""
     import tensorboard
-    from torch.utils.tensorboard import SummaryWriter  # noqa: F401
+    from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: F401
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter  # noqa: F401
 
     return str(tensorboard.__version__)
 

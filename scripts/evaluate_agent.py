@@ -4,7 +4,7 @@
     python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1
     python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1 --episodes 30 --gif cheetah.gif --json score.json
 
-The policy is deterministic and sees centre crops. Nothing in the run is changed.
+The policy is deterministic and sees centre crops. Nothing in the run is changed; --gif records the first episode.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tqdm import tqdm
 
 import envs
-from curl_rl import run_directory
 from curl_rl.agent import Agent
 from curl_rl.config import RunConfig
+from curl_rl.errors import one_line
 from curl_rl.evaluation import Evaluation, evaluate
 from curl_rl.logger import write_gif
 from curl_rl.training import load_agent
@@ -42,20 +42,20 @@ def main() -> int:
         "--seed", type=int, default=0, help="of the episodes; the run's own seed replays its evaluations"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
-    parser.add_argument("--gif", type=Path, help="record the first episode here [RUN/videos/evaluation.gif]")
+    parser.add_argument("--gif", type=Path, help="record the first episode here")
     parser.add_argument("--json", type=Path, help="write the returns here as well")
     arguments = parser.parse_args()
     if arguments.episodes < 1:
         parser.error(f"--episodes must be at least 1, got {arguments.episodes}")
     if arguments.seed < 0:
         parser.error(f"--seed must be 0 or more, got {arguments.seed}")
-    gif = arguments.gif or arguments.run / run_directory.VIDEOS / "evaluation.gif"
     try:
         agent, config, frames = load_agent(arguments.run, arguments.device)
         # Before playing, which takes minutes: a place that cannot be written to.
-        for path in filter(None, (gif, arguments.json)):
+        for path in filter(None, (arguments.gif, arguments.json)):
             path.parent.mkdir(parents=True, exist_ok=True)
-        result = play(agent, config, episodes=arguments.episodes, seed=arguments.seed)
+        record = arguments.gif is not None
+        result = play(agent, config, episodes=arguments.episodes, seed=arguments.seed, record=record)
         metrics = result.metrics()
         print(
             f"{arguments.run}: {frames:,} frames of training; return over {arguments.episodes} episodes: "
@@ -65,25 +65,27 @@ def main() -> int:
         if arguments.json:
             row = {"run": str(arguments.run), "frames": frames, "seed": arguments.seed, "returns": result.returns}
             arguments.json.write_text(json.dumps({**row, **metrics}, indent=2) + "\n")
-        assert result.pictures is not None
-        write_gif(gif, result.pictures, result.pictures_per_second)
-        print(f"video: {gif}")
-    except (ValueError, RenderingUnavailable) as error:
-        parser.error(" ".join(str(error).split()))
+        if result.pictures is not None:
+            write_gif(arguments.gif, result.pictures, result.pictures_per_second)
+            print(f"video: {arguments.gif}")
+    except (ValueError, FloatingPointError, RenderingUnavailable) as error:
+        parser.error(one_line(error))
     except OSError as error:
-        parser.error(f"cannot write {error.filename}: {error.strerror}")
+        parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def play(agent: Agent, config: RunConfig, *, episodes: int, seed: int) -> Evaluation:
+def play(agent: Agent, config: RunConfig, *, episodes: int, seed: int, record: bool) -> Evaluation:
     """Episodes of the run's task."""
     e = config.environment
     env = envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
     try:
         with tqdm(total=episodes, unit="episode", disable=None) as bar:
-            result = evaluate(agent, env, episodes=episodes, seed=seed, record=True, after_episode=lambda: bar.update())
+            result = evaluate(
+                agent, env, episodes=episodes, seed=seed, record=record, after_episode=lambda: bar.update()
+            )
     finally:
         env.close()
     assert result is not None, "nobody asked it to stop"

@@ -4,9 +4,9 @@
     python scripts/plot_curves.py runs --out curves.png
     python scripts/plot_curves.py results/cpu --out results/cpu/curves.png
 
-Every directory below the given ones that holds config.yaml and metrics.jsonl is a run. Runs of one task with one preset
-and objective are seeds of one kind: their mean is the line, their smallest and largest return the band. The dotted line
-is the random policy: the mean return of the episodes that ended within the runs' random steps.
+Every directory below the given ones that holds config.yaml and metrics.jsonl is a run. Runs that differ in their seeds
+alone are of one kind: their mean is the line, their smallest and largest return the band. The dotted line is the random
+policy: the mean return of the episodes that ended within the runs' random steps.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ import argparse
 import sys
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from curl_rl.curves import Curve, read_curves
+from curl_rl.errors import one_line
 
 
 def main() -> int:
     """Read the command line, read the runs, draw."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        usage=argparse.SUPPRESS,  # a mistake is one line, without it
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("directories", type=Path, nargs="+", help="where to look for runs")
     parser.add_argument("--out", type=Path, default=Path("curves.png"), help="picture to write: .png, .svg, .pdf")
@@ -36,9 +41,9 @@ def main() -> int:
     matplotlib.use("Agg")
     try:
         curves = read_curves(arguments.directories)
-    except ValueError as error:
-        parser.error(str(error))
-    draw(curves, arguments.out)
+        draw(curves, arguments.out)
+    except (ValueError, OSError) as error:
+        parser.error(one_line(error))
     print(f"{sum(len(curve.seeds) for curve in curves)} runs drawn: {arguments.out}")
     return 0
 
@@ -53,10 +58,11 @@ def draw(curves: list[Curve], out: Path) -> None:
     figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 3.6), squeeze=False)
     for axis, (env, of_env) in zip(axes[0], panels.items(), strict=True):
         for curve in of_env:
-            frames, returns = curve.common()
+            frames = curve.frames()
+            returns = [curve.returns_at(at) for at in frames]
             seeds = f"{len(curve.seeds)} seed{'s' if len(curve.seeds) > 1 else ''}"
-            (line,) = axis.plot(frames, returns.mean(0), label=f"{curve.label} ({seeds})")
-            axis.fill_between(frames, returns.min(0), returns.max(0), color=line.get_color(), alpha=0.2)
+            (line,) = axis.plot(frames, [fmean(values) for values in returns], label=f"{curve.label} ({seeds})")
+            axis.fill_between(frames, [*map(min, returns)], [*map(max, returns)], color=line.get_color(), alpha=0.2)
         random = [value for curve in of_env for value in curve.random_returns]
         if random:
             axis.axhline(sum(random) / len(random), color="grey", linestyle=":", label="random policy")

@@ -16,7 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import envs
-from curl_rl.config import RunConfig, UserError, parse_command_line
+from curl_rl.config import RunConfig, parse_command_line
+from curl_rl.errors import UserError
 from curl_rl.signals import Stopped
 from curl_rl.training import Environment, TrainingFault, train
 from envs.rendering import RenderingUnavailable

@@ -281,3 +281,53 @@ def test_one_update_in_bfloat16_is_near_the_exact_one() -> None:
 def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_agent(**changes)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+def to_gpu(inputs: UpdateInputs) -> UpdateInputs:
+    views = {spec: view.cuda() for spec, view in inputs.views.items()}
+    return UpdateInputs(*(views if isinstance(value, dict) else value.cuda() for value in inputs))
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_learns_what_a_cpu_learns() -> None:
+    on_cpu = make_agent()
+    on_gpu = make_agent().cuda()
+    for seed in range(4):
+        inputs = make_inputs(on_cpu, seed)
+        ours, theirs = on_gpu.update(to_gpu(inputs), diagnose=True), on_cpu.update(inputs, diagnose=True)
+        for name, value in theirs.items():
+            assert ours[name].item() == pytest.approx(value.item(), rel=1e-6, abs=1e-9), name
+    for name, value in on_cpu.state_dict().items():
+        assert torch.allclose(on_gpu.state_dict()[name].cpu(), value, rtol=1e-6, atol=1e-9), name
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_an_update_on_a_gpu_never_waits_for_it() -> None:
+    agent = make_agent().cuda()
+    batch = Batch(*(value if isinstance(value, tuple) else value.cuda() for value in make_batch()))
+    generator = torch.Generator("cuda").manual_seed(0)
+    for _ in range(2):  # the first updates allocate the optimizers' state and choose algorithms
+        agent.update(agent.draw(batch, generator))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            agent.update(agent.draw(batch, generator))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_state_saved_on_a_cpu_goes_on_on_a_gpu() -> None:
+    agent, other = make_agent(), make_agent(seed=7).cuda()
+    agent.update(make_inputs(agent))
+    other.load_training_state(copy.deepcopy(agent.training_state()))
+    inputs = make_inputs(agent, 1)
+    assert other.update(to_gpu(inputs))["critic/loss"].item() == pytest.approx(
+        agent.update(inputs)["critic/loss"].item()
+    )

@@ -17,7 +17,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"config", "evaluation", "pictures"}),  # config gathers the dataclasses that stand beside their things
     frozenset({"agent", "auxiliary"}),
     frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger"}),
-    frozenset({"durable", "storage", "meters", "signals"}),
+    frozenset({"durable", "errors", "storage", "meters", "seeds", "signals"}),
     frozenset({"losses", "augment", "encoders", "memory"}),
 )
 CORE = LEVELS[-1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.augment import center_crop, crop, random_crop
+from curl_rl.augment import _copy_windows, _gather_windows, center_crop, crop, random_crop
 
 
 def coordinates(batch: int, height: int, width: int) -> torch.Tensor:
@@ -25,6 +25,26 @@ def test_crop_is_a_slice_of_each_image(batch: int, height: int, width: int, size
     assert cropped.shape == (batch, 3, size, size)
     for i, (y, x) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
         assert torch.equal(cropped[i], images[i, :, y : y + size, x : x + size])
+
+
+def test_both_ways_of_taking_windows_agree() -> None:
+    images = coordinates(6, 9, 7)
+    rng = np.random.default_rng(1)
+    offsets = [torch.from_numpy(rng.integers(0, span - 4, 6)) for span in (9, 7)]
+    copied, gathered = (take(images, 5, *offsets) for take in (_copy_windows, _gather_windows))
+    assert torch.equal(copied, gathered)
+    assert crop(images, 5, *offsets).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_takes_the_same_windows() -> None:
+    images = coordinates(6, 9, 7)
+    rng = np.random.default_rng(1)
+    offsets = [torch.from_numpy(rng.integers(0, span - 4, 6)) for span in (9, 7)]
+    on_gpu = crop(images.cuda(), 5, *(offset.cuda() for offset in offsets))
+    assert torch.equal(on_gpu.cpu(), crop(images, 5, *offsets))
+    assert on_gpu.is_contiguous(memory_format=torch.channels_last)
 
 
 def draw_offsets(*, every_offset: bool) -> tuple[np.ndarray, np.ndarray]:

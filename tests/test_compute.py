@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
-from curl_rl.config import UserError
+from curl_rl.errors import UserError
 
 
 def test_precision_auto_is_what_the_hardware_is_fast_in() -> None:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from curl_rl.config import load_preset, save_config
@@ -23,17 +22,25 @@ def evaluation(frames: int, mean: float) -> dict[str, Any]:
     return {"frames": frames, "evaluation/return_mean": mean}
 
 
-def test_seeds_are_gathered_by_task_preset_and_objective(tmp_path: Path) -> None:
+def test_seeds_are_gathered_and_other_settings_kept_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "a", [evaluation(0, 1.0), evaluation(10, 3.0), evaluation(20, 9.0)], seed=1)
-    write_run(tmp_path / "deep" / "b", [evaluation(0, 2.0), evaluation(10, 5.0)], seed=2)
+    write_run(tmp_path / "deep" / "b", [evaluation(0, 2.0), evaluation(10, 5.0)], seed=2, log={"every": 7}, frames=99)
     write_run(tmp_path / "c", [evaluation(0, 7.0)], seed=1, agent={"objective": "none"})
+    write_run(tmp_path / "d.before-20260101", [evaluation(0, 7.0)], seed=1)
     write_run(tmp_path / "not yet evaluated", [{"frames": 3, "critic/loss": 1.0}])
-    with_loss, without = read_curves([tmp_path])
-    assert (with_loss.env, with_loss.label) == ("tiny-reach", "cpu, objective curl")
-    assert without.label == "cpu, objective none"
-    frames, returns = with_loss.common()
-    assert frames.tolist() == [0, 10], "only where every seed was evaluated"
-    assert np.array_equal(returns, [[1.0, 3.0], [2.0, 5.0]])
+    plain, without = read_curves([tmp_path, tmp_path / "deep"])
+    assert (plain.env, plain.label) == ("tiny-reach", "cpu")
+    assert without.label == "cpu, agent.objective none"
+    assert plain.frames() == [0, 10, 20]
+    assert plain.returns_at(10) == [3.0, 5.0]
+    assert plain.returns_at(20) == [9.0], "of the seeds that have come so far"
+
+
+def test_two_runs_of_one_seed_are_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        write_run(tmp_path / name, [evaluation(0, 1.0)], seed=3)
+    with pytest.raises(ValueError, match=r"b is a second run of tiny-reach, cpu, seed 3"):
+        read_curves([tmp_path])
 
 
 def test_the_random_policys_return_is_that_of_episodes_within_the_random_steps(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def encoder() -> PixelEncoder:
 
 @pytest.fixture
 def run(encoder: PixelEncoder, tmp_path: Path) -> Path:
-    save_encoder(encoder, tmp_path, PROVENANCE)
+    save_encoder(encoder, tmp_path, rendered_size=16, provenance=PROVENANCE)
     return tmp_path
 
 

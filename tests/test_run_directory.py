@@ -12,7 +12,8 @@ import pytest
 
 from curl_rl import run_directory
 from curl_rl.checkpoint import lock_run
-from curl_rl.config import RunConfig, UserError, read_config
+from curl_rl.config import RunConfig, read_config
+from curl_rl.errors import UserError
 from curl_rl.run_directory import check_room, claimed, set_aside
 
 CONFIG = RunConfig(device="cpu")

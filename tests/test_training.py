@@ -46,7 +46,7 @@ from curl_rl.encoders import EncoderConfig
 from curl_rl.logger import read_metrics
 from curl_rl.replay import Replay, ReplayConfig
 from curl_rl.signals import Stopped
-from curl_rl.training import TrainingFault, train
+from curl_rl.training import TrainingFault, load_agent, train
 
 SIZE, STACK, REPEAT = 10, 2, 2
 
@@ -403,6 +403,26 @@ def test_a_signal_in_the_middle_of_an_evaluation(
     assert_same_run(tmp_path / "run", undisturbed)
 
 
+def test_killed_after_an_evaluation_that_a_signal_had_put_off_reports_it_once(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, evaluate = tiny(tmp_path), training.evaluate
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        if calls.pop():
+            terminate()
+        return evaluate(*arguments, **named)
+
+    calls = [True, False]  # from the end: the evaluation at the start, and the next one
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", interrupted)
+        with pytest.raises(Stopped):
+            trained(config)
+    in_a_process_that_is_killed(config, lambda: at(1, die))
+    assert differing(state(undisturbed), state(resumed(config))) == []
+    assert rows(tmp_path) == rows(undisturbed)
+
+
 def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
     taken: list[int] = []
 
@@ -490,7 +510,7 @@ def test_updates_evaluations_rows_and_checkpoints_fall_where_they_must(
     episode = 0
     while frames < 55:
         env = Corridor()
-        env.reset(seed=training.episode_seed(3, "training", episode))
+        env.reset(seed=training.derived_seed(3, "training episode", episode))
         over = False
         while not over and frames < 55:
             _, _, terminated, truncated, info = env.step(np.zeros(2, np.float32))
@@ -579,7 +599,7 @@ def test_terminated_and_truncated_reach_the_replay(undisturbed: Path) -> None:
     ends, episode = [], 0
     while len(ends) < found[1]["progress"]["agent_steps"]:
         env = Corridor()
-        env.reset(seed=training.episode_seed(3, "training", episode))
+        env.reset(seed=training.derived_seed(3, "training episode", episode))
         ends += [False] * (math.ceil(env.length / REPEAT) - 1) + [env.length % 2 == 0]
         episode += 1
     ends = ends[: found[1]["progress"]["agent_steps"]]
@@ -671,6 +691,26 @@ def test_any_other_change_is_refused_by_name(
     with pytest.raises(UserError, match=named):
         trained(tiny(run, **change))
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_automatic_precision_is_no_other_setting_on_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path, frames=30)
+    automatic = replace(config, agent=replace(config.agent, precision="auto"))
+    found = []
+    for precision in ("bfloat16", "float32"):
+        monkeypatch.setattr(training, "resolve_precision", lambda *_, precision=precision: precision)
+        trained(replace(automatic, frames=automatic.frames + 10 * len(found)))
+        found.append(load_agent(tmp_path, "cpu")[0].config.precision)
+    assert found == ["bfloat16", "float32"]
+
+
+def test_settings_are_compared_while_there_is_a_checkpoint(tmp_path: Path) -> None:
+    trained(tiny(tmp_path, frames=30))
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match="seed: 3 → 4"):
+        trained(tiny(tmp_path, frames=30, seed=4))
 
 
 def test_fresh_renames_and_never_deletes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -802,6 +842,51 @@ def test_nan_in_a_loss_or_a_weight_is_never_saved(tmp_path: Path, monkeypatch: p
     with pytest.raises(TrainingFault, match=f"not finite any more: {name}; the last checkpoint is from before"):
         trained(config)
     assert state(tmp_path / "run")["/agent/updates"] == 10
+
+
+def test_a_first_observation_that_the_replay_refuses_is_said_again_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reset, episodes = Corridor.reset, itertools.count()
+
+    def torn(env: Corridor, **named: Any) -> Any:
+        observation, info = reset(env, **named)
+        if next(episodes) > 4:
+            observation[0, 0, 0] ^= 1  # the stack is no longer one frame repeated
+        return observation, info
+
+    for _ in range(2):
+        monkeypatch.setattr(Corridor, "reset", torn)
+        with pytest.raises(TrainingFault, match="observation is not one frame repeated"):
+            train(tiny(tmp_path, evaluation=EvaluationConfig(every=0)), environments())
+
+
+def test_too_little_memory_in_an_update_names_what_to_lower(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, count = training.Agent.update, itertools.count()
+
+    def exhausting(agent: Any, inputs: Any, *, diagnose: bool = False) -> Any:
+        if next(count) == 17:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return update(agent, inputs, diagnose=diagnose)
+
+    config = tiny(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "estimated_time", lambda *_: "no estimate")
+        patch.setattr(training.Agent, "update", exhausting)
+        with pytest.raises(TrainingFault, match=r"CUDA out of memory; .*agent\.batch_size"):
+            trained(config)
+    assert differing(state(undisturbed), state(resumed(config))) == []
+
+
+def test_too_little_memory_at_the_start_is_the_users_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "Replay", exhausted)
+    with pytest.raises(UserError, match=r"cpu has no room for this run: lower agent\.batch_size"):
+        trained(tiny(tmp_path))
 
 
 def test_a_full_disk_keeps_the_earlier_checkpoint(

@@ -20,10 +20,16 @@ class ObjectiveConfigs:
 
 
 def build_objective(name: ObjectiveName, features: FeatureSpec, configs: ObjectiveConfigs) -> Objective | None:
-    """The method called ``name`` for an encoder with these features; None for ``none``."""
+    """The method called ``name`` for an encoder with these features; None for ``none``.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
     if name == "none":
         return None
-    return Curl(features, configs.curl)
+    if name == "curl":
+        return Curl(features, configs.curl)
+    raise ValueError(f"unknown objective {name!r}: build_objective has no line for it")
 
 
 __all__ = [

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from curl_rl.losses import bilinear_similarity, contrastive_accuracy, info_nce, softmax_confidence
 from curl_rl.objectives.base import BatchInfo, Features, FeatureSpec, Objective, Result, ViewSpec
 
+_MOMENTUM = 0.95  # 1 − the encoder's tau of the paper's Table 3
+
 
 @dataclass(frozen=True)
 class CurlConfig:
@@ -23,12 +25,6 @@ class CurlConfig:
     similarity_init: Literal["identity", "uniform"] = "identity"
     """Where the bilinear W starts. identity: I/√D, so that the similarity of two layer-normalised embeddings starts as
     √D times their cosine. uniform: every entry drawn from [0, 1), as in the released code."""
-    momentum: float = 0.95
-    """Momentum of the encoder's slow copy outside reinforcement learning (there, 1 − encoder_tau)."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"momentum must lie in [0, 1], got {self.momentum}")
 
 
 class Curl(Objective):
@@ -39,7 +35,6 @@ class Curl(Objective):
 
     def __init__(self, features: FeatureSpec, config: CurlConfig = CurlConfig()) -> None:
         super().__init__()
-        self.config = config
         if config.similarity_init == "identity":
             weight = torch.eye(features.dim) / features.dim**0.5
         else:
@@ -59,4 +54,4 @@ class Curl(Objective):
         return Result(loss, metrics)
 
     def momentum(self, progress: Tensor) -> Tensor:
-        return torch.full_like(progress, self.config.momentum)
+        return torch.full_like(progress, _MOMENTUM)

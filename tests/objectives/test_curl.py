@@ -70,7 +70,7 @@ def test_only_queries_and_w_get_a_gradient_and_it_is_right() -> None:
 
 
 def test_the_order_of_the_batch_does_not_matter() -> None:
-    objective = Curl(SPEC, CurlConfig("uniform")).double()
+    objective = Curl(SPEC, CurlConfig(similarity_init="uniform")).double()
     query, key, order = draw(6, 4), draw(6, 4, seed=1), torch.tensor([3, 1, 5, 0, 2, 4])
     plain = objective([features(query)], [features(key)], BatchInfo())
     shuffled = objective([features(query[order])], [features(key[order])], BatchInfo())
@@ -91,8 +91,3 @@ def test_metrics_tell_a_solved_task_from_one_without_information() -> None:
     blind = objective([features(same)], [features(same)], BatchInfo())
     assert blind.loss.item() == pytest.approx(math.log(4), rel=1e-9)
     assert blind.metrics["logits_std"] == pytest.approx(0, abs=1e-9)
-
-
-def test_an_impossible_momentum_is_refused() -> None:
-    with pytest.raises(ValueError, match="momentum"):
-        CurlConfig(momentum=1.5)

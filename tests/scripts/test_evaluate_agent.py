@@ -74,12 +74,13 @@ def test_the_runs_own_seed_gives_the_runs_last_evaluation(
     assert content(run) == before
 
 
-def test_other_seeds_are_other_episodes_and_the_gif_goes_to_the_run(command: Any, run: Path, tmp_path: Path) -> None:
+def test_other_seeds_are_other_episodes_and_nothing_is_written_unasked(command: Any, run: Path, tmp_path: Path) -> None:
+    before = content(run)
     for seed in (0, 4):
         assert command(run, "--episodes", 1, "--seed", seed, "--json", tmp_path / f"{seed}.json") == 0
     one, other = (json.loads((tmp_path / f"{seed}.json").read_text())["returns"] for seed in (0, 4))
     assert one != other
-    assert (run / "videos" / "evaluation.gif").is_file()
+    assert content(run) == before
 
 
 @pytest.mark.parametrize(

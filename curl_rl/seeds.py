@@ -1,0 +1,19 @@
+"""Seeds of a run: one goes in, and for each purpose an independent one comes out."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+Purpose = Literal["training episode", "evaluation episode", "networks", "exploration and crops", "replay"]
+
+
+def derived_seed(run_seed: int, purpose: Purpose, index: int = 0) -> int:
+    """A seed below 2³²: independent between runs, purposes and indices.
+
+    Episodes are seeded each by its number: with its actions that is all that an episode depends on, so nothing of an
+    environment needs to be saved.
+    """
+    sequence = np.random.SeedSequence([run_seed, get_args(Purpose).index(purpose), index])
+    return int(sequence.generate_state(1)[0])
