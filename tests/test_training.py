@@ -406,7 +406,7 @@ def test_a_signal_in_the_middle_of_an_evaluation(
 def test_killed_after_an_evaluation_that_a_signal_had_put_off_reports_it_once(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, evaluate = tiny(tmp_path), training.evaluate
+    config, evaluate = tiny(tmp_path, checkpoint=CheckpointConfig(every=1000)), training.evaluate
 
     def interrupted(*arguments: Any, **named: Any) -> Any:
         if calls.pop():
@@ -418,7 +418,8 @@ def test_killed_after_an_evaluation_that_a_signal_had_put_off_reports_it_once(
         patch.setattr(training, "evaluate", interrupted)
         with pytest.raises(Stopped):
             trained(config)
-    in_a_process_that_is_killed(config, lambda: at(1, die))
+    # Up to four steps repeat the unfinished episode; then comes the evaluation, and then new steps.
+    in_a_process_that_is_killed(config, lambda: at(6, die))
     assert differing(state(undisturbed), state(resumed(config))) == []
     assert rows(tmp_path) == rows(undisturbed)
 
