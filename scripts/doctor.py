@@ -114,13 +114,13 @@ def check_python() -> Iterator[Finding]:
     """Which Python runs, and whether the package is installed in it."""
     value = f"{platform.python_version()}, {sys.executable}"
     try:
+        from packaging.specifiers import SpecifierSet
+
         wanted = importlib.metadata.metadata(PACKAGE)["Requires-Python"]
-    except importlib.metadata.PackageNotFoundError:
+    except ModuleNotFoundError:  # PackageNotFoundError is one; a clone's own metadata may be found all the same
         # The scripts find the clone's code all the same; only the declared ranges are out of reach.
         yield Finding("warn", "Python", f"{value}: {PACKAGE} is not installed for it", SET_UP)
         return
-    from packaging.specifiers import SpecifierSet
-
     if platform.python_version() not in SpecifierSet(wanted, prereleases=True):
         yield Finding("FAIL", "Python", f"{value}: {PACKAGE} wants {wanted}", f"install one, then {SET_UP_AFRESH}")
     else:
