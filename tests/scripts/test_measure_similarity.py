@@ -29,8 +29,10 @@ def test_independent_embeddings_give_the_deviations_that_their_variances_say() -
     # 50 · 50 products of unit variance, with weights of variance 1/12 and a mean that cancels; 50 of weight 1/√50.
     assert deviation["independent", "uniform"] == pytest.approx(math.sqrt(2500 / 12), rel=0.1)
     assert deviation["independent", "identity"] == pytest.approx(1, rel=0.1)
-    # Similar embeddings and a small W say next to nothing: the loss is that of guessing among the batch's 64 keys.
-    assert float(rows[1][2]) == pytest.approx(math.log(64), abs=0.2)
+    # A small W cannot do worse than guessing among the batch's 64 keys; a saturated one can.
+    loss = {row[1]: float(row[2]) for row in rows[:2]}
+    assert loss["identity"] < math.log(64) + 0.1
+    assert loss["uniform"] > loss["identity"]
 
 
 def test_an_unknown_task_is_one_line_and_exit_code_2() -> None:
