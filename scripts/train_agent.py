@@ -2,7 +2,7 @@
 """Train an agent from pixels.
 
     python scripts/train_agent.py --env cheetah-run                     # the paper's settings, for a GPU
-    python scripts/train_agent.py --env cheetah-run --preset cpu        # learns on two CPU cores in half an hour
+    python scripts/train_agent.py --env cheetah-run --preset cpu        # on two CPU cores, in under an hour
     python scripts/train_agent.py --env tiny-reach --preset cpu         # a first friend: about a minute
 
 The same command resumes a run that was stopped. Curves: tensorboard --logdir runs
