@@ -17,7 +17,6 @@ from curl_rl.memory import momentum_copy, move_towards
 from curl_rl.objectives import (
     BatchInfo,
     Features,
-    FeatureSpec,
     ObjectiveConfigs,
     ObjectiveName,
     ViewSpec,
@@ -173,7 +172,7 @@ class Agent(nn.Module):
         self.actor_projection = Projection(map_shape, latent).apply(orthogonal_init)
         self.actor = sac.Actor(latent, action_dim, config.hidden, config.log_std_min, config.log_std_max)
         self.log_alpha = nn.Parameter(torch.tensor(config.initial_temperature).log())
-        self.objective = build_objective(config.objective, FeatureSpec(latent, map_shape), objectives)
+        self.objective = build_objective(config.objective, self.encoder.feature_spec, objectives)
         self.target_encoder = momentum_copy(self.encoder)
         self.target_critic = momentum_copy(self.critic)
         self._make_optimizers()

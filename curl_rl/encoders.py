@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Precision = Literal["float32", "bfloat16"]
+
+
+class FeatureSpec(NamedTuple):
+    """What an encoder gives: the size of its vector and the ``(C, h, w)`` of its map."""
+
+    dim: int
+    map_shape: tuple[int, int, int]
+
+
+class Features(NamedTuple):
+    """One view, encoded: ``vector`` is ``(B, dim)``; ``map`` is ``(B, C, h, w)``, for methods that compare places."""
+
+    vector: Tensor
+    map: Tensor
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,15 @@ class PixelEncoder(nn.Module):
         """``(C, H, W)`` of one input."""
         return self.convolutions.input_shape
 
+    @property
+    def feature_spec(self) -> FeatureSpec:
+        """Sizes of what :meth:`encode` gives."""
+        return FeatureSpec(self.config.latent, self.convolutions.output_shape)
+
+    def encode(self, observation: Tensor) -> Features:
+        """``(B, C, H, W)`` to the vector and the map that it is made of."""
+        feature_map = self.convolutions(observation)
+        return Features(self.projection(feature_map), feature_map)
+
     def forward(self, observation: Tensor) -> Tensor:
-        features: Tensor = self.projection(self.convolutions(observation))
-        return features
+        return self.encode(observation).vector

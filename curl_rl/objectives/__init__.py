@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from curl_rl.objectives.base import BatchInfo, Features, FeatureSpec, Objective, Result, ViewSpec
+from curl_rl.encoders import Features, FeatureSpec
+from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 from curl_rl.objectives.curl import Curl, CurlConfig
 
 ObjectiveName = Literal["curl", "none"]

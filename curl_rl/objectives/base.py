@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from curl_rl.encoders import Features
+
 
 @dataclass(frozen=True)
 class ViewSpec:
@@ -22,20 +24,6 @@ class ViewSpec:
     objective has anyway: in reinforcement learning the crop that the critic saw."""
     future: int = 0
     """Of which moment: this many agent steps after the observation; 0, the observation itself. Images have only 0."""
-
-
-class FeatureSpec(NamedTuple):
-    """What the encoder gives: the size of its vector and the ``(C, h, w)`` of its map."""
-
-    dim: int
-    map_shape: tuple[int, int, int]
-
-
-class Features(NamedTuple):
-    """One view, encoded: ``vector`` is ``(B, dim)``; ``map`` is ``(B, C, h, w)``, for methods that compare places."""
-
-    vector: Tensor
-    map: Tensor
 
 
 class BatchInfo(NamedTuple):

@@ -12,8 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.losses import bilinear_similarity, contrastive_accuracy, info_nce, softmax_confidence
-from curl_rl.objectives.base import BatchInfo, Features, FeatureSpec, Objective, Result, ViewSpec
+from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 
 _MOMENTUM = 0.95  # 1 − the encoder's tau of the paper's Table 3
 
