@@ -19,6 +19,7 @@ from curl_rl.objectives import (
     Features,
     ObjectiveConfigs,
     ObjectiveName,
+    Result,
     ViewSpec,
     build_objective,
 )
@@ -33,6 +34,9 @@ class AgentConfig:
 
     objective: ObjectiveName = "curl"
     """The self-supervised method that trains the encoder along with the critic; none: the critic alone."""
+    update: Literal["exact", "joint"] = "exact"
+    """exact: critics, actor and objective in turn, as in the paper. joint: critics and objective share one pass and one
+    gradient of the encoder, and the actor looks at the features of that pass; faster, and another algorithm."""
     batch_size: int = 512
     """Transitions in one update."""
     crop: int = 84
@@ -130,6 +134,14 @@ class UpdateInputs(NamedTuple):
     """``(B, A)`` standard normal: draws the action of the actor's loss."""
 
 
+class _Due(NamedTuple):
+    """Who takes a step in one update; the critics always do."""
+
+    actor: bool
+    targets: bool
+    objective: bool
+
+
 class Agent(nn.Module):
     """SAC whose critics and objective train one encoder.
 
@@ -181,10 +193,14 @@ class Agent(nn.Module):
         c = self.config
         # The released code's Adam over the actor holds the shared convolutions too, but no gradient reaches them there.
         self.actor_parameters = [*self.actor_projection.parameters(), *self.actor.parameters()]
-        self.actor_optimizer = torch.optim.Adam(self.actor_parameters, c.actor_lr, (c.actor_beta, 0.999))
+        self.actor_optimizer = torch.optim.Adam(self.actor_parameters, c.actor_lr, (c.actor_beta, 0.999), fused=True)
         self.critic_parameters = [*self.encoder.parameters(), *self.critic.parameters()]
-        self.critic_optimizer = torch.optim.Adam(self.critic_parameters, c.critic_lr, (c.critic_beta, 0.999))
-        self.temperature_optimizer = torch.optim.Adam([self.log_alpha], c.temperature_lr, (c.temperature_beta, 0.999))
+        self.critic_optimizer = torch.optim.Adam(
+            self.critic_parameters, c.critic_lr, (c.critic_beta, 0.999), fused=True
+        )
+        self.temperature_optimizer = torch.optim.Adam(
+            [self.log_alpha], c.temperature_lr, (c.temperature_beta, 0.999), fused=True
+        )
         self.objective_optimizers: list[torch.optim.Optimizer] = []
         self.objective_parameters: list[nn.Parameter] = []
         if self.objective is not None:
@@ -193,10 +209,12 @@ class Agent(nn.Module):
                 "encoder": [{"params": list(self.encoder.parameters())}],
                 "objective": self.objective.parameter_groups(),
             }
-            for trained in c.objective_optimizers:
+            # In a joint update the critics' optimizer takes the encoder's one step.
+            joint: tuple[tuple[Trained, ...], ...] = (("objective",),)
+            for trained in joint if c.update == "joint" else c.objective_optimizers:
                 # Fresh dictionaries: an optimizer writes into the groups that it is given.
                 own = [dict(group) for name in trained for group in groups[name] if group["params"]]
-                self.objective_optimizers.append(torch.optim.Adam(own, c.encoder_lr))
+                self.objective_optimizers.append(torch.optim.Adam(own, c.encoder_lr, fused=True))
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -252,51 +270,87 @@ class Agent(nn.Module):
         )
 
     def update(self, inputs: UpdateInputs, *, diagnose: bool = False) -> dict[str, Tensor]:
-        """One update of everything that is due: critics, actor and temperature, targets, objective, in this order.
+        """One update of everything that is due.
 
         ``diagnose`` adds the metrics that cost something (the embedding's effective rank); it changes nothing else.
         Returns detached scalars by name.
         """
         c, step = self.config, self.updates
-        move_target = step % c.target_every == 0
-        metrics = self._update_critic(inputs)
-        # The critics' step was the last that changes the convolutions before the objective's own: one pass through
-        # them serves the actor, the critics under the actor's action, and the objective's query.
-        act, learn = step % c.actor_every == 0, self.objective is not None and step % c.objective_every == 0
-        if act or learn:
-            with torch.set_grad_enabled(learn):
-                feature_map = self.encoder.convolutions(inputs.observation)
-        if act:
-            metrics |= self._update_actor(feature_map.detach(), inputs.noise)
-        if move_target:
-            move_towards(self.target_critic.parameters(), self.critic.parameters(), c.critic_tau)
-            move_towards(self.target_encoder.parameters(), self.encoder.parameters(), c.encoder_tau)
-        if learn:
-            momentum = 1 - c.encoder_tau if move_target else 1.0
-            metrics |= self._update_objective(feature_map, inputs, momentum, diagnose=diagnose)
+        due = _Due(
+            actor=step % c.actor_every == 0,
+            targets=step % c.target_every == 0,
+            objective=self.objective is not None and step % c.objective_every == 0,
+        )
+        metrics = (self._update_joint if c.update == "joint" else self._update_exact)(inputs, due, diagnose)
         self.updates += 1
         return metrics
 
-    def _update_critic(self, inputs: UpdateInputs) -> dict[str, Tensor]:
+    def _update_exact(self, inputs: UpdateInputs, due: _Due, diagnose: bool) -> dict[str, Tensor]:
+        """Critics, actor and temperature, targets, objective: each looks at what those before it have learnt."""
+        loss, metrics = self._critic_loss(inputs, self.encoder.convolutions(inputs.observation))
+        metrics["critic/gradient_norm"] = _step(loss, self.critic_parameters, [self.critic_optimizer])
+        # The critics' step was the last that changes the convolutions before the objective's own: one pass through
+        # them serves the actor, the critics under the actor's action, and the objective's query.
+        if due.actor or due.objective:
+            with torch.set_grad_enabled(due.objective):
+                feature_map = self.encoder.convolutions(inputs.observation)
+        if due.actor:
+            metrics |= self._update_actor(feature_map.detach(), inputs.noise)
+        if due.targets:
+            self._move_targets()
+        if due.objective:
+            result, more = self._objective_result(inputs, feature_map, diagnose)
+            metrics |= more
+            metrics["objective/gradient_norm"] = _step(
+                result.loss, self.objective_parameters, self.objective_optimizers
+            )
+            self._after_objective_step(result, due)
+        return metrics
+
+    def _update_joint(self, inputs: UpdateInputs, due: _Due, diagnose: bool) -> dict[str, Tensor]:
+        """One pass over the observation for all: the encoder takes one step on the sum of both losses' gradients.
+
+        The actor looks at the map of that pass, so at the convolutions before the step. Targets move last.
+        """
+        feature_map = self.encoder.convolutions(inputs.observation)
+        loss, metrics = self._critic_loss(inputs, feature_map)
+        parameters, optimizers = self.critic_parameters, list[torch.optim.Optimizer]([self.critic_optimizer])
+        if due.objective:
+            assert self.objective is not None
+            result, more = self._objective_result(inputs, feature_map, diagnose)
+            metrics |= more
+            loss = loss + result.loss
+            parameters = [*parameters, *self.objective.parameters()]
+            optimizers = [*optimizers, *self.objective_optimizers]
+        metrics["critic/gradient_norm"] = _step(loss, parameters, optimizers)
+        if due.actor:
+            metrics |= self._update_actor(feature_map.detach(), inputs.noise)
+        if due.targets:
+            self._move_targets()
+        if due.objective:
+            self._after_objective_step(result, due)
+        return metrics
+
+    def _critic_loss(self, inputs: UpdateInputs, feature_map: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             next_map = self.encoder.convolutions(inputs.next_observation)
             policy = self.actor(self.actor_projection(next_map), inputs.next_noise)
             next_q = self.target_critic(self.target_encoder(inputs.next_observation), policy.action)
             target = sac.td_target(inputs.reward, inputs.discount, next_q, policy.log_prob, self.alpha)
-
-        feature_map = self.encoder.convolutions(inputs.observation)
         if self.config.detach_encoder:
             feature_map = feature_map.detach()
         q = self.critic(self.encoder.projection(feature_map), inputs.action)
         loss = sac.critic_loss(q, target)
-        gradient_norm = _step(loss, self.critic_parameters, [self.critic_optimizer])
-        return {
+        return loss, {
             "critic/loss": loss.detach(),
             "critic/q": q.detach().mean(),
             "critic/target": target.mean(),
-            "critic/gradient_norm": gradient_norm,
             "batch/reward": inputs.reward.mean(),
         }
+
+    def _move_targets(self) -> None:
+        move_towards(self.target_critic.parameters(), self.critic.parameters(), self.config.critic_tau)
+        move_towards(self.target_encoder.parameters(), self.encoder.parameters(), self.config.encoder_tau)
 
     def _update_actor(self, feature_map: Tensor, noise: Tensor) -> dict[str, Tensor]:
         alpha = self.alpha
@@ -315,9 +369,9 @@ class Agent(nn.Module):
             "temperature/value": alpha.detach(),
         }
 
-    def _update_objective(
-        self, feature_map: Tensor, inputs: UpdateInputs, momentum: float, *, diagnose: bool
-    ) -> dict[str, Tensor]:
+    def _objective_result(
+        self, inputs: UpdateInputs, feature_map: Tensor, diagnose: bool
+    ) -> tuple[Result, dict[str, Tensor]]:
         assert self.objective is not None
         online = []
         for spec in self.objective.online_views:
@@ -330,12 +384,15 @@ class Agent(nn.Module):
                 view_map = self.target_encoder.convolutions(view)
                 target.append(Features(self.target_encoder.projection(view_map), view_map))
         result = self.objective(online, target, BatchInfo())
-        gradient_norm = _step(result.loss, self.objective_parameters, self.objective_optimizers)
-        self.objective.after_step(result.carry, gradient_norm.new_full((), momentum))
-        metrics = {"loss": result.loss.detach(), "gradient_norm": gradient_norm, **result.metrics}
+        metrics = {"loss": result.loss.detach(), **result.metrics}
         if diagnose:
             metrics["effective_rank"] = effective_rank(online[0].vector.detach())
-        return {f"objective/{name}": value for name, value in metrics.items()}
+        return result, {f"objective/{name}": value for name, value in metrics.items()}
+
+    def _after_objective_step(self, result: Result, due: _Due) -> None:
+        assert self.objective is not None
+        momentum = 1 - self.config.encoder_tau if due.targets else 1.0
+        self.objective.after_step(result.carry, result.loss.new_full((), momentum))
 
     def _views(self) -> Iterator[ViewSpec]:
         if self.objective is not None:

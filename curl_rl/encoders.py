@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from curl_rl.conv_relu import conv_relu
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -100,18 +101,23 @@ class Convolutions(nn.Module):
         layers = cast("list[nn.Conv2d]", list(self.layers))
         dtype = layers[0].weight.dtype
         raw = observation.dtype == torch.uint8
-        with torch.autocast(observation.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            x = observation.contiguous(memory_format=torch.channels_last)
-            # Bytes are exact in bfloat16; the 1/255 goes into the few weights of the first layer, not the many pixels.
-            x = x.to(torch.bfloat16 if self.precision == "bfloat16" else dtype)
+        compute = torch.bfloat16 if self.precision == "bfloat16" else dtype
+        # Bytes are exact in bfloat16; the 1/255 goes into the few weights of the first layer, not the many pixels.
+        x = observation.contiguous(memory_format=torch.channels_last).to(compute)
+        with torch.autocast(observation.device.type, enabled=False):  # a caller's would override the precision
             for depth, layer in enumerate(layers):
                 weight = layer.weight / 255 if raw and depth == 0 else layer.weight
-                x = F.conv2d(x, weight, layer.bias, layer.stride).relu_()
+                assert layer.bias is not None
+                x = conv_relu(x, weight.to(compute), layer.bias.to(compute), layer.stride[0])
         return x.to(dtype)
 
 
 class Projection(nn.Module):
-    """A map flattened, through a linear layer and layer norm: ``(B, C, h, w)`` to ``(B, latent)``."""
+    """A map flattened, through a linear layer and layer norm: ``(B, C, h, w)`` to ``(B, latent)``.
+
+    Flattened row by row with the channels innermost: so it lies in memory behind convolutions in channels_last order,
+    and nothing has to be moved.
+    """
 
     def __init__(self, map_shape: tuple[int, int, int], latent: int) -> None:
         super().__init__()
@@ -119,7 +125,7 @@ class Projection(nn.Module):
         self.norm = nn.LayerNorm(latent)
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        normalised: Tensor = self.norm(self.linear(feature_map.flatten(1)))
+        normalised: Tensor = self.norm(self.linear(feature_map.permute(0, 2, 3, 1).flatten(1)))
         return normalised
 
 

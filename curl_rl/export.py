@@ -70,6 +70,7 @@ def save_encoder(encoder: PixelEncoder, directory: Path, *, rendered_size: int, 
         "observation_shape": list(encoder.observation_shape),
         "rendered_size": rendered_size,
         "config": dataclasses.asdict(encoder.config),
+        "flattening": "the last convolution's map row by row, channels innermost",
         "preprocessing": "crop to the middle; uint8 divided by 255, floating point as it is",
         "provenance": provenance,
     }

@@ -149,6 +149,9 @@ class Replay:
         self._terminated = ring(torch.bool)
         self._start_frame = ring(torch.int64)
         self._position = ring(torch.int64)
+        # The first transition that can be sampled and one past the last, where the sampling happens: so that drawing one
+        # is the same work whatever they are, and a CUDA graph that was captured once draws from what is there now.
+        self._range = torch.zeros(2, dtype=torch.int64, device=self.storage_device)
         self._stack_offsets = torch.arange(stack - 1, -1, -1, device=self.storage_device)
 
         # What decides which transitions can be sampled stays on the host, so that adding reads nothing back from a GPU.
@@ -163,6 +166,7 @@ class Replay:
         self._open_position: int | None = None  # of the newest frame in the episode under way; None between episodes
         self._segments: list[_Segment] = []
         self._segments_directory: Path | None = None
+        self._publish_range()
 
     def __len__(self) -> int:
         """Number of transitions that can be sampled now."""
@@ -278,6 +282,10 @@ class Replay:
             and self._earliest_frame[self._oldest % self._capacity] < first_kept_frame
         ):
             self._oldest += 1
+        self._publish_range()
+
+    def _publish_range(self) -> None:
+        self._range.copy_(torch.tensor([self._oldest, self._transition_count]))
 
     # ---------------------------------------------------------------- sampling
 
@@ -315,15 +323,15 @@ class Replay:
             raise ValueError(f"future is {tuple(future)}: its offsets must be 0 or more")
 
         device = self.storage_device
-        first = torch.randint(
-            self._oldest, self._transition_count, (batch_size,), generator=generator, device=generator.device
-        ).to(device)
+        oldest, end = self._range
+        share = torch.rand(batch_size, generator=generator, device=generator.device, dtype=torch.float64).to(device)
+        first = oldest + (share * (end - oldest)).long()  # in float64 below `end`, however many there are
         ahead = torch.arange(max((n_step, *future)), device=device)
         transition = first[:, None] + ahead
         slot = transition % self._capacity
         frame, position = self._start_frame[slot[:, 0]], self._position[slot[:, 0]]
         same_episode = self._start_frame[slot] == frame[:, None] + ahead
-        steps_stored = (same_episode & (transition < self._transition_count)).sum(dim=1)
+        steps_stored = (same_episode & (transition < end)).sum(dim=1)
 
         steps = steps_stored.clamp(max=n_step)
         weight = (discount ** ahead[:n_step]).float() * (ahead[:n_step] < steps[:, None])
@@ -432,6 +440,7 @@ class Replay:
         self._open_position = manifest["open_position"]
         self._earliest_frame = (self._start_frame - self._position.clamp(max=self._stack - 1)).cpu().numpy().copy()
         self._segments, self._segments_directory = segments, directory
+        self._publish_range()
         if self._open_position is not None:
             position = torch.tensor([self._open_position], device=self.storage_device)
             frame = torch.full_like(position, self._frame_count - 1)

@@ -139,6 +139,68 @@ def test_two_optimizers_step_the_encoder_twice_on_one_gradient() -> None:
     assert steps["released"] == pytest.approx(2e-3, rel=1e-2)
 
 
+def test_a_joint_update_steps_the_encoder_once_on_the_sum_of_both_losses() -> None:
+    """Against autograd on both losses written out from their definitions, with keys from before the targets' move."""
+    agent = make_agent(update="joint", actor_every=1000, critic_lr=3e-4, encoder_lr=1e-3)
+    inputs = make_inputs(agent)
+    reference = copy.deepcopy(agent)
+    with torch.no_grad():
+        policy = reference.actor(
+            reference.actor_projection(reference.encoder.convolutions(inputs.next_observation)), inputs.next_noise
+        )
+        next_q = reference.target_critic(reference.target_encoder(inputs.next_observation), policy.action).min(0).values
+        target = inputs.reward + inputs.discount * (next_q - reference.alpha * policy.log_prob)
+    query = reference.encoder(inputs.observation)
+    q = reference.critic(query, inputs.action)
+    critic_loss = F.mse_loss(q[0], target) + F.mse_loss(q[1], target)
+    key = reference.target_encoder(inputs.views[ViewSpec(1)])
+    contrastive_loss = F.cross_entropy(query @ reference.objective.W @ key.T, torch.arange(BATCH))  # type: ignore
+    (critic_loss + contrastive_loss).backward()
+    agent.updates = 1  # nothing but critics and objective is due
+    metrics = agent.update(inputs)
+    assert torch.allclose(metrics["critic/loss"], critic_loss.detach(), rtol=1e-9)
+    assert torch.allclose(metrics["objective/loss"], contrastive_loss.detach(), rtol=1e-9)
+    for part, lr in (("encoder", 3e-4), ("critic", 3e-4), ("objective", 1e-3)):
+        ours, theirs = getattr(agent, part), getattr(reference, part)
+        for (name, new), old in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            step = lr * old.grad / (old.grad.abs() + 1e-8)  # Adam's first
+            assert torch.allclose(new.detach(), old.detach() - step, rtol=1e-6, atol=1e-9), f"{part}.{name}"
+
+
+def test_the_actor_of_a_joint_update_looks_at_the_convolutions_before_their_step() -> None:
+    agent = make_agent(update="joint")
+    inputs = make_inputs(agent)
+    before, after = copy.deepcopy(agent), agent
+    metrics = agent.update(inputs)
+    feature_map = before.encoder.convolutions(inputs.observation)
+    policy = before.actor(before.actor_projection(feature_map), inputs.noise)
+    q = after.critic(after.encoder.projection(feature_map), policy.action).min(0).values
+    expected = (before.alpha * policy.log_prob - q).mean()
+    assert torch.allclose(metrics["actor/loss"], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("update", "even", "odd"), [("exact", 5, 5), ("joint", 4, 4)])
+@pytest.mark.parametrize("objective", ["curl", "none"])
+def test_convolutions_are_passed_no_more_often_than_the_mathematics_asks(
+    objective: Any, update: str, even: int, odd: int
+) -> None:
+    """Exact: the next observation twice, the observation before and after the critics' step, the key. Joint: one less.
+
+    Without an objective there is no key, and the second pass over the observation is the actor's alone.
+    """
+    agent = make_agent(objective=objective, update=update)
+    passes = []
+    for encoder in (agent.encoder, agent.target_encoder):
+        encoder.convolutions.register_forward_hook(lambda *_: passes.append(1))
+    counts = []
+    for seed in range(2):
+        passes.clear()
+        agent.update(make_inputs(agent, seed))
+        counts.append(len(passes))
+    without_key = [even - 1, odd - 1 - (update == "exact")]
+    assert counts == ([even, odd] if objective == "curl" else without_key)
+
+
 def test_terminal_transitions_do_not_look_at_the_next_state() -> None:
     agent = make_agent()
     inputs = make_inputs(agent)._replace(discount=torch.zeros(BATCH, 1, dtype=torch.float64))

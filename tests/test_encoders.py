@@ -22,7 +22,7 @@ def written_out(encoder: PixelEncoder, x: torch.Tensor) -> torch.Tensor:
     for depth, stride in enumerate(encoder.config.strides):
         name = f"convolutions.layers.{depth}"
         x = F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], stride).clamp_min(0)
-    x = x.reshape(len(x), -1) @ weights["projection.linear.weight"].T + weights["projection.linear.bias"]
+    x = x.permute(0, 2, 3, 1).reshape(len(x), -1) @ weights["projection.linear.weight"].T + weights["projection.linear.bias"]
     x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     return x * weights["projection.norm.weight"] + weights["projection.norm.bias"]
 

@@ -7,6 +7,7 @@ The recordings came from github.com/MishaLaskin/curl (commit 8416d6e), fed with 
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,12 @@ def encoder_state(recording: Recording, prefix: str) -> dict[str, torch.Tensor]:
         if name.startswith("encoder.convs."):
             state[name.replace("encoder.convs.", "convolutions.layers.")] = recording.tensor(key)
         elif name.startswith("encoder.fc."):
-            state[name.replace("encoder.fc.", "projection.linear.")] = recording.tensor(key)
+            value = recording.tensor(key)
+            if value.ndim == 2:  # the released code flattens the map channel by channel, ours with channels innermost
+                filters = len(recording.tensor(f"{prefix}/encoder.convs.0.bias"))
+                side = math.isqrt(value.shape[1] // filters)
+                value = value.unflatten(1, (filters, side, side)).permute(0, 2, 3, 1).flatten(1)
+            state[name.replace("encoder.fc.", "projection.linear.")] = value
         elif name.startswith("encoder.ln."):
             state[name.replace("encoder.ln.", "projection.norm.")] = recording.tensor(key)
     return state

@@ -1,0 +1,57 @@
+"""A convolution and the ReLU behind it as one operation: on a CPU the ReLU then costs nothing.
+
+Run on its own, a ReLU over a map of bfloat16 reads and writes as many bytes as the convolution and takes as long.
+oneDNN applies it while the convolution's results are still in registers, and PyTorch offers that to its compiler only,
+without a gradient; here it gets one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# The operation has an underscore, because it is meant for PyTorch's compiler; without it everything works, more slowly.
+_FUSED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+
+def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    """max(0, x * weight + bias): a convolution without padding, and ReLU.
+
+    Args:
+        x: ``(B, C, H, W)``, best in channels_last order.
+        weight: ``(O, C, k, k)`` of ``x``'s type.
+        bias: ``(O,)`` of ``x``'s type.
+        stride: of both directions.
+
+    Returns:
+        ``(B, O, h, w)``. Numbers, gradients and gradients of gradients are those of ``conv2d`` and ``relu``.
+    """
+    fusable = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float32)
+    # What is exported or compiled must hold PyTorch's public operations only.
+    if _FUSED is None or not fusable or torch.compiler.is_compiling():
+        return F.conv2d(x, weight, bias, stride).relu()
+    result: Tensor = _ConvReLU.apply(x, weight, bias, stride)
+    return result
+
+
+class _ConvReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+        assert _FUSED is not None
+        y: Tensor = _FUSED(x, weight, bias, [0, 0], [stride, stride], [1, 1], 1, "relu", [], "")
+        ctx.save_for_backward(x, weight, y)
+        ctx.stride = stride
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, y = ctx.saved_tensors
+        before_relu = torch.ops.aten.threshold_backward(grads[0], y, 0)
+        needed = list(ctx.needs_input_grad[:3])
+        stride = [ctx.stride, ctx.stride]
+        return *torch.ops.aten.convolution_backward(
+            before_relu, x, weight, [len(weight)], stride, [0, 0], [1, 1], False, [0, 0], 1, needed
+        ), None
