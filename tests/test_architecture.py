@@ -18,7 +18,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"agent", "auxiliary"}),
     frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger"}),
     frozenset({"durable", "errors", "storage", "meters", "seeds", "signals"}),
-    frozenset({"losses", "augment", "encoders", "memory"}),
+    frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu"}),
 )
 CORE = LEVELS[-1]
 
