@@ -226,6 +226,12 @@ class Agent(nn.Module):
         }
         return named | {f"objective{i}": optimizer for i, optimizer in enumerate(self.objective_optimizers)}
 
+    def make_capturable(self) -> None:
+        """Lets CUDA graphs capture the optimizers' steps; the numbers stay the same."""
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["capturable"] = True
+
     @property
     def alpha(self) -> Tensor:
         """The temperature, a scalar."""
@@ -414,6 +420,8 @@ class Agent(nn.Module):
         self.load_state_dict(state["networks"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+            for group in optimizer.param_groups:
+                group["capturable"] = False  # that of the machine that saved it; a Learner decides anew
         self.updates = state["updates"]
 
 

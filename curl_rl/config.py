@@ -120,6 +120,8 @@ class ComputeConfig:
 
     threads: int = 0
     """CPU threads of PyTorch; 0, as many as it chooses."""
+    capture: bool = False
+    """Run sampling, crops and update as one CUDA graph; needs the replay on the GPU."""
 
     def __post_init__(self) -> None:
         if self.threads < 0:

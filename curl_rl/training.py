@@ -19,17 +19,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from curl_rl import checkpoint, run_directory
-from curl_rl.agent import Agent, UpdateInputs
+from curl_rl.agent import Agent
 from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.config import RunConfig, read_config
 from curl_rl.errors import UserError, one_line
 from curl_rl.estimate import estimated_time
 from curl_rl.evaluation import evaluate
 from curl_rl.export import save_encoder
+from curl_rl.learner import Learner
 from curl_rl.logger import Logger
 from curl_rl.meters import MetricMeans, Speedometer
 from curl_rl.pictures import crops_picture
-from curl_rl.replay import Batch, Replay, segment_files
+from curl_rl.replay import Replay, segment_files
 from curl_rl.seeds import derived_seed
 from curl_rl.signals import Stopped, StopRequest, stop_requests
 
@@ -135,9 +136,14 @@ class Trainer:
         self.observation: npt.NDArray[np.uint8] | None = None
         """The newest of the episode under way; None between two episodes."""
         self._newest_return: float | None = None
-        self._newest_update: tuple[Batch, UpdateInputs] | None = None
 
         restored = self._restore()
+        try:
+            self.learner = Learner(
+                self.agent, self.replay, self.generator, self.replay_generator, capture=config.compute.capture
+            )
+        except ValueError as error:
+            raise UserError(one_line(error)) from None
         self.speed = Speedometer(self.progress.frames, self.agent.updates)
         try:
             self.logger = Logger(directory, resume_at=self.progress.frames if restored else -1)
@@ -230,15 +236,9 @@ class Trainer:
         return action
 
     def _update(self) -> None:
-        agent, a = self.agent, self.config.agent
-        batch = self.replay.sample(
-            a.batch_size, self.replay_generator, discount=a.discount, n_step=a.n_step, future=agent.future_offsets
-        )
-        inputs = agent.draw(batch, self.generator)
         # Once between two rows of the log is enough for what costs time.
-        diagnose = "objective/effective_rank" not in self.means
-        self.means.add(agent.update(inputs, diagnose=diagnose))
-        self._newest_update = batch, inputs
+        diagnose = self.agent.objective is not None and "objective/effective_rank" not in self.means
+        self.means.add(self.learner.update(diagnose=diagnose))
 
     def _first_observation(self) -> npt.NDArray[np.uint8]:
         seed = derived_seed(self.config.seed, "training episode", self.progress.episode)
@@ -307,8 +307,8 @@ class Trainer:
         bar.set_postfix(shown | {"updates/s": f"{speeds['speed/updates_per_second']:.1f}"}, refresh=False)
 
     def _log_pictures(self) -> None:
-        if self._newest_update is not None:
-            self.logger.image(self.progress.frames, "observations/crops", crops_picture(*self._newest_update))
+        if self.learner.newest is not None:
+            self.logger.image(self.progress.frames, "observations/crops", crops_picture(*self.learner.newest))
 
     def _finite_means(self) -> dict[str, float]:
         """The metrics' means; a run that has gone to NaN ends here, before it could overwrite a good checkpoint."""

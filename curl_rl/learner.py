@@ -1,0 +1,119 @@
+"""One update from the replay to the metrics: sample, crop, learn; eagerly, or as a CUDA graph that was captured once.
+
+A graph starts all of an update's kernels with one call, where Python would take longer to start them than a fast GPU
+to run them. It draws new transitions, crops and noise each time: the replay keeps the range to draw from on the device,
+and the generators are registered with the graph.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curl_rl.agent import Agent, UpdateInputs
+from curl_rl.replay import Batch, Replay
+
+
+class Learner:
+    """Updates an agent from a replay.
+
+    Args:
+        agent: it learns.
+        replay: it remembers.
+        generator: draws crops and noise; on the agent's device.
+        replay_generator: draws transitions; on the replay's storage device.
+        capture: capture the update as CUDA graphs, one for each update of the cycle in which actor, targets and
+            objective take turns. The first cycles, and the updates that are diagnosed, run eagerly.
+
+    Attributes:
+        newest: the last update's batch and what was drawn for it; None before the first.
+
+    Raises:
+        ValueError: ``capture``, and the agent or the replay is not on a GPU.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        replay: Replay,
+        generator: torch.Generator,
+        replay_generator: torch.Generator,
+        *,
+        capture: bool = False,
+    ) -> None:
+        if capture and generator.device.type != "cuda":
+            raise ValueError(
+                f"compute.capture: there are no CUDA graphs on {generator.device}; leave it false, or use a GPU"
+            )
+        if capture and replay.storage != "device":
+            raise ValueError(
+                f"compute.capture: the replay lies in {replay.storage}, and an update can be captured only with the "
+                "replay on the GPU; use --replay.storage device with a smaller --replay.capacity"
+            )
+        self.agent, self.replay = agent, replay
+        self.generator, self.replay_generator = generator, replay_generator
+        self.newest: tuple[Batch, UpdateInputs] | None = None
+        self._capture = capture
+        self._graphs: dict[int, _CapturedUpdate] = {}
+        c = agent.config
+        self._cycle = math.lcm(c.actor_every, c.target_every, c.objective_every if agent.objective is not None else 1)
+        self._eager_updates_left = 2 * self._cycle  # in them optimizers make their state and cuDNN chooses algorithms
+        if capture:
+            agent.make_capturable()
+
+    def update(self, *, diagnose: bool = False) -> dict[str, Tensor]:
+        """One update of the agent. Returns its metrics, see :meth:`Agent.update`."""
+        if not self._capture:
+            return self._learn(diagnose)
+        if diagnose or self._eager_updates_left:
+            self._eager_updates_left = max(self._eager_updates_left - 1, 0)
+            # On a stream of its own, as PyTorch asks of what warms up a capture.
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                metrics = self._learn(diagnose)
+            torch.cuda.current_stream().wait_stream(side)
+            return metrics
+        turn = self.agent.updates % self._cycle
+        if turn not in self._graphs:
+            pool = next(iter(self._graphs.values())).graph.pool() if self._graphs else None
+            self._graphs[turn] = _CapturedUpdate(self, pool)
+        else:
+            self.agent.updates += 1  # the graph holds the device's work only
+        return self._graphs[turn].replay()
+
+    def _learn(self, diagnose: bool) -> dict[str, Tensor]:
+        a = self.agent.config
+        batch = self.replay.sample(
+            a.batch_size,
+            self.replay_generator,
+            discount=a.discount,
+            n_step=a.n_step,
+            future=self.agent.future_offsets,
+        )
+        inputs = self.agent.draw(batch, self.generator)
+        self.newest = batch, inputs
+        return self.agent.update(inputs, diagnose=diagnose)
+
+
+class _CapturedUpdate:
+    """One update of the cycle as a graph. Capturing runs nothing; only :meth:`replay` does."""
+
+    def __init__(self, learner: Learner, pool: Any) -> None:
+        self.graph, self._learner = torch.cuda.CUDAGraph(), learner
+        for generator in {learner.generator, learner.replay_generator}:
+            self.graph.register_generator_state(generator)
+        with torch.cuda.graph(self.graph, pool=pool):
+            metrics = learner._learn(diagnose=False)
+            self._values = torch.stack([value.float() for value in metrics.values()])
+        self._names = list(metrics)
+        self._newest = learner.newest
+
+    def replay(self) -> dict[str, Tensor]:
+        self.graph.replay()
+        self._learner.newest = self._newest
+        # A copy: the next replay writes its metrics into the same memory.
+        return dict(zip(self._names, self._values.clone().unbind(), strict=True))

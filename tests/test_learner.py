@@ -1,0 +1,130 @@
+"""One update from replay to metrics: what it draws, and that nothing in it waits for a number on the device."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from curl_rl import replay as replay_module
+from curl_rl.agent import Agent, AgentConfig
+from curl_rl.encoders import EncoderConfig
+from curl_rl.learner import Learner
+from curl_rl.replay import Replay, ReplayConfig
+
+SHAPE, ACTIONS = (6, 24, 24), 2
+CONFIG = AgentConfig(batch_size=5, crop=20, hidden=12, encoder=EncoderConfig(filters=3, strides=(2, 1), latent=4))
+
+
+def filled(replay: Replay, transitions: int = 12) -> Replay:
+    generator = np.random.default_rng(0)
+
+    def frame() -> Any:
+        return generator.integers(0, 256, (3, 24, 24), dtype=np.uint8)
+
+    observation = np.concatenate([frame()] * 2)
+    observation[3:] = observation[:3]
+    replay.start_episode(observation)
+    for _ in range(transitions):
+        observation = np.concatenate([observation[3:], frame()])
+        action = generator.uniform(-1, 1, ACTIONS)
+        replay.add(action, float(generator.normal()), observation, terminated=False, truncated=False)
+    return replay
+
+
+def make_learner(device: str = "cpu", *, capture: bool = False, seed: int = 0, **changes: Any) -> Learner:
+    torch.manual_seed(seed)
+    agent = Agent(SHAPE, ACTIONS, AgentConfig(**{**vars(CONFIG), **changes})).to(device)
+    storage: Any = "memory" if device == "cpu" else "device"
+    replay = filled(Replay(ReplayConfig(20, storage), SHAPE, ACTIONS, stack=2, device=device))
+    generators = [torch.Generator(device).manual_seed(seed + i) for i in range(2)]
+    return Learner(agent, replay, *generators, capture=capture)
+
+
+def test_it_samples_draws_and_updates() -> None:
+    learner = make_learner(n_step=2)
+    agent, generators = copy.deepcopy(learner.agent), [torch.Generator().manual_seed(i) for i in range(2)]
+    for _ in range(3):
+        batch = learner.replay.sample(5, generators[1], discount=0.99, n_step=2)
+        expected = agent.update(agent.draw(batch, generators[0]))
+        metrics = learner.update()
+        assert {name: value.item() for name, value in metrics.items()} == {
+            name: value.item() for name, value in expected.items()
+        }
+        assert learner.newest is not None
+        assert torch.equal(learner.newest[0].observation, batch.observation)
+
+
+@pytest.mark.parametrize("update", ["exact", "joint"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_update_never_asks_what_a_tensor_holds(monkeypatch: pytest.MonkeyPatch, update: Any, precision: Any) -> None:
+    """On tensors without contents: reading one number, or a branch on one, fails. So a CUDA graph can hold it all."""
+    monkeypatch.setattr(replay_module, "choose_storage", lambda *_: "device")
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    with torch.device("meta"):
+        agent = Agent(SHAPE, ACTIONS, AgentConfig(**{**vars(CONFIG), "update": update, "precision": precision}))
+    for optimizer in agent.optimizers.values():
+        for group in optimizer.param_groups:
+            group["fused"] = False  # nor does the fused Adam
+    replay = filled(Replay(ReplayConfig(20), SHAPE, ACTIONS, stack=2, device="meta"))
+    learner = Learner(agent, replay, torch.Generator(), torch.Generator())
+    for _ in range(3):
+        metrics = learner.update()
+    assert {value.device.type for value in metrics.values()} == {"meta"}
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        metrics["critic/loss"].item()
+
+
+def test_capture_without_a_gpu_is_refused() -> None:
+    with pytest.raises(ValueError, match="there are no CUDA graphs on cpu"):
+        make_learner(capture=True)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_capture_with_the_replay_in_memory_is_refused() -> None:
+    agent = Agent(SHAPE, ACTIONS, CONFIG).cuda()
+    replay = Replay(ReplayConfig(20, "memory"), SHAPE, ACTIONS, stack=2, device="cuda")
+    with pytest.raises(ValueError, match="the replay lies in memory"):
+        Learner(agent, replay, torch.Generator("cuda"), torch.Generator(), capture=True)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("update", ["exact", "joint"])
+def test_captured_updates_learn_what_eager_ones_learn(update: Any) -> None:
+    """Over warm-up, capture and many replays, while the replay grows and a diagnosed update comes between."""
+    eager, captured = (make_learner("cuda", capture=c, update=update) for c in (False, True))
+    for step in range(30):
+        diagnose = step == 11
+        metrics = [learner.update(diagnose=diagnose) for learner in (eager, captured)]
+        assert metrics[0].keys() == metrics[1].keys()
+        for name, value in metrics[0].items():
+            assert metrics[1][name].item() == pytest.approx(value.item(), rel=1e-3, abs=1e-5), (step, name)
+        if step % 5 == 0:
+            for learner in (eager, captured):
+                observation = learner.replay._observation.copy()
+                following = np.concatenate([observation[3:], observation[:3] // 2])
+                learner.replay.add(np.zeros(ACTIONS), 0.5, following, terminated=False, truncated=False)
+    assert eager.agent.updates == captured.agent.updates == 30
+    assert len(captured._graphs) == 2, "the updates of both turns were captured"
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_metrics_of_a_captured_update_outlive_the_next() -> None:
+    learner = make_learner("cuda", capture=True)
+    for _ in range(6):
+        learner.update()
+    first = learner.update()
+    before = first["critic/loss"].item()
+    for _ in range(4):
+        learner.update()
+    assert first["critic/loss"].item() == before
