@@ -58,6 +58,9 @@ class TrainingConfig:
     """Agent steps taken at random before learning starts (Table 3: initial steps)."""
     update_every: int = 1
     """Agent steps from one update to the next."""
+    overlap: bool = False
+    """Simulate and draw each step in a process of its own while the update runs. The update then knows of all steps but
+    this newest one; a run is as reproducible as without."""
 
     def __post_init__(self) -> None:
         for name in ("random_steps", "update_every"):

@@ -29,6 +29,7 @@ from curl_rl.export import save_encoder
 from curl_rl.learner import Learner
 from curl_rl.logger import Logger
 from curl_rl.meters import MetricMeans, Speedometer
+from curl_rl.overlap import OverlappedEnvironment
 from curl_rl.pictures import crops_picture
 from curl_rl.replay import Replay, segment_files
 from curl_rl.seeds import derived_seed
@@ -86,11 +87,11 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         keep_freed_memory()
     directory = config.directory
     with contextlib.ExitStack() as stack:
-        environment = make_environment()
-        stack.callback(environment.close)
         evaluation_environment = make_environment()
         stack.callback(evaluation_environment.close)
-        _check(config, environment)
+        _check(config, evaluation_environment)
+        environment = OverlappedEnvironment(make_environment) if config.training.overlap else make_environment()
+        stack.callback(environment.close)
         if fresh and (aside := run_directory.set_aside(directory)):
             say(f"the earlier run is now {aside}")
         stack.enter_context(run_directory.claimed(directory, config))
@@ -201,8 +202,8 @@ class Trainer:
         say(f"done: {p.frames:,} frames; play it with: python scripts/evaluate_agent.py {self.directory}")
 
     def step(self) -> None:
-        """One agent step and, after the random ones, the update that is due."""
-        training, p = self.config.training, self.progress
+        """One agent step and, after the random ones, the update that is due: after the step, or while it runs."""
+        p, environment = self.progress, self.environment
         randomness = self.generator.get_state()
         if self.observation is None:
             with self._environment_at_work():
@@ -210,8 +211,13 @@ class Trainer:
                 self.replay.start_episode(first)
             self.observation = first
         action = self._action(self.observation)
+        overlapped = environment if isinstance(environment, OverlappedEnvironment) else None
+        if overlapped:
+            overlapped.send(action.numpy())
+            self._update_if_due(p.agent_steps + 1)
         with self._environment_at_work(randomness):
-            observation, reward, terminated, truncated, info = self.environment.step(action.numpy())
+            outcome = overlapped.receive() if overlapped else environment.step(action.numpy())
+            observation, reward, terminated, truncated, info = outcome
             self.replay.add(action.numpy(), float(reward), observation, terminated=terminated, truncated=truncated)
         self.observation = observation
         p.frames += int(info.get("environment_steps", 1))
@@ -220,9 +226,8 @@ class Trainer:
         p.episode_actions.append(action)
         if terminated or truncated:
             self._end_episode()
-        learning_steps = p.agent_steps - training.random_steps
-        if learning_steps > 0 and learning_steps % training.update_every == 0:
-            self._update()
+        if not overlapped:
+            self._update_if_due(p.agent_steps)
 
     def _action(self, observation: npt.NDArray[np.uint8]) -> Tensor:
         """``(A,)`` on the CPU: uniform in the random steps, then drawn from the policy."""
@@ -235,7 +240,11 @@ class Trainer:
             self._fail(FloatingPointError(f"the policy's action is {action.tolist()}"), _MEND_NUMBERS)
         return action
 
-    def _update(self) -> None:
+    def _update_if_due(self, agent_steps: int) -> None:
+        training = self.config.training
+        learning_steps = agent_steps - training.random_steps
+        if learning_steps <= 0 or learning_steps % training.update_every:
+            return
         # Once between two rows of the log is enough for what costs time.
         diagnose = self.agent.objective is not None and "objective/effective_rank" not in self.means
         self.means.add(self.learner.update(diagnose=diagnose))

@@ -17,7 +17,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"config", "evaluation", "pictures"}),  # config gathers the dataclasses that stand beside their things
     frozenset({"agent", "auxiliary"}),
     frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger"}),
-    frozenset({"durable", "errors", "storage", "meters", "seeds", "signals"}),
+    frozenset({"durable", "errors", "storage", "meters", "seeds", "signals", "overlap"}),
     frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu"}),
 )
 CORE = LEVELS[-1]
@@ -52,6 +52,11 @@ def part(module: str) -> str | None:
     return names[1] if names[0] == "curl_rl" and len(names) > 1 else None
 
 
+def own_part(path: Path) -> str:
+    """`objectives` for curl_rl/objectives/curl.py, `losses` for curl_rl/losses.py."""
+    return path.relative_to(ROOT / "curl_rl").with_suffix("").parts[0]
+
+
 def level(name: str) -> int:
     """Where a part of curl_rl lies in LEVELS, counted from the top."""
     for index, parts in enumerate(LEVELS):
@@ -69,7 +74,7 @@ def names(paths: list[Path]) -> list[str]:
 
 
 PACKAGE = [path for path in files("curl_rl") if path != ROOT / "curl_rl" / "__init__.py"]
-CORE_FILES = [path for path in PACKAGE if path.stem in CORE and path.parent.name == "curl_rl"]
+CORE_FILES = [path for path in PACKAGE if own_part(path) in CORE]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,7 @@ def test_relative_import_in_a_package_starts_at_the_package() -> None:
 
 @pytest.mark.parametrize("path", PACKAGE, ids=names(PACKAGE))
 def test_imports_point_downward(path: Path) -> None:
-    own = path.relative_to(ROOT / "curl_rl").with_suffix("").parts[0]
+    own = own_part(path)
     for module in imports_of(path):
         other = part(module)
         if other is None or other == own or {own, other} <= CORE:
@@ -118,7 +123,11 @@ def test_no_package_imports_scripts_or_tests() -> None:
 
 
 def test_core_has_all_its_files() -> None:
-    assert {path.stem for path in CORE_FILES} == CORE
+    assert {own_part(path) for path in CORE_FILES} == CORE
+
+
+def test_files_of_a_core_package_are_in_the_core() -> None:
+    assert ROOT / "curl_rl" / "augment" / "crops.py" in CORE_FILES
 
 
 @pytest.mark.parametrize("path", CORE_FILES, ids=names(CORE_FILES))
