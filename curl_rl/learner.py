@@ -85,15 +85,19 @@ class Learner:
             self.agent.updates += 1  # the graph holds the device's work only
         return self._graphs[turn].replay()
 
-    def _learn(self, diagnose: bool) -> dict[str, Tensor]:
+    def sample(self) -> Batch:
+        """A batch as the agent wants it."""
         a = self.agent.config
-        batch = self.replay.sample(
+        return self.replay.sample(
             a.batch_size,
             self.replay_generator,
             discount=a.discount,
             n_step=a.n_step,
             future=self.agent.future_offsets,
         )
+
+    def _learn(self, diagnose: bool) -> dict[str, Tensor]:
+        batch = self.sample()
         inputs = self.agent.draw(batch, self.generator)
         self.newest = batch, inputs
         return self.agent.update(inputs, diagnose=diagnose)

@@ -1,0 +1,75 @@
+"""Memory that a replay takes, and milliseconds to draw a batch of crops from it."""
+
+from __future__ import annotations
+
+import resource
+
+import numpy as np
+import torch
+
+from benchmarks.plain import PlainReplay
+from benchmarks.timing import Row, compared, side_by_side
+from benchmarks.update import ACTIONS, SHAPE, STACK, fill
+from curl_rl.agent import Agent, AgentConfig
+from curl_rl.replay import Replay, ReplayConfig
+
+CAPACITY = 100_000
+STORED = 4000
+
+
+def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
+    """Rows of memory at the paper's capacity, of its growth over many steps, and of sampling with cropping."""
+    ours = Replay(ReplayConfig(CAPACITY), SHAPE, ACTIONS, stack=STACK, device=device)
+    plain = PlainReplay(CAPACITY, SHAPE, ACTIONS, device)
+    arrays = (plain.observation, plain.next_observation, plain.action, plain.reward, plain.not_done)
+    plain_gb, ours_gb = sum(array.nbytes for array in arrays) / 1e9, ours.nbytes / 1e9
+    rows = [
+        Row(
+            f"memory of {CAPACITY:,} observations",
+            ratio=plain_gb / ours_gb,
+            note=f"plain {plain_gb:.2f} GB, ours {ours_gb:.2f} GB",
+        )
+    ]
+
+    fill(ours, STORED)
+    pixels = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
+    for number in range(STORED):
+        action = np.zeros(ACTIONS, np.float32)
+        plain.add(pixels, action, 0.5, pixels[::-1], terminated=number % 250 == 249)
+    agent = Agent(SHAPE, ACTIONS, AgentConfig(batch_size=batch)).to(device)
+    generator = torch.Generator(device).manual_seed(0)
+    replay_generator = torch.Generator(ours.storage_device).manual_seed(0)
+    numbers = np.random.default_rng(0)
+    seconds = side_by_side(
+        {
+            "plain": lambda: plain.sample(batch, 84, 0.99, numbers),
+            "ours": lambda: agent.draw(ours.sample(batch, replay_generator, discount=0.99), generator),
+        },
+        rounds=5 * rounds,
+        warm_up=3,
+        device=device,
+        description="sample and crop",
+    )
+    rows.append(compared(f"sample and crop three views, batch {batch}", seconds["plain"], seconds["ours"]))
+    rows.append(_growth(device))
+    return rows
+
+
+def _growth(device: torch.device, *, steps: int = 30_000) -> Row:
+    """Whether memory stays where it is, once a small replay is full and goes round its ring many times."""
+    shape = (3 * STACK, 24, 24)
+    replay = Replay(ReplayConfig(1000), shape, ACTIONS, stack=STACK, device=device)
+    generator = torch.Generator(replay.storage_device).manual_seed(0)
+    observation = np.zeros(shape, np.uint8)
+    peaks = []
+    for number in range(steps):
+        if number % 250 == 0:
+            replay.start_episode(observation)
+        replay.add(np.zeros(ACTIONS), 0.0, observation, terminated=False, truncated=number % 250 == 249)
+        if number % 10 == 0:
+            replay.sample(32, generator, discount=0.99)
+        if number in (steps // 3, steps - 1):
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    grown, over = peaks[1] - peaks[0], steps - steps // 3
+    note = f"the process's peak memory grew by {grown:.1f} MB over {over:,} steps of a full ring"
+    return Row("memory over a long run", note=note)

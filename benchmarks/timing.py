@@ -1,0 +1,179 @@
+"""Timing pieces of work side by side, and the rows that a benchmark writes."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a benchmark. Times are medians in milliseconds; a spread is the interquartile range."""
+
+    name: str
+    plain_ms: float | None = None
+    """The plain implementation; None where there is none."""
+    ours_ms: float | None = None
+    ratio: float | None = None
+    """plain / ours: above 1, ours is the faster."""
+    plain_spread_ms: float | None = None
+    ours_spread_ms: float | None = None
+    note: str = ""
+    """What cannot be said in milliseconds."""
+    machine: str = ""
+    """Filled in when the rows are written."""
+
+
+def compared(name: str, plain: list[float], ours: list[float], note: str = "") -> Row:
+    """A row of two lists of seconds."""
+    plain_ms, ours_ms = _median_ms(plain), _median_ms(ours)
+    return Row(name, plain_ms, ours_ms, plain_ms / ours_ms, _spread_ms(plain), _spread_ms(ours), note)
+
+
+def alone(name: str, ours: list[float], note: str = "") -> Row:
+    """A row of one list of seconds."""
+    return Row(name, ours_ms=_median_ms(ours), ours_spread_ms=_spread_ms(ours), note=note)
+
+
+def _median_ms(seconds: list[float]) -> float:
+    return statistics.median(seconds) * 1e3
+
+
+def _spread_ms(seconds: list[float]) -> float:
+    if len(seconds) < 2:
+        return 0.0
+    quartiles = statistics.quantiles(seconds, n=4, method="inclusive")
+    return (quartiles[2] - quartiles[0]) * 1e3
+
+
+def side_by_side(
+    cases: dict[str, Callable[[], object]], *, rounds: int, warm_up: int, device: torch.device, description: str
+) -> dict[str, list[float]]:
+    """Seconds of each case by name: all cases once in every round, so that a machine's moods meet them alike.
+
+    Args:
+        cases: what to time.
+        rounds: times that each case counts.
+        warm_up: rounds before, which do not count.
+        device: waited for before the clock is read.
+        description: of the progress bar.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    with tqdm(total=(rounds + warm_up) * len(cases), desc=description, leave=False) as bar:
+        for number in range(-warm_up, rounds):
+            for name, work in cases.items():
+                wait_for(device)
+                begin = time.perf_counter()
+                work()
+                wait_for(device)
+                if number >= 0:
+                    seconds[name].append(time.perf_counter() - begin)
+                bar.update()
+    return seconds
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def machine(device: torch.device) -> str:
+    """What the figures were measured on, in one line."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
+    return f"{name}, {torch.get_num_threads()} CPU threads, {versions}"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+_HEADINGS = ("name", "plain ms", "ours ms", "ratio", "± plain", "± ours", "note")
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The rows for people."""
+
+    def number(value: float | None, digits: int = 3) -> str:
+        return "–" if value is None else f"{value:,.{digits}g}" if value < 1000 else f"{value:,.0f}"
+
+    cells = [
+        (
+            row.name,
+            number(row.plain_ms),
+            number(row.ours_ms),
+            number(row.ratio),
+            number(row.plain_spread_ms, 2),
+            number(row.ours_spread_ms, 2),
+            row.note,
+        )
+        for row in rows
+    ]
+    return aligned([_HEADINGS, *cells])
+
+
+def aligned(lines: list[tuple[str, ...]]) -> str:
+    """Columns of equal width; the first and the last to the left, numbers to the right."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+
+    def text(line: tuple[str, ...]) -> str:
+        last = len(line) - 1
+        padded = [
+            cell.ljust(width) if column in (0, last) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join(text(line) for line in lines)
+
+
+def write_rows(path: Path, rows: list[Row], measured_on: str) -> None:
+    """All rows as a JSON list."""
+    path.write_text(json.dumps([{**asdict(row), "machine": measured_on} for row in rows], indent=1) + "\n")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """What :func:`write_rows` wrote.
+
+    Raises:
+        ValueError: the file is missing or holds something else.
+    """
+    try:
+        return [Row(**fields) for fields in json.loads(path.read_text())]
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no list of benchmark rows ({type(error).__name__})") from None
+
+
+def comparison(before: list[Row], after: list[Row]) -> str:
+    """Two runs of a benchmark side by side, row by row: what became faster or slower."""
+    old = {row.name: row for row in before}
+    lines: list[tuple[str, ...]] = [("name", "A ms", "B ms", "A / B", "A ratio", "B ratio", "")]
+    for row in after:
+        was = old.pop(row.name, None)
+        lines.append(_pair(row.name, was, row))
+    lines += [_pair(name, row, None) for name, row in old.items()]
+    return aligned(lines)
+
+
+def _pair(name: str, a: Row | None, b: Row | None) -> tuple[str, ...]:
+    def cell(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3g}"
+
+    times = [row.ours_ms if row else None for row in (a, b)]
+    quotient = times[0] / times[1] if times[0] and times[1] else None
+    ratios = [row.ratio if row else None for row in (a, b)]
+    only = "" if a and b else "only in A" if a else "only in B"
+    return name, *(cell(value) for value in (*times, quotient, *ratios)), only

@@ -1,0 +1,161 @@
+"""Milliseconds of one update, and how far from the floor that the convolutions set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks.plain import PlainAgent, PlainReplay
+from benchmarks.timing import Row, alone, compared, side_by_side
+from curl_rl.agent import Agent, AgentConfig
+from curl_rl.compute import keep_freed_memory, resolve_precision
+from curl_rl.encoders import EncoderConfig
+from curl_rl.learner import Learner
+from curl_rl.replay import Replay, ReplayConfig
+
+SHAPE, ACTIONS, STACK = (9, 100, 100), 6, 3  # what cheetah-run gives at the paper's settings
+TRANSITIONS = 2000  # stored: enough that a batch's memory is not in the caches
+
+
+def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
+    """Rows of the update at the paper's network, beside the plain one: the algorithm unchanged, and the joint one."""
+    plain = plain_update(device, batch)
+    as_found = side_by_side({"plain": plain}, rounds=max(rounds // 2, 1), warm_up=1, device=device, description="plain")
+    if device.type == "cpu":
+        keep_freed_memory()  # what training does; from here on the plain one profits as well
+    precision = resolve_precision("auto", device)
+    learners = {
+        "float32": our_learner(device, AgentConfig(batch_size=batch)),
+        precision: our_learner(device, AgentConfig(batch_size=batch, precision=precision)),
+        f"{precision}, joint": our_learner(device, AgentConfig(batch_size=batch, precision=precision, update="joint")),
+    }
+    if device.type == "cuda":
+        for update in ("exact", "joint"):
+            config = replace(learners[precision].agent.config, update=update)
+            learners[f"{precision}, {update}, captured"] = our_learner(device, config, capture=True)
+    cases: dict[str, Callable[[], object]] = {"plain": plain}
+    cases |= {name: learner.update for name, learner in learners.items()}
+    sampling = learners[precision]
+    cases["sample and crop"] = lambda: sampling.agent.draw(sampling.sample(), sampling.generator)
+    floors = {f"floor, {update}": floor(device, batch, precision, update) for update in ("exact", "joint")}
+    cases |= {name: work for name, (work, _) in floors.items()}
+    # Actor and targets take turns: an even number of rounds, and an even warm-up that is over before a capture is due.
+    seconds = side_by_side(
+        cases,
+        rounds=2 * ((rounds + 1) // 2),
+        warm_up=6 if device.type == "cuda" else 2,
+        device=device,
+        description=f"update, batch {batch}",
+    )
+
+    rows = (
+        [
+            alone(
+                f"plain update, batch {batch}, memory given back",
+                as_found["plain"],
+                "as users of it have it: freed memory goes back to the system",
+            )
+        ]
+        if device.type == "cpu"
+        else []
+    )
+    for name in learners:
+        rows.append(
+            compared(f"update, batch {batch}, {name}", seconds["plain"], seconds[name], _per_second(seconds[name]))
+        )
+    ours = float(np.median(seconds[precision]))
+    share = float(np.median(seconds["sample and crop"])) / ours
+    rows.append(alone(f"sample and crop, batch {batch}", seconds["sample and crop"], f"{share:.1%} of an update"))
+    for update, learner_name in (("exact", precision), ("joint", f"{precision}, joint")):
+        name = f"floor, {update}"
+        below = float(np.median(seconds[learner_name])) / float(np.median(seconds[name]))
+        flops = floors[name][1]
+        rate = flops / float(np.median(seconds[name])) / 1e9
+        note = (
+            f"convolutions alone: {flops / 1e9:.0f} GFLOP at {rate:.0f} GFLOP/s; the update takes {below:.2f} times it"
+        )
+        rows.append(alone(f"{name}, batch {batch}", seconds[name], note))
+    return rows
+
+
+def _per_second(seconds: list[float]) -> str:
+    return f"{1 / float(np.median(seconds)):.3g} updates a second"
+
+
+def plain_update(device: torch.device, batch: int) -> Callable[[], object]:
+    """Sampling, cropping and updating by the plain implementation."""
+    torch.manual_seed(0)
+    agent = PlainAgent(SHAPE[0], 84, ACTIONS, device=device)
+    replay = PlainReplay(TRANSITIONS, SHAPE, ACTIONS, device)
+    generator = np.random.default_rng(0)
+    for _ in range(TRANSITIONS):
+        stack = generator.integers(0, 256, SHAPE, dtype=np.uint8)
+        replay.add(stack, generator.uniform(-1, 1, ACTIONS).astype(np.float32), 0.5, stack[::-1], terminated=False)
+    return lambda: agent.update(replay.sample(batch, 84, 0.99, generator))
+
+
+def our_learner(device: torch.device, config: AgentConfig, *, capture: bool = False) -> Learner:
+    """The same by this package."""
+    torch.manual_seed(0)
+    agent = Agent(SHAPE, ACTIONS, config).to(device)
+    replay = Replay(ReplayConfig(TRANSITIONS), SHAPE, ACTIONS, stack=STACK, device=device)
+    fill(replay, TRANSITIONS)
+    generators = [torch.Generator(device).manual_seed(seed) for seed in range(2)]
+    return Learner(agent, replay, *generators, capture=capture)
+
+
+def fill(replay: Replay, transitions: int, *, episode: int = 250) -> None:
+    """Stores transitions of random pixels in episodes of equal length."""
+    generator = np.random.default_rng(0)
+
+    def frame() -> np.ndarray:
+        return generator.integers(0, 256, (3, *SHAPE[1:]), dtype=np.uint8)
+
+    for number in range(transitions):
+        if number % episode == 0:
+            observation = np.tile(frame(), (STACK, 1, 1))
+            replay.start_episode(observation)
+        observation = np.concatenate([observation[3:], frame()])
+        action = generator.uniform(-1, 1, ACTIONS)
+        replay.add(action, 0.5, observation, terminated=False, truncated=number % episode == episode - 1)
+
+
+def floor(device: torch.device, batch: int, precision: str, update: str) -> tuple[Callable[[], object], float]:
+    """The convolutions of one update and nothing else, each in the fastest way known here; and their FLOPs.
+
+    Forward passes: the next observation by the encoder and by its slow copy, the key, and the observation once (joint)
+    or twice (exact), of which the latter have a backward pass. No ReLU, no conversion, no gradient of a bias; inputs
+    lie ready in the layout that the convolutions like.
+    """
+    config = EncoderConfig()
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    channels, size = SHAPE[0], 84
+    layers, forward_flops, backward_flops = [], 0.0, 0.0
+    for depth, stride in enumerate(config.strides):
+        after = (size - 3) // stride + 1
+        x = torch.rand(batch, channels, size, size, device=device).to(dtype, memory_format=torch.channels_last)
+        weight = torch.rand(config.filters, channels, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
+        grad = torch.rand(batch, config.filters, after, after, device=device).to(
+            dtype, memory_format=torch.channels_last
+        )
+        layers.append((x, weight, grad, stride, depth > 0))
+        flops = 2.0 * batch * after**2 * config.filters * channels * 9
+        forward_flops += flops
+        backward_flops += flops * (2 if depth else 1)  # pixels need no gradient
+        channels, size = config.filters, after
+    passes, learnt = (5, 2) if update == "exact" else (4, 1)
+
+    def work() -> None:
+        with torch.no_grad():
+            for x, weight, _, stride, _ in layers * passes:
+                F.conv2d(x, weight, stride=stride)
+            for x, weight, grad, stride, inner in layers * learnt:
+                torch.ops.aten.convolution_backward(
+                    grad, x, weight, None, [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1, [inner, True, False]
+                )
+
+    return work, passes * forward_flops + learnt * backward_flops

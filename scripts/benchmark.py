@@ -1,0 +1,94 @@
+#!/usr/bin/env python
+"""Measure the speed of this package beside a plain implementation of the same.
+
+    python scripts/benchmark.py --suite update --batch 128              # one update, the paper's network
+    python scripts/benchmark.py --suite replay render --json now.json
+    python scripts/benchmark.py --suite train --env cartpole-swingup    # frames a second, and where the time goes
+    python scripts/benchmark.py --compare before.json now.json
+
+The plain implementation (benchmarks/plain.py) is eager float32 with each frame stack stored twice, as common codebases
+have it, and learns the same, number for number. All cases of a suite take turns in one run; times are medians. Leave
+the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from benchmarks import precision, render, replay, timing, train, update
+from curl_rl.compute import resolve_device
+from curl_rl.errors import UserError
+
+SUITES = ("update", "replay", "render", "train", "precision")
+
+
+def main() -> int:
+    """Measure what is asked for, print a table, write the rows."""
+    options = _parser().parse_args()
+    try:
+        if options.compare:
+            print(timing.comparison(*(timing.read_rows(path) for path in options.compare)))
+            return 0
+        device = resolve_device(options.device)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        measured_on = timing.machine(device)
+        print(measured_on)
+        rows: list[timing.Row] = []
+        for suite in options.suite:
+            rows += _measure(suite, device, options)
+        print(timing.table(rows))
+        if options.json:
+            timing.write_rows(options.json, rows, measured_on)
+    except (UserError, ValueError, OSError) as error:
+        print(f"benchmark.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _measure(suite: str, device: torch.device, options: argparse.Namespace) -> list[timing.Row]:
+    if suite == "update":
+        return update.measure(device, options.batch, options.rounds)
+    if suite == "replay":
+        return replay.measure(device, options.batch, options.rounds)
+    if suite == "render":
+        return render.measure(options.rounds)
+    if suite == "precision":
+        return precision.measure(device, options.batch)
+    return train.measure(device, options.env, options.rounds)
+
+
+def _parser() -> argparse.ArgumentParser:
+    def positive(text: str) -> int:
+        number = int(text)
+        if number < 1:
+            raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+        return number
+
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py",
+        description=(__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--suite", nargs="+", choices=SUITES, default=["update"], help="what to measure [update]")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [auto]")
+    parser.add_argument("--batch", type=positive, default=128, help="transitions in an update [128]")
+    parser.add_argument("--rounds", type=positive, default=10, help="times that each case is measured [10]")
+    parser.add_argument("--threads", type=positive, help="CPU threads of PyTorch [as many as it chooses]")
+    parser.add_argument("--env", default="cheetah-run", help="task of the suite train [cheetah-run]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="two such files side by side, no measuring"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,60 @@
+"""What a benchmark says of the times that it was given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.timing import Row, alone, compared, comparison, read_rows, side_by_side, table, write_rows
+
+
+def test_a_row_holds_medians_in_milliseconds_their_ratio_and_interquartile_ranges() -> None:
+    row = compared("x", [0.010, 0.030, 0.020, 0.040, 0.900], [0.005, 0.005, 0.010])
+    assert (row.plain_ms, row.ours_ms, row.ratio) == (pytest.approx(30), pytest.approx(5), pytest.approx(6))
+    # Quartiles by linear interpolation: 20 and 40; 5 and 7.5.
+    assert (row.plain_spread_ms, row.ours_spread_ms) == (pytest.approx(20), pytest.approx(2.5))
+    assert alone("y", [0.007]) == Row("y", ours_ms=7.0, ours_spread_ms=0.0)
+
+
+def test_cases_take_turns_and_the_warm_up_does_not_count() -> None:
+    calls: list[str] = []
+    cases = {name: lambda name=name: calls.append(name) for name in "ab"}
+    seconds = side_by_side(cases, rounds=3, warm_up=2, device=torch.device("cpu"), description="")
+    assert "".join(calls) == "ababababab"
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_rows_survive_writing_with_the_machine_in_each(tmp_path: Path) -> None:
+    rows = [compared("x", [0.2], [0.1], "a note"), Row("only a note", note="n")]
+    write_rows(tmp_path / "rows.json", rows, "a machine")
+    written = json.loads((tmp_path / "rows.json").read_text())
+    assert [entry["machine"] for entry in written] == ["a machine"] * 2
+    assert written[0]["plain_ms"] == 200.0
+    assert written[0]["ratio"] == pytest.approx(2)
+    assert [row.name for row in read_rows(tmp_path / "rows.json")] == ["x", "only a note"]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '[{"nome": "x"}]', None])
+def test_what_is_no_list_of_rows_is_one_line(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "rows.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=r"rows.json is no list of benchmark rows \(\w+\)$"):
+        read_rows(path)
+
+
+def test_a_comparison_pairs_rows_by_name() -> None:
+    before = [Row("same", ours_ms=10.0, ratio=2.0), Row("gone", ours_ms=1.0)]
+    after = [Row("same", ours_ms=4.0, ratio=5.0), Row("new", ours_ms=3.0)]
+    lines = [line.split() for line in comparison(before, after).splitlines()[1:]]
+    assert lines[0] == ["same", "10", "4", "2.5", "2", "5"]
+    assert lines[1] == ["new", "–", "3", "–", "–", "–", "only", "in", "B"]
+    assert lines[2] == ["gone", "1", "–", "–", "–", "–", "only", "in", "A"]
+
+
+def test_a_table_leaves_out_what_is_not_known() -> None:
+    line = table([Row("x", ours_ms=1234.5, note="n")]).splitlines()[1].split()
+    assert line == ["x", "–", "1,234", "–", "–", "–", "n"]
