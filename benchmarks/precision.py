@@ -52,9 +52,9 @@ def _losses_and_gradients(
     inputs = drawn._replace(**{name: getattr(drawn, name).to(dtype) for name in numbers})
     agent.to(dtype)
     result = {}
-    feature_map = agent.encoder.convolutions(inputs.observation)
-    critic_loss, _ = agent._critic_loss(inputs, feature_map)
-    contrastive, _ = agent._objective_result(inputs, feature_map, diagnose=False)
+    observed = agent.encoder.encode(inputs.observation)
+    critic_loss, _ = agent._critic_loss(inputs, observed)
+    contrastive, _ = agent._objective_result(inputs, observed, diagnose=False)
     for name, loss in (("critic", critic_loss), ("objective", contrastive.loss)):
         gradients = torch.autograd.grad(loss, list(agent.encoder.parameters()), retain_graph=True)
         result[f"{name} loss"] = loss.detach()

@@ -34,7 +34,7 @@ class AgentConfig:
 
     objective: ObjectiveName = "curl"
     """The self-supervised method that trains the encoder along with the critic; none: the critic alone."""
-    update: Literal["exact", "joint"] = "exact"
+    update_rule: Literal["exact", "joint"] = "exact"
     """exact: critics, actor and objective in turn, as in the paper. joint: critics and objective share one pass and one
     gradient of the encoder, and the actor looks at the features of that pass; faster, and another algorithm."""
     batch_size: int = 512
@@ -211,7 +211,7 @@ class Agent(nn.Module):
             }
             # In a joint update the critics' optimizer takes the encoder's one step.
             joint: tuple[tuple[Trained, ...], ...] = (("objective",),)
-            for trained in joint if c.update == "joint" else c.objective_optimizers:
+            for trained in joint if c.update_rule == "joint" else c.objective_optimizers:
                 # Fresh dictionaries: an optimizer writes into the groups that it is given.
                 own = [dict(group) for name in trained for group in groups[name] if group["params"]]
                 self.objective_optimizers.append(torch.optim.Adam(own, c.encoder_lr, fused=True))
@@ -287,25 +287,25 @@ class Agent(nn.Module):
             targets=step % c.target_every == 0,
             objective=self.objective is not None and step % c.objective_every == 0,
         )
-        metrics = (self._update_joint if c.update == "joint" else self._update_exact)(inputs, due, diagnose)
+        metrics = (self._update_joint if c.update_rule == "joint" else self._update_exact)(inputs, due, diagnose)
         self.updates += 1
         return metrics
 
     def _update_exact(self, inputs: UpdateInputs, due: _Due, diagnose: bool) -> dict[str, Tensor]:
         """Critics, actor and temperature, targets, objective: each looks at what those before it have learnt."""
-        loss, metrics = self._critic_loss(inputs, self.encoder.convolutions(inputs.observation))
+        loss, metrics = self._critic_loss(inputs, self.encoder.encode(inputs.observation))
         metrics["critic/gradient_norm"] = _step(loss, self.critic_parameters, [self.critic_optimizer])
-        # The critics' step was the last that changes the convolutions before the objective's own: one pass through
-        # them serves the actor, the critics under the actor's action, and the objective's query.
+        # The critics' step was the last that changes the encoder before the objective's own: one pass through it serves
+        # the actor, the critics under the actor's action, and the objective's query.
         if due.actor or due.objective:
             with torch.set_grad_enabled(due.objective):
-                feature_map = self.encoder.convolutions(inputs.observation)
+                observed = self.encoder.encode(inputs.observation)
         if due.actor:
-            metrics |= self._update_actor(feature_map.detach(), inputs.noise)
+            metrics |= self._update_actor(observed, inputs.noise)
         if due.targets:
             self._move_targets()
         if due.objective:
-            result, more = self._objective_result(inputs, feature_map, diagnose)
+            result, more = self._objective_result(inputs, observed, diagnose)
             metrics |= more
             metrics["objective/gradient_norm"] = _step(
                 result.loss, self.objective_parameters, self.objective_optimizers
@@ -316,36 +316,36 @@ class Agent(nn.Module):
     def _update_joint(self, inputs: UpdateInputs, due: _Due, diagnose: bool) -> dict[str, Tensor]:
         """One pass over the observation for all: the encoder takes one step on the sum of both losses' gradients.
 
-        The actor looks at the map of that pass, so at the convolutions before the step. Targets move last.
+        The actor looks at the features of that pass, so at the encoder before the step. Targets move last.
         """
-        feature_map = self.encoder.convolutions(inputs.observation)
-        loss, metrics = self._critic_loss(inputs, feature_map)
+        observed = self.encoder.encode(inputs.observation)
+        loss, metrics = self._critic_loss(inputs, observed)
         parameters, optimizers = self.critic_parameters, list[torch.optim.Optimizer]([self.critic_optimizer])
         if due.objective:
             assert self.objective is not None
-            result, more = self._objective_result(inputs, feature_map, diagnose)
+            result, more = self._objective_result(inputs, observed, diagnose)
             metrics |= more
             loss = loss + result.loss
             parameters = [*parameters, *self.objective.parameters()]
             optimizers = [*optimizers, *self.objective_optimizers]
         metrics["critic/gradient_norm"] = _step(loss, parameters, optimizers)
         if due.actor:
-            metrics |= self._update_actor(feature_map.detach(), inputs.noise)
+            metrics |= self._update_actor(observed, inputs.noise)
         if due.targets:
             self._move_targets()
         if due.objective:
             self._after_objective_step(result, due)
         return metrics
 
-    def _critic_loss(self, inputs: UpdateInputs, feature_map: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _critic_loss(self, inputs: UpdateInputs, observed: Features) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             next_map = self.encoder.convolutions(inputs.next_observation)
             policy = self.actor(self.actor_projection(next_map), inputs.next_noise)
             next_q = self.target_critic(self.target_encoder(inputs.next_observation), policy.action)
             target = sac.td_target(inputs.reward, inputs.discount, next_q, policy.log_prob, self.alpha)
-        if self.config.detach_encoder:
-            feature_map = feature_map.detach()
-        q = self.critic(self.encoder.projection(feature_map), inputs.action)
+        detach = self.config.detach_encoder
+        features = self.encoder.projection(observed.map.detach()) if detach else observed.vector
+        q = self.critic(features, inputs.action)
         loss = sac.critic_loss(q, target)
         return loss, {
             "critic/loss": loss.detach(),
@@ -358,12 +358,11 @@ class Agent(nn.Module):
         move_towards(self.target_critic.parameters(), self.critic.parameters(), self.config.critic_tau)
         move_towards(self.target_encoder.parameters(), self.encoder.parameters(), self.config.encoder_tau)
 
-    def _update_actor(self, feature_map: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def _update_actor(self, observed: Features, noise: Tensor) -> dict[str, Tensor]:
         alpha = self.alpha
-        policy = self.actor(self.actor_projection(feature_map), noise)
-        with torch.no_grad():
-            features = self.encoder.projection(feature_map)
-        loss = sac.actor_loss(self.critic(features, policy.action), policy.log_prob, alpha.detach())
+        policy = self.actor(self.actor_projection(observed.map.detach()), noise)
+        q = self.critic(observed.vector.detach(), policy.action)
+        loss = sac.actor_loss(q, policy.log_prob, alpha.detach())
         gradient_norm = _step(loss, self.actor_parameters, [self.actor_optimizer])
         temperature_loss = sac.temperature_loss(alpha, policy.log_prob, self.target_entropy)
         _step(temperature_loss, [self.log_alpha], [self.temperature_optimizer])
@@ -376,19 +375,18 @@ class Agent(nn.Module):
         }
 
     def _objective_result(
-        self, inputs: UpdateInputs, feature_map: Tensor, diagnose: bool
+        self, inputs: UpdateInputs, observed: Features, diagnose: bool
     ) -> tuple[Result, dict[str, Tensor]]:
         assert self.objective is not None
-        online = []
-        for spec in self.objective.online_views:
-            view_map = feature_map if spec == ViewSpec(0) else self.encoder.convolutions(inputs.views[spec])
-            online.append(Features(self.encoder.projection(view_map), view_map))
-        target = []
+        online = [
+            observed if spec == ViewSpec(0) else self.encoder.encode(inputs.views[spec])
+            for spec in self.objective.online_views
+        ]
         with torch.no_grad():
-            for spec in self.objective.target_views:
-                view = inputs.observation if spec == ViewSpec(0) else inputs.views[spec]
-                view_map = self.target_encoder.convolutions(view)
-                target.append(Features(self.target_encoder.projection(view_map), view_map))
+            target = [
+                self.target_encoder.encode(inputs.observation if spec == ViewSpec(0) else inputs.views[spec])
+                for spec in self.objective.target_views
+            ]
         result = self.objective(online, target, BatchInfo())
         metrics = {"loss": result.loss.detach(), **result.metrics}
         if diagnose:

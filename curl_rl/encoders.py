@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curl_rl.conv_relu import conv_relu
 
 Precision = Literal["float32", "bfloat16"]
+
+# The C library asks the system for larger blocks anew each time, and the system hands them over zeroed, page by page:
+# a pass over 512 images in one piece takes three times as long as in two.
+_LARGEST_KEPT_BLOCK = 2**25
 
 
 class FeatureSpec(NamedTuple):
@@ -69,8 +74,8 @@ class Convolutions(nn.Module):
     """3×3 convolutions with ReLU: ``(B, C, H, W)`` to a map ``(B, filters, h, w)``.
 
     uint8 input is divided by 255; floating-point input is taken as it is, so nothing is ever scaled twice.
-    ``precision`` is what the convolutions compute in; weights and output keep the parameters' type. (On NVIDIA GPUs
-    PyTorch's float32 convolutions are TensorFloat-32 unless ``torch.backends.cudnn.allow_tf32`` is switched off.)
+    ``precision`` is what the convolutions compute in and the map's type; weights keep theirs. (On NVIDIA GPUs PyTorch's
+    float32 convolutions are TensorFloat-32 unless ``torch.backends.cudnn.allow_tf32`` is switched off.)
     """
 
     def __init__(
@@ -98,6 +103,21 @@ class Convolutions(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         if tuple(observation.shape[-3:]) != self.input_shape:
             raise ValueError(f"expected images of shape {self.input_shape}, got {tuple(observation.shape[-3:])}")
+        on_cpu = observation.device.type == "cpu" and not torch.compiler.is_compiling()
+        parts = self._parts(len(observation)) if on_cpu else 1
+        if parts == 1:
+            return self._pass(observation)
+        return torch.cat([self._pass(part) for part in observation.tensor_split(parts)])
+
+    def _parts(self, batch: int) -> int:
+        """In how many parts a batch is passed, so that the first map, which is the largest, is a block that is kept."""
+        first = cast("nn.Conv2d", self.layers[0])
+        height, width = ((side - 3) // first.stride[0] + 1 for side in self.input_shape[1:])
+        itemsize = 2 if self.precision == "bfloat16" else first.weight.itemsize
+        size = batch * first.out_channels * height * width * itemsize
+        return max(1, min(batch, math.ceil(size / _LARGEST_KEPT_BLOCK)))
+
+    def _pass(self, observation: Tensor) -> Tensor:
         layers = cast("list[nn.Conv2d]", list(self.layers))
         dtype = layers[0].weight.dtype
         raw = observation.dtype == torch.uint8
@@ -109,14 +129,14 @@ class Convolutions(nn.Module):
                 weight = layer.weight / 255 if raw and depth == 0 else layer.weight
                 assert layer.bias is not None
                 x = conv_relu(x, weight.to(compute), layer.bias.to(compute), layer.stride[0])
-        return x.to(dtype)
+        return x
 
 
 class Projection(nn.Module):
     """A map flattened, through a linear layer and layer norm: ``(B, C, h, w)`` to ``(B, latent)``.
 
     Flattened row by row with the channels innermost: so it lies in memory behind convolutions in channels_last order,
-    and nothing has to be moved.
+    and nothing has to be moved. The product is taken in the map's type, the norm in the parameters'.
     """
 
     def __init__(self, map_shape: tuple[int, int, int], latent: int) -> None:
@@ -125,7 +145,10 @@ class Projection(nn.Module):
         self.norm = nn.LayerNorm(latent)
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        normalised: Tensor = self.norm(self.linear(feature_map.permute(0, 2, 3, 1).flatten(1)))
+        flat, parameters = feature_map.permute(0, 2, 3, 1).flatten(1), self.linear.weight.dtype
+        with torch.autocast(flat.device.type, enabled=False):
+            product = F.linear(flat, self.linear.weight.to(flat.dtype), self.linear.bias.to(flat.dtype))
+            normalised: Tensor = self.norm(product.to(parameters))
         return normalised
 
 

@@ -1,8 +1,9 @@
-"""Memory of the past: slow copies of networks (banks of embeddings come with the methods that need them)."""
+"""Memory of the past: slow copies of networks, and the ring of embeddings that serve as negatives."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -17,9 +18,25 @@ def momentum_copy(module: ModuleT) -> ModuleT:
     return copy.deepcopy(module).requires_grad_(False)
 
 
+def momentum_buffers(module: ModuleT) -> ModuleT:
+    """A :func:`momentum_copy` whose weights are buffers, under the same names and in the same order.
+
+    For a slow copy inside a module that also learns: it is saved and moved between devices along with it, and yet
+    ``parameters()`` names only what an optimizer may have.
+    """
+    slow = momentum_copy(module)
+    for part in slow.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, parameter.detach())
+    return slow
+
+
 @torch.no_grad()
-def move_towards(targets: Iterable[Tensor], sources: Iterable[Tensor], tau: float) -> None:
+def move_towards(targets: Iterable[Tensor], sources: Iterable[Tensor], tau: float | Tensor) -> None:
     """target ← (1 − tau) target + tau source, in place, for each pair (MoCo, arXiv 1911.05722, equation 2).
+
+    ``tau`` is a number, or a scalar tensor on the targets' device, which is never read back from there.
 
     Raises:
         ValueError: unequal numbers of targets and sources.
@@ -27,4 +44,55 @@ def move_towards(targets: Iterable[Tensor], sources: Iterable[Tensor], tau: floa
     target_list, source_list = list(targets), list(sources)
     if len(target_list) != len(source_list):
         raise ValueError(f"{len(target_list)} targets cannot move towards {len(source_list)} sources")
-    torch._foreach_lerp_(target_list, source_list, tau)
+    if isinstance(tau, Tensor):
+        # lerp reads a tensor's value on the host, or wants one weight for each element.
+        torch._foreach_mul_(target_list, 1 - tau)
+        torch._foreach_add_(target_list, torch._foreach_mul(source_list, tau))
+    else:
+        torch._foreach_lerp_(target_list, source_list, tau)
+
+
+def cosine_momentum(start: float, progress: Tensor) -> Tensor:
+    """1 − (1 − start)(cos(π progress) + 1)/2: from ``start`` at progress 0 to 1 at progress 1.
+
+    BYOL (arXiv 2006.07733, section 3.3), and MoCo v3 after it.
+    """
+    return 1 - (1 - start) * (torch.cos(math.pi * progress) + 1) / 2
+
+
+class Ring(nn.Module):
+    """The last ``size`` embeddings that were pushed, the oldest overwritten first (MoCo's queue, arXiv 1911.05722).
+
+    All of it lies in buffers: saved and resumed with the module, and never read by the host. It starts empty;
+    ``valid`` tells which places hold something, so that no made-up vector ever serves as a negative.
+
+    Raises:
+        ValueError: ``size`` or ``dim`` below 1; in ``push``, more embeddings than places.
+    """
+
+    embeddings: Tensor
+    """``(size, dim)``, in no particular order."""
+    pushed: Tensor
+    """How many embeddings were ever pushed, a scalar integer; the next one goes to this place modulo ``size``."""
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        if size < 1 or dim < 1:
+            raise ValueError(f"a ring needs a size and a dim of at least 1, got {size} and {dim}")
+        self.register_buffer("embeddings", torch.zeros(size, dim))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def valid(self) -> Tensor:
+        """``(size,)`` booleans: which places hold an embedding."""
+        return torch.arange(len(self.embeddings), device=self.pushed.device) < self.pushed
+
+    @torch.no_grad()
+    def push(self, embeddings: Tensor) -> None:
+        """Writes ``(B, dim)`` embeddings, B ≤ size, over the oldest."""
+        size = len(self.embeddings)
+        if len(embeddings) > size:
+            raise ValueError(f"a ring of {size} embeddings cannot take {len(embeddings)} at once")
+        places = (self.pushed + torch.arange(len(embeddings), device=self.pushed.device)) % size
+        self.embeddings.index_copy_(0, places, embeddings.to(self.embeddings.dtype))
+        self.pushed += len(embeddings)

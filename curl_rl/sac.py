@@ -52,13 +52,13 @@ class Actor(nn.Module):
 
 
 class TwinCritic(nn.Module):
-    """Two Q functions as one batched network: layer i of both is one ``(2, in, out)`` matrix product."""
+    """Two Q functions as one batched network: layer i of both is one product with ``weights[i]``, ``(2, in, out)``."""
 
     def __init__(self, features: int, actions: int, hidden: int) -> None:
         super().__init__()
         sizes = [features + actions, hidden, hidden, 1]
         shapes = list(pairwise(sizes))
-        self.weights = nn.ParameterList(torch.empty(2, fan_out, fan_in) for fan_in, fan_out in shapes)
+        self.weights = nn.ParameterList(torch.empty(2, fan_in, fan_out) for fan_in, fan_out in shapes)
         self.biases = nn.ParameterList(torch.zeros(2, 1, fan_out) for _, fan_out in shapes)
         for pair in self.weights:
             for weight in pair:
@@ -68,7 +68,7 @@ class TwinCritic(nn.Module):
         """Both Q values of ``(B, features)`` states and ``(B, A)`` actions: ``(2, B, 1)``."""
         x = torch.cat([features, action], dim=-1).expand(2, -1, -1)
         for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x.relu() if depth else x, weight.transpose(1, 2))
+            x = torch.baddbmm(bias, x.relu() if depth else x, weight)
         return x
 
 

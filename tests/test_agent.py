@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from curl_rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.encoders import EncoderConfig
-from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec
+from curl_rl.objectives import BatchInfo, Features, MoCoConfig, Objective, ObjectiveConfigs, Result, ViewSpec
 from curl_rl.replay import Batch
 
 SHAPE, ACTIONS, BATCH = (6, 24, 24), 2, 5
@@ -141,7 +141,7 @@ def test_two_optimizers_step_the_encoder_twice_on_one_gradient() -> None:
 
 def test_a_joint_update_steps_the_encoder_once_on_the_sum_of_both_losses() -> None:
     """Against autograd on both losses written out from their definitions, with keys from before the targets' move."""
-    agent = make_agent(update="joint", actor_every=1000, critic_lr=3e-4, encoder_lr=1e-3)
+    agent = make_agent(update_rule="joint", actor_every=1000, critic_lr=3e-4, encoder_lr=1e-3)
     inputs = make_inputs(agent)
     reference = copy.deepcopy(agent)
     with torch.no_grad():
@@ -167,14 +167,13 @@ def test_a_joint_update_steps_the_encoder_once_on_the_sum_of_both_losses() -> No
             assert torch.allclose(new.detach(), old.detach() - step, rtol=1e-6, atol=1e-9), f"{part}.{name}"
 
 
-def test_the_actor_of_a_joint_update_looks_at_the_convolutions_before_their_step() -> None:
-    agent = make_agent(update="joint")
+def test_the_actor_of_a_joint_update_looks_at_the_encoder_before_its_step() -> None:
+    agent = make_agent(update_rule="joint")
     inputs = make_inputs(agent)
     before, after = copy.deepcopy(agent), agent
     metrics = agent.update(inputs)
-    feature_map = before.encoder.convolutions(inputs.observation)
-    policy = before.actor(before.actor_projection(feature_map), inputs.noise)
-    q = after.critic(after.encoder.projection(feature_map), policy.action).min(0).values
+    policy = before.actor(before.actor_projection(before.encoder.convolutions(inputs.observation)), inputs.noise)
+    q = after.critic(before.encoder(inputs.observation), policy.action).min(0).values
     expected = (before.alpha * policy.log_prob - q).mean()
     assert torch.allclose(metrics["actor/loss"], expected, rtol=1e-9)
 
@@ -188,7 +187,7 @@ def test_convolutions_are_passed_no_more_often_than_the_mathematics_asks(
 
     Without an objective there is no key, and the second pass over the observation is the actor's alone.
     """
-    agent = make_agent(objective=objective, update=update)
+    agent = make_agent(objective=objective, update_rule=update)
     passes = []
     for encoder in (agent.encoder, agent.target_encoder):
         encoder.convolutions.register_forward_hook(lambda *_: passes.append(1))
@@ -282,6 +281,25 @@ def test_after_step_is_told_the_momentum_of_the_slow_encoder() -> None:
     for seed in range(2):
         agent.update(make_inputs(agent, seed))
     assert told == [("this step's", 0.75), ("this step's", 1.0)]
+
+
+@pytest.mark.parametrize("update", ["exact", "joint"])
+@pytest.mark.parametrize("objective", ["curl", "simclr", "moco", "byol", "simsiam", "barlow"])
+def test_every_objective_trains_the_encoder_and_itself(objective: Any, update: Any) -> None:
+    config = dataclasses.replace(SMALL, objective=objective, update_rule=update)
+    torch.manual_seed(0)
+    agent = Agent(SHAPE, ACTIONS, config, ObjectiveConfigs(moco=MoCoConfig(queue=11))).double()
+    if update == "exact":
+        agent.critic_optimizer.param_groups[0]["lr"] = 0.0  # what moves the encoder is the objective
+    assert agent.objective is not None
+    agent.update(make_inputs(agent))  # MoCo's queue is empty in the first
+    before = snapshot(agent)
+    metrics = agent.update(make_inputs(agent, seed=1)) | agent.update(make_inputs(agent, seed=2))
+    for name, value in agent.state_dict().items():
+        assert value.isfinite().all(), name
+        if name.startswith(("encoder.", "objective.")):
+            assert not torch.equal(value, before[name]), name
+    assert all(value.isfinite() for value in metrics.values())
 
 
 def test_acting_sees_the_centre_crop_and_is_deterministic_without_noise() -> None:

@@ -13,11 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # The parts of curl_rl from the top down. A part imports what lies on lower levels, never its own level or a higher one.
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"training", "vision", "integrations", "curves"}),
-    frozenset({"run_directory", "compute", "estimate", "learner"}),
+    frozenset({"compute", "estimate", "learner"}),
     frozenset({"config", "evaluation", "pictures"}),  # config gathers the dataclasses that stand beside their things
     frozenset({"agent", "auxiliary"}),
-    frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger"}),
-    frozenset({"durable", "errors", "storage", "meters", "seeds", "signals", "overlap"}),
+    frozenset({"run_directory"}),
+    frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger", "settings"}),
+    frozenset({"console", "durable", "errors", "storage", "meters", "seeds", "signals", "overlap", "lars", "schedules"}),
     frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu"}),
 )
 CORE = LEVELS[-1]

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from curl_rl import EncoderConfig, PixelEncoder
+from curl_rl import EncoderConfig, PixelEncoder, encoders
 from curl_rl.encoders import orthogonal_init
 
 
@@ -22,7 +22,10 @@ def written_out(encoder: PixelEncoder, x: torch.Tensor) -> torch.Tensor:
     for depth, stride in enumerate(encoder.config.strides):
         name = f"convolutions.layers.{depth}"
         x = F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], stride).clamp_min(0)
-    x = x.permute(0, 2, 3, 1).reshape(len(x), -1) @ weights["projection.linear.weight"].T + weights["projection.linear.bias"]
+    x = (
+        x.permute(0, 2, 3, 1).reshape(len(x), -1) @ weights["projection.linear.weight"].T
+        + weights["projection.linear.bias"]
+    )
     x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
     return x * weights["projection.norm.weight"] + weights["projection.norm.bias"]
 
@@ -81,16 +84,34 @@ def test_features_are_layer_normalised() -> None:
     assert torch.allclose(features.norm(dim=1), torch.full((5,), math.sqrt(50)), rtol=1e-3)
 
 
-def test_bfloat16_convolutions_are_near_the_exact_ones_and_give_float32() -> None:
+def test_bfloat16_is_near_the_exact_numbers_and_its_features_are_float32() -> None:
     torch.manual_seed(0)
     exact = PixelEncoder((9, 40, 40)).double()
     rounded = PixelEncoder((9, 40, 40), precision="bfloat16")
     rounded.load_state_dict(exact.state_dict())
     pixels = images(4, 9, 40, 40)
-    coarse, fine = rounded.convolutions(pixels), exact.convolutions(pixels)
-    assert coarse.dtype == torch.float32
-    error = (coarse - fine).norm() / fine.norm()
-    assert 1e-4 < error < 1e-2  # bfloat16 has eight bits: the lower bound shows that it is really used
+    coarse, fine = rounded.encode(pixels), exact.encode(pixels)
+    assert (coarse.map.dtype, coarse.vector.dtype) == (torch.bfloat16, torch.float32)
+    for ours, right, most in ((coarse.map, fine.map, 1e-2), (coarse.vector, fine.vector, 3e-2)):
+        error = (ours - right).norm() / right.norm()
+        assert 1e-4 < error < most  # bfloat16 has eight bits: the lower bound shows that it is really used
+
+
+@pytest.mark.parametrize("bytes_kept", [1, 4 * 4 * 9 * 9 * 8])
+def test_a_batch_passed_in_parts_gives_the_same_numbers_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, bytes_kept: int
+) -> None:
+    """In parts of single images, and of seven images in four parts or so: 4 filters, maps of 9×9, eight bytes."""
+    encoder = PixelEncoder((3, 20, 20), EncoderConfig(filters=4, strides=(2, 1), latent=5)).double()
+    pixels, results = images(7, 3, 20, 20), []
+    for limit in (2**25, bytes_kept):
+        monkeypatch.setattr(encoders, "_LARGEST_KEPT_BLOCK", limit)
+        features = encoder.encode(pixels)
+        gradients = torch.autograd.grad((features.vector * torch.arange(5.0)).sum(), list(encoder.parameters()))
+        results.append([*features, *gradients])
+    for whole, parts in zip(*results, strict=True):
+        assert torch.allclose(whole, parts, rtol=1e-12, atol=1e-12)
+    assert encoder(pixels[:0]).shape == (0, 5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -66,7 +66,7 @@ def test_an_update_never_asks_what_a_tensor_holds(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(replay_module, "choose_storage", lambda *_: "device")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
     with torch.device("meta"):
-        agent = Agent(SHAPE, ACTIONS, AgentConfig(**{**vars(CONFIG), "update": update, "precision": precision}))
+        agent = Agent(SHAPE, ACTIONS, AgentConfig(**{**vars(CONFIG), "update_rule": update, "precision": precision}))
     for optimizer in agent.optimizers.values():
         for group in optimizer.param_groups:
             group["fused"] = False  # nor does the fused Adam
@@ -101,7 +101,7 @@ def test_capture_with_the_replay_in_memory_is_refused() -> None:
 @pytest.mark.parametrize("update", ["exact", "joint"])
 def test_captured_updates_learn_what_eager_ones_learn(update: Any) -> None:
     """Over warm-up, capture and many replays, while the replay grows and a diagnosed update comes between."""
-    eager, captured = (make_learner("cuda", capture=c, update=update) for c in (False, True))
+    eager, captured = (make_learner("cuda", capture=c, update_rule=update) for c in (False, True))
     for step in range(30):
         diagnose = step == 11
         metrics = [learner.update(diagnose=diagnose) for learner in (eager, captured)]

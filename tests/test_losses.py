@@ -9,12 +9,33 @@ import pytest
 import torch
 
 from curl_rl.losses import (
+    PairScores,
+    alignment,
+    bank_scores,
     bilinear_similarity,
     contrastive_accuracy,
+    cross_correlation,
     effective_rank,
+    embedding_std,
     info_nce,
+    negative_cosine,
+    nt_logistic,
+    nt_xent,
+    pair_accuracy,
+    redundancy,
+    semi_hard_triplet,
     softmax_confidence,
+    two_view_scores,
+    uniformity,
 )
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.nn.functional.normalize(draw(*shape, seed=seed))
 
 
 def test_info_nce_of_a_two_by_two_case_by_hand() -> None:
@@ -91,3 +112,221 @@ def test_effective_rank_equals_numpys_and_ignores_scale_and_shift() -> None:
     expected = np.exp(-(share * np.log(share)).sum())
     assert effective_rank(torch.from_numpy(z)).item() == pytest.approx(expected, rel=1e-5)
     assert effective_rank(torch.from_numpy(3 * z + 11)).item() == pytest.approx(expected, rel=1e-4)
+
+
+# ------------------------------------------------------------------ two views
+
+
+def enumerated(first: torch.Tensor, second: torch.Tensor) -> list[tuple[float, list[float]]]:
+    """The positive's and the negatives' similarities of each of the 2B views, pair by pair."""
+    views = [*first, *second]
+    rows = []
+    for i, view in enumerate(views):
+        partner = (i + len(first)) % len(views)
+        negatives = [float(view @ views[j]) for j in range(len(views)) if j not in (i, partner)]
+        rows.append((float(view @ views[partner]), negatives))
+    return rows
+
+
+def test_two_view_scores_are_the_pairs_enumerated() -> None:
+    first, second = draw(3, 4), draw(3, 4, seed=1)
+    scores = two_view_scores(first, second)
+    for i, (positive, negatives) in enumerate(enumerated(first, second)):
+        assert scores.positive[i].item() == pytest.approx(positive, rel=1e-12)
+        kept = scores.negatives[i][scores.negatives[i] > -math.inf].tolist()
+        assert kept == pytest.approx(negatives, rel=1e-12)
+
+
+def test_two_view_scores_of_one_image_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"at least 2 samples in a batch \(batch_size\), got 1"):
+        two_view_scores(torch.zeros(1, 3), torch.zeros(1, 3))
+
+
+def test_nt_xent_of_two_images_by_hand() -> None:
+    """Views a, b and a′ = a, b′ = b with a ⟂ b: each has its positive at 1 and two negatives at 0."""
+    eye = torch.eye(2, dtype=torch.float64)
+    loss = nt_xent(two_view_scores(eye, eye), 0.5)
+    assert loss.item() == pytest.approx(-math.log(math.e**2 / (math.e**2 + 2)), rel=1e-12)
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_nt_xent_is_pytorch_metric_learnings(batch: int) -> None:
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    first, second = draw(batch, 4), draw(batch, 4, seed=1)
+    oracle = losses.NTXentLoss(temperature=0.3)(torch.cat([first, second]), torch.arange(batch).repeat(2))
+    normalise = torch.nn.functional.normalize
+    ours = nt_xent(two_view_scores(normalise(first), normalise(second)), 0.3)
+    assert ours.item() == pytest.approx(oracle.item(), rel=1e-6)
+
+
+def test_nt_xent_with_one_negative_is_logistic() -> None:
+    scores = PairScores(draw(6), draw(6, 1, seed=1))
+    expected = torch.nn.functional.softplus((scores.negatives[:, 0] - scores.positive) / 0.2).mean()
+    assert torch.allclose(nt_xent(scores, 0.2), expected, rtol=1e-12, atol=0)
+
+
+def test_nt_xent_without_a_negative_is_solved_and_pulls_nowhere() -> None:
+    query = draw(3, 2).requires_grad_()
+    scores = bank_scores(query, draw(3, 2, seed=1), draw(4, 2, seed=2), torch.zeros(4, dtype=torch.bool))
+    loss = nt_xent(scores, 0.2)
+    assert loss == 0
+    assert torch.equal(torch.autograd.grad(loss, query)[0], torch.zeros_like(query))
+
+
+@pytest.mark.parametrize(
+    ("tau_plus", "beta", "bounded_views"),
+    [(0.0, 0.0, 0), (0.01, 0.0, 0), (0.0, 1.5, 0), (0.02, 0.7, 0), (0.3, 0.0, 2), (0.9, 1.5, 4)],
+)
+def test_the_corrections_of_nt_xent_are_the_papers_sums(tau_plus: float, beta: float, bounded_views: int) -> None:
+    """Both estimators written out pair by pair, with the bound in force for some of the views and for none."""
+    first, second, t = unit(4, 3), unit(4, 3, seed=1), 0.5
+    total, bounded = 0.0, 0
+    for positive, negatives in enumerated(first, second):
+        count = len(negatives)
+        weights = [math.exp(beta * n / t) for n in negatives]
+        mean = sum(weights) / count
+        estimate = sum(w / mean * math.exp(n / t) for w, n in zip(weights, negatives, strict=True))
+        estimate = (estimate - count * tau_plus * math.exp(positive / t)) / (1 - tau_plus)
+        bounded += estimate < count * math.exp(-1 / t)
+        estimate = max(estimate, count * math.exp(-1 / t))
+        total -= math.log(math.exp(positive / t) / (math.exp(positive / t) + estimate))
+    ours = nt_xent(two_view_scores(first, second), t, tau_plus=tau_plus, beta=beta)
+    assert ours.item() == pytest.approx(total / 8, rel=1e-10)
+    assert bounded == bounded_views
+
+
+def test_the_corrections_fade_into_plain_nt_xent() -> None:
+    scores = two_view_scores(unit(5, 3), unit(5, 3, seed=1))
+    plain = nt_xent(scores, 0.5)
+    assert torch.equal(nt_xent(scores, 0.5, tau_plus=0, beta=0), plain)
+    assert nt_xent(scores, 0.5, tau_plus=1e-9).item() == pytest.approx(plain.item(), rel=1e-7)
+    assert nt_xent(scores, 0.5, beta=1e-9).item() == pytest.approx(plain.item(), rel=1e-7)
+
+
+@pytest.mark.parametrize(("tau_plus", "beta"), [(0.0, 0.0), (0.1, 0.0), (0.0, 1.0), (0.1, 1.0), (0.9, 0.0)])
+def test_nt_xent_survives_a_small_temperature_in_single_precision(tau_plus: float, beta: float) -> None:
+    first, second = unit(6, 3).float().requires_grad_(), unit(6, 3, seed=1).float()
+    loss = nt_xent(two_view_scores(first, second), 0.005, tau_plus=tau_plus, beta=beta)
+    exact = nt_xent(two_view_scores(first.double(), second.double()), 0.005, tau_plus=tau_plus, beta=beta)
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-3)
+    assert torch.autograd.grad(loss, first)[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("tau_plus", "beta"), [(0.0, 0.0), (0.1, 1.0)])
+def test_nt_xent_gradient_is_right_by_finite_differences(tau_plus: float, beta: float) -> None:
+    def loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        normalise = torch.nn.functional.normalize
+        return nt_xent(two_view_scores(normalise(first), normalise(second)), 0.5, tau_plus=tau_plus, beta=beta)
+
+    assert torch.autograd.gradcheck(loss, (draw(3, 4).requires_grad_(), draw(3, 4, seed=1).requires_grad_()))
+
+
+def test_half_precision_is_widened() -> None:
+    first, second = unit(5, 4).bfloat16(), unit(5, 4, seed=1).bfloat16()
+    narrow, wide = two_view_scores(first, second), two_view_scores(first.double(), second.double())
+    assert narrow.positive.dtype == torch.float32
+    assert nt_xent(narrow, 0.1).item() == pytest.approx(nt_xent(wide, 0.1).item(), rel=1e-5)
+
+
+def test_bank_scores_are_inner_products_and_mask_the_empty_places() -> None:
+    query, key, bank = draw(2, 3), draw(2, 3, seed=1), draw(4, 3, seed=2)
+    scores = bank_scores(query, key, bank, torch.tensor([True, False, True, False]))
+    for i in range(2):
+        assert scores.positive[i].item() == pytest.approx(float(query[i] @ key[i]), rel=1e-12)
+        expected = [float(query[i] @ bank[0]), -math.inf, float(query[i] @ bank[2]), -math.inf]
+        assert scores.negatives[i].tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_nt_logistic_is_the_sum_written_out() -> None:
+    first, second, t = unit(3, 4), unit(3, 4, seed=1), 0.3
+
+    def log_sigmoid(x: float) -> float:
+        return -math.log1p(math.exp(-x))
+
+    total = 0.0
+    for positive, negatives in enumerated(first, second):
+        total -= log_sigmoid(positive / t) + sum(log_sigmoid(-n / t) for n in negatives) / len(negatives)
+    assert nt_logistic(two_view_scores(first, second), t).item() == pytest.approx(total / 6, rel=1e-12)
+
+
+def test_semi_hard_triplet_by_hand() -> None:
+    scores = PairScores(
+        torch.tensor([0.5, 0.5, 0.5]),
+        torch.tensor([[0.9, 0.4, 0.3], [0.9, 0.1, 0.0], [0.35, 0.9, -torch.inf]]),
+    )
+    # Within the margin of 0.2 below the positive: 0.4 in the first row, none in the second, 0.35 in the third.
+    assert semi_hard_triplet(scores, 0.2).item() == pytest.approx((0.1 + 0 + 0.05) / 3, rel=1e-5)
+
+
+def test_semi_hard_triplet_moves_only_the_positive_and_the_semi_hard_negative() -> None:
+    positive, negatives = torch.tensor([0.5, 0.5]), torch.tensor([[0.9, 0.4, 0.35], [0.9, 0.1, -torch.inf]])
+    loss = semi_hard_triplet(PairScores(positive.requires_grad_(), negatives.requires_grad_()), 0.2)
+    by_positive, by_negatives = torch.autograd.grad(loss, (positive, negatives))
+    assert by_positive.tolist() == [-0.5, 0]
+    assert by_negatives.tolist() == [[0, 0.5, 0], [0, 0, 0]]
+
+
+def test_pair_accuracy_counts_positives_above_all_negatives() -> None:
+    negatives = torch.tensor([[0.0, -torch.inf], [0.5, 0.0], [2.0, 0.0], [-torch.inf, -torch.inf]])
+    assert pair_accuracy(PairScores(torch.ones(4), negatives)).item() == 0.75
+    assert pair_accuracy(PairScores(torch.ones(1), torch.ones(1, 3))) == 0, "a tie is no win"
+
+
+# ------------------------------------------------------------------ without negatives
+
+
+def test_negative_cosine_by_hand() -> None:
+    first = torch.tensor([[3.0, 4.0], [1.0, 0.0]], dtype=torch.float64)
+    second = torch.tensor([[2.0, 0.0], [0.0, 5.0]], dtype=torch.float64)
+    assert negative_cosine(first, second).item() == pytest.approx(-(3 / 5 + 0) / 2, rel=1e-12)
+
+
+def test_cross_correlation_is_numpys_correlation() -> None:
+    first, second = draw(9, 3), draw(9, 2, seed=1)
+    expected = np.corrcoef(first.numpy().T, second.numpy().T)[:3, 3:]
+    assert np.allclose(cross_correlation(first, second, eps=0).numpy(), expected, rtol=1e-10)
+    assert np.allclose(cross_correlation(7 * first + 3, second).numpy(), expected, rtol=1e-4)
+
+
+def test_cross_correlation_of_one_sample_is_refused_and_of_a_constant_is_zero() -> None:
+    with pytest.raises(ValueError, match=r"at least 2 samples in a batch \(batch_size\), got 1"):
+        cross_correlation(torch.zeros(1, 3), torch.zeros(1, 3))
+    assert torch.equal(cross_correlation(torch.ones(4, 2), draw(4, 2).float()), torch.zeros(2, 2))
+
+
+def test_redundancy_by_hand() -> None:
+    correlation = torch.tensor([[0.5, 0.1], [-0.2, 1.0]], dtype=torch.float64)
+    assert redundancy(correlation, 0.3).item() == pytest.approx(0.25 + 0 + 0.3 * (0.01 + 0.04), rel=1e-12)
+
+
+def test_redundancy_of_identical_whitened_views_is_zero() -> None:
+    whitened = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    assert redundancy(cross_correlation(whitened, whitened), 0.005).item() == pytest.approx(0, abs=1e-8)
+    assert redundancy(cross_correlation(whitened, -whitened), 0.005).item() == pytest.approx(8, rel=1e-4)
+
+
+# ------------------------------------------------------------------ what they look like
+
+
+def test_alignment_of_equal_orthogonal_and_opposite_views() -> None:
+    first = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    assert alignment(first, 5 * first) == 0
+    assert alignment(first, first.flip(1)).item() == pytest.approx(2)
+    assert alignment(first, -first).item() == pytest.approx(4)
+    assert alignment(first, torch.tensor([[2.0, 0.0], [3.0, 0.0]])).item() == pytest.approx(1), "the mean of 0 and 2"
+
+
+def test_uniformity_by_hand() -> None:
+    """Three embeddings at right angles or opposite: squared distances 2, 2 and 4."""
+    embeddings = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]], dtype=torch.float64)
+    expected = math.log((2 * math.exp(-2 * 2) + math.exp(-2 * 4)) / 3)
+    assert uniformity(embeddings).item() == pytest.approx(expected, rel=1e-10)
+    assert uniformity(torch.ones(4, 3)).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_embedding_std_of_corners_line_and_point() -> None:
+    assert embedding_std(torch.cat([torch.eye(4), -7 * torch.eye(4)])).item() == pytest.approx(1)
+    line = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
+    assert embedding_std(line).item() == pytest.approx(1 / 4 * 2), "one of four dimensions, times √4"
+    assert embedding_std(torch.ones(5, 3)).item() == pytest.approx(0, abs=1e-6)
+    assert embedding_std(draw(4000, 16)).item() == pytest.approx(1, abs=0.01)

@@ -103,7 +103,7 @@ def critic_state(recording: Recording, prefix: str) -> dict[str, torch.Tensor]:
     state = {}
     for depth, layer in enumerate((0, 2, 4)):
         pair = [f"{prefix}/Q{q}.trunk.{layer}" for q in (1, 2)]
-        state[f"weights.{depth}"] = torch.stack([recording.tensor(f"{q}.weight") for q in pair])
+        state[f"weights.{depth}"] = torch.stack([recording.tensor(f"{q}.weight").T for q in pair])
         state[f"biases.{depth}"] = torch.stack([recording.tensor(f"{q}.bias") for q in pair])[:, None]
     return state
 

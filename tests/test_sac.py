@@ -72,7 +72,7 @@ def test_twin_critics_are_two_separate_networks_written_out() -> None:
     for k in range(2):
         x = torch.cat([features, action], 1)
         for depth in range(3):
-            x = x @ critic.weights[depth][k].T + critic.biases[depth][k]
+            x = x @ critic.weights[depth][k] + critic.biases[depth][k]
             if depth < 2:
                 x = x.clamp_min(0)
         assert torch.allclose(q[k], x, rtol=1e-12, atol=1e-12)

@@ -2,6 +2,18 @@
 
 An objective sees features, never images: it says which views it wants encoded by whom, and its user (the agent, a
 vision trainer, a foreign training loop) crops and encodes them. ``forward`` is pure; state changes in ``after_step``.
+
+All state is kept in buffers, slow copies of heads included (``memory.momentum_buffers``), so that ``parameters()`` is
+what learns and ``state_dict()`` is all there is to save.
+
+With many processes, each calls ``forward`` with the features of the whole batch: a method knows of no process but its
+own, and batch norm in its heads sees every sample.
+
+Metrics have the same names in all methods that report them:
+
+- ``accuracy``: share of queries that prefer their positive to every negative.
+- ``embedding_std``: 1 for embeddings spread over all directions, 0 for collapse (``losses.embedding_std``).
+- ``alignment``: mean squared distance of the two views' embeddings, 0 to 4 (``losses.alignment``).
 """
 
 from __future__ import annotations
@@ -49,6 +61,9 @@ class Objective(nn.Module):
     """Views that the trained encoder encodes, with gradient."""
     target_views: tuple[ViewSpec, ...] = ()
     """Views that its slow copy encodes, without gradient."""
+    batch_dependent: bool = True
+    """Whether a sample's part in the loss depends on who else is in the batch: in-batch negatives, batch norm. If so,
+    the gradients of small batches do not add up to that of one large batch."""
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
         """The loss of one batch, from the features of ``online_views`` and ``target_views`` in that order. Pure."""
@@ -68,5 +83,8 @@ class Objective(nn.Module):
         return torch.ones_like(progress)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Its parameters as optimizer groups; a group may name its own learning rate or weight decay."""
+        """Its parameters as optimizer groups; a group may name its own learning rate or weight decay.
+
+        ``"fixed_lr": True`` in a group asks schedules to leave its learning rate where it starts.
+        """
         return [{"params": list(self.parameters())}]

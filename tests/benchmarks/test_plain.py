@@ -31,7 +31,7 @@ def copied_into(plain: PlainAgent, agent: Agent) -> None:
     def critic(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
         stacked = {}
         for depth, layer in enumerate((0, 2, 4)):
-            stacked[f"{prefix}.weights.{depth}"] = torch.stack([state[f"q{q}.{layer}.weight"] for q in (1, 2)])
+            stacked[f"{prefix}.weights.{depth}"] = torch.stack([state[f"q{q}.{layer}.weight"].T for q in (1, 2)])
             stacked[f"{prefix}.biases.{depth}"] = torch.stack([state[f"q{q}.{layer}.bias"] for q in (1, 2)])[:, None]
         return stacked
 

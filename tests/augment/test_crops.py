@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.augment import _copy_windows, _gather_windows, center_crop, crop, random_crop
+from curl_rl.augment import center_crop, crop, random_crop
+from curl_rl.augment.crops import _copy_windows, _gather_windows
 
 
 def coordinates(batch: int, height: int, width: int) -> torch.Tensor:

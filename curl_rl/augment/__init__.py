@@ -1,0 +1,45 @@
+"""Augmentations: batched, on the device where the tensors are, random numbers from a generator that is handed in.
+
+Every image of a batch has random numbers of its own, and nothing here makes the host wait for the device or goes
+through the images one by one (copying windows on a CPU excepted, where that is the fastest way).
+"""
+
+from curl_rl.augment.blur import gaussian_blur, random_gaussian_blur
+from curl_rl.augment.colour import (
+    Jitter,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    color_jitter,
+    random_color_jitter,
+    random_greyscale,
+    random_solarise,
+    solarise,
+)
+from curl_rl.augment.crops import center_crop, crop, random_crop
+from curl_rl.augment.randaugment import random_augment
+from curl_rl.augment.resized_crop import Windows, random_resized_crop, random_windows, resize_windows
+
+__all__ = [
+    "Jitter",
+    "Windows",
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_hue",
+    "adjust_saturation",
+    "center_crop",
+    "color_jitter",
+    "crop",
+    "gaussian_blur",
+    "random_augment",
+    "random_color_jitter",
+    "random_crop",
+    "random_gaussian_blur",
+    "random_greyscale",
+    "random_resized_crop",
+    "random_solarise",
+    "random_windows",
+    "resize_windows",
+    "solarise",
+]

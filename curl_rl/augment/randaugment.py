@@ -1,0 +1,149 @@
+"""RandAugment (Cubuk et al. 2019, arXiv 1909.13719): operations drawn from a list, all at one magnitude.
+
+The list, the ranges and what each operation does are torchvision's ``RandAugment``. Every image has operations of its
+own: each family of operations runs once over the whole batch, with numbers that leave alone the images that drew
+another one. The host never learns who drew what.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from curl_rl.augment.colour import blend, solarise
+from curl_rl.augment.draws import chosen
+
+OPERATIONS = (
+    "identity",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "brightness",
+    "saturation",
+    "contrast",
+    "sharpness",
+    "posterise",
+    "solarise",
+    "autocontrast",
+    "equalise",
+)
+STRONGEST = 30  # magnitudes are whole numbers from 0 to this
+
+
+def random_augment(images: Tensor, generator: torch.Generator, *, operations: int = 2, magnitude: int = 9) -> Tensor:
+    """A number of operations, one after the other, drawn for each image with replacement.
+
+    Args:
+        images: ``(B, 3, H, W)`` in [0, 1], floating point.
+        generator: the source of the random numbers, on the images' device.
+        operations: how many, N of the paper.
+        magnitude: from 0 to 30, M of the paper. Where an operation has a direction, it is drawn.
+
+    Returns:
+        ``(B, 3, H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: the magnitude is out of range.
+    """
+    if not 0 <= magnitude <= STRONGEST:
+        raise ValueError(f"a magnitude of RandAugment is 0 to {STRONGEST}, got {magnitude}")
+    batch = len(images)
+    for _ in range(operations):
+        operation = torch.randint(len(OPERATIONS), (batch,), generator=generator, device=generator.device)
+        negative = chosen(batch, 0.5, generator)
+        images = apply_operations(images, operation, negative, magnitude)
+    return images
+
+
+def apply_operations(images: Tensor, operation: Tensor, negative: Tensor, magnitude: int) -> Tensor:
+    """One operation on each image, ``(B,)`` indices into OPERATIONS; ``negative``, ``(B,)`` bools, turns it about."""
+    share = magnitude / STRONGEST
+    sign = 1 - 2 * negative.to(images.dtype)
+
+    def where_drawn(name: str, value: float | Tensor) -> Tensor:
+        """``(B,)``: the value for images that drew the operation, 0 for all others."""
+        return (operation == OPERATIONS.index(name)).to(images.dtype) * value
+
+    images = _warp(
+        images,
+        shear_x=where_drawn("shear_x", sign * (0.3 * share)),
+        shear_y=where_drawn("shear_y", sign * (0.3 * share)),
+        right=where_drawn("translate_x", sign * math.floor(150 / 331 * images.shape[3] * share)),
+        down=where_drawn("translate_y", sign * math.floor(150 / 331 * images.shape[2] * share)),
+        angle=where_drawn("rotate", sign * math.radians(30 * share)),
+    )
+    away = sign * (0.9 * share)
+    contrast, saturation = where_drawn("contrast", away), where_drawn("saturation", away)
+    images = blend(images, 1 + where_drawn("brightness", away) + contrast + saturation, -contrast, -saturation)
+    images = _sharpen(images, 1 + where_drawn("sharpness", away))
+    images = _posterise(images, 8 - round(4 * share), where_drawn("posterise", 1))
+    # A thousandth less, so that no rounding keeps out a byte at the threshold itself.
+    images = solarise(images, 2 - where_drawn("solarise", 1.001 + share))
+    images = _stretch_contrast(images, where_drawn("autocontrast", 1))
+    return _equalise(images, where_drawn("equalise", 1))
+
+
+def _warp(images: Tensor, shear_x: Tensor, shear_y: Tensor, right: Tensor, down: Tensor, angle: Tensor) -> Tensor:
+    """Shears about the top left corner, moves, or turns counter-clockwise about the middle; black comes in.
+
+    Parameters are ``(B,)``, shears as tangents, moves in pixels, the angle in radians. Only one of them is not 0 for
+    any image, so their order does not matter. The nearest pixel is taken, as torchvision's ``RandAugment`` does.
+    """
+    height, width = images.shape[-2:]
+    # Where an output pixel comes from. Coordinates are counted from the middle; a shear leaves the corner where it is.
+    x = torch.arange(width, device=images.device, dtype=images.dtype) + (0.5 - width / 2)
+    y = (torch.arange(height, device=images.device, dtype=images.dtype) + (0.5 - height / 2))[:, None]
+    shear_x, shear_y, right, down, angle = (
+        parameter.view(-1, 1, 1) for parameter in (shear_x, shear_y, right, down, angle)
+    )
+    sine, cosine = angle.sin(), angle.cos()
+    source_x = cosine * x + (shear_x - sine) * y + (shear_x * (height / 2) - right)
+    source_y = (shear_y + sine) * x + cosine * y + (shear_y * (width / 2) - down)
+    grid = torch.stack([source_x / (width / 2), source_y / (height / 2)], -1)
+    return F.grid_sample(images, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+def _sharpen(images: Tensor, factor: Tensor) -> Tensor:
+    """Away from a slightly smoothed image by ``factor``, ``(B,)``; the outermost pixels are not smoothed."""
+    if min(images.shape[-2:]) < 3:
+        return images
+    smooth = images.clone()
+    # Pillow's SMOOTH filter: the eight neighbours weigh 1, the pixel itself 5.
+    column_sums = images[..., :-2, :] + images[..., 1:-1, :] + images[..., 2:, :]
+    inner = smooth[..., 1:-1, 1:-1]
+    inner.mul_(4).add_(column_sums[..., :-2]).add_(column_sums[..., 1:-1]).add_(column_sums[..., 2:]).div_(13)
+    return torch.lerp(smooth, images, factor.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def _posterise(images: Tensor, bits: int, applied: Tensor) -> Tensor:
+    """Keeps the highest bits of each byte, where ``applied``, ``(B,)``, is 1."""
+    step = 2 ** (8 - bits)
+    coarse = images.mul(255).round_().div_(step).floor_().mul_(step / 255)
+    return torch.lerp(images, coarse, applied.view(-1, 1, 1, 1))
+
+
+def _stretch_contrast(images: Tensor, applied: Tensor) -> Tensor:
+    """Brings each channel's darkest pixel to 0 and its brightest to 1, where ``applied``, ``(B,)``, is 1."""
+    darkest, brightest = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    # A channel of one single value stays as it is.
+    stretched = (brightest > darkest) & applied.bool().view(-1, 1, 1, 1)
+    start = torch.where(stretched, darkest, 0)
+    span = torch.where(stretched, brightest - darkest, 1)
+    return ((images - start) / span).clamp_(0, 1)
+
+
+def _equalise(images: Tensor, applied: Tensor) -> Tensor:
+    """Spreads each channel's bytes evenly, as Pillow's ``ImageOps.equalize``, where ``applied``, ``(B,)``, is 1."""
+    byte = images.mul(255).round_().flatten(2).long()  # (B, 3, H·W)
+    histogram = byte.new_zeros(*byte.shape[:2], 256).scatter_add_(2, byte, byte.new_ones(()).expand_as(byte))
+    # Every value of the result is to hold as many pixels; those of the brightest byte are not counted.
+    step = (byte.shape[2] - histogram.gather(2, byte.amax(2, keepdim=True))) // 255
+    darker = histogram.cumsum(2) - histogram
+    table = ((darker + step // 2) // step.clamp_min(1)).clamp_(0, 255)
+    even = table.gather(2, byte).to(images.dtype).div_(255).view_as(images)
+    return torch.lerp(images, even, (applied[:, None] * (step.squeeze(2) > 0))[..., None, None])

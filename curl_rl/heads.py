@@ -1,0 +1,75 @@
+"""Heads: the small networks that self-supervised methods put on an encoder's vector, projectors and predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+Last = Literal["affine", "linear", "scaled", "standardised"]
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm that always uses the statistics of the batch before it, in evaluation as well, and keeps none.
+
+    So a head has no state that ``forward`` changes, and the two views of a batch, the slow copy and a foreign training
+    loop cannot disturb each other's running averages.
+
+    Args:
+        size: features.
+        scale: learn a factor for each feature.
+        shift: learn an offset for each feature.
+    """
+
+    def __init__(self, size: int, *, scale: bool, shift: bool) -> None:
+        super().__init__(size, affine=scale or shift, track_running_stats=False)
+        # PyTorch has both or neither.
+        if not scale:
+            self.register_parameter("weight", None)
+        if not shift:
+            self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) < 2:
+            raise ValueError(f"batch norm in a head needs at least 2 samples in a batch (batch_size), got {len(x)}")
+        return super().forward(x)
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them: ``(B, sizes[0])`` to ``(B, sizes[-1])``.
+
+    Args:
+        sizes: of the input and of each layer's output; one size alone makes an empty head, which gives its input back.
+        batch_norm: batch norm before each ReLU.
+        last: what follows the last layer's product, which no ReLU follows. ``linear``: nothing; ``affine``: a bias;
+            ``scaled``: batch norm with a learned scale but no shift; ``standardised``: batch norm with neither.
+
+    ``layers`` is a Sequential with one child to a layer, its norm and ReLU included, so that ``head.layers[:1]`` is the
+    part that SimCLR v2 (arXiv 2006.10029, section 2) keeps for fine-tuning. A layer that batch norm follows has no
+    bias: the norm would take it away again.
+
+    Raises:
+        ValueError: no size at all or one below 1; in ``forward``, a batch of 1 in a head with batch norm.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, batch_norm: bool, last: Last) -> None:
+        super().__init__()
+        if not sizes or min(sizes) < 1:
+            raise ValueError(f"sizes of a head must be one or more positive integers, got {list(sizes)}")
+        hidden: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(sizes[:-1]):
+            linear = nn.Linear(fan_in, fan_out, bias=not batch_norm)
+            norm = [BatchNorm(fan_out, scale=True, shift=True)] if batch_norm else []
+            hidden.append(nn.Sequential(linear, *norm, nn.ReLU()))
+        self.layers = nn.Sequential(*hidden)
+        if len(sizes) > 1:
+            parts: list[nn.Module] = [nn.Linear(sizes[-2], sizes[-1], bias=last == "affine")]
+            if last in ("scaled", "standardised"):
+                parts.append(BatchNorm(sizes[-1], scale=last == "scaled", shift=False))
+            self.layers.append(nn.Sequential(*parts))
+
+    def forward(self, vector: Tensor) -> Tensor:
+        embedding: Tensor = self.layers(vector)
+        return embedding

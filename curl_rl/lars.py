@@ -1,0 +1,114 @@
+"""LARS: momentum whose step is scaled layer by layer, for large batches (You et al. 2017, arXiv 1708.03888)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rate scaling, as SimCLR uses it (arXiv 2002.05709, section 2.2).
+
+    For each parameter w with gradient ∇ and velocity v, which starts at zero::
+
+        g = ∇ + weight_decay · w
+        v ← momentum · v + lr · trust · g,   trust = trust_coefficient · ‖w‖ / ‖g‖
+        w ← w − v
+
+    The trust ratio is 1 where ‖w‖ or ‖g‖ is zero, and everywhere in a group with ``"adapt": False``
+    (:func:`parameter_groups` makes one of biases and norms). The learning rate goes into the velocity, as in algorithm
+    1 of the paper: a later change of it leaves what has been gathered as it is. (The paper divides by
+    ‖∇‖ + weight_decay · ‖w‖; SimCLR's code, and so this one, by the norm of the sum.)
+
+    Args:
+        params: parameters or groups of them; the parameters of one group lie on one device.
+        lr: learning rate; a tensor on the parameters' device, if it is to change under a captured CUDA graph.
+        momentum: what stays of the velocity from step to step, in [0, 1).
+        weight_decay: the L2 penalty's factor.
+        trust_coefficient: η in the paper.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float | Tensor,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+    ) -> None:
+        if not isinstance(lr, Tensor) and lr < 0:
+            raise ValueError(f"lr must be 0 or more, got {lr}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay must be 0 or more, got {weight_decay}")
+        if trust_coefficient <= 0:
+            raise ValueError(f"trust_coefficient must be positive, got {trust_coefficient}")
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+            "adapt": True,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step on all parameters that have a gradient; ``closure`` computes them anew and its value is returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            pairs = [(weight, weight.grad) for weight in group["params"] if weight.grad is not None]
+            if pairs:
+                self._step([weight for weight, _ in pairs], [gradient for _, gradient in pairs], group)
+        return loss
+
+    def _step(self, weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        lr = group["lr"]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["velocity"] = torch.zeros_like(weight)
+        velocities = [self.state[weight]["velocity"] for weight in weights]
+
+        decayed = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+        if group["adapt"]:
+            weight_norms = torch.stack(torch._foreach_norm(weights))
+            gradient_norms = torch.stack(torch._foreach_norm(decayed))
+            trust = group["trust_coefficient"] * weight_norms / gradient_norms
+            trust = torch.where((weight_norms > 0) & (gradient_norms > 0), trust, 1)
+            torch._foreach_mul_(decayed, list((lr * trust).unbind()))
+        else:
+            torch._foreach_mul_(decayed, lr)
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, decayed)
+        torch._foreach_sub_(weights, velocities)
+
+
+def parameter_groups(groups: Iterable[dict[str, Any]], weight_decay: float) -> list[dict[str, Any]]:
+    """Splits optimizer groups so that biases and norms go without weight decay and without LARS's scaling.
+
+    Each group becomes two: its parameters of two or more dimensions, with ``weight_decay`` unless the group names its
+    own, and the others with ``"weight_decay": 0`` and ``"adapt": False``, which other optimizers ignore. Everything
+    else that a group names is kept in both; a half without parameters is left out. For a single module, give
+    ``[{"params": module.parameters()}]``.
+    """
+    result = []
+    for group in groups:
+        parameters = list(group["params"])
+        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+        vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+        if matrices:
+            result.append({"weight_decay": weight_decay, **group, "params": matrices})
+        if vectors:
+            result.append({**group, "params": vectors, "weight_decay": 0.0, "adapt": False})
+    return result

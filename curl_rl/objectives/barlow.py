@@ -1,0 +1,63 @@
+"""Barlow Twins: self-supervised learning by redundancy reduction (Zbontar et al. 2021, arXiv 2103.03230).
+
+No negatives, no predictor, no slow copy: each feature of one view's embedding should correlate with itself in the other
+view, over the batch, and with no other feature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from curl_rl.encoders import Features, FeatureSpec
+from curl_rl.heads import MLP
+from curl_rl.losses import alignment, cross_correlation, embedding_std, redundancy
+from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
+
+
+@dataclass(frozen=True)
+class BarlowConfig:
+    """Projector and loss of Barlow Twins. The defaults are the paper's."""
+
+    projector_layers: int = 3
+    """Layers of the projector."""
+    dim: int | None = None
+    """Width of every layer of the projector, the last one too: the method gains from many features. [default: four
+    times the encoder's, as 8192 to ResNet-50's 2048]"""
+    off_diagonal_weight: float = 0.005
+    """λ: what a correlation between two different features costs, against one that a feature lacks with itself."""
+    loss_scale: float = 1.0
+    """Multiplies the loss, which is a sum over the features, and so the gradient for optimizers that do not rescale."""
+
+    def __post_init__(self) -> None:
+        for name in ("projector_layers", "dim"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"objectives.barlow.{name} must be at least 1, got {value}")
+        if not self.off_diagonal_weight >= 0:
+            raise ValueError(f"objectives.barlow.off_diagonal_weight must be 0 or more, got {self.off_diagonal_weight}")
+        if not self.loss_scale > 0:
+            raise ValueError(f"objectives.barlow.loss_scale must be positive, got {self.loss_scale}")
+
+
+class BarlowTwins(Objective):
+    """The correlation of two views' embeddings made the identity matrix."""
+
+    online_views = (ViewSpec(0), ViewSpec(1))
+
+    def __init__(self, features: FeatureSpec, config: BarlowConfig = BarlowConfig()) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim if config.dim is not None else 4 * features.dim
+        self.projector = MLP([features.dim, *[dim] * config.projector_layers], batch_norm=True, last="linear")
+
+    def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+        # One view at a time: batch norm takes the statistics of each view for itself, as in the released code.
+        first, second = (self.projector(view.vector) for view in online)
+        correlation = cross_correlation(first, second)
+        loss = self.config.loss_scale * redundancy(correlation, self.config.off_diagonal_weight)
+        metrics = {
+            "correlation": correlation.detach().diagonal().mean(),
+            "embedding_std": embedding_std(first.detach()),
+            "alignment": alignment(first.detach(), second.detach()),
+        }
+        return Result(loss, metrics)

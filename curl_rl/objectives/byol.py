@@ -1,0 +1,73 @@
+"""BYOL: bootstrap your own latent (Grill et al. 2020, arXiv 2006.07733).
+
+No negatives: a predictor on the online side guesses what the slow copies of encoder and projector make of the other
+view. Predictor and slow copies together keep the embeddings from collapsing into one point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curl_rl.encoders import Features, FeatureSpec
+from curl_rl.heads import MLP
+from curl_rl.losses import alignment, embedding_std, negative_cosine
+from curl_rl.memory import cosine_momentum, momentum_buffers, move_towards
+from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
+
+
+@dataclass(frozen=True)
+class BYOLConfig:
+    """Heads and slow copy of BYOL. The defaults are the paper's."""
+
+    hidden: int | None = None
+    """Width of the hidden layer of projector and predictor. [default: twice the features', as the paper's 4096 to
+    ResNet-50's 2048]"""
+    dim: int = 256
+    """Size of the embeddings that are predicted."""
+    momentum: float = 0.996
+    """Momentum of the slow copies at the start; it grows to 1 by a cosine. The paper takes 0.99 for 300 epochs. (In
+    reinforcement learning agent.encoder_tau rules instead.)"""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "dim"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"objectives.byol.{name} must be at least 1, got {value}")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"objectives.byol.momentum must lie in [0, 1], got {self.momentum}")
+
+
+class BYOL(Objective):
+    """Prediction of the slow copies' embedding of one view from the other view, in both directions."""
+
+    online_views = (ViewSpec(0), ViewSpec(1))
+    target_views = (ViewSpec(0), ViewSpec(1))
+
+    def __init__(self, features: FeatureSpec, config: BYOLConfig = BYOLConfig()) -> None:
+        super().__init__()
+        self.config = config
+        hidden = config.hidden if config.hidden is not None else 2 * features.dim
+        self.projector = MLP([features.dim, hidden, config.dim], batch_norm=True, last="linear")
+        self.predictor = MLP([config.dim, hidden, config.dim], batch_norm=True, last="linear")
+        self.target_projector = momentum_buffers(self.projector)
+
+    def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+        # One view at a time: batch norm takes the statistics of each view for itself, as in the released code.
+        projections = [self.projector(view.vector) for view in online]
+        predictions = [self.predictor(projection) for projection in projections]
+        with torch.no_grad():
+            targets = [self.target_projector(view.vector) for view in target]
+        # Equation 2 in both directions: a squared distance of unit vectors is 2 − 2 cos.
+        losses = [2 + 2 * negative_cosine(predictions[i], targets[1 - i]) for i in range(2)]
+        first, second = (projection.detach() for projection in projections)
+        metrics = {"embedding_std": embedding_std(first), "alignment": alignment(first, second)}
+        return Result(losses[0] + losses[1], metrics)
+
+    def after_step(self, carry: None, momentum: Tensor) -> None:
+        move_towards(self.target_projector.buffers(), self.projector.parameters(), 1 - momentum)
+
+    def momentum(self, progress: Tensor) -> Tensor:
+        return cosine_momentum(self.config.momentum, progress)

@@ -1,0 +1,65 @@
+"""SimSiam: simple Siamese networks (Chen & He 2020, arXiv 2011.10566).
+
+No negatives and no slow copy: a predictor guesses one view's embedding from the other's, and no gradient goes into
+what is guessed. This stop is what keeps the embeddings from collapsing into one point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from curl_rl.encoders import Features, FeatureSpec
+from curl_rl.heads import MLP
+from curl_rl.losses import alignment, embedding_std, negative_cosine
+from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
+
+
+@dataclass(frozen=True)
+class SimSiamConfig:
+    """Heads of SimSiam. The defaults are the paper's."""
+
+    projector_layers: int = 3
+    """Layers of the projector; the paper takes 2 for CIFAR-10."""
+    dim: int | None = None
+    """Width of the projector and size of the embeddings. [default: the features', as both are 2048 with ResNet-50]"""
+    predictor_hidden: int | None = None
+    """Width of the predictor's hidden layer. [default: a quarter of dim, as the paper's 512 to 2048]"""
+
+    def __post_init__(self) -> None:
+        for name in ("projector_layers", "dim", "predictor_hidden"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"objectives.simsiam.{name} must be at least 1, got {value}")
+
+
+class SimSiam(Objective):
+    """Prediction of one view's embedding from the other's, in both directions, with a stopped gradient."""
+
+    online_views = (ViewSpec(0), ViewSpec(1))
+
+    def __init__(self, features: FeatureSpec, config: SimSiamConfig = SimSiamConfig()) -> None:
+        super().__init__()
+        dim = config.dim if config.dim is not None else features.dim
+        bottleneck = config.predictor_hidden if config.predictor_hidden is not None else max(1, dim // 4)
+        sizes = [features.dim, *[dim] * config.projector_layers]
+        self.projector = MLP(sizes, batch_norm=True, last="standardised")
+        self.predictor = MLP([dim, bottleneck, dim], batch_norm=True, last="affine")
+
+    def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+        # One view at a time: batch norm takes the statistics of each view for itself, as in the released code.
+        first, second = (self.projector(view.vector) for view in online)
+        forth = negative_cosine(self.predictor(first), second.detach())
+        back = negative_cosine(self.predictor(second), first.detach())
+        metrics = {
+            "embedding_std": embedding_std(first.detach()),
+            "alignment": alignment(first.detach(), second.detach()),
+        }
+        return Result((forth + back) / 2, metrics)  # equation 2
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        # The predictor learns better when it keeps up with the newest embeddings to the end (section 4.2).
+        return [
+            {"params": list(self.projector.parameters())},
+            {"params": list(self.predictor.parameters()), "fixed_lr": True},
+        ]

@@ -1,0 +1,125 @@
+"""Distillation: a student learns what a fine-tuned teacher answers, on images that mostly have no labels.
+
+The third stage of SimCLR v2 (Chen et al. 2020, arXiv 2006.10029, section 2): the student has the teacher's architecture
+or a smaller one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from curl_rl.vision.finetuning import (
+    SupervisedConfig,
+    TrainedClassifier,
+    network_outputs,
+    new_classifier,
+    top1_accuracy,
+    train_classifier,
+)
+from curl_rl.vision.knn import check_labelled
+
+UNLABELLED = -1
+"""The label of an image that has none."""
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """How a student learns from a teacher."""
+
+    temperature: float = 1.0
+    """Both softmaxes' temperature. The paper's: 1 for a smaller student, 0.1 for one like the teacher."""
+    alpha: float = 1.0
+    """The teacher's share of the loss; what is left goes to the labels, where there are any. The paper's default is 1:
+    the teacher alone."""
+    training: SupervisedConfig = field(default_factory=lambda: SupervisedConfig(epochs=100))
+    """The student's training."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
+
+
+def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of the student's answers to the teacher's, both at ``temperature`` (equation 2).
+
+    The mean over ``(B, K)`` logits, a scalar; no gradient reaches the teacher. As in the paper it is not multiplied by
+    temperature², so its gradient shrinks with that (Hinton et al. 2015, arXiv 1503.02531, section 2.1).
+    """
+    return F.cross_entropy(student_logits / temperature, (teacher_logits.detach() / temperature).softmax(1))
+
+
+def mixed_distillation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float, alpha: float
+) -> Tensor:
+    """Equation 3: (1 − alpha) · cross-entropy to the labels + alpha · :func:`distillation_loss`.
+
+    Args:
+        student_logits: ``(B, K)``.
+        teacher_logits: ``(B, K)``.
+        labels: ``(B,)``, −1 where an image has none.
+        temperature: of the second term; the labels' has none.
+        alpha: the teacher's share, in [0, 1].
+
+    Returns:
+        A scalar: the equation's two sums, both divided by B. So an image without a label counts in the first as zero,
+        and a batch that happens to hold more labels weighs them more: over an epoch it is the equation.
+    """
+    supervised = F.cross_entropy(student_logits, labels, ignore_index=UNLABELLED, reduction="sum") / len(labels)
+    return (1 - alpha) * supervised + alpha * distillation_loss(student_logits, teacher_logits, temperature)
+
+
+def distill(
+    teacher: nn.Module,
+    encoder: nn.Module,
+    images: Tensor,
+    labels: Tensor | None,
+    test_images: Tensor,
+    test_labels: Tensor,
+    *,
+    generator: torch.Generator,
+    config: DistillationConfig = DistillationConfig(),
+    head_prefix: nn.Module | None = None,
+) -> TrainedClassifier:
+    """Trains a student on a teacher's answers; the student is a copy of ``encoder`` with a new linear layer.
+
+    Both see the same crop of an image; the teacher is in evaluation mode throughout. The accuracy is that of the last
+    epoch.
+
+    Args:
+        teacher: images to ``(B, K)`` logits, such as :func:`~curl_rl.vision.finetuning.fine_tune` gives; left as it
+            was. Self-distillation hands its encoder over as the student's too.
+        encoder: the student's, pretrained or not; left as it was. On the teacher's device.
+        images: ``(N, C, S, S)`` uint8, labelled or not, on any device.
+        labels: ``(N,)``, −1 where an image has none; None if no label is to be used.
+        test_images: ``(M, C, S, S)`` uint8.
+        test_labels: ``(M,)`` integers from 0 to K − 1.
+        generator: of the order and the crops, on the encoder's device.
+        config: temperature, mix, training.
+        head_prefix: first layers of the student's projection head, as in fine-tuning.
+
+    Raises:
+        ValueError: labels and ``alpha`` do not fit together, or a set does not fit its labels.
+        FloatingPointError: the training diverged.
+    """
+    classes = network_outputs(teacher, images[:1]).shape[1]
+    check_labelled(test_images, test_labels, classes, "test")
+    if labels is None:
+        labels = torch.full((len(images),), UNLABELLED)
+    check_labelled(images, labels.masked_fill(labels == UNLABELLED, 0), classes, "training")
+    if config.alpha < 1 and (labels == UNLABELLED).all():
+        raise ValueError(f"alpha {config.alpha} gives labels a share of the loss, but no image has one: set it to 1")
+    student = new_classifier(encoder, images, classes=classes, head_prefix=head_prefix)
+    targets = labels.to(next(student.parameters()).device)
+
+    def loss(views: Tensor, chosen: Tensor) -> Tensor:
+        answers = network_outputs(teacher, views)
+        return mixed_distillation_loss(student(views), answers, targets[chosen], config.temperature, config.alpha)
+
+    train_classifier(student, images, loss, config.training, generator, "distillation")
+    return TrainedClassifier(student, top1_accuracy(student, test_images, test_labels))

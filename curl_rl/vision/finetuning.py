@@ -1,0 +1,269 @@
+"""Fine-tuning: the whole pretrained network learns from labelled images, all of them or a few per cent.
+
+The second stage of SimCLR v2 (Chen et al. 2020, arXiv 2006.10029): the first layers of the projection head may stay on
+the encoder. The training loop here serves the third stage, distillation, as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from curl_rl.augment import random_resized_crop
+from curl_rl.lars import parameter_groups
+from curl_rl.resnet import SplitBatchNorm2d
+from curl_rl.schedules import set_learning_rates, warmup_cosine
+from curl_rl.vision.knn import check_labelled
+from curl_rl.vision.linear_probe import zero_linear
+
+_STATISTICS_FROM = 1024  # images that the running statistics of a head's batch norm start from
+_BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """How a classifier is trained on images: SGD with Nesterov momentum 0.9, random crops and flips, cosine schedule.
+
+    The defaults are SimCLR's for 1 % of the labels (arXiv 2002.05709, appendix B.5: 0.05 for each 256 images of a
+    batch, neither weight decay nor warm-up); for 10 % and more it takes 30 epochs.
+    """
+
+    epochs: int = 60
+    """Passes over the training images."""
+    batch_size: int = 256
+    """Most images in a batch. An epoch is divided into as few batches as that allows, their sizes equal within one."""
+    learning_rate: float = 0.05
+    """The highest; from the warm-up's end it falls to zero by a cosine."""
+    weight_decay: float = 0.0
+    """L2 penalty on the weights; biases and norms have none."""
+    warmup_epochs: int = 0
+    """Epochs over which the learning rate rises linearly to its highest."""
+    crop_scale: float = 0.08
+    """Smallest share of an image's area that a random crop covers; 1 keeps whole images."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2:
+            raise ValueError(
+                f"epochs must be at least 1 and batch_size at least 2, got {self.epochs} and {self.batch_size}"
+            )
+        if self.learning_rate < 0 or self.weight_decay < 0:
+            raise ValueError(
+                f"learning_rate and weight_decay must not be negative, got {self.learning_rate} and {self.weight_decay}"
+            )
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(f"warmup_epochs must be from 0 to below epochs, got {self.warmup_epochs} of {self.epochs}")
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(f"crop_scale must lie above 0 and not above 1, got {self.crop_scale}")
+
+
+class Classifier(nn.Module):
+    """Images to ``(B, classes)`` logits: an encoder, what is kept of its projection head, a linear layer."""
+
+    def __init__(self, encoder: nn.Module, head_prefix: nn.Module, linear: nn.Linear) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head_prefix = head_prefix
+        self.linear = linear
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.head_prefix(self.encoder(images)))
+        return logits
+
+
+class TrainedClassifier(NamedTuple):
+    """A classifier as it was after its last epoch, and how good it is then."""
+
+    network: Classifier
+    accuracy: Tensor
+    """Top-1 on the test set, a scalar in [0, 1]."""
+
+
+def fine_tune(
+    encoder: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    test_images: Tensor,
+    test_labels: Tensor,
+    *,
+    classes: int,
+    generator: torch.Generator,
+    config: SupervisedConfig = SupervisedConfig(),
+    head_prefix: nn.Module | None = None,
+) -> TrainedClassifier:
+    """Trains a copy of the encoder, a copy of ``head_prefix`` and a new linear layer on labelled images.
+
+    SimCLR v2 keeps the first layer of a three-layer head where labels are few (section 3 of arXiv 2006.10029). The
+    accuracy is that of the last epoch: the test set chooses nothing.
+
+    Args:
+        encoder: maps images to ``(B, dim)`` vectors; left as it was. Where its parameters are, the training runs.
+        images: ``(N, C, S, S)`` uint8, on any device.
+        labels: ``(N,)`` integers from 0 to ``classes`` − 1.
+        test_images: ``(M, C, S, S)`` uint8.
+        test_labels: ``(M,)``.
+        classes: how many classes there are.
+        generator: of the order and the crops, on the encoder's device.
+        config: of the training.
+        head_prefix: maps ``(B, dim)`` to ``(B, E)``. Batch norm in it that has no running statistics is given some.
+
+    Raises:
+        ValueError: a set does not fit its labels, or the training set has fewer than two images or classes.
+        FloatingPointError: the training diverged.
+    """
+    check_labelled(images, labels, classes, "training")
+    check_labelled(test_images, test_labels, classes, "test")
+    if len(labels.unique()) < 2:
+        raise ValueError(f"the training set has one class only, {int(labels[0])}: fine-tuning needs at least two")
+    network = new_classifier(encoder, images, classes=classes, head_prefix=head_prefix)
+    targets = labels.to(_device(network))
+
+    def loss(views: Tensor, chosen: Tensor) -> Tensor:
+        return F.cross_entropy(network(views), targets[chosen])
+
+    train_classifier(network, images, loss, config, generator, "fine-tuning")
+    return TrainedClassifier(network, top1_accuracy(network, test_images, test_labels))
+
+
+def new_classifier(
+    encoder: nn.Module, images: Tensor, *, classes: int, head_prefix: nn.Module | None = None
+) -> Classifier:
+    """A trainable classifier on copies of ``encoder`` and ``head_prefix``; None keeps nothing of the head.
+
+    The linear layer starts at zero, so that every class is equally likely and no random number is drawn. The running
+    statistics of the prefix's batch norm start from the features of the first ``(N, C, S, S)`` images. Split batch norm
+    becomes plain: it keeps contrastive learning from telling images by their batch, of which labels have no need.
+    """
+    encoder = copy.deepcopy(encoder)
+    for module in encoder.modules():
+        if isinstance(module, SplitBatchNorm2d):
+            module.splits = 1
+    features = network_outputs(encoder, images[:_STATISTICS_FROM])
+    prefix = nn.Identity() if head_prefix is None else with_running_statistics(head_prefix, features)
+    with torch.no_grad():
+        dim = prefix.eval()(features).shape[1]
+    return Classifier(encoder, prefix, zero_linear(dim, classes, features)).requires_grad_(True)
+
+
+def with_running_statistics(head: nn.Module, features: Tensor) -> nn.Module:
+    """A copy of ``head`` whose batch norms have running statistics, as a network needs that answers single images.
+
+    In pretraining a head normalises by the batch before it and remembers nothing. Here such a batch norm becomes a
+    plain one that starts from the statistics of ``features`` ``(B, D)``; one that has running statistics keeps them.
+    Given back in evaluation mode.
+
+    Raises:
+        ValueError: a batch norm needs statistics, and there are fewer than two features.
+    """
+    head = copy.deepcopy(head)
+    added: list[nn.BatchNorm1d] = []
+    head = _replace_batch_norms(head, added).eval()
+    if not added:
+        return head
+    if len(features) < 2:
+        raise ValueError(f"batch norm's running statistics need at least 2 images to start from, got {len(features)}")
+    for norm in added:
+        norm.to(features).train().momentum = 1.0  # this one pass is all that they remember
+    with torch.no_grad():
+        head(features)
+    for norm in added:
+        norm.momentum = _BATCH_NORM_MOMENTUM
+    return head.eval()
+
+
+def _replace_batch_norms(module: nn.Module, added: list[nn.BatchNorm1d]) -> nn.Module:
+    """``module``, its batch norms without running statistics replaced; ``added`` collects the new ones."""
+    if isinstance(module, nn.BatchNorm1d) and module.running_mean is None:
+        norm = nn.BatchNorm1d(module.num_features, module.eps, affine=False)
+        norm.weight, norm.bias = module.weight, module.bias
+        added.append(norm)
+        return norm
+    for name, child in module.named_children():
+        setattr(module, name, _replace_batch_norms(child, added))
+    return module
+
+
+def train_classifier(
+    network: nn.Module,
+    images: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    config: SupervisedConfig,
+    generator: torch.Generator,
+    name: str,
+) -> None:
+    """Trains ``network`` in place on random crops and flips of ``images``; where its parameters are, it runs.
+
+    Args:
+        network: what is trained: all parameters that require a gradient.
+        images: ``(N, C, S, S)`` uint8, on any device.
+        loss: of ``(B, C, S, S)`` views and the ``(B,)`` indices of their images, a scalar.
+        config: of the training.
+        generator: of the order and the crops, on the network's device.
+        name: of the progress bar.
+
+    Raises:
+        ValueError: fewer than two images.
+        FloatingPointError: the loss stopped being finite.
+    """
+    if len(images) < 2:
+        raise ValueError(f"{name} needs at least 2 images, got {len(images)}")
+    device, size = _device(network), images.shape[-1]
+    batches = math.ceil(len(images) / config.batch_size)
+    steps, warmup = config.epochs * batches, config.warmup_epochs * batches
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = parameter_groups([{"params": trained}], config.weight_decay)
+    optimizer = torch.optim.SGD(groups, config.learning_rate, momentum=0.9, nesterov=True)
+    network.train()
+    with tqdm(total=steps, desc=name, unit="step", disable=None) as bar:
+        for epoch in range(config.epochs):
+            order = torch.randperm(len(images), generator=generator, device=device)
+            losses = []
+            # Equal parts: a remainder of one image would leave batch norm without a variance.
+            for step, chosen in enumerate(order.tensor_split(batches), epoch * batches):
+                originals = images[chosen.to(images.device)].to(device)
+                views = random_resized_crop(originals, size, generator, scale=(config.crop_scale, 1.0))
+                set_learning_rates(optimizer, warmup_cosine(step, warmup, steps))
+                optimizer.zero_grad()
+                value = loss(views, chosen)
+                value.backward()
+                optimizer.step()
+                losses.append(value.detach())
+                bar.update()
+            mean = float(torch.stack(losses).mean())  # the one wait for the device in an epoch
+            if not math.isfinite(mean):
+                raise FloatingPointError(
+                    f"{name} diverged in epoch {epoch + 1}: the loss is {mean}; "
+                    f"try a learning_rate below {config.learning_rate}"
+                )
+            bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
+
+
+@torch.no_grad()
+def network_outputs(network: nn.Module, images: Tensor, batch_size: int = 1024) -> Tensor:
+    """What a network gives for ``(N, ...)`` images in evaluation mode, batch by batch, on the network's device.
+
+    Features of an encoder, logits of a classifier. The network is left in the mode that it was in.
+    """
+    device, training = _device(network), network.training
+    network.eval()
+    try:
+        return torch.cat([network(batch.to(device)) for batch in images.split(batch_size)])
+    finally:
+        network.train(training)
+
+
+def top1_accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Share of ``(N, ...)`` images whose largest logit is their label's ``(N,)``, a scalar in [0, 1]."""
+    logits = network_outputs(network, images)
+    return (logits.argmax(1) == labels.to(logits.device)).float().mean()
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

@@ -1,0 +1,270 @@
+"""Linear probes: how much of the labels a linear classifier can read out of frozen features.
+
+:func:`linear_evaluation` judges a finished encoder by SimCLR's protocol; :class:`OnlineProbe` watches one in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from curl_rl.vision.knn import check_labelled
+
+
+@dataclass(frozen=True)
+class LinearProbeConfig:
+    """Linear evaluation of frozen features (SimCLR, arXiv 2002.05709, appendix B.8)."""
+
+    l2_min: float = 1e-6
+    """Weakest regularisation that is tried."""
+    l2_max: float = 1e5
+    """Strongest regularisation that is tried."""
+    l2_count: int = 45
+    """How many are tried, evenly spaced on a logarithmic scale."""
+    held_out: float = 0.1
+    """Share of the training set on which the regularisation is chosen."""
+    max_iterations: int = 1000
+    """Upper bound on L-BFGS iterations for each of them."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.l2_min <= self.l2_max:
+            raise ValueError(f"l2_min and l2_max must be 0 < l2_min <= l2_max, got {self.l2_min} and {self.l2_max}")
+        if self.l2_count < 1:
+            raise ValueError(f"l2_count must be at least 1, got {self.l2_count}")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must lie between 0 and 1, got {self.held_out}")
+        if self.max_iterations < 1:
+            raise ValueError(f"max_iterations must be at least 1, got {self.max_iterations}")
+
+
+class LinearEvaluation(NamedTuple):
+    """What linear evaluation found."""
+
+    accuracy: Tensor
+    """Top-1 on the test set, a scalar in [0, 1]."""
+    l2: float
+    """The regularisation that was chosen."""
+    held_out_accuracy: Tensor
+    """Top-1 on the held-out part of the training set, by which it was chosen."""
+
+
+def zero_linear(dim: int, classes: int, like: Tensor) -> nn.Linear:
+    """A linear layer of zeros, on the device and of the type of ``like``; draws no random number."""
+    layer = nn.utils.skip_init(nn.Linear, dim, classes, device=like.device, dtype=like.dtype)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def fit_linear(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    classes: int,
+    l2: float,
+    start: nn.Linear | None = None,
+    max_iterations: int = 1000,
+    tolerance: float = 1e-4,
+) -> nn.Linear:
+    """Multinomial logistic regression by L-BFGS on the full batch.
+
+    Minimises mean cross-entropy + l2 / 2 · ‖W‖²; the bias is not regularised. (scikit-learn's C is 1 / (N · l2).)
+
+    Args:
+        features: ``(N, D)``, float32 or float64, taken as they are.
+        labels: ``(N,)`` integers from 0 to ``classes`` − 1.
+        classes: how many classes there are.
+        l2: strength of the regularisation, above 0.
+        start: where to begin, left unchanged; zeros if None. The problem is convex: it decides the time, not the end.
+        max_iterations: of L-BFGS.
+        tolerance: largest entry of the gradient at which it stops, in coordinates in which the curvature is near 1 as
+            long as the classifier is unsure. Below 1e-8 it is lost in float64's rounding of the loss.
+
+    Returns:
+        The classifier, D to ``classes``.
+    """
+    classifier = zero_linear(features.shape[1], classes, features).requires_grad_(False)
+    if start is not None:
+        classifier.load_state_dict(start.state_dict())
+    # In these coordinates L-BFGS takes tens of steps where the weights themselves, whose curvatures lie orders of
+    # magnitude apart, took hundreds.
+    basis = _curvature(features, classes, l2)
+    rows = torch.cat([classifier.weight, classifier.bias[:, None]], 1).double()
+    coordinates = (rows @ basis).requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [coordinates],
+        max_iter=max_iterations,
+        max_eval=2 * max_iterations,
+        history_size=20,
+        tolerance_grad=tolerance,
+        tolerance_change=0,  # the loss stands still long before the gradient vanishes
+        line_search_fn="strong_wolfe",
+    )
+
+    def weight_and_bias() -> tuple[Tensor, Tensor]:
+        rows = torch.linalg.solve_triangular(basis, coordinates, upper=False, left=False)
+        return rows[:, :-1], rows[:, -1]
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        weight, bias = weight_and_bias()
+        logits = F.linear(features, weight.to(features.dtype), bias.to(features.dtype))
+        # The line search compares losses that differ in the eighth digit: their sum is float64, whatever the features.
+        loss = F.cross_entropy(logits.double(), labels) + l2 / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    with torch.no_grad():
+        weight, bias = weight_and_bias()
+        classifier.weight.copy_(weight)
+        classifier.bias.copy_(bias)
+    return classifier
+
+
+def linear_evaluation(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    *,
+    classes: int,
+    generator: torch.Generator,
+    config: LinearProbeConfig = LinearProbeConfig(),
+) -> LinearEvaluation:
+    """Top-1 accuracy of L2-regularised logistic regression on frozen features, as in SimCLR's appendix B.8.
+
+    The regularisation is chosen by accuracy on a held-out part of the training set, with the shares that the classes
+    have in the whole (of equally good ones the strongest); the classifier is then fitted again on the whole training
+    set and meets the test set once.
+
+    The features are centred, which only moves the bias, and all divided by one number, so that their mean square is 1
+    and the same regularisation means the same for every encoder. They are not standardised one by one: directions in
+    which an encoder varies little stay small, as in the paper. Both numbers come from the training set alone.
+
+    Args:
+        train_features: ``(N, D)``.
+        train_labels: ``(N,)`` integers from 0 to ``classes`` − 1.
+        test_features: ``(M, D)``, on the same device.
+        test_labels: ``(M,)``.
+        classes: how many classes there are.
+        generator: draws the held-out part.
+        config: regularisations to try, share held out.
+
+    Raises:
+        ValueError: a set does not fit its labels, the training set has a single class, or it is too small to hold out
+            a part.
+    """
+    check_labelled(train_features, train_labels, classes, "training")
+    check_labelled(test_features, test_labels, classes, "test")
+    if len(train_labels.unique()) < 2:
+        raise ValueError(f"the training set has one class only, {int(train_labels[0])}: a probe needs at least two")
+    dtype = torch.promote_types(train_features.dtype, torch.float32)
+    train, test = train_features.detach().to(dtype), test_features.detach().to(dtype)
+    mean = train.mean(0)
+    scale = (train - mean).square().mean().sqrt().clamp_min(torch.finfo(dtype).tiny)
+    train, test = (train - mean) / scale, (test - mean) / scale
+
+    fitted, held_out = _stratified_split(train_labels, config.held_out, generator)
+    candidates: list[float] = np.geomspace(config.l2_max, config.l2_min, config.l2_count).tolist()
+    features, labels = train[fitted], train_labels[fitted]
+    classifier: nn.Linear | None = None
+    accuracies = []
+    # From strong to weak, each begins where the one before it ended: a path of small steps.
+    for l2 in tqdm(candidates, desc="linear probe", unit="fit", disable=None):
+        classifier = fit_linear(
+            features, labels, classes=classes, l2=l2, start=classifier, max_iterations=config.max_iterations
+        )
+        accuracies.append(_accuracy(classifier, train[held_out], train_labels[held_out]))
+    held_out_accuracy = torch.stack(accuracies)
+    best = held_out_accuracy.tolist().index(float(held_out_accuracy.max()))
+
+    final = fit_linear(train, train_labels, classes=classes, l2=candidates[best], max_iterations=config.max_iterations)
+    return LinearEvaluation(_accuracy(final, test, test_labels), candidates[best], held_out_accuracy[best])
+
+
+class OnlineProbe(nn.Module):
+    """A linear classifier trained beside pretraining, on detached features: what the labels would say by now.
+
+    Args:
+        dim: size of the features.
+        classes: how many classes there are.
+        learning_rate: Adam's.
+
+    It has its own optimizer and never touches the encoder's gradient; ``state_dict`` holds both, so that a resumed run
+    goes on exactly. With many processes give each the whole batch, gathered: then all keep the same probe.
+    """
+
+    def __init__(self, dim: int, classes: int, learning_rate: float = 1e-3) -> None:
+        super().__init__()
+        self.classifier = zero_linear(dim, classes, torch.empty(0))
+        self.optimizer = torch.optim.Adam(self.classifier.parameters(), learning_rate)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, D)`` features to ``(B, classes)`` logits; no gradient reaches the features."""
+        logits: Tensor = self.classifier(features.detach().to(self.classifier.weight.dtype))
+        return logits
+
+    def learn(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """One step on ``(B, D)`` features with ``(B,)`` labels.
+
+        Returns:
+            ``accuracy`` in [0, 1] and ``loss``, scalars, both from before the step: of examples not yet learned from.
+        """
+        with torch.enable_grad():
+            logits = self(features)
+            loss = F.cross_entropy(logits, labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return {"accuracy": (logits.detach().argmax(1) == labels).float().mean(), "loss": loss.detach()}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimizer's state, which a module's ``state_dict`` would leave out."""
+        return self.optimizer.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`get_extra_state` gave."""
+        self.optimizer.load_state_dict(state)
+
+
+def _curvature(features: Tensor, classes: int, l2: float) -> Tensor:
+    """Cholesky factor ``(D + 1, D + 1)`` of the regularised loss's second derivative where all classes are as likely.
+
+    One class's row of weight and bias has that of x̃x̃ᵀ / classes, averaged over the features x̃ with a 1 appended, and
+    l2 on the diagonal but for the bias.
+    """
+    extended = F.pad(features, (0, 1), value=1.0)
+    curvature = (extended.T @ extended).double() / (len(features) * classes)
+    # Where features are dead or copies of each other, rounding makes of a curvature of zero a negative one.
+    curvature.diagonal().add_(2 * torch.finfo(features.dtype).eps * curvature.trace())
+    curvature.diagonal()[:-1].add_(l2)
+    return torch.linalg.cholesky(curvature)
+
+
+def _stratified_split(labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Indices of two disjoint random parts with equal shares of every class; the second has round(share · N)."""
+    held_out = round(share * len(labels))
+    if not 1 <= held_out < len(labels):
+        raise ValueError(
+            f"held_out {share} of {len(labels)} training examples leaves {len(labels) - held_out} to fit "
+            f"and {held_out} to choose by: both need at least one"
+        )
+    order = torch.randperm(len(labels), generator=generator, device=generator.device).to(labels.device)
+    by_class = order[labels[order].argsort(stable=True)]
+    # Evenly spaced places in a list that is sorted by class take from each class its share.
+    places = (torch.arange(held_out, device=labels.device) + 0.5) * len(labels) / held_out
+    chosen = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+    chosen[places.long()] = True
+    return by_class[~chosen], by_class[chosen]
+
+
+def _accuracy(classifier: nn.Linear, features: Tensor, labels: Tensor) -> Tensor:
+    return (classifier(features).argmax(1) == labels).float().mean()

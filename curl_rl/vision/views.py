@@ -1,0 +1,157 @@
+"""The recipe: which augmentations, how strong and how often, turn an image into the views that a method compares.
+
+Nothing is augmented here: the steps are those of :mod:`curl_rl.augment`, put in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curl_rl.augment import (
+    random_augment,
+    random_color_jitter,
+    random_gaussian_blur,
+    random_greyscale,
+    random_resized_crop,
+    random_solarise,
+)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """The views of an image. The defaults are SimCLR's for 32×32 images (arXiv 2002.05709, appendix B.9).
+
+    ``blur`` and ``solarise`` may differ from view to view, as BYOL wants: one probability to a view, the last of them
+    for all further views. Local views count on after the global ones.
+    """
+
+    views: int = 2
+    """Global views: large crops."""
+    size: int = 32
+    """Side of a global view, in pixels."""
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the image's area that a global view shows."""
+    local_views: int = 0
+    """Local views: small crops beside the global ones (multi-crop, SwAV, arXiv 2006.09882)."""
+    local_size: int = 16
+    """Side of a local view, in pixels."""
+    local_scale: tuple[float, float] = (0.05, 0.14)
+    """Smallest and largest share of the image's area that a local view shows."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width divided by height of what a view shows, before it is made square."""
+    mirror: float = 0.5
+    """Probability of flipping left to right."""
+    randaugment: int = 0
+    """Operations of RandAugment; 0, none."""
+    randaugment_magnitude: int = 9
+    """Their magnitude, 0 to 30."""
+    jitter: float = 0.8
+    """Probability of colour jitter."""
+    brightness: float = 0.4
+    """Colour jitter: brightness changes by a factor of up to 1 ± this."""
+    contrast: float = 0.4
+    """Colour jitter: contrast changes by a factor of up to 1 ± this."""
+    saturation: float = 0.4
+    """Colour jitter: saturation changes by a factor of up to 1 ± this."""
+    hue: float = 0.1
+    """Colour jitter: hue turns by up to ± this share of the circle, at most 0.5."""
+    greyscale: float = 0.2
+    """Probability of greyscale."""
+    blur: tuple[float, ...] = (0.0,)
+    """Probability of Gaussian blur, for each view."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Smallest and largest standard deviation of the blur, in pixels of the view."""
+    blur_kernel: float = 0.1
+    """Side of the blur's kernel as a share of the view's; three pixels at least."""
+    solarise: tuple[float, ...] = (0.0,)
+    """Probability of solarising, for each view."""
+    solarise_threshold: float = 0.5
+    """What is as bright as this or brighter is inverted; 0 to 1."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("views", 1), ("size", 2), ("local_views", 0), ("local_size", 2), ("randaugment", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"augment.{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("mirror", "jitter", "greyscale", "solarise_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augment.{name} must be between 0 and 1, got {getattr(self, name)}")
+        for name in ("brightness", "contrast", "saturation"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"augment.{name} must be 0 (unchanged) or more, got {getattr(self, name)}")
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"augment.hue must be between 0 and 0.5 (half the circle), got {self.hue}")
+        for name, most in (("scale", 1.0), ("local_scale", 1.0), ("ratio", None), ("blur_sigma", None)):
+            low, high = getattr(self, name)
+            if not 0 < low <= high or (most is not None and high > most):
+                limit = "" if most is None else f", at most {most:g}"
+                raise ValueError(f"augment.{name} must be two rising positive numbers{limit}, got [{low}, {high}]")
+        if not 0 < self.blur_kernel <= 1:
+            raise ValueError(f"augment.blur_kernel must be above 0 and at most 1, got {self.blur_kernel}")
+        if not 0 <= self.randaugment_magnitude <= 30:
+            raise ValueError(f"augment.randaugment_magnitude must be 0 to 30, got {self.randaugment_magnitude}")
+        for name in ("blur", "solarise"):
+            probabilities = getattr(self, name)
+            if not 1 <= len(probabilities) <= self.views + self.local_views:
+                raise ValueError(
+                    f"augment.{name} must name one probability, or one to each of up to "
+                    f"{self.views + self.local_views} views, got {list(probabilities)}"
+                )
+            if not all(0 <= probability <= 1 for probability in probabilities):
+                raise ValueError(f"augment.{name} must be between 0 and 1, got {list(probabilities)}")
+
+
+@torch.no_grad()
+def make_views(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> list[Tensor]:
+    """Differently augmented copies of every image: the global views, then the local ones.
+
+    Args:
+        images: ``(B, 3, H, W)`` uint8, of one size, on the device where the views are wanted.
+        config: the recipe.
+        generator: the source of all random numbers, on the images' device.
+
+    Returns:
+        ``config.views`` tensors ``(B, 3, size, size)`` and ``config.local_views`` tensors
+        ``(B, 3, local_size, local_size)``, float32 in [0, 1], in channels_last order.
+
+    Raises:
+        ValueError: the images have another type or shape.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"views are made of uint8 images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    # Half precision would show in the pixels.
+    with torch.autocast(images.device.type, enabled=False):
+        return [_view(images, index, config, generator) for index in range(config.views + config.local_views)]
+
+
+def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    is_global = index < config.views
+    size, scale = (config.size, config.scale) if is_global else (config.local_size, config.local_scale)
+    view = random_resized_crop(images, size, generator, scale=scale, ratio=config.ratio, mirror=config.mirror)
+    if config.randaugment:
+        magnitude = config.randaugment_magnitude
+        view = random_augment(view, generator, operations=config.randaugment, magnitude=magnitude)
+    if config.jitter:
+        view = random_color_jitter(
+            view,
+            generator,
+            brightness=config.brightness,
+            contrast=config.contrast,
+            saturation=config.saturation,
+            hue=config.hue,
+            probability=config.jitter,
+        )
+    if config.greyscale:
+        view = random_greyscale(view, generator, probability=config.greyscale)
+    if blur := _of_view(config.blur, index):
+        radius = max(1, int(size * config.blur_kernel / 2))
+        view = random_gaussian_blur(view, generator, radius=radius, sigma=config.blur_sigma, probability=blur)
+    if solarise := _of_view(config.solarise, index):
+        view = random_solarise(view, generator, probability=solarise, threshold=config.solarise_threshold)
+    return view.contiguous(memory_format=torch.channels_last)
+
+
+def _of_view(probabilities: tuple[float, ...], index: int) -> float:
+    return probabilities[min(index, len(probabilities) - 1)]

@@ -1,0 +1,211 @@
+"""Views: each step of the recipe switched on by itself and compared with what it does to an image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from curl_rl.vision.views import AugmentConfig, make_views
+
+PLAIN = AugmentConfig(
+    size=12, scale=(1.0, 1.0), ratio=(1.0, 1.0), mirror=0, jitter=0, greyscale=0, local_size=6, local_scale=(0.25, 0.25)
+)
+EVERYTHING = AugmentConfig(
+    size=12, local_views=2, local_size=6, randaugment=2, blur=(1.0, 0.1, 0.5), solarise=(0.0, 0.2)
+)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(batch: int, height: int = 12, width: int = 12) -> torch.Tensor:
+    return torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8, generator=generator(7))
+
+
+def test_with_every_step_off_the_views_are_the_images() -> None:
+    images = noise(3)
+    views = make_views(images, replace(PLAIN, views=3), generator())
+    assert len(views) == 3
+    for view in views:
+        assert torch.allclose(view, images / 255, atol=1e-7)
+
+
+def test_local_views_come_last_and_show_less() -> None:
+    rows = torch.arange(240, dtype=torch.uint8)[None, None, :, None].expand(20, 3, 240, 240)
+    *_, first, second = make_views(rows, replace(PLAIN, local_views=2), generator())
+    assert first.shape == second.shape == (20, 3, 6, 6)
+    for view in (first, second):
+        # A quarter of the area is half of the height, in which the view's rows are a sixth apart. (The outermost rows
+        # are drawn inwards: beyond the window there is nothing to average.)
+        height = (view[:, 0, 4, 0] - view[:, 0, 1, 0]) * 255 * 6 / 3
+        assert torch.allclose(height, torch.full((20,), 120.0), atol=0.5)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("step", ["blur", "solarise"])
+def test_a_probability_to_each_view_and_the_last_for_all_further_ones(step: str) -> None:
+    images = noise(4)
+    recipe: dict[str, Any] = {step: (0.0, 1.0), "blur_sigma": (1.0, 1.0), "blur_kernel": 0.4}
+    first, second, third, local = make_views(images, replace(PLAIN, views=3, local_views=1, **recipe), generator(1))
+    *_, plain_local = make_views(images, replace(PLAIN, views=3, local_views=1), generator(1))
+    assert torch.allclose(first, images / 255, atol=1e-7)
+    if step == "solarise":
+        expected = torch.where(images >= 128, 255 - images, images) / 255
+    else:
+        # 0.4 of 12 pixels, made odd: two to either side
+        blurred = scipy.ndimage.gaussian_filter(images / 255.0, 1.0, mode="mirror", radius=2, axes=(2, 3))
+        expected = torch.from_numpy(np.asarray(blurred))
+    for view in (second, third):
+        assert torch.allclose(view, expected, atol=1e-6)
+    assert local.shape == plain_local.shape
+    assert not torch.allclose(local, plain_local, atol=0.01)
+
+
+@pytest.mark.parametrize(("share", "radius"), [(0.1, 1), (0.5, 3), (0.6, 3), (1.0, 6)])
+def test_the_blurs_kernel_is_a_share_of_the_view_made_odd(share: float, radius: int) -> None:
+    spot = torch.zeros(1, 3, 12, 12, dtype=torch.uint8)
+    spot[..., 5, 5] = 255
+    recipe = replace(PLAIN, views=1, blur=(1.0,), blur_sigma=(50.0, 50.0), blur_kernel=share)
+    (view,) = make_views(spot, recipe, generator())
+    touched = (view[0, 0] > 1e-4).any(0).nonzero().squeeze(1)
+    assert touched.max() == min(5 + radius, 11)
+
+
+def test_steps_with_a_probability_of_their_own() -> None:
+    images = noise(2)
+    greyscale, _ = make_views(images, replace(PLAIN, greyscale=1.0), generator())
+    weights = torch.tensor([0.2989, 0.587, 0.114])[:, None, None]
+    grey = (images / 255 * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    assert torch.allclose(greyscale, grey, atol=1e-6)
+    mirrored, _ = make_views(images, replace(PLAIN, mirror=1.0), generator())
+    assert torch.allclose(mirrored, images.flip(3) / 255, atol=1e-6)
+    threshold, _ = make_views(images, replace(PLAIN, solarise=(1.0,), solarise_threshold=0.0), generator())
+    assert torch.allclose(threshold, 1 - images / 255, atol=1e-6)
+
+
+def test_jitter_passes_each_strength_to_its_own_step() -> None:
+    strengths = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    flat = torch.tensor([200, 100, 50], dtype=torch.uint8).view(1, 3, 1, 1).expand(1000, 3, 2, 2).contiguous()
+    dark = torch.tensor([120, 60, 30], dtype=torch.uint8).view(1, 3, 1, 1).expand(1000, 3, 2, 2).contiguous()
+    flat[..., 1] = dark[..., 1]
+    recipe = replace(PLAIN, views=1, size=2, jitter=1.0, **strengths)
+    (still,) = make_views(flat, recipe, generator())
+    assert torch.allclose(still, flat / 255, atol=1e-6)
+
+    (bright,) = make_views(flat, replace(recipe, brightness=0.2), generator())
+    factor = (bright / (flat / 255)).flatten(1)
+    assert torch.allclose(factor, factor[:, :1].expand_as(factor), atol=1e-5), "one factor for all of an image"
+    assert scipy.stats.kstest(factor[:, 0].numpy(), scipy.stats.uniform(0.8, 0.4).cdf).pvalue > 1e-3
+
+    (turned,) = make_views(flat, replace(recipe, hue=0.1), generator())
+    assert torch.allclose(turned.amax(1), flat.amax(1) / 255, atol=1e-5), "HSV's value stays"
+    assert not torch.allclose(turned, flat / 255, atol=0.01)
+
+    weights = torch.tensor([0.2989, 0.587, 0.114])[:, None, None]
+    for name in ("contrast", "saturation"):
+        (changed,) = make_views(flat, replace(recipe, **{name: 0.2}), generator())
+        pixel_grey, mean_grey = ((images * weights).sum(1) for images in (changed, flat / 255))
+        kept = mean_grey if name == "saturation" else mean_grey.mean((1, 2), keepdim=True)
+        seen = pixel_grey if name == "saturation" else pixel_grey.mean((1, 2), keepdim=True)
+        assert torch.allclose(seen, kept, atol=1e-4), name
+        assert not torch.allclose(changed, flat / 255, atol=0.01), name
+
+
+def test_randaugment_has_the_magnitude_that_was_asked_for() -> None:
+    images = noise(60)
+    recipe = replace(PLAIN, views=1, randaugment=1, randaugment_magnitude=0)
+    (weak,) = make_views(images, recipe, generator())
+    (strong,) = make_views(images, replace(recipe, randaugment_magnitude=30), generator())
+    # At magnitude 0 only solarising (of white), stretching the contrast and equalising change anything.
+    changed_weak, changed_strong = (
+        ((view - images / 255).abs().amax((1, 2, 3)) > 0.01).float().mean() for view in (weak, strong)
+    )
+    assert changed_weak < 0.4
+    assert changed_strong > 0.7
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 12, 12), (3, 17, 9), (2, 40, 33)])
+def test_views_are_float32_channels_last_and_in_range(batch: int, height: int, width: int) -> None:
+    views = make_views(noise(batch, height, width), EVERYTHING, generator())
+    assert [tuple(view.shape) for view in views] == [(batch, 3, 12, 12)] * 2 + [(batch, 3, 6, 6)] * 2
+    for view in views:
+        assert view.dtype == torch.float32
+        assert view.is_contiguous(memory_format=torch.channels_last)
+        assert view.min() >= 0
+        assert view.max() <= 1
+        assert view.isfinite().all()
+
+
+def test_views_follow_the_generator_and_no_other_image() -> None:
+    images, others = noise(5), noise(5).flip(0).flip(3)
+    others[2] = images[2]
+    before = torch.get_rng_state()
+    first, again, other = (make_views(batch, EVERYTHING, generator(3)) for batch in (images, images, others))
+    for a, b, c in zip(first, again, other, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a[2], c[2])
+        assert not torch.equal(a[1], c[1])
+    assert not torch.allclose(first[0], first[1], atol=0.1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_autocast_does_not_reach_the_pixels() -> None:
+    images = noise(4)
+    plain = make_views(images, EVERYTHING, generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = make_views(images, EVERYTHING, generator())
+    assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
+
+
+def test_nothing_depends_on_a_tensors_data() -> None:
+    # A fake tensor has no data: whatever asks for any raises.
+    images = noise(3)
+    with FakeTensorMode() as mode:
+        make_views(mode.from_tensor(images), EVERYTHING, generator())
+
+
+@pytest.mark.parametrize("images", [noise(2).float(), noise(2)[0], noise(2)[:, :1]])
+def test_other_images_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="views are made of uint8 images"):
+        make_views(images, PLAIN, generator())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("views", 0, "augment.views must be at least 1, got 0"),
+        ("size", 1, "augment.size must be at least 2, got 1"),
+        ("local_views", -1, "augment.local_views must be at least 0, got -1"),
+        ("local_size", 1, "augment.local_size must be at least 2, got 1"),
+        ("randaugment", -1, "augment.randaugment must be at least 0, got -1"),
+        ("randaugment_magnitude", 31, "augment.randaugment_magnitude must be 0 to 30, got 31"),
+        ("mirror", 1.5, "augment.mirror must be between 0 and 1, got 1.5"),
+        ("jitter", -0.1, "augment.jitter must be between 0 and 1, got -0.1"),
+        ("greyscale", float("nan"), "augment.greyscale must be between 0 and 1, got nan"),
+        ("solarise_threshold", 128, "augment.solarise_threshold must be between 0 and 1, got 128"),
+        ("brightness", -1, "augment.brightness must be 0"),
+        ("contrast", float("nan"), "augment.contrast must be 0"),
+        ("hue", 0.6, "augment.hue must be between 0 and 0.5"),
+        ("scale", (0.5, 0.2), "augment.scale must be two rising positive numbers, at most 1, got"),
+        ("scale", (0.5, 1.2), "at most 1, got"),
+        ("local_scale", (0.0, 0.2), "augment.local_scale must be two rising positive numbers, at most 1, got"),
+        ("ratio", (2.0, 1.0), "augment.ratio must be two rising positive numbers, got"),
+        ("blur_sigma", (0.0, 1.0), "augment.blur_sigma must be two rising positive numbers, got"),
+        ("blur_kernel", 0.0, "augment.blur_kernel must be above 0 and at most 1, got 0.0"),
+        ("blur", (), "augment.blur must name one probability, or one to each of up to 2 views, got"),
+        ("blur", (0.1, 0.2, 0.3), "augment.blur must name one probability, or one to each of up to 2 views, got"),
+        ("solarise", (1.2,), "augment.solarise must be between 0 and 1, got"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused_by_name(field: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        AugmentConfig(**{field: value})
+    assert "\n" not in str(error.value)
