@@ -31,11 +31,20 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """What ``auto`` means on this device: bfloat16 where the hardware multiplies in it, else float32."""
+    """What ``auto`` means on this device: bfloat16 where the hardware multiplies in it, else float32.
+
+    Raises:
+        UserError: bfloat16 was asked for on a GPU that would only emulate it.
+    """
+    if device.type == "cuda" and precision != "float32":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16"
+        if precision == "bfloat16":
+            name = torch.cuda.get_device_name(device)
+            raise UserError(f"precision bfloat16 is not for {name}, which has no units for it: use float32 or auto")
+        return "float32"
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if fast else "float32"
 

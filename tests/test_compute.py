@@ -32,3 +32,19 @@ def test_keeping_freed_memory_leaves_results_alone() -> None:
     before = torch.arange(10**6).sum()
     keep_freed_memory()
     assert torch.arange(10**6).sum() == before
+
+
+@pytest.mark.parametrize("supported", [False, True])
+def test_a_gpu_without_bfloat16_gets_float32_unless_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, supported: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old GPU")
+    gpu = torch.device("cuda", 0)
+    assert resolve_precision("auto", gpu) == ("bfloat16" if supported else "float32")
+    assert resolve_precision("float32", gpu) == "float32"
+    if supported:
+        assert resolve_precision("bfloat16", gpu) == "bfloat16"
+    else:
+        with pytest.raises(UserError, match="precision bfloat16 is not for an old GPU"):
+            resolve_precision("bfloat16", gpu)
