@@ -84,12 +84,12 @@ setup-test: .venv/test .venv/opengl
 .venv/setup: .venv/created setup.cfg pyproject.toml
 	@echo "Installing $(TORCH), then the package and what it needs: minutes the first time"
 	@$(PIP) '$(TORCH)'
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[vision]'
 	@printf '%s' '$(TORCH)' > .venv/torch; printf '%s' '$(CURDIR)' > .venv/place; touch $@
 
 .venv/test: .venv/setup
 	@echo "Installing what the tests need"
-	@$(PIP) --editable '.[test]'
+	@$(PIP) --editable '.[vision,test]'
 	@touch $@
 
 # OpenGL without a screen. Without it only environments that MuJoCo does not draw can be trained: so say it and go on.

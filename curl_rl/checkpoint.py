@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from curl_rl.durable import sync_directory
 from curl_rl.errors import one_line
 
-__all__ = ["SEGMENTS", "load_newest", "lock_run", "random_state", "restore_random_state", "save"]
+__all__ = ["SEGMENTS", "load_newest", "lock_run", "not_finite", "random_state", "restore_random_state", "save"]
 
 SEGMENTS = "segments"
 """Folder inside a checkpoint directory in which the attachments lie."""
@@ -243,6 +243,15 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(cuda_state, device)
+
+
+def not_finite(weights: dict[str, Any]) -> list[str]:
+    """Names of those tensors in a module's state dict that hold a number that is not finite: nothing to be saved."""
+    numbers = {
+        name: value for name, value in weights.items() if isinstance(value, Tensor) and value.is_floating_point()
+    }
+    finite = torch.stack([value.isfinite().all() for value in numbers.values()]).tolist()
+    return [name for name, good in zip(numbers, finite, strict=True) if not good]
 
 
 # ---- writing

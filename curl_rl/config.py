@@ -5,23 +5,18 @@ Precedence: preset < the table of tasks (configs/tasks.yaml) < ``--config`` < fl
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import difflib
 import fnmatch
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
-
 from curl_rl.agent import AgentConfig
-from curl_rl.durable import write_durably
-from curl_rl.errors import UserError
+from curl_rl.errors import UserError as UserError  # what reading a configuration raises
 from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.replay import ReplayConfig
+from curl_rl.settings import Layer, Schema, merge, preset_layer, read_yaml
+from curl_rl.settings import to_dict as to_dict  # a configuration's own function for those who have one
 
 PRESETS = Path(__file__).resolve().parent.parent / "configs"
 TASKS = PRESETS / "tasks.yaml"
@@ -190,6 +185,11 @@ class RunConfig:
         task = self.env.replace(":", "_").replace("/", "_")
         return self.run or Path("runs") / task / self.preset / f"seed{self.seed}"
 
+    @property
+    def schema(self) -> Schema[RunConfig]:
+        """How it is read and written."""
+        return SCHEMA
+
 
 def load_preset(name: str, env: str, changes: dict[str, Any] | None = None) -> RunConfig:
     """The preset called ``name`` with the table's facts about the task ``env`` and, over both, ``changes`` by name.
@@ -197,11 +197,7 @@ def load_preset(name: str, env: str, changes: dict[str, Any] | None = None) -> R
     Raises:
         UserError: there is no such preset.
     """
-    parser = _parser()
-    cfg = parser.get_defaults()
-    for layer in (_preset_layer(name), _task_layer(env, name), {"env": env, "preset": name}, changes or {}):
-        cfg = parser.parse_object(layer, namespace=cfg)
-    return _instantiate(parser, cfg)
+    return SCHEMA.build({"env": env, "preset": name}, changes)
 
 
 def parse_command_line(argv: list[str], *, program: str, description: str) -> tuple[RunConfig, bool]:
@@ -212,35 +208,12 @@ def parse_command_line(argv: list[str], *, program: str, description: str) -> tu
     Raises:
         UserError: the line, or a file that it names, cannot be understood.
     """
-    parser = _parser(program, description)
-    parser.add_argument("--config", help="YAML settings: weaker than flags, stronger than the preset")
-    parser.add_argument("--fresh", action="store_true", help="start anew; an earlier run in the directory is set aside")
-    parser.add_argument(
-        "--print_config", action="store_true", help="print all settings as YAML, for --config, and exit"
-    )
-    try:
-        early = _early_arguments(argv)
-        file_layer = _read_yaml(early.config) if early.config else {}
-        _check_names(file_layer, early.config)
-        env = early.env or file_layer.get("env") or RunConfig.env
-        preset = early.preset or file_layer.get("preset") or RunConfig.preset
-        cfg = parser.get_defaults()
-        for layer in (_preset_layer(str(preset)), _task_layer(str(env), str(preset)), file_layer):
-            cfg = parser.parse_object(layer, namespace=cfg)
-        parser.set_defaults(_flat(cfg))
-        cfg = parser.parse_args(argv)
-        config = _instantiate(parser, cfg)
-    except (ValueError, argparse.ArgumentError) as error:
-        raise UserError(_explained(error)) from None
-    if cfg.print_config:
-        print(_as_yaml(config), end="")
-        raise SystemExit(0)
-    return config, cfg.fresh
+    return SCHEMA.parse_command_line(argv, program=program, description=description)
 
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Writes everything, resolved, as YAML; the file is whole or as it was."""
-    write_durably(path, [_as_yaml(config).encode()])
+    SCHEMA.save(config, path)
 
 
 def read_config(path: Path) -> RunConfig:
@@ -249,163 +222,30 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         UserError: the file cannot be read, or holds a field or value that this version does not know.
     """
-    content = _read_yaml(path)
-    _check_names(content, path)
-    parser = _parser()
-    try:
-        return _instantiate(parser, parser.parse_object(content, namespace=parser.get_defaults()))
-    except (ValueError, argparse.ArgumentError) as error:
-        raise UserError(f"{path}: {_explained(error)}") from None
+    return SCHEMA.read(path)
 
 
 def changed_fields(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
     """What forbids ``new`` to go on with the run of ``old``: the value before and after, by the field's name."""
-    before, after = _flat(to_dict(old)), _flat(to_dict(new))
-    return {
-        name: (before[name], after[name])
-        for name in before
-        if before[name] != after[name] and name.split(".")[0] not in MAY_CHANGE
-    }
+    return SCHEMA.changed_fields(old, new)
 
 
-def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The configuration as plain YAML types."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    result: dict[str, Any] = plain(dataclasses.asdict(config))
-    return result
+def _layers(env: str, preset: str) -> list[Layer]:
+    return [preset_layer(preset, PRESETS, (TASKS,)), _task_layer(env, preset)]
 
 
-def _as_yaml(config: RunConfig) -> str:
-    text: str = yaml.safe_dump(to_dict(config), sort_keys=False)
-    return text
-
-
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description, which are commands, as they are."""
-
-
-def _parser(program: str | None = None, description: str | None = None) -> ArgumentParser:
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=program,
-        description=description,
-        usage="%(prog)s [--env TASK] [--preset NAME] [--config FILE] [--section.field VALUE ...]",  # all fill a screen
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
-        exit_on_error=False,  # a mistake is one line, which the caller shows
-        print_config=None,  # that of parse_command_line prints what the layers make together
-    )
-    parser.add_class_arguments(RunConfig, as_group=False)
-    return parser
-
-
-def _instantiate(parser: ArgumentParser, cfg: Namespace) -> RunConfig:
-    objects = parser.instantiate(cfg)
-    return RunConfig(**{f.name: getattr(objects, f.name) for f in dataclasses.fields(RunConfig)})
-
-
-def _early_arguments(argv: list[str]) -> argparse.Namespace:
-    """``--env``, ``--preset`` and ``--config``, which decide what the other flags are laid over."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--env", "--preset", "--config"):
-        parser.add_argument(flag)
-    return parser.parse_known_args(argv)[0]
-
-
-def _read_yaml(path: str | Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold settings by name, such as `frames: 100000`")
-    return content
-
-
-def _check_names(layer: dict[str, Any], path: str | Path) -> None:
-    """Refuses what is no setting, and what is no value: the parser takes a section that holds a number for its default.
-
-    Raises:
-        UserError: which name it is, and what it might have been meant to be.
-    """
-
-    def check(part: dict[str, Any], known: dict[str, Any], prefix: str) -> None:
-        for key, value in part.items():
-            if key not in known:
-                raise UserError(f"{path}: unknown setting {prefix}{key}{_nearest(str(key), list(known))}")
-            if isinstance(known[key], dict):
-                if not isinstance(value, dict):
-                    raise UserError(f"{path}: {prefix}{key} must hold settings by name, got {value}")
-                check(value, known[key], f"{prefix}{key}.")
-            elif value is None and known[key] is not None:
-                raise UserError(f"{path}: {prefix}{key} has no value")
-
-    check(layer, to_dict(RunConfig()), "")
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    """The end of a sentence about an unknown name."""
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-_KINDS = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "tuple": "a list"}
-
-
-def _explained(error: Exception) -> str:
-    """The parser's complaint as one line in the words of this project."""
-    text = " ".join(str(error).split())
-    if unknown := re.fullmatch(r"unrecognized arguments: (.*)", text):
-        flag = unknown[1].split()[0].split("=")[0]
-        return text + _nearest(flag, [f"--{name}" for name in _flat(to_dict(RunConfig()))])
-    value = re.fullmatch(r'Parser key "([\w.]+)": (.*?)(?:Got|Given) value: (.*)', text)
-    if value is None:
-        return text
-    name, expected, given = value.groups()
-    kinds = [_KINDS[kind] for kind in re.findall(r"<class '(\w+)'>", expected) if kind in _KINDS]
-    choices = re.findall(r"'(\w+)'", "".join(re.findall(r"Literal\[.*?\]", expected)))
-    right = " or ".join(dict.fromkeys(choices or kinds))
-    return f"{name} must be {right}, got {given}" if right else text
-
-
-def _preset_layer(name: str) -> dict[str, Any]:
-    names = sorted(path.stem for path in PRESETS.glob("*.yaml") if path != TASKS)
-    if name not in names:
-        raise UserError(f"unknown preset {name}; presets are {', '.join(names)}{_nearest(name, names)}")
-    return {**_read_yaml(PRESETS / f"{name}.yaml"), "preset": name}
-
-
-def _task_layer(env: str, preset: str) -> dict[str, Any]:
-    layer: dict[str, Any] = {}
-    for rule in _read_yaml(TASKS)["rules"]:
+def _task_layer(env: str, preset: str) -> Layer:
+    layer: Layer = {}
+    for rule in read_yaml(TASKS)["rules"]:
         if any(fnmatch.fnmatchcase(env, task) for task in rule["tasks"]) and preset in rule.get("presets", [preset]):
-            layer = _merge(layer, rule["set"])
+            layer = merge(layer, rule["set"])
     return layer
 
 
-def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _flat(nested: Any, prefix: str = "") -> dict[str, Any]:
-    items = vars(nested) if isinstance(nested, Namespace) else nested
-    flat: dict[str, Any] = {}
-    for key, value in items.items():
-        if isinstance(value, (dict, Namespace)):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+SCHEMA = Schema(
+    config=RunConfig,
+    usage="%(prog)s [--env TASK] [--preset NAME] [--config FILE] [--section.field VALUE ...]",
+    selectors=("env", "preset"),
+    base=_layers,
+    may_change=MAY_CHANGE,
+)

@@ -15,35 +15,39 @@ from torch import Tensor, nn
 from curl_rl.augment import center_crop
 from curl_rl.durable import write_durably
 from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.resnet import ResNet, ResNetConfig
 
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
 _FORMAT = 1
 
 
 class PretrainedEncoder(nn.Module):
-    """A trained :class:`PixelEncoder` with its preprocessing.
+    """A trained :class:`PixelEncoder` or :class:`ResNet` with its preprocessing.
 
     Takes observations ``(..., C, H, W)``: uint8 in [0, 255] or floating point in [0, 1] (scaled by type, never by
-    value). They are cropped to the middle, as in evaluation, never resized: frames rendered at another size than
-    ``rendered_size`` are taken as well, as long as the crop fits, but show the scene at another scale than in training.
-    Returns ``(..., latent)``.
+    value). A PixelEncoder's are cropped to the middle, as in evaluation, never resized: frames rendered at another size
+    than ``rendered_size`` are taken as well, as long as the crop fits, but show the scene at another scale than in
+    training. A ResNet's may have any size. Returns ``(..., features)``.
     """
 
-    def __init__(self, encoder: PixelEncoder, rendered_size: int, provenance: dict[str, Any]) -> None:
+    def __init__(self, encoder: PixelEncoder | ResNet, rendered_size: int, provenance: dict[str, Any]) -> None:
         super().__init__()
         self.encoder = encoder
         self.rendered_size = rendered_size
-        """Side of the frames that the encoder was trained on, in pixels."""
+        """Side of the frames or images that the encoder was trained on, in pixels."""
         self.provenance = provenance
-        """What the encoder was trained on: task, frames, preset, seed."""
+        """What the encoder was trained on: task and frames, or data, method and epochs; preset, seed."""
 
     @property
     def features(self) -> int:
         """Size of the feature vector."""
-        return self.encoder.config.latent
+        return self.encoder.feature_spec.dim
 
     def forward(self, observation: Tensor) -> Tensor:
-        channels, side, _ = self.encoder.observation_shape
+        if isinstance(self.encoder, PixelEncoder):
+            channels, side, _ = self.encoder.observation_shape
+        else:
+            channels, side = self.encoder.image_shape[0], 1
         if observation.ndim < 3 or observation.shape[-3] != channels or min(observation.shape[-2:]) < side:
             raise ValueError(
                 f"expected observations (..., {channels}, H, W) with H and W at least {side}, "
@@ -51,27 +55,42 @@ class PretrainedEncoder(nn.Module):
             )
         if observation.dtype != torch.uint8 and not observation.is_floating_point():
             raise ValueError(f"expected uint8 or floating-point observations, got {observation.dtype}")
-        view = center_crop(observation, side)
+        view = center_crop(observation, side) if isinstance(self.encoder, PixelEncoder) else observation
         features: Tensor = self.encoder(view.reshape(-1, *view.shape[-3:]))
         return features.view(*observation.shape[:-3], self.features)
 
 
-def save_encoder(encoder: PixelEncoder, directory: Path, *, rendered_size: int, provenance: dict[str, Any]) -> None:
+def save_encoder(
+    encoder: PixelEncoder | ResNet, directory: Path, *, rendered_size: int, provenance: dict[str, Any]
+) -> None:
     """Writes ``encoder.safetensors`` and ``encoder.json`` into ``directory``, each whole or not at all.
 
     Args:
         encoder: what to save.
         directory: where to.
-        rendered_size: side of the frames that the encoder's crops were cut from in training.
+        rendered_size: side of the frames or images that the encoder's crops were cut from in training.
         provenance: what the encoder was trained on, for people.
     """
+    if isinstance(encoder, PixelEncoder):
+        kind: dict[str, Any] = {
+            "observation_shape": list(encoder.observation_shape),
+            "flattening": "the last convolution's map row by row, channels innermost",
+            "preprocessing": "crop to the middle; uint8 divided by 255, floating point as it is",
+        }
+        config: Any = encoder.config
+    else:
+        # Split batch norm serves pretraining; whoever trains the network further has batches of another size.
+        config = dataclasses.replace(encoder.config, batch_norm_splits=1)
+        kind = {
+            "kind": "resnet",
+            "observation_shape": list(encoder.image_shape),
+            "preprocessing": "uint8 divided by 255, floating point as it is; then less config.mean, over config.std",
+        }
     description = {
         "format": _FORMAT,
-        "observation_shape": list(encoder.observation_shape),
+        **kind,
         "rendered_size": rendered_size,
-        "config": dataclasses.asdict(encoder.config),
-        "flattening": "the last convolution's map row by row, channels innermost",
-        "preprocessing": "crop to the middle; uint8 divided by 255, floating point as it is",
+        "config": dataclasses.asdict(config),
         "provenance": provenance,
     }
     weights = {name: value.detach().cpu().float().contiguous() for name, value in encoder.state_dict().items()}
@@ -94,9 +113,7 @@ def load_encoder(path: Path | str, *, freeze: bool = True) -> PretrainedEncoder:
     try:
         description = json.loads((directory / DESCRIPTION).read_text())
         if description["format"] <= _FORMAT:
-            fields = description["config"]
-            config = EncoderConfig(fields["filters"], tuple(fields["strides"]), fields["latent"])
-            encoder = PixelEncoder(tuple(description["observation_shape"]), config)
+            encoder = _described(description)
             encoder.load_state_dict(safetensors.torch.load_file(directory / WEIGHTS))
             pretrained = PretrainedEncoder(encoder, description["rendered_size"], description["provenance"])
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -107,3 +124,17 @@ def load_encoder(path: Path | str, *, freeze: bool = True) -> PretrainedEncoder:
     if description["format"] > _FORMAT:
         raise ValueError(f"{directory / DESCRIPTION} has format {description['format']}: update curl_rl to read it")
     return pretrained.requires_grad_(False).eval() if freeze else pretrained
+
+
+def _described(description: dict[str, Any]) -> PixelEncoder | ResNet:
+    """An encoder of the kind and shape that ``encoder.json`` names; one that names no kind is a PixelEncoder."""
+    shape, fields = tuple(description["observation_shape"]), description["config"]
+    kind = description.get("kind", "pixel")
+    if kind == "pixel":
+        return PixelEncoder(shape, EncoderConfig(fields["filters"], tuple(fields["strides"]), fields["latent"]))
+    if kind == "resnet":
+        # JSON has lists where the configuration has tuples.
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        config: Any = ResNetConfig
+        return ResNet(shape, config(**values))
+    raise ValueError(f"there is no encoder of the kind {kind!r}")

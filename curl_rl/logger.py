@@ -1,5 +1,6 @@
-"""What a run reports: the same names over the same x axis, environment frames, in metrics.jsonl and TensorBoard.
+"""What a run reports: the same names over the same x axis in metrics.jsonl and TensorBoard.
 
+The x axis counts environment frames, or whatever else a run is measured in and its user names: images, say.
 `metrics.jsonl` has one JSON object to a line: `frames`, `wall_time` (seconds since 1970) and the metrics, a value that
 is not finite as null, since JSON has no NaN. A line is written at once and whole, so a process that is killed loses
 none that it wrote. TensorBoard's event files lie beside it and get their data within seconds.
@@ -33,7 +34,6 @@ METRICS_FILE = "metrics.jsonl"
 """Name of the metrics' file in a run's directory."""
 
 _NAME = re.compile(r"[\w./-]+")
-_RESERVED = ("frames", "wall_time")
 _TENSORBOARD_FLUSH_SECONDS = 10
 
 
@@ -45,13 +45,16 @@ class Logger:
         resume_at: environment frames of the checkpoint that the run goes on from: what was reported later is cut
             from metrics.jsonl and purged from TensorBoard's curves, the rows at that very count stay; -1 for a run
             that was stopped before its first checkpoint: nothing stays. None for a new run.
+        axis: what the x axis counts, and so the name that the count has in each row. Where `frames` is said below it
+            is this count.
 
     Raises:
         ValueError: `resume_at` is None and metrics are there already; or a line of them is not JSON.
     """
 
-    def __init__(self, directory: Path, *, resume_at: int | None = None) -> None:
+    def __init__(self, directory: Path, *, resume_at: int | None = None, axis: str = "frames") -> None:
         directory = Path(directory)
+        self._axis = axis
         path = directory / METRICS_FILE
         if resume_at is None and path.exists() and path.stat().st_size:
             raise ValueError(f"{path} holds the metrics of another run: resume that one or choose another directory")
@@ -59,7 +62,7 @@ class Logger:
             raise ValueError(f"resume_at={resume_at}: must be a frame count, or -1 to keep nothing")
         directory.mkdir(parents=True, exist_ok=True)
         if resume_at is not None and path.exists():
-            _cut(path, resume_at)
+            _cut(path, resume_at, axis)
         # Unbuffered: one write, one line, in the hands of the operating system before scalars() returns.
         self._rows = open(path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
         self._events = EventFileWriter(str(directory), flush_secs=_TENSORBOARD_FLUSH_SECONDS)
@@ -81,10 +84,10 @@ class Logger:
             OSError: the row could not be written; the rows before are whole.
         """
         for name in metrics:
-            _check_name(name)
+            self._check_name(name)
         numbers = _fetch(metrics)
         now = time.time()
-        row: dict[str, float | None] = {"frames": int(frames), "wall_time": now}
+        row: dict[str, float | None] = {self._axis: int(frames), "wall_time": now}
         row.update((name, value if math.isfinite(value) else None) for name, value in numbers.items())
         self._append(json.dumps(row, allow_nan=False).encode() + b"\n")
         values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
@@ -167,10 +170,16 @@ class Logger:
             raise
 
     def _picture(self, frames: int, name: str, encoded: bytes, height: int, width: int, channels: int) -> None:
-        _check_name(name)
+        self._check_name(name)
         image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded)
         summary = Summary(value=[Summary.Value(tag=name, image=image)])
         self._events.add_event(Event(wall_time=time.time(), step=frames, summary=summary))
+
+    def _check_name(self, name: str) -> None:
+        if name in (self._axis, "wall_time"):
+            raise ValueError(f"metric {name!r}: the name is taken; each row has its own {name!r}")
+        if not _NAME.fullmatch(name) or name.startswith("/"):
+            raise ValueError(f"metric {name!r}: a name holds letters, digits and _ . - / and begins with no /")
 
 
 def write_gif(path: Path, images: npt.NDArray[np.uint8], fps: float) -> None:
@@ -183,17 +192,17 @@ def _write_new(path: Path, content: bytes) -> None:
     write_durably(path, [content])
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl, in order; half a row at the end, of a process that was killed, is left out.
+def read_metrics(path: Path, axis: str = "frames") -> list[dict[str, Any]]:
+    """Rows of a metrics.jsonl over `axis`, in order; half a row at the end, of a process that was killed, is left out.
 
     Raises:
         ValueError: a line before the last is not a JSON object.
         FileNotFoundError: there is no such file.
     """
-    return [row for row, _ in _read_rows(Path(path))]
+    return [row for row, _ in _read_rows(Path(path), axis)]
 
 
-def _read_rows(path: Path) -> list[tuple[dict[str, Any], bytes]]:
+def _read_rows(path: Path, axis: str) -> list[tuple[dict[str, Any], bytes]]:
     """Each row with its line, without the line's end."""
     rows = []
     lines = path.read_bytes().split(b"\n")
@@ -202,26 +211,19 @@ def _read_rows(path: Path) -> list[tuple[dict[str, Any], bytes]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            if not (isinstance(row, dict) and isinstance(row.get("frames"), int)):
+            if not (isinstance(row, dict) and isinstance(row.get(axis), int)):
                 raise ValueError
         except ValueError:
             if number == len(lines):
                 break
-            raise ValueError(f'{path}, line {number}: must be a JSON object with "frames"; delete the line') from None
+            raise ValueError(f'{path}, line {number}: must be a JSON object with "{axis}"; delete the line') from None
         rows.append((row, line))
     return rows
 
 
-def _cut(path: Path, last: int) -> None:
-    """Take rows later than `last` frames, and half a row at the end, out of the file, in one step."""
-    write_durably(path, [line + b"\n" for row, line in _read_rows(path) if row["frames"] <= last])
-
-
-def _check_name(name: str) -> None:
-    if name in _RESERVED:
-        raise ValueError(f"metric {name!r}: the name is taken; each row has its own {name!r}")
-    if not _NAME.fullmatch(name) or name.startswith("/"):
-        raise ValueError(f"metric {name!r}: a name holds letters, digits and _ . - / and begins with no /")
+def _cut(path: Path, last: int, axis: str) -> None:
+    """Take rows later than `last` on the x axis, and half a row at the end, out of the file, in one step."""
+    write_durably(path, [line + b"\n" for row, line in _read_rows(path, axis) if row[axis] <= last])
 
 
 def _fetch(metrics: Mapping[str, float | Tensor]) -> dict[str, float]:

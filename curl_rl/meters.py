@@ -50,9 +50,10 @@ class MetricMeans:
 
 
 class Speedometer:
-    """Frames and updates per second of acting and learning, without the time of what is paused."""
+    """Frames (or other units) and updates per second of a run, without the time of what is paused."""
 
-    def __init__(self, frames: int, updates: int) -> None:
+    def __init__(self, frames: int, updates: int, unit: str = "frames") -> None:
+        self._unit = unit
         self._since, self._frames, self._updates = time.perf_counter(), frames, updates
 
     @contextlib.contextmanager
@@ -67,7 +68,7 @@ class Speedometer:
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         speeds = {
-            "speed/frames_per_second": (frames - self._frames) / seconds,
+            f"speed/{self._unit}_per_second": (frames - self._frames) / seconds,
             "speed/updates_per_second": (updates - self._updates) / seconds,
         }
         self._since, self._frames, self._updates = now, frames, updates

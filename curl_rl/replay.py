@@ -149,8 +149,8 @@ class Replay:
         self._terminated = ring(torch.bool)
         self._start_frame = ring(torch.int64)
         self._position = ring(torch.int64)
-        # The first transition that can be sampled and one past the last, where the sampling happens: so that drawing one
-        # is the same work whatever they are, and a CUDA graph that was captured once draws from what is there now.
+        # The first transition that can be sampled and one past the last, where the sampling happens: so that drawing
+        # one is the same work whatever they are, and a CUDA graph captured once draws from what is there now.
         self._range = torch.zeros(2, dtype=torch.int64, device=self.storage_device)
         self._stack_offsets = torch.arange(stack - 1, -1, -1, device=self.storage_device)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import traceback
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Protocol
 
 from curl_rl.checkpoint import SEGMENTS, lock_run
-from curl_rl.config import RunConfig, changed_fields, read_config, save_config
-from curl_rl.errors import UserError
+from curl_rl.errors import TrainingFault, UserError, one_line
 from curl_rl.logger import METRICS_FILE
+from curl_rl.settings import Schema
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -23,8 +25,16 @@ FAULT = "fault.txt"
 _LEFT_BY_A_START = ("run.lock", f"{CONFIG}.partial")
 
 
+class Configuration(Protocol):
+    """The settings of a run of any kind."""
+
+    @property
+    def schema(self) -> Schema[Any]:
+        """How they are read and written."""
+
+
 @contextlib.contextmanager
-def claimed(directory: Path, config: RunConfig) -> Iterator[None]:
+def claimed(directory: Path, config: Configuration) -> Iterator[None]:
     """Makes ``directory`` this configuration's, or checks that it is, and holds it for this process alone.
 
     Nothing is written before both are sure.
@@ -38,7 +48,7 @@ def claimed(directory: Path, config: RunConfig) -> Iterator[None]:
             _check_owner(directory, config)
             stack.enter_context(lock_run(directory))
             _check_owner(directory, config)  # again: another process may have begun a run in between
-            save_config(config, directory / CONFIG)
+            config.schema.save(config, directory / CONFIG)
         except UserError:
             raise
         except ValueError as error:
@@ -48,11 +58,11 @@ def claimed(directory: Path, config: RunConfig) -> Iterator[None]:
         yield
 
 
-def _check_owner(directory: Path, config: RunConfig) -> None:
+def _check_owner(directory: Path, config: Configuration) -> None:
     if (directory / CONFIG).exists():
         # Where nothing was reported or saved yet, no run has begun: a start that failed at the door may be corrected.
         if (directory / METRICS_FILE).exists() or any((directory / CHECKPOINTS).glob("*.ckpt*")):
-            changed = changed_fields(read_config(directory / CONFIG), config)
+            changed = config.schema.changed_fields(config.schema.read(directory / CONFIG), config)
             if changed:
                 differences = "; ".join(f"{name}: {old} → {new}" for name, (old, new) in changed.items())
                 raise UserError(
@@ -81,8 +91,28 @@ def set_aside(directory: Path) -> Path | None:
         raise UserError(f"cannot rename {directory}: {error.strerror}") from None
 
 
-def check_room(directory: Path, needed: int) -> None:
+def fault(directory: Path, where: str, error: Exception, advice: str) -> TrainingFault:
+    """What to raise where ``error`` has ended a run; its traceback lies in the directory then.
+
+    Args:
+        directory: the run's.
+        where: how far the run had come.
+        error: what happened.
+        advice: what is left, and what to do.
+    """
+    details = directory / FAULT
+    try:
+        details.write_text("".join(traceback.format_exception(error)))
+        advice += f" (details: {details})"
+    except OSError:
+        pass  # nothing about the fault itself is lost: the line below says what it was
+    return TrainingFault(f"stopped at {where}: {one_line(error)}; {advice}")
+
+
+def check_room(directory: Path, needed: int, remedy: str = "lower replay.capacity") -> None:
     """Whether ``needed`` bytes of checkpoints fit on the disk, beside those that lie there already.
+
+    ``remedy`` says what makes them smaller.
 
     Raises:
         UserError: they do not.
@@ -92,5 +122,5 @@ def check_room(directory: Path, needed: int) -> None:
     if missing > free:
         raise UserError(
             f"the disk of {directory} has {free / 1e9:.1f} GB free and the checkpoints of this run need "
-            f"{missing / 1e9:.1f} GB: make room, lower replay.capacity, or choose another --run directory"
+            f"{missing / 1e9:.1f} GB: make room, {remedy}, or choose another --run directory"
         )

@@ -6,7 +6,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Purpose = Literal["training episode", "evaluation episode", "networks", "exploration and crops", "replay"]
+# A purpose's place in the list is part of its seeds: new ones go to the end.
+Purpose = Literal[
+    "training episode",
+    "evaluation episode",
+    "networks",
+    "exploration and crops",
+    "replay",
+    "augmentation",
+    "shuffled batch norm",
+]
 
 
 def derived_seed(run_seed: int, purpose: Purpose, index: int = 0) -> int:

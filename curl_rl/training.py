@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,8 @@ from curl_rl import checkpoint, run_directory
 from curl_rl.agent import Agent
 from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.config import RunConfig, read_config
+from curl_rl.console import say
+from curl_rl.errors import TrainingFault as TrainingFault  # what train() raises
 from curl_rl.errors import UserError, one_line
 from curl_rl.estimate import estimated_time
 from curl_rl.evaluation import evaluate
@@ -39,10 +40,6 @@ _SAVE_MEMORY = "lower agent.batch_size, or keep the replay elsewhere by --replay
 _MEND_NUMBERS = "the last checkpoint is from before; try a lower learning rate, or look at the rewards"
 
 Environment = gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
-
-
-class TrainingFault(RuntimeError):
-    """Something broke in mid-run; what was saved is intact, and the message says what to do."""
 
 
 @dataclass
@@ -87,11 +84,11 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         keep_freed_memory()
     directory = config.directory
     with contextlib.ExitStack() as stack:
+        environment = OverlappedEnvironment(make_environment) if config.training.overlap else make_environment()
+        stack.callback(environment.close)
         evaluation_environment = make_environment()
         stack.callback(evaluation_environment.close)
         _check(config, evaluation_environment)
-        environment = OverlappedEnvironment(make_environment) if config.training.overlap else make_environment()
-        stack.callback(environment.close)
         if fresh and (aside := run_directory.set_aside(directory)):
             say(f"the earlier run is now {aside}")
         stack.enter_context(run_directory.claimed(directory, config))
@@ -352,7 +349,7 @@ class Trainer:
             OSError: the disk refused; earlier checkpoints are intact.
         """
         self._finite_means()
-        self._refuse(self._broken_weights())
+        self._refuse(checkpoint.not_finite(self.agent.state_dict()))
         p, checkpoints = self.progress, self.directory / run_directory.CHECKPOINTS
         with self.speed.paused():
             self.logger.flush()
@@ -380,12 +377,6 @@ class Trainer:
             checkpoint.save(
                 checkpoints, p.frames, state, attachments=segment_files(manifest), keep=self.config.checkpoint.keep
             )
-
-    def _broken_weights(self) -> list[str]:
-        """Names of the networks' tensors that hold a number that is not finite."""
-        weights = {name: value for name, value in self.agent.state_dict().items() if value.is_floating_point()}
-        finite = torch.stack([value.isfinite().all() for value in weights.values()]).tolist()
-        return [name for name, good in zip(weights, finite, strict=True) if not good]
 
     def _bytes_to_save(self) -> int:
         """About what the checkpoints of the whole run take on the disk."""
@@ -473,14 +464,8 @@ class Trainer:
             self._fail(error, f"{saved}: mend the environment and start the same command again")
 
     def _fail(self, error: Exception, advice: str) -> NoReturn:
-        details = self.directory / run_directory.FAULT
-        try:
-            details.write_text("".join(traceback.format_exception(error)))
-            advice += f" (details: {details})"
-        except OSError:
-            pass  # nothing about the fault itself is lost: the line below says what it was
         where = f"{self.progress.frames:,} frames (update {self.agent.updates:,})"
-        raise TrainingFault(f"stopped at {where}: {one_line(error)}; {advice}") from error
+        raise run_directory.fault(self.directory, where, error, advice) from error
 
 
 def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig, int]:
@@ -509,11 +494,6 @@ def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig,
 def _build_agent(config: RunConfig, device: torch.device, shape: tuple[int, int, int], action_dim: int) -> Agent:
     precision = resolve_precision(config.agent.precision, device)
     return Agent(shape, action_dim, replace(config.agent, precision=precision), config.objectives).to(device)
-
-
-def say(line: str) -> None:
-    """One line for the user, above the progress bar."""
-    tqdm.write(line, file=sys.stderr)
 
 
 def _spaces(environment: Environment) -> tuple[tuple[int, int, int], int]:

@@ -18,7 +18,9 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"agent", "auxiliary"}),
     frozenset({"run_directory"}),
     frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger", "settings"}),
-    frozenset({"console", "durable", "errors", "storage", "meters", "seeds", "signals", "overlap", "lars", "schedules"}),
+    frozenset(
+        {"console", "durable", "errors", "storage", "meters", "seeds", "signals", "overlap", "lars", "schedules"}
+    ),
     frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu"}),
 )
 CORE = LEVELS[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.export import load_encoder, save_encoder
+from curl_rl.resnet import ResNet, ResNetConfig
 
 PROVENANCE = {"env": "cheetah-run", "preset": "curl", "seed": 3, "frames": 700}
 
@@ -174,3 +176,43 @@ def test_a_path_that_is_not_there_is_not_taken_for_its_neighbour(run: Path) -> N
     (run / "config.yaml").touch()
     with pytest.raises(ValueError, match="no encoder in .*/config.yaml: encoder.json is missing"):
         load_encoder(run / "config.yaml")
+
+
+# ---- the other kind of encoder
+
+
+@pytest.fixture
+def resnet() -> ResNet:
+    torch.manual_seed(0)
+    made = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small", mean=(0.4, 0.5, 0.6), std=(0.2,)))
+    made(torch.rand(16, 3, 8, 8))  # running statistics of its own, which would not be missed either
+    return made.eval()
+
+
+def test_a_resnet_comes_back_with_its_statistics_and_takes_any_size(resnet: ResNet, tmp_path: Path) -> None:
+    save_encoder(resnet, tmp_path, rendered_size=10, provenance={"data": "digits"})
+    loaded = load_encoder(tmp_path)
+    assert isinstance(loaded.encoder, ResNet)
+    assert loaded.encoder.config == resnet.config
+    assert (loaded.features, loaded.rendered_size) == (resnet.dim, 10)
+    for seen in (observations(2, 3, 3, 8, 8), observations(2, 3, 3, 11, 6)):
+        assert torch.equal(loaded(seen), resnet(seen.flatten(0, 1)).view(2, 3, -1))
+    with pytest.raises(ValueError, match=r"expected observations \(..., 3, H, W\)"):
+        loaded(observations(2, 4, 8, 8))
+
+
+def test_a_split_or_low_precision_network_is_saved_as_what_anybody_can_load(resnet: ResNet, tmp_path: Path) -> None:
+    split = replace(resnet.config, batch_norm_splits=2)
+    trained = ResNet((3, 8, 8), split, precision="bfloat16").to(memory_format=torch.channels_last)
+    trained.load_state_dict(resnet.state_dict())
+    save_encoder(trained, tmp_path, rendered_size=8, provenance={})
+    seen = observations(5, 3, 8, 8)
+    assert torch.equal(load_encoder(tmp_path)(seen), resnet(seen))
+    load_encoder(tmp_path, freeze=False)(observations(3, 3, 8, 8))  # an odd batch, which two parts do not divide
+
+
+def test_an_unknown_kind_is_one_line(resnet: ResNet, tmp_path: Path) -> None:
+    save_encoder(resnet, tmp_path, rendered_size=8, provenance={})
+    described(tmp_path, kind="transformer")
+    with pytest.raises(ValueError, match=r"is damaged \(ValueError: there is no encoder of the kind 'transformer'\)"):
+        load_encoder(tmp_path)

@@ -203,6 +203,7 @@ def test_he_initialisation_by_fan_out() -> None:
     for name, fan_out in (("conv1", 64 * 49), ("layer2.0.conv1", 128 * 9), ("layer4.0.downsample.0", 512)):
         weight = encoder.get_parameter(f"{name}.weight")
         assert weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=0.03), name
+        assert weight.abs().max() > 3 * math.sqrt(2 / fan_out), "a normal's tail; a uniform one would end at √3"
         assert abs(weight.mean().item()) < 4 * math.sqrt(2 / fan_out / weight.numel()), name
     assert all((p == 1).all() for name, p in encoder.named_parameters() if "bn" in name and name.endswith("weight"))
 

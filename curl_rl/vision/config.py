@@ -1,0 +1,260 @@
+"""The settings of a pretraining run: typed dataclasses, in the layers of :mod:`curl_rl.settings`.
+
+Precedence: preset < the table of methods (configs/vision/methods.yaml) < ``--config`` < flags.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from curl_rl.encoders import EncoderConfig, Precision
+from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.resnet import ResNetConfig
+from curl_rl.schedules import LearningRateScaling
+from curl_rl.settings import Layer, Schema, merge, preset_layer, read_yaml
+from curl_rl.vision.data import Storage
+from curl_rl.vision.views import AugmentConfig
+
+PRESETS = Path(__file__).resolve().parent.parent.parent / "configs" / "vision"
+METHODS = PRESETS / "methods.yaml"
+
+# What a resumed run may change. Not its epochs: the learning rate and the momentum run along cosines that end with the
+# last one, so a run that is taken further is not the run that was planned so long.
+MAY_CHANGE = ("device", "compute", "log", "run")
+
+Method = Literal["simclr", "moco", "byol", "simsiam", "barlow", "curl"]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The network that is trained."""
+
+    kind: Literal["resnet", "pixel"] = "resnet"
+    """resnet: a ResNet. pixel: the agent's encoder, small and fast."""
+    resnet: ResNetConfig = field(default_factory=lambda: ResNetConfig(stem="small"))
+    """Shape of a ResNet. Its batch_norm_splits count parts of the whole batch: with W processes each has its W-th share
+    of them; 1 is synchronised batch norm there."""
+    pixel: EncoderConfig = field(default_factory=EncoderConfig)
+    """Shape of a pixel encoder."""
+    precision: Precision | Literal["auto"] = "auto"
+    """What the network computes in; weights and losses stay float32. auto: bfloat16 where that is fast."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How the weights are stepped. Biases and norms go without weight decay, and without LARS's scaling."""
+
+    name: Literal["sgd", "lars", "adamw"] = "sgd"
+    """sgd: with momentum. lars: sgd whose step is scaled layer by layer, for large batches. adamw."""
+    lr: float = 0.03
+    """Learning rate after the warm-up and before the scaling."""
+    lr_scaling: LearningRateScaling = "linear"
+    """linear: times batch_size / 256. sqrt: times the root of batch_size. none."""
+    momentum: float = 0.9
+    """Momentum of sgd and lars; first beta of adamw."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
+    warmup_epochs: float = 0.0
+    """Epochs in which the learning rate rises from 0; half a cosine down to 0 follows."""
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"optimizer.lr must be positive, got {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"optimizer.momentum must lie in [0, 1), got {self.momentum}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"optimizer.weight_decay must be 0 or more, got {self.weight_decay}")
+        if not self.warmup_epochs >= 0:
+            raise ValueError(f"optimizer.warmup_epochs must be 0 or more, got {self.warmup_epochs}")
+
+
+@dataclass(frozen=True)
+class KNNConfig:
+    """Weighted nearest neighbours on the test images, while the run goes on; where the data have labels and a test."""
+
+    every: int = 10
+    """Epochs from one evaluation to the next, and after the last; 0, none."""
+    k: int = 200
+    """Neighbours that vote; all images, where there are fewer."""
+    temperature: float = 0.1
+    """Of their votes."""
+
+    def __post_init__(self) -> None:
+        if self.every < 0:
+            raise ValueError(f"knn.every must be 0 (never) or more, got {self.every}")
+        if self.k < 1:
+            raise ValueError(f"knn.k must be at least 1, got {self.k}")
+        if not self.temperature > 0:
+            raise ValueError(f"knn.temperature must be positive, got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run is saved; besides, it is saved on Ctrl-C, on SIGTERM and at its end."""
+
+    every: int = 500
+    """Steps of the optimizer from one checkpoint to the next."""
+    keep: int = 2
+    """Newest checkpoints kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"checkpoint.{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is written while a run goes on."""
+
+    every: int = 50
+    """Steps of the optimizer from one row of metrics to the next."""
+    images_every: int = 2000
+    """Steps from one picture of view pairs to the next; 0, none."""
+    projector: int = 1000
+    """Images of the test set whose features TensorBoard's projector shows at the end; 0, none."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"log.every must be at least 1, got {self.every}")
+        for name in ("images_every", "projector"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"log.{name} must be 0 (none) or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How the machine is used; nothing here changes what is learnt, up to rounding."""
+
+    threads: int = 0
+    """CPU threads of PyTorch; 0, as many as it chooses."""
+    storage: Storage = "auto"
+    """memory: all images on the device. stream: decoded anew in every epoch. auto: memory where they fit."""
+    workers: int | None = None
+    """Decoding processes of a stream. [default: one per core, less one]"""
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError(f"compute.threads must be 0 (automatic) or more, got {self.threads}")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"compute.workers must be 0 or more, got {self.workers}")
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """One pretraining run."""
+
+    method: Method = "simclr"
+    """Self-supervised method."""
+    data: str = "digits"
+    """Folder of images, flat or one subfolder to a class, with or without train/ and test/; or digits, a built-in
+    set."""
+    preset: str = "digits"
+    """YAML file in configs/vision/ that the settings start from: cifar10, cpu or digits."""
+    epochs: int = 100
+    """Times that every image is seen."""
+    batch_size: int = 256
+    """Images in a batch, of all processes together; each gives as many views as the method compares."""
+    image_size: int | None = None
+    """Side to which images are scaled on loading, in pixels. [default: their own, where they all have the same]"""
+    seed: int = 1
+    """Seed of the networks, the order of the images and the augmentation."""
+    device: str = "auto"
+    """Where the network learns: auto, cpu, cuda or cuda:<n>."""
+    run: Path | None = None
+    """Directory of the run. [default: runs/vision-<data>/<method>-<preset>/seed<seed>]"""
+    encoder: BackboneConfig = field(default_factory=BackboneConfig)
+    """Network."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Views of an image."""
+    objectives: ObjectiveConfigs = field(default_factory=ObjectiveConfigs)
+    """Settings of each method."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer."""
+    knn: KNNConfig = field(default_factory=KNNConfig)
+    """Evaluation in mid-run."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """Logging."""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """Use of the machine."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"image_size must be at least 1, got {self.image_size}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be 0 or more and below 2**32, got {self.seed}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:<n>, got {self.device!r}")
+        if self.optimizer.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"optimizer.warmup_epochs must be below epochs {self.epochs}, got {self.optimizer.warmup_epochs:g}"
+            )
+
+    @property
+    def directory(self) -> Path:
+        """Where the run lives."""
+        data = Path(self.data).resolve().name or "data"
+        return self.run or Path("runs") / f"vision-{data}" / f"{self.method}-{self.preset}" / f"seed{self.seed}"
+
+    @property
+    def schema(self) -> Schema[VisionConfig]:
+        """How it is read and written."""
+        return SCHEMA
+
+
+def load_preset(name: str, method: Method, changes: Layer | None = None) -> VisionConfig:
+    """The preset called ``name`` with the table's facts about ``method`` and, over both, ``changes`` by name.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    return SCHEMA.build({"method": method, "preset": name}, changes)
+
+
+def parse_command_line(argv: list[str], *, program: str, description: str) -> tuple[VisionConfig, bool]:
+    """The configuration that a command line asks for, and whether it says ``--fresh``.
+
+    Raises:
+        UserError: the line, or a file that it names, cannot be understood.
+    """
+    return SCHEMA.parse_command_line(argv, program=program, description=description)
+
+
+def read_config(path: Path) -> VisionConfig:
+    """The configuration that a run has saved.
+
+    Raises:
+        UserError: the file cannot be read, or holds a field or value that this version does not know.
+    """
+    return SCHEMA.read(path)
+
+
+def _layers(method: str, preset: str) -> list[Layer]:
+    return [preset_layer(preset, PRESETS, (METHODS,)), _method_layer(method, preset)]
+
+
+def _method_layer(method: str, preset: str) -> Layer:
+    layer: Layer = {}
+    rules: list[dict[str, Any]] = read_yaml(METHODS)["rules"]
+    for rule in rules:
+        if method in rule["methods"] and preset in rule.get("presets", [preset]):
+            layer = merge(layer, rule["set"])
+    return layer
+
+
+SCHEMA = Schema(
+    config=VisionConfig,
+    usage="%(prog)s [--method NAME] [--data FOLDER] [--preset NAME] [--config FILE] [--section.field VALUE ...]",
+    selectors=("method", "preset"),
+    base=_layers,
+    may_change=MAY_CHANGE,
+)

@@ -1,0 +1,154 @@
+"""One step of pretraining: an encoder, its slow copy where the method wants one, an objective and an optimizer.
+
+Gradient accumulation is not offered: nearly every method's loss depends on who else is in the batch (its negatives, or
+the statistics of batch norm), so the gradients of small batches do not add up to that of a large one. Large batches are
+what several processes are for: see :mod:`curl_rl.vision.distributed`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from curl_rl.encoders import Features, PixelEncoder
+from curl_rl.lars import LARS, parameter_groups
+from curl_rl.losses import effective_rank, uniformity
+from curl_rl.memory import momentum_copy, move_towards
+from curl_rl.objectives import BatchInfo, Objective
+from curl_rl.resnet import ResNet
+from curl_rl.schedules import scaled_learning_rate, set_learning_rates, warmup_cosine
+from curl_rl.vision import distributed
+from curl_rl.vision.config import OptimizerConfig
+
+Backbone = PixelEncoder | ResNet
+_DIAGNOSED = 512  # samples; uniformity and effective rank cost their square and more
+
+
+class Learner(nn.Module):
+    """What is trained, and how. ``state_dict()`` is every weight and all memory, ``training_state()`` all there is.
+
+    Args:
+        encoder: on its device already, and its batch norm made ready for several processes.
+        objective: for the encoder's features.
+        optimizer: its settings.
+        batch_size: source images of one step, of all processes.
+        steps_per_epoch: of the optimizer.
+        epochs: of the whole run.
+    """
+
+    def __init__(
+        self,
+        encoder: Backbone,
+        objective: Objective,
+        optimizer: OptimizerConfig,
+        *,
+        batch_size: int,
+        steps_per_epoch: int,
+        epochs: int,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.objective = encoder, objective
+        self.target = momentum_copy(encoder) if objective.target_views else None
+        """The encoder's slow copy."""
+        # Batch norm of parts of the batch: views are then encoded one by one, and the keys in another order.
+        self.splits = encoder.config.batch_norm_splits if isinstance(encoder, ResNet) else 1
+        self.encoder_precision = encoder.precision if isinstance(encoder, ResNet) else encoder.convolutions.precision
+        """What the encoder computes in."""
+        self.batch_size = batch_size
+        self.total_steps = epochs * steps_per_epoch
+        self.warmup_steps = round(optimizer.warmup_epochs * steps_per_epoch)
+        self.steps = 0
+        """Steps taken so far."""
+        self.optimizer = _optimizer(encoder, objective, optimizer, batch_size)
+
+    def step(
+        self, views: list[Tensor], batch: BatchInfo, order: Tensor, *, diagnose: bool = False
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """One step of the optimizer.
+
+        Args:
+            views: this process's shard of each view, ``(b, C, H, W)``.
+            batch: indices and labels of the whole batch.
+            order: ``(batch_size,)``, a random permutation, the same on every process: for shuffled batch norm.
+            diagnose: report what costs time as well, uniformity and effective rank.
+
+        Returns:
+            Metrics, scalars on the device, and the ``(batch_size, dim)`` features of the whole batch's first view,
+            detached.
+        """
+        device = views[0].device
+        share = warmup_cosine(float(self.steps), self.warmup_steps, self.total_steps)
+        set_learning_rates(self.optimizer, share)
+        momentum = self.objective.momentum(torch.full((), self.steps / self.total_steps, device=device))
+
+        online = self._encode_online([views[spec.index] for spec in self.objective.online_views])
+        target = self._encode_target([views[spec.index] for spec in self.objective.target_views], order)
+        result = self.objective(online, target, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        distributed.sum_gradients(self.encoder.parameters())
+        self.optimizer.step()
+        # After the step, which is the same as before the next keys.
+        if self.target is not None:
+            move_towards(self.target.parameters(), self.encoder.parameters(), 1 - momentum)
+        self.objective.after_step(result.carry, momentum)
+        self.steps += 1
+
+        features = online[0].vector.detach()
+        metrics = {"loss": result.loss.detach()}
+        metrics |= {f"objective/{name}": value for name, value in result.metrics.items()}
+        metrics["learning_rate"] = torch.full((), self.optimizer.param_groups[0]["lr"], device=device)
+        if self.target is not None:
+            metrics["momentum"] = momentum
+        if diagnose:
+            some = features[:_DIAGNOSED].float()
+            metrics |= {"features/effective_rank": effective_rank(some), "features/uniformity": uniformity(some)}
+        return metrics, features
+
+    def _encode_online(self, views: list[Tensor]) -> list[Features]:
+        """Features of the whole batch, with gradient. Views of one size go through the encoder together."""
+        together = self.splits == 1 and len({view.shape for view in views}) == 1
+        if together:
+            encoded = self.encoder.encode(torch.cat(views))
+            vectors, maps = encoded.vector.chunk(len(views)), encoded.map.chunk(len(views))
+            own = [Features(vector, map_) for vector, map_ in zip(vectors, maps, strict=True)]
+        else:
+            own = [self.encoder.encode(view) for view in views]
+        return distributed.gather_features(own, self.batch_size)
+
+    @torch.no_grad()
+    def _encode_target(self, views: list[Tensor], order: Tensor) -> list[Features]:
+        """Features of the whole batch by the slow copy, without gradient."""
+        if self.target is None:
+            return []
+        encode = self.target.encode
+        if self.splits > 1:
+            return [distributed.encode_shuffled(encode, view, order) for view in views]
+        return distributed.gather_features([encode(view) for view in views], self.batch_size)
+
+    def training_state(self) -> dict[str, Any]:
+        """All that :meth:`load_training_state` needs to go on as if nothing had happened."""
+        return {"networks": self.state_dict(), "optimizer": self.optimizer.state_dict(), "steps": self.steps}
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`training_state` gave."""
+        self.load_state_dict(state["networks"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
+
+
+def _optimizer(
+    encoder: Backbone, objective: Objective, config: OptimizerConfig, batch_size: int
+) -> torch.optim.Optimizer:
+    lr = scaled_learning_rate(config.lr, batch_size, config.lr_scaling)
+    groups = parameter_groups(
+        [{"params": list(encoder.parameters())}, *objective.parameter_groups()], config.weight_decay
+    )
+    name: Literal["sgd", "lars", "adamw"] = config.name
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr, momentum=config.momentum)
+    if name == "lars":
+        return LARS(groups, lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr, betas=(config.momentum, 0.999))

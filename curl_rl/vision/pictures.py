@@ -1,0 +1,29 @@
+"""Pictures of what a pretraining run is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_GAP = 2
+
+
+def views_picture(images: Tensor, views: Sequence[Tensor], samples: int = 8) -> Tensor:
+    """Some images, each beside the views that were made of it: one row to an image.
+
+    Args:
+        images: ``(B, 3, H, W)`` uint8.
+        views: ``(B, 3, h, w)`` each, floating point in [0, 1].
+        samples: rows, at most.
+
+    Returns:
+        ``(3, height, width)`` uint8 on the CPU.
+    """
+    columns = [images[:samples].cpu()]
+    columns += [(view[:samples].float().cpu() * 255).round().clamp(0, 255).to(torch.uint8) for view in views]
+    height = max(column.shape[-2] for column in columns) + _GAP
+    padded = [F.pad(column, (0, _GAP, 0, height - column.shape[-2])) for column in columns]
+    return torch.cat(list(torch.cat(padded, dim=3)), dim=1)

@@ -1,0 +1,453 @@
+"""The pretraining loop: read images, make views, step, evaluate, checkpoint.
+
+The random numbers of a step come from the run's seed and the step's number alone, so that a resumed run needs no
+random states to go on as it would have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from curl_rl import checkpoint, run_directory
+from curl_rl.augment import center_crop
+from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
+from curl_rl.console import say
+from curl_rl.encoders import Features, FeatureSpec, PixelEncoder
+from curl_rl.errors import UserError, one_line
+from curl_rl.export import save_encoder
+from curl_rl.logger import Logger
+from curl_rl.meters import MetricMeans, Speedometer
+from curl_rl.objectives import BatchInfo, Objective, build_objective
+from curl_rl.resnet import ResNet
+from curl_rl.seeds import derived_seed
+from curl_rl.signals import Stopped, StopRequest, stop_requests
+from curl_rl.vision import distributed
+from curl_rl.vision.collapse import CollapseWatch
+from curl_rl.vision.config import VisionConfig
+from curl_rl.vision.data import ImageBatch, ImageSet, load
+from curl_rl.vision.evaluation import Benchmark, EvaluationConfig, evaluate_encoder, side_of
+from curl_rl.vision.learner import Backbone, Learner
+from curl_rl.vision.linear_probe import OnlineProbe
+from curl_rl.vision.pictures import views_picture
+from curl_rl.vision.projector import write_projector
+from curl_rl.vision.views import make_views
+
+AXIS = "images"
+"""What the x axis of a pretraining run counts: source images, each as often as it was seen."""
+
+_SAVE_MEMORY = "lower batch_size, or stream the images by --compute.storage stream"
+_MEND_NUMBERS = "the last checkpoint is from before; try a lower optimizer.lr, or a longer warm-up"
+
+
+def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
+    """Pretrains a run to its last epoch, going on from where it was left.
+
+    Started by ``torchrun``, its processes share each batch; process 0 alone writes.
+
+    Args:
+        config: the run.
+        fresh: set an earlier run in the directory aside and start anew.
+
+    Returns:
+        The run's directory.
+
+    Raises:
+        UserError: the directory belongs to another configuration, or data or machine cannot do what is asked.
+        TrainingFault: the numbers or the disk broke; the last checkpoint is intact.
+        Stopped: SIGINT or SIGTERM came; the run is saved.
+    """
+    with contextlib.ExitStack() as stack:
+        device = resolve_device(config.device)
+        config = replace(config, device=str(device))
+        stack.enter_context(distributed.process_group(device))
+        if device.type == "cuda" and distributed.world_size() > 1:
+            device = torch.device("cuda", torch.cuda.current_device())
+        if config.compute.threads:
+            torch.set_num_threads(config.compute.threads)
+        if device.type == "cpu":
+            keep_freed_memory()
+        c = config.compute
+        images = load(config.data, "train", config.image_size, device=device, storage=c.storage, workers=c.workers)
+        check(config, images)
+        if distributed.rank() == 0:
+            if fresh and (aside := run_directory.set_aside(config.directory)):
+                say(f"the earlier run is now {aside}")
+            stack.enter_context(run_directory.claimed(config.directory, config))
+        distributed.any_process(False)  # the others wait until the directory is this run's
+        try:
+            pretrainer = Pretrainer(config, device, images)
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None
+        stack.callback(pretrainer.close)
+        pretrainer.run()
+    return config.directory
+
+
+class Pretrainer:
+    """One run in progress. :func:`pretrain` checks what it is given and makes it."""
+
+    def __init__(self, config: VisionConfig, device: torch.device, images: ImageSet) -> None:
+        self.config, self.device, self.images = config, device, images
+        self.directory = config.directory
+        self.is_writer = distributed.rank() == 0
+        self.steps_per_epoch = images.batches_per_epoch(config.batch_size)
+        # Weights come from a generator of their own, so that nothing else that draws can change them.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(config.seed, "networks"))
+            encoder, objective = build(config, device)
+        encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        distributed.distribute_batch_norm(encoder)
+        self.learner = Learner(
+            encoder,
+            objective.to(device),
+            config.optimizer,
+            batch_size=config.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=config.epochs,
+        )
+        self.probe: OnlineProbe | None = None
+        if len(images.classes) > 1:
+            self.probe = OnlineProbe(encoder.feature_spec.dim, len(images.classes)).to(device)
+        self.generator = torch.Generator(device)
+        self.means = MetricMeans()
+        self.collapse = CollapseWatch()
+        self._newest: tuple[ImageBatch, list[Tensor]] | None = None
+        self._benchmark: Benchmark | None = None
+        if self.is_writer:
+            run_directory.check_room(self.directory, self._bytes_to_save(), "lower objectives.moco.queue")
+
+        restored = self._restore()
+        self.speed = Speedometer(self.seen, self.learner.steps, AXIS)
+        self.logger: Logger | None = None
+        if self.is_writer:
+            try:
+                self.logger = Logger(self.directory, resume_at=self.seen if restored else -1, axis=AXIS)
+            except (ValueError, OSError) as error:
+                raise UserError(one_line(error)) from None
+
+    @property
+    def seen(self) -> int:
+        """Source images so far."""
+        return self.learner.steps * self.config.batch_size
+
+    def close(self) -> None:
+        """Closes the log."""
+        if self.logger is not None:
+            self.logger.close()
+
+    # -------------------------------------------------------------------- loop
+
+    def run(self) -> None:
+        """Trains until the last epoch has ended, and saves."""
+        learner, c = self.learner, self.config
+        self._say(f"run: {self.directory}")
+        processes = distributed.world_size()
+        shared = f", shared by {processes} processes" if processes > 1 else ""
+        self._say(
+            f"device: {self.device}, network in {learner.encoder_precision}; {len(self.images):,} images of "
+            f"{self.images.name}, {self.steps_per_epoch} steps of {c.batch_size} to an epoch{shared}"
+        )
+        if learner.steps:
+            self._say(f"resumed at epoch {learner.steps / self.steps_per_epoch:.2f} of {c.epochs}")
+        if learner.steps >= learner.total_steps:
+            self._say(f"this run is complete at {c.epochs} epochs; --fresh starts anew")
+            return
+        self._prepare_knn()
+        with stop_requests() as stop, self._progress_bar() as bar:
+            self.speed.read(self.seen, learner.steps)
+            try:
+                while not self._stopping(stop) and learner.steps < learner.total_steps:
+                    self._epoch(stop, bar)
+                self.save()
+            except OSError as error:
+                self._fail(error, "nothing that was saved is lost: mend this and start the same command again")
+            except torch.OutOfMemoryError as error:
+                self._fail(error, f"the last checkpoint is intact: {_SAVE_MEMORY}")
+        if learner.steps < learner.total_steps and stop.signal_number is not None:
+            self._say(f"saved at epoch {learner.steps / self.steps_per_epoch:.2f}; the same command resumes")
+            raise Stopped(stop.signal_number)
+        self._project()
+        self._say(f"done: {c.epochs} epochs; judge it with: python scripts/evaluate_vision.py {self.directory}")
+
+    def _epoch(self, stop: StopRequest, bar: tqdm[Any]) -> None:
+        """The epoch under way, from where it stands to its end or to a stop."""
+        c, learner = self.config, self.learner
+        epoch, start = divmod(learner.steps, self.steps_per_epoch)
+        batches = self.images.batches(
+            c.batch_size,
+            seed=c.seed,
+            epoch=epoch,
+            start_batch=start,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+        )
+        for batch in batches:
+            self.step(batch)
+            bar.update(c.batch_size)
+            if learner.steps % c.log.every == 0:
+                self._log(bar)
+            if c.log.images_every and learner.steps % c.log.images_every == 0:
+                self._log_picture()
+            # Before saving: what is reported at these images is then known to the checkpoint of these images.
+            if self._knn_due():
+                self._knn()
+            if learner.steps % c.checkpoint.every == 0:
+                self.save()
+            if self._stopping(stop):
+                break
+
+    def step(self, batch: ImageBatch) -> None:
+        """One step of the optimizer on this process's share of a batch."""
+        c, number = self.config, self.learner.steps
+        processes, total = distributed.world_size(), c.batch_size
+        self.generator.manual_seed(derived_seed(c.seed, "augmentation", number * processes + distributed.rank()))
+        views = make_views(batch.images, c.augment, self.generator)
+        self._newest = (batch, views)
+        # The same on every process.
+        self.generator.manual_seed(derived_seed(c.seed, "shuffled batch norm", number))
+        order = torch.randperm(total, generator=self.generator, device=self.device)
+        labels = None if batch.labels is None else distributed.gather(batch.labels, total)
+        info = BatchInfo(distributed.gather(batch.indices, total), labels)
+        # Once between two rows of the log is enough for what costs time.
+        diagnose = "features/uniformity" not in self.means
+        metrics, features = self.learner.step(views, info, order, diagnose=diagnose)
+        if self.probe is not None and labels is not None:
+            learnt = self.probe.learn(features, labels)
+            metrics |= {f"probe/{name}": value for name, value in learnt.items()}
+        self.means.add(metrics)
+
+    def _stopping(self, stop: StopRequest) -> bool:
+        return distributed.any_process(bool(stop))
+
+    # -------------------------------------------------------------- evaluation
+
+    def _prepare_knn(self) -> None:
+        """Reads the test images, if nearest neighbours are wanted and the data allow it; else says why not."""
+        c = self.config
+        if not c.knn.every or not self.is_writer:
+            return
+        try:
+            test = load(c.data, "test", self.images.size, device=self.device, storage=c.compute.storage)
+            self.images.required_labels()
+            test.required_labels()
+        except UserError as error:
+            say(f"no nearest neighbours while training: {error}")
+            return
+        self._benchmark = Benchmark(self.images, test)
+
+    def _knn_due(self) -> bool:
+        """At the end of every ``knn.every``-th epoch and of the last."""
+        every, epochs = self.config.knn.every, self.learner.steps / self.steps_per_epoch
+        return bool(every) and (epochs % every == 0 or epochs == self.config.epochs)
+
+    def _knn(self) -> None:
+        self._refuse(checkpoint.not_finite(self.learner.state_dict()))
+        distributed.average_running_statistics(self.learner.encoder)
+        if self._benchmark is None or self.logger is None:
+            return
+        k = min(self.config.knn.k, len(self.images))
+        settings = EvaluationConfig(protocols=("knn",), k=k, temperature=self.config.knn.temperature)
+        with self.speed.paused():
+            accuracy = evaluate_encoder(self.learner.encoder, self._benchmark, settings)["knn"]
+            self.logger.scalars(self.seen, {"knn/accuracy": accuracy})
+        epochs = self.learner.steps // self.steps_per_epoch
+        say(f"epoch {epochs:>4}: {k} nearest neighbours are right on {accuracy:.1%} of the test images")
+
+    @torch.no_grad()
+    def _project(self) -> None:
+        """The embedding projector's files, of test images where there are any."""
+        if not self.config.log.projector or not self.is_writer:
+            return
+        shown = self._benchmark.test if self._benchmark else self.images
+        encoder = self.learner.encoder
+        # Drawn as training batches are: the first of an unshuffled set would all be of one class.
+        batch = next(shown.batches(min(self.config.log.projector, len(shown)), seed=self.config.seed))
+        encoder.eval()
+        middle = center_crop(batch.images, side_of(encoder))
+        features = torch.cat([encoder(part) for part in middle.split(512)])
+        encoder.train()
+        names = None if batch.labels is None else [shown.classes[label] for label in batch.labels.tolist()]
+        write_projector(self.directory, features, batch.images, names)
+
+    # ----------------------------------------------------------------- logging
+
+    def _log(self, bar: tqdm[Any]) -> None:
+        means = self._finite_means()
+        speeds = self.speed.read(self.seen, self.learner.steps)
+        if self.logger is not None:
+            self.logger.scalars(self.seen, means | speeds)
+            if warning := self.collapse.warning(means):
+                say(warning)
+        self.means.clear()
+        shown = {"loss": f"{means['loss']:.3f}"}
+        if "probe/accuracy" in means:
+            shown["probe"] = f"{means['probe/accuracy']:.0%}"
+        bar.set_postfix(shown, refresh=False)
+
+    def _log_picture(self) -> None:
+        if self.logger is not None and self._newest is not None:
+            batch, views = self._newest
+            self.logger.image(self.seen, "images/views", views_picture(batch.images, views))
+
+    def _finite_means(self) -> dict[str, float]:
+        """The metrics' means; a run that has gone to NaN ends here, before it could overwrite a good checkpoint."""
+        means = self.means.read()
+        self._refuse([name for name, value in means.items() if not math.isfinite(value)])
+        return means
+
+    def _refuse(self, broken: list[str]) -> None:
+        if broken:
+            more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
+            self._fail(FloatingPointError(f"not finite any more: {', '.join(broken[:5])}{more}"), _MEND_NUMBERS)
+
+    def _progress_bar(self) -> tqdm[Any]:
+        interactive = sys.stderr.isatty()
+        return tqdm(
+            total=self.learner.total_steps * self.config.batch_size,
+            initial=self.seen,
+            unit="image",
+            unit_scale=True,
+            desc=self.config.method,
+            # A log file wants a line now and then, a terminal a lively bar.
+            mininterval=0.5 if interactive else 60,
+            dynamic_ncols=interactive,
+            disable=not self.is_writer,
+        )
+
+    def _say(self, line: str) -> None:
+        if self.is_writer:
+            say(line)
+
+    # ---------------------------------------------------------- saving, failing
+
+    def save(self) -> None:
+        """Writes a checkpoint and the encoder.
+
+        Raises:
+            TrainingFault: a metric or a weight is not finite; nothing is written then.
+            OSError: the disk refused; earlier checkpoints are intact.
+        """
+        self._finite_means()
+        networks = self.learner.state_dict()
+        self._refuse(checkpoint.not_finite(networks))
+        for network in (self.learner.encoder, self.learner.target):
+            if network is not None:
+                distributed.average_running_statistics(network)
+        if self.logger is None:
+            return
+        c = self.config
+        with self.speed.paused():
+            self.logger.flush()
+            state = {
+                "learner": self.learner.training_state(),
+                "probe": None if self.probe is None else self.probe.state_dict(),
+                "means": self.means.state(),
+                "images": len(self.images),
+            }
+            provenance = {"data": c.data, "method": c.method, "preset": c.preset, "seed": c.seed}
+            # The encoder first: a run that is complete by its checkpoint is not started again to mend what is missing.
+            save_encoder(
+                self.learner.encoder,
+                self.directory,
+                rendered_size=self.images.size,
+                provenance={**provenance, "epochs": self.learner.steps / self.steps_per_epoch},
+            )
+            checkpoint.save(self.directory / run_directory.CHECKPOINTS, self.seen, state, keep=c.checkpoint.keep)
+
+    def _bytes_to_save(self) -> int:
+        """About what the checkpoints of the whole run take on the disk."""
+        networks = sum(value.nbytes for value in self.learner.state_dict().values())
+        # An optimizer keeps two numbers to a weight; while one checkpoint is written, all the others are still there.
+        return 3 * networks * (self.config.checkpoint.keep + 1)
+
+    def _restore(self) -> bool:
+        """Goes back to the newest usable checkpoint; False if there is none."""
+        try:
+            found = checkpoint.load_newest(self.directory / run_directory.CHECKPOINTS, read_only=not self.is_writer)
+        except (ValueError, OSError) as error:
+            raise UserError(one_line(error)) from None
+        if found is None:
+            return False
+        _, state = found
+        if state["images"] != len(self.images):
+            raise UserError(
+                f"{self.images.name} has {len(self.images)} images, and had {state['images']} when this run was saved: "
+                "bring them back, or start anew with --fresh"
+            )
+        self.learner.load_training_state(state["learner"])
+        if self.probe is not None:
+            self.probe.load_state_dict(state["probe"])
+        self.means.load(state["means"], self.device)
+        return True
+
+    def _fail(self, error: Exception, advice: str) -> NoReturn:
+        where = f"epoch {self.learner.steps / self.steps_per_epoch:.2f} (step {self.learner.steps:,})"
+        raise run_directory.fault(self.directory, where, error, advice) from error
+
+
+def build(config: VisionConfig, device: torch.device) -> tuple[Backbone, Objective]:
+    """Encoder and objective, on the CPU, their weights from the global generator; ``device`` decides the precision.
+
+    Raises:
+        ValueError: the views are too small for the encoder, or a field does not fit another.
+    """
+    shape = (3, config.augment.size, config.augment.size)
+    precision = resolve_precision(config.encoder.precision, device)
+    encoder: Backbone
+    if config.encoder.kind == "resnet":
+        encoder = ResNet(shape, config.encoder.resnet, precision)
+    else:
+        encoder = PixelEncoder(shape, config.encoder.pixel, precision)
+    objective = build_objective(config.method, encoder.feature_spec, config.objectives)
+    assert objective is not None
+    return encoder, objective
+
+
+def check(config: VisionConfig, images: ImageSet) -> None:
+    """What can only be known with the images at hand, before anything is written.
+
+    Raises:
+        UserError: the batch, the views, the network or the method do not fit them or each other.
+    """
+    images.batches(config.batch_size)  # refuses a batch that is larger than the set
+    a = config.augment
+    for name, size in (("size", a.size), ("local_size", a.local_size if a.local_views else 0)):
+        if size > images.size:
+            raise UserError(
+                f"augment.{name} {size} is larger than the images of {images.name}, which are {images.size}×"
+                f"{images.size}: take {images.size} or less, or larger images by image_size"
+            )
+    if config.encoder.kind == "resnet" and config.batch_size % config.encoder.resnet.batch_norm_splits:
+        raise UserError(
+            f"encoder.resnet.batch_norm_splits {config.encoder.resnet.batch_norm_splits} must divide batch_size "
+            f"{config.batch_size}"
+        )
+    distributed.shard_sizes(config.batch_size)  # refuses a batch smaller than the number of processes
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            encoder, objective = build(config, torch.device("meta"))
+            _try_out(objective, encoder.feature_spec, config.batch_size)
+    except ValueError as error:
+        raise UserError(one_line(error)) from None
+    wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
+    if a.views + a.local_views != wanted:
+        raise UserError(
+            f"augment.views {a.views} and augment.local_views {a.local_views} must be {wanted} views together, "
+            f"which is what {config.method} compares"
+        )
+
+
+def _try_out(objective: Objective, features: FeatureSpec, batch_size: int) -> None:
+    """One loss without numbers, so that what it would refuse in the first step is refused at the door."""
+    view = Features(torch.empty(batch_size, features.dim), torch.empty(batch_size, *features.map_shape))
+    online, target = ([view for _ in specs] for specs in (objective.online_views, objective.target_views))
+    objective(online, target, BatchInfo())

@@ -1,0 +1,55 @@
+"""Features for TensorBoard's embedding projector, in the files that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from curl_rl.durable import write_durably
+
+_FOLDER = "projector"
+_MOST_PIXELS = 8192  # side of the picture that holds all images; browsers take no larger one
+
+
+def write_projector(directory: Path, features: Tensor, images: Tensor, labels: Sequence[str] | None) -> None:
+    """Writes ``projector_config.pbtxt`` into ``directory``, where TensorBoard looks for it, and ``projector/`` beside.
+
+    Args:
+        directory: the run's, with TensorBoard's events.
+        features: ``(N, D)``.
+        images: ``(N, 3, S, S)`` uint8, of which the features are; as many as fit into one picture are shown.
+        labels: N names, or None.
+    """
+    folder = directory / _FOLDER
+    folder.mkdir(exist_ok=True)
+    side = images.shape[-1]
+    per_row = min(int(np.ceil(np.sqrt(len(images)))), _MOST_PIXELS // side)
+    shown = min(len(images), per_row * (_MOST_PIXELS // side))
+    features, images = features[:shown].float().cpu(), images[:shown].cpu()
+
+    rows = ("\t".join(f"{value:.6g}" for value in row) + "\n" for row in features.tolist())
+    write_durably(folder / "features.tsv", (row.encode() for row in rows))
+    lines = [f'  tensor_name: "features"\n  tensor_path: "{_FOLDER}/features.tsv"\n']
+    if labels is not None:
+        # A single column has no heading in this format. A label with a tab or line break would be another row.
+        write_durably(folder / "labels.tsv", (" ".join(label.split()).encode() + b"\n" for label in labels[:shown]))
+        lines.append(f'  metadata_path: "{_FOLDER}/labels.tsv"\n')
+    _sprite(images, per_row).save(folder / "images.png")
+    lines.append(
+        f'  sprite {{\n    image_path: "{_FOLDER}/images.png"\n'
+        f"    single_image_dim: {side}\n    single_image_dim: {side}\n  }}\n"
+    )
+    write_durably(directory / "projector_config.pbtxt", [f"embeddings {{\n{''.join(lines)}}}\n".encode()])
+
+
+def _sprite(images: Tensor, per_row: int) -> Image.Image:
+    """All images in one, row by row."""
+    missing = -len(images) % per_row
+    filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
+    rows = [torch.cat(list(row), dim=2) for row in filled.split(per_row)]
+    return Image.fromarray(np.ascontiguousarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()))

@@ -1,0 +1,45 @@
+#!/usr/bin/env python
+"""Pretrain an image encoder without labels.
+
+    python scripts/pretrain_vision.py                                                # digits: about a minute
+    python scripts/pretrain_vision.py --method moco --data cifar10/ --preset cpu     # on two CPU cores
+    python scripts/pretrain_vision.py --method simclr --data cifar10/ --preset cifar10   # ResNet-18, for a GPU
+    torchrun --nproc_per_node 4 -- scripts/pretrain_vision.py --data cifar10/ --preset cifar10   # the same on four
+
+The same command resumes a run that was stopped. Curves: tensorboard --logdir runs
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from curl_rl.errors import TrainingFault, UserError
+from curl_rl.signals import Stopped
+from curl_rl.vision.config import parse_command_line
+from curl_rl.vision.pretraining import pretrain
+
+
+def main() -> int:
+    """Read the command line, pretrain, and say with the exit code how it ended."""
+    try:
+        description = (__doc__ or "").strip()
+        config, fresh = parse_command_line(sys.argv[1:], program="pretrain_vision.py", description=description)
+        pretrain(config, fresh=fresh)
+    except UserError as error:
+        print(f"pretrain_vision.py: error: {error}", file=sys.stderr)
+        return 2
+    except TrainingFault as error:
+        print(f"pretrain_vision.py: {error}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

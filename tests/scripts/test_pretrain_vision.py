@@ -1,0 +1,185 @@
+"""The command as a user types it: what it prints, how it ends, and that a stopped run goes on."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from curl_rl.checkpoint import load_newest
+from curl_rl.logger import read_metrics
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain_vision.py"
+LINE = (
+    "--method simclr --preset cpu --device cpu --compute.threads 1 --epochs 2 --batch_size 6 --image_size 8 "
+    "--encoder.resnet.width 0.0625 --encoder.precision float32 --augment.size 8 --knn.every 1 --knn.k 3 "
+    "--checkpoint.every 2 --log.every 2 --log.projector 0"
+)
+TINY = LINE.split()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for part, count in (("train", 10), ("test", 2)):
+        for label in ("one", "two"):
+            (folder / part / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.random.default_rng([len(part), len(label), number]).integers(0, 256, (8, 8, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / part / label / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("pretrain_vision", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def command(script: ModuleType, data: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the script in this process on the tiny folder; returns its exit code."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["pretrain_vision.py", "--data", str(data), *TINY, *map(str, arguments)])
+        code: int = script.main()
+        return code
+
+    return run
+
+
+def weights(run: Path) -> Any:
+    found = load_newest(run / "checkpoints", read_only=True)
+    assert found is not None
+    return {name: value.tolist() for name, value in found[1]["learner"]["networks"].items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("--method simclear", "method must be simclr or moco or byol or simsiam or barlow or curl, got simclear"),
+        ("--preset cpuu", "unknown preset cpuu; presets are cifar10, cpu, digits; did you mean cpu?"),
+        ("--batchsize 3", "did you mean --batch_size?"),
+        ("--epochs 0", "epochs must be at least 1, got 0"),
+        ("--batch_size 1", "batch_size must be at least 2, got 1"),
+        ("--batch_size 21", "batch_size 21 is larger than .*, which has 20 images"),
+        ("--augment.size 9", "augment.size 9 is larger than the images of .*, which are 8×8"),
+        ("--image_size 9", "size 9 is larger than 20 images"),
+        ("--method moco --objectives.moco.queue 5", "objectives.moco.queue 5 is smaller than the 6 keys"),
+        ("--objectives.simclr.temperature 0", "objectives.simclr.temperature must be positive, got 0"),
+        ("--optimizer.warmup_epochs 2", "optimizer.warmup_epochs must be below epochs 2, got 2"),
+        ("--encoder.resnet.depth 19", "encoder.resnet.depth must be .*, got 19"),
+        ("--device cuda:99", "device cuda:99 is not there"),
+        ("--data /nowhere", "no folder /nowhere"),
+        ("--run /dev/null/run", "cannot write to /dev/null/run: Not a directory"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: str, line: str
+) -> None:
+    assert command("--run", tmp_path / "run", *arguments.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(f"pretrain_vision.py: error: .*{re.escape(line) if '?' in line else line}.*\n", printed.err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_is_exit_code_0_and_teaches(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command("--help")
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"\n +python scripts/pretrain_vision.py --method moco --data cifar10/", printed)
+    for flag in ("--objectives.simclr.temperature", "--augment.blur", "--encoder.resnet.depth", "--optimizer.lr"):
+        assert flag in printed
+
+
+def test_a_run_and_the_same_command_again(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--run", tmp_path / "one") == 0
+    assert "done: 2 epochs" in capsys.readouterr().err
+    assert command("--run", tmp_path / "other", "--config", tmp_path / "one" / "config.yaml") == 0
+    assert weights(tmp_path / "one") == weights(tmp_path / "other")
+    capsys.readouterr()
+    assert command("--run", tmp_path / "one") == 0
+    assert "this run is complete at 2 epochs" in capsys.readouterr().err
+    assert command("--run", tmp_path / "one", "--method", "byol") == 2
+    assert "method: simclr → byol" in capsys.readouterr().err
+
+
+def test_a_fault_is_one_line_and_exit_code_1(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--run", tmp_path / "run", "--optimizer.name", "sgd", "--optimizer.lr", "1e30") == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pretrain_vision.py")]
+    assert re.search(r"stopped at epoch .*: not finite any more: .*; .*fault\.txt", line)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_and_the_same_command_resumes_it(
+    command: Any, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    run = tmp_path / "run"
+    line = [sys.executable, str(SCRIPT), "--data", str(data), *TINY, "--run", str(run), "--epochs", "2000"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for _ in range(1200):
+        if list(run.glob("checkpoints/*.ckpt")) or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    assert "saved at epoch" in output
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    # The views that each process draws are its own, so that only their number and the order of images are alike: with
+    # views that leave the image as it is, the runs are the same but for rounding.
+    plain = "--augment.scale [1.0,1.0] --augment.ratio [1.0,1.0] --augment.mirror 0 --augment.jitter 0 "
+    plain += "--augment.greyscale 0 --batch_size 5 --optimizer.name sgd --optimizer.lr 0.01 --log.every 1 "
+    plain += "--log.images_every 0"
+    arguments = ["--data", str(data), *TINY, *plain.split()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments, "--run", str(tmp_path / "one")], check=True, env=environment
+    )
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(port),
+        "--",
+    ]
+    subprocess.run([*launcher, str(SCRIPT), *arguments, "--run", str(tmp_path / "two")], check=True, env=environment)
+    losses = [
+        [row["loss"] for row in read_metrics(tmp_path / run / "metrics.jsonl", "images") if "loss" in row]
+        for run in ("one", "two")
+    ]
+    # Rounding grows from step to step, most of all through batch norm over five images.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in one.items():
+        assert torch.allclose(torch.tensor(value).float(), torch.tensor(two[name]).float(), rtol=1e-2, atol=1e-3), name

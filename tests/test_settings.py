@@ -1,0 +1,92 @@
+"""Layers of settings on a schema of three fields, against what was written into them by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from curl_rl.errors import UserError
+from curl_rl.settings import Layer, Schema, merge, preset_layer, to_dict
+
+
+@dataclass(frozen=True)
+class Oven:
+    """An oven."""
+
+    heat: int = 180
+    """Degrees."""
+    shelf: Literal[1, 2, 3] = 2
+    """From below."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe."""
+
+    cake: str = "plain"
+    """Kind."""
+    minutes: int = 30
+    """Time."""
+    oven: Oven = field(default_factory=Oven)
+    """Oven."""
+
+
+def layers(cake: str) -> list[Layer]:
+    return [{"minutes": 40, "oven": {"heat": 200}}, {"oven": {"heat": 150}} if cake == "cheese" else {}]
+
+
+SCHEMA = Schema(Recipe, "%(prog)s [--cake KIND]", ("cake",), layers, may_change=("minutes",))
+
+
+def parse(line: str) -> Recipe:
+    return SCHEMA.parse_command_line(line.split(), program="bake", description="")[0]
+
+
+def test_selectors_choose_the_layers_and_flags_beat_them() -> None:
+    assert parse("") == Recipe("plain", 40, Oven(200))
+    assert parse("--cake cheese") == Recipe("cheese", 40, Oven(150))
+    assert parse("--oven.heat 90 --cake cheese --minutes 5") == Recipe("cheese", 5, Oven(90))
+    assert SCHEMA.build({"cake": "cheese"}, {"minutes": 6}) == Recipe("cheese", 6, Oven(150))
+
+
+def test_a_file_chooses_as_well_and_lies_between(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("cake: cheese\nminutes: 7\n")
+    assert parse(f"--config {tmp_path}/my.yaml") == Recipe("cheese", 7, Oven(150))
+    assert parse(f"--cake plain --config {tmp_path}/my.yaml --minutes 8") == Recipe("plain", 8, Oven(200))
+
+
+def test_what_is_saved_is_read_and_compared(tmp_path: Path) -> None:
+    old = Recipe("nut", 9, Oven(99, 3))
+    SCHEMA.save(old, tmp_path / "c.yaml")
+    assert SCHEMA.read(tmp_path / "c.yaml") == old
+    assert SCHEMA.changed_fields(old, Recipe("nut", 10, Oven(99, 1))) == {"oven.shelf": (3, 1)}
+    assert to_dict(old) == {"cake": "nut", "minutes": 9, "oven": {"heat": 99, "shelf": 3}}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--oven.shelf 4", "oven.shelf must be 1 or 2 or 3, got 4"),
+        ("--minutes soon", "minutes must be a whole number, got soon"),
+        ("--oven.heet 4", "unrecognized arguments: --oven.heet 4; did you mean --oven.heat?"),
+    ],
+)
+def test_a_mistake_is_one_line(line: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse(line)
+    assert str(error.value) == message
+
+
+def test_presets_are_the_files_that_are_no_tables(tmp_path: Path) -> None:
+    (tmp_path / "quick.yaml").write_text("minutes: 1\n")
+    (tmp_path / "table.yaml").write_text("rules: []\n")
+    assert preset_layer("quick", tmp_path, (tmp_path / "table.yaml",)) == {"minutes": 1, "preset": "quick"}
+    with pytest.raises(UserError, match=r"unknown preset table; presets are quick$"):
+        preset_layer("table", tmp_path, (tmp_path / "table.yaml",))
+
+
+def test_merging_keeps_what_is_not_named() -> None:
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}}) == {"a": {"b": 1, "c": 4}, "d": 3}

@@ -1,0 +1,30 @@
+"""The warning against rows of metrics written by hand."""
+
+from __future__ import annotations
+
+from curl_rl.vision.collapse import CollapseWatch
+
+GOOD = {"objective/embedding_std": 0.9, "features/effective_rank": 40.0}
+
+
+def test_it_speaks_once_after_three_rows_in_a_row() -> None:
+    watch, bad = CollapseWatch(), {**GOOD, "objective/embedding_std": 0.01}
+    assert [watch.warning(row) for row in (bad, bad, GOOD, bad, bad)] == [None] * 5
+    line = watch.warning(bad)
+    assert line is not None
+    assert line.startswith("warning: the representation is collapsing: nearly all images have the same embedding")
+    assert "learning rate" in line
+    assert "\n" not in line
+    assert watch.warning(bad) is None
+
+
+def test_features_on_a_line() -> None:
+    watch = CollapseWatch()
+    lines = [watch.warning({"features/effective_rank": 1.2}) for _ in range(3)]
+    assert lines[:2] == [None, None]
+    assert "features of all images lie on a line" in (lines[2] or "")
+
+
+def test_methods_that_report_neither_are_let_be() -> None:
+    watch = CollapseWatch()
+    assert [watch.warning({"loss": 0.0}) for _ in range(5)] == [None] * 5

@@ -1,0 +1,74 @@
+"""Presets and the table of methods, against numbers from the papers and released codes that they name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from curl_rl.config import RunConfig
+from curl_rl.config import load_preset as load_rl_preset
+from curl_rl.errors import UserError
+from curl_rl.vision.config import METHODS, PRESETS, Method, VisionConfig, load_preset, parse_command_line
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_every_preset_can_be_loaded_for_every_method(method: Method) -> None:
+    names = {path.stem for path in PRESETS.glob("*.yaml")} - {METHODS.stem}
+    assert names == {"cifar10", "cpu", "digits"}
+    for name in names:
+        config = load_preset(name, method)
+        assert (config.preset, config.method) == (name, method)
+        assert config.augment.size == config.image_size
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        # SimCLR's README for CIFAR-10.
+        ("simclr", ("lars", 1.0, 1e-4, 10)),
+        # MoCo's CIFAR-10 notebook: 0.06 for a batch of 512.
+        ("moco", ("sgd", 0.06 / 2, 5e-4, 0)),
+        # SimSiam, appendix D.
+        ("simsiam", ("sgd", 0.03, 5e-4, 0)),
+    ],
+)
+def test_published_optimizers(method: Any, expected: tuple[str, float, float, float]) -> None:
+    o = load_preset("cifar10", method).optimizer
+    assert (o.name, o.lr, o.weight_decay, o.warmup_epochs) == expected
+    assert o.lr_scaling == "linear"
+
+
+def test_published_objectives() -> None:
+    assert load_preset("cifar10", "simclr").objectives.simclr.temperature == 0.5
+    moco = load_preset("cifar10", "moco")
+    assert (moco.objectives.moco.temperature, moco.objectives.moco.momentum, moco.objectives.moco.queue) == (
+        0.1,
+        0.99,
+        4096,
+    )
+    assert moco.encoder.resnet.batch_norm_splits == 8
+    assert load_preset("cifar10", "byol").augment.solarise == (0.0, 0.2)
+    assert load_preset("cifar10", "simsiam").objectives.simsiam.projector_layers == 2
+
+
+def test_vision_presets_are_none_of_the_agents() -> None:
+    for name in ("digits", "cifar10", "methods"):
+        with pytest.raises(UserError, match=f"unknown preset {name}"):
+            load_rl_preset(name, RunConfig.env)
+    with pytest.raises(UserError, match="unknown preset methods; presets are cifar10, cpu, digits"):
+        load_preset("methods", "simclr")
+
+
+def test_the_directory_follows_from_data_method_preset_and_seed() -> None:
+    def directory(line: str) -> Path:
+        return parse_command_line(line.split(), program="p", description="")[0].directory
+
+    assert directory("") == Path("runs/vision-digits/simclr-digits/seed1")
+    assert directory("--data a/birds/ --method moco --preset cpu --seed 4") == Path("runs/vision-birds/moco-cpu/seed4")
+    assert directory("--run x") == Path("x")
+
+
+def test_the_first_try_is_the_default() -> None:
+    assert VisionConfig().data == VisionConfig().preset == "digits"

@@ -1,0 +1,286 @@
+"""Two processes, shards of unequal size: one process on the whole batch is the oracle, with PyTorch's own batch norm.
+
+The processes are started once for all tests; each does everything in :func:`work` and saves what came out.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+
+from curl_rl.encoders import Features, FeatureSpec
+from curl_rl.errors import UserError
+from curl_rl.objectives import (
+    BarlowConfig,
+    BatchInfo,
+    BYOLConfig,
+    MoCoConfig,
+    Objective,
+    ObjectiveConfigs,
+    ObjectiveName,
+    SimCLRConfig,
+    SimSiamConfig,
+    build_objective,
+)
+from curl_rl.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
+from curl_rl.vision import distributed
+
+RANKS, BATCH = 2, 5
+SHARDS = (slice(0, 3), slice(3, 5))
+SPEC = FeatureSpec(6, (2, 3, 3))
+MOMENTUM = torch.tensor(0.9)
+ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
+    "curl": ("curl", ObjectiveConfigs()),
+    "simclr": ("simclr", ObjectiveConfigs(simclr=SimCLRConfig(dim=4))),
+    "simclr hard": ("simclr", ObjectiveConfigs(simclr=SimCLRConfig(dim=4, tau_plus=0.1, beta=1.0))),
+    "simclr triplet": ("simclr", ObjectiveConfigs(simclr=SimCLRConfig(dim=4, loss="margin_triplet", margin=1.5))),
+    "moco v1": ("moco", ObjectiveConfigs(moco=MoCoConfig("v1", dim=4, queue=7))),
+    "moco v2": ("moco", ObjectiveConfigs(moco=MoCoConfig("v2", dim=4, queue=13, symmetric=True))),
+    "moco v3": ("moco", ObjectiveConfigs(moco=MoCoConfig("v3", dim=4))),
+    "byol": ("byol", ObjectiveConfigs(byol=BYOLConfig(dim=4))),
+    "simsiam": ("simsiam", ObjectiveConfigs(simsiam=SimSiamConfig(dim=8))),
+    "barlow": ("barlow", ObjectiveConfigs(barlow=BarlowConfig(dim=7))),
+}
+Outcome = dict[str, Tensor]
+
+
+def drawn(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def method(row: str, features: FeatureSpec = SPEC) -> Objective:
+    torch.manual_seed(0)
+    objective = build_objective(*_split(row, features))
+    assert objective is not None
+    return objective.double()
+
+
+def _split(row: str, features: FeatureSpec) -> tuple[ObjectiveName, FeatureSpec, ObjectiveConfigs]:
+    name, configs = ROWS[row]
+    return name, features, configs
+
+
+def network(splits: int) -> ResNet:
+    torch.manual_seed(1)
+    return ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small", batch_norm_splits=splits)).double()
+
+
+def images(batch: int, seed: int) -> Tensor:
+    """Of another brightness each, so that the shards' own statistics would differ a lot."""
+    brightness = torch.arange(batch, dtype=torch.float64).view(-1, 1, 1, 1)
+    return drawn(batch, 3, 8, 8, seed=seed) + brightness
+
+
+# ------------------------------------------------------------------------ what each of the processes does
+
+
+def steps_on_features(row: str, own: slice) -> Outcome:
+    """Two steps of an objective, so that the second one finds a memory; the encoder is a matrix."""
+    objective, weight = method(row), nn.Parameter(drawn(SPEC.dim, SPEC.dim, seed=1))
+    outcome: Outcome = {}
+    for step in range(2):
+        shards = [drawn(BATCH, SPEC.dim, seed=10 * step + view)[own] for view in range(4)]
+        maps = drawn(BATCH, *SPEC.map_shape, seed=99)[own]
+        online = [Features(shards[i] @ weight, maps) for i in range(len(objective.online_views))]
+        target = [Features(shards[2 + i], maps) for i in range(len(objective.target_views))]
+        result = objective(
+            distributed.gather_features(online, BATCH), distributed.gather_features(target, BATCH), BatchInfo()
+        )
+        objective.zero_grad()
+        weight.grad = None
+        result.loss.backward()
+        distributed.sum_gradients([weight])
+        objective.after_step(result.carry, MOMENTUM)
+        outcome |= {f"{step} loss": result.loss.detach(), f"{step} weight": _gradient(weight)}
+        outcome |= {f"{step} {name}": _gradient(value) for name, value in objective.named_parameters()}
+        outcome |= {f"{step} {name}": value.clone() for name, value in objective.named_buffers()}
+    return outcome
+
+
+def steps_of_network(splits: int, batch: int) -> Outcome:
+    """Two forward passes and one backward of SimCLR through a ResNet."""
+    encoder, own = network(splits), slice(*_bounds(batch))
+    distributed.distribute_batch_norm(encoder)
+    objective = method("simclr", encoder.feature_spec)
+    online = [encoder.encode(images(batch, seed=view)[own]) for view in range(2)]
+    loss = objective(distributed.gather_features(online, batch), [], BatchInfo()).loss
+    loss.backward()
+    distributed.sum_gradients(encoder.parameters())
+    distributed.average_running_statistics(encoder)
+    evaluated = encoder.eval()(images(batch, seed=0)[own]).detach()
+    return {
+        "loss": loss.detach(),
+        "evaluated": distributed.gather(evaluated, batch),
+        **{name: _gradient(value) for name, value in encoder.named_parameters()},
+        **{name: value.clone() for name, value in encoder.named_buffers()},
+    }
+
+
+def shuffled_keys(batch: int) -> Outcome:
+    encoder, own = network(splits=2), slice(*_bounds(batch))
+    distributed.distribute_batch_norm(encoder)
+    order = torch.tensor([2, 0, 3, 1])
+    features = distributed.encode_shuffled(encoder.encode, images(batch, seed=0)[own], order)
+    return {"vector": features.vector, "map": features.map}
+
+
+def services() -> dict[str, Any]:
+    rank = distributed.rank()
+    encoder = network(splits=3)
+    found: dict[str, Any] = {
+        "rank": rank,
+        "world": distributed.world_size(),
+        "sizes": distributed.shard_sizes(BATCH),
+        "any": [distributed.any_process(flag) for flag in (rank == 1, rank == 0, False)],
+        "bytes": distributed.gather(torch.arange(10, dtype=torch.uint8).view(5, 2)[SHARDS[rank]], BATCH),
+    }
+    for name, mistake in {
+        "splits": lambda: distributed.distribute_batch_norm(encoder),
+        "batch": lambda: distributed.shard_sizes(1),
+        "rows": lambda: distributed.gather(torch.zeros(2, 1), 7),
+    }.items():
+        try:
+            mistake()
+        except ValueError as error:
+            found[name] = (type(error), str(error))
+    return found
+
+
+def _bounds(batch: int) -> tuple[int, int]:
+    sizes = distributed.shard_sizes(batch)
+    before = sum(sizes[: distributed.rank()])
+    return before, before + sizes[distributed.rank()]
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.clone()
+
+
+def work(rank: int, port: int, directory: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(RANKS), "RANK": str(rank)}
+    with distributed.process_group(torch.device("cpu")):
+        found: dict[str, Any] = {row: steps_on_features(row, SHARDS[rank]) for row in ROWS}
+        found["synchronised"] = steps_of_network(splits=1, batch=BATCH)
+        found["split"] = steps_of_network(splits=2, batch=4)
+        found["finer split"] = steps_of_network(splits=4, batch=8)
+        found["shuffled"] = shuffled_keys(batch=4)
+        found["services"] = services()
+        torch.save(found, Path(directory) / f"{rank}.pt")
+    assert distributed.world_size() == 1, "the group is left at the end"
+
+
+# ------------------------------------------------------------------------ and what one process makes of it
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each process found."""
+    directory = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(work, (port, str(directory)), nprocs=RANKS)
+    return [torch.load(directory / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
+
+
+def assert_same(found: Outcome, expected: Outcome) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name].double(), value.double(), rtol=1e-8, atol=1e-11), name
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_gradients_and_memory_of_every_method_are_those_of_one_process(row: str, ranks: list[Any]) -> None:
+    expected = steps_on_features(row, slice(None))
+    for found in ranks:
+        assert_same(found[row], expected)
+    for name, value in ranks[0][row].items():
+        assert torch.equal(value, ranks[1][row][name]), f"{name} would drift apart"
+
+
+@pytest.mark.parametrize(("case", "splits", "batch"), [("synchronised", 1, 5), ("split", 2, 4), ("finer split", 4, 8)])
+def test_a_network_with_batch_norm_learns_as_in_one_process(
+    case: str, splits: int, batch: int, ranks: list[Any]
+) -> None:
+    expected = steps_of_network(splits, batch)
+    for found in ranks:
+        assert_same(found[case], expected)
+
+
+def test_keys_shuffled_among_processes_are_those_of_split_batch_norm(ranks: list[Any]) -> None:
+    encoder, given = network(splits=2), images(4, seed=0)
+    order = [2, 0, 3, 1]
+    features = encoder.encode(given[order])
+    for found in ranks:
+        for place, image in enumerate(order):
+            assert torch.allclose(found["shuffled"]["vector"][image], features.vector[place])
+            assert torch.allclose(found["shuffled"]["map"][image], features.map[place])
+    straight = network(splits=2)(given)
+    assert not torch.allclose(ranks[0]["shuffled"]["vector"], straight, rtol=1e-2), "the order must matter"
+
+
+def test_services(ranks: list[Any]) -> None:
+    for rank, found in enumerate(ranks):
+        services = found["services"]
+        assert (services["rank"], services["world"], services["sizes"]) == (rank, 2, [3, 2])
+        assert services["any"] == [True, True, False]
+        assert services["bytes"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+        assert services["splits"] == (
+            UserError,
+            "batch_norm_splits must be 1 or a multiple of the 2 processes, got 3",
+        )
+        assert services["batch"] == (UserError, "batch_size must be at least the number of processes, 2, got 1")
+        assert services["rows"][1] == f"process {rank} must hand over {4 - rank} of 7 rows, got 2"
+
+
+def test_in_one_process_nothing_happens() -> None:
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    with distributed.process_group(torch.device("cpu")):
+        assert distributed.world_size() == 1
+    assert [distributed.any_process(flag) for flag in (True, False)] == [True, False]
+    given = torch.ones(2, 3)
+    assert distributed.gather(given, 2) is given
+    encoder = network(splits=1)
+    before = copy.deepcopy(encoder.state_dict())
+    distributed.distribute_batch_norm(encoder)
+    distributed.average_running_statistics(encoder)
+    assert {type(part) for part in encoder.modules() if isinstance(part, nn.BatchNorm2d)} == {SplitBatchNorm2d}
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_synchronised_batch_norm_keeps_the_tensors_of_the_one_it_replaces() -> None:
+    plain = SplitBatchNorm2d(3, 1).eval()
+    synchronised = distributed.SyncBatchNorm2d.from_plain(plain)
+    assert not synchronised.training
+    for name, value in plain.state_dict(keep_vars=True).items():
+        assert synchronised.state_dict(keep_vars=True)[name] is value
+    given = drawn(4, 3, 2, 2, seed=0).float()
+    assert torch.equal(synchronised.train()(given), nn.BatchNorm2d(3)(given))
+
+
+def test_shares_are_those_of_the_data() -> None:
+    for total, processes in ((5, 2), (7, 3), (8, 4)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distributed, "world_size", lambda processes=processes: processes)
+            assert distributed.shard_sizes(total) == [len(part) for part in torch.arange(total).tensor_split(processes)]
+
+
+def test_more_processes_than_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(UserError, match="nproc_per_node must be at most 1, the number of GPUs"),
+        distributed.process_group(torch.device("cuda")),
+    ):
+        pass

@@ -1,0 +1,300 @@
+"""The loop on a folder of tiny images: its schedules counted by hand, and its faults and signals provoked.
+
+The oracle of every resumption is a run that was left alone: weights, optimizer, queue and the rows of metrics have to
+be the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from curl_rl import checkpoint
+from curl_rl.encoders import EncoderConfig
+from curl_rl.errors import TrainingFault, UserError
+from curl_rl.export import load_encoder
+from curl_rl.logger import read_metrics
+from curl_rl.objectives import MoCoConfig, ObjectiveConfigs
+from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.signals import Stopped
+from curl_rl.vision import pretraining
+from curl_rl.vision.config import (
+    BackboneConfig,
+    CheckpointConfig,
+    ComputeConfig,
+    KNNConfig,
+    LogConfig,
+    OptimizerConfig,
+    VisionConfig,
+    read_config,
+)
+from curl_rl.vision.data import ImageBatch
+from curl_rl.vision.pretraining import Pretrainer, pretrain
+from curl_rl.vision.views import AugmentConfig
+
+SIDE, TRAIN, BATCH, EPOCHS = 8, 23, 6, 3
+STEPS_PER_EPOCH = 3  # of 6 images; 5 are left over
+METHODS = ("simclr", "moco", "byol", "simsiam", "barlow", "curl")
+
+
+def draw(folder: Path, count: int, label: int, first: int = 0) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        pixels = np.random.default_rng([label, number]).integers(0, 256, (SIDE, SIDE, 3)) // (label + 1)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number:03d}.png")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for label, name in enumerate(("bright", "dark")):
+        draw(folder / "train" / name, TRAIN // 2 + label, label)
+        draw(folder / "test" / name, 4, label, first=100)
+    return folder
+
+
+def tiny(data: Path, run: Path, method: Any = "moco", **changes: Any) -> VisionConfig:
+    config = VisionConfig(
+        method=method,
+        data=str(data),
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        seed=3,
+        device="cpu",
+        run=run,
+        encoder=BackboneConfig(resnet=ResNetConfig(width=1 / 16, stem="small"), precision="float32"),
+        augment=AugmentConfig(size=SIDE),
+        objectives=ObjectiveConfigs(moco=MoCoConfig(dim=4, queue=14)),
+        optimizer=OptimizerConfig("adamw", lr=1e-3, lr_scaling="none", warmup_epochs=0.5),
+        knn=KNNConfig(every=2, k=5),
+        checkpoint=CheckpointConfig(every=4),
+        log=LogConfig(every=2, images_every=4, projector=5),
+        compute=ComputeConfig(threads=1),
+    )
+    return replace(config, **changes)
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, happening: Any) -> None:
+    """Calls ``happening`` once that step is done."""
+    original = Pretrainer.step
+
+    def step(self: Pretrainer, batch: ImageBatch) -> None:
+        original(self, batch)
+        if self.learner.steps == number:
+            happening()
+
+    monkeypatch.setattr(Pretrainer, "step", step)
+
+
+def state(run: Path) -> dict[str, Any]:
+    found = checkpoint.load_newest(run / "checkpoints", read_only=True)
+    assert found is not None
+    return found[1]
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in row.items() if name != "wall_time" and not name.startswith("speed/")}
+        for row in read_metrics(run / "metrics.jsonl", "images")
+    ]
+
+
+def equal(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return bool(first == second)
+
+
+# ---- a run from beginning to end
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stopped_run_resumes_to_the_last_bit(
+    data: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = pretrain(tiny(data, tmp_path / "alone", method))
+    config = tiny(data, tmp_path / "stopped", method)
+    with monkeypatch.context() as patch:
+        # In the middle of the second epoch, and of two rows of the log.
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped) as stopped:
+            pretrain(config)
+    assert stopped.value.exit_code == 143
+    assert state(config.directory)["learner"]["steps"] == 5
+    torch.manual_seed(99)  # what others have drawn in between must not matter
+    pretrain(config)
+    assert equal(state(config.directory), state(alone))
+    assert rows(config.directory) == rows(alone)
+
+
+def test_a_killed_run_goes_back_to_its_checkpoint(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = pretrain(tiny(data, tmp_path / "alone"))
+    config = tiny(data, tmp_path / "killed")
+
+    def kill() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, kill)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config)
+    assert state(config.directory)["learner"]["steps"] == 4
+    pretrain(config)
+    assert equal(state(config.directory), state(alone))
+    assert rows(config.directory) == rows(alone)
+
+
+def test_what_a_run_leaves(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny(data, tmp_path / "run")
+    run = pretrain(config)
+    printed = capsys.readouterr().err
+    assert "epoch    2: 5 nearest neighbours are right on" in printed
+    assert "done: 3 epochs" in printed
+    assert read_config(run / "config.yaml") == config
+    # 9 steps: a row at every second, nearest neighbours after the second epoch (6 steps) and the last.
+    reported = rows(run)
+    assert [row["images"] for row in reported if "loss" in row] == [12, 24, 36, 48]
+    assert [row["images"] for row in reported if "knn/accuracy" in row] == [36, 54]
+    assert {"objective/accuracy", "objective/alignment", "objective/embedding_std", "learning_rate", "momentum",
+            "features/effective_rank", "features/uniformity", "probe/accuracy"} <= reported[0].keys()  # fmt: skip
+    assert sorted(path.name for path in run.glob("checkpoints/*.ckpt")) == ["0000000048.ckpt", "0000000054.ckpt"]
+    assert (run / "projector_config.pbtxt").is_file()
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert [event.step for event in events.Images("images/views")] == [24, 48]
+    assert [event.step for event in events.Scalars("loss")] == [12, 24, 36, 48]
+
+    # The encoder that is left is the one that was trained, its running statistics included.
+    saved, trained = load_encoder(run), ResNet((3, SIDE, SIDE), config.encoder.resnet)
+    networks = state(run)["learner"]["networks"]
+    trained.load_state_dict({k.removeprefix("encoder."): v for k, v in networks.items() if k.startswith("encoder.")})
+    images = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
+    assert torch.equal(saved(images), trained.eval()(images))
+    assert saved.provenance == {"data": str(data), "method": "moco", "preset": "digits", "seed": 3, "epochs": 3.0}
+
+    pretrain(config)
+    assert "this run is complete at 3 epochs" in capsys.readouterr().err
+    pretrain(config, fresh=True)
+    assert len(list(tmp_path.glob("run.before-*"))) == 1
+
+
+def test_seeds_differ_and_logging_changes_nothing(data: Path, tmp_path: Path) -> None:
+    one = pretrain(tiny(data, tmp_path / "one"))
+    silent = replace(tiny(data, tmp_path / "silent"), log=LogConfig(every=100, images_every=0, projector=0))
+    other = pretrain(tiny(data, tmp_path / "other", seed=4))
+    assert equal(state(one)["learner"], state(pretrain(silent))["learner"])
+    assert not equal(state(one)["learner"], state(other)["learner"])
+    # Another seed is another network from the start, and sees other views of it.
+    assert rows(one)[0]["loss"] != rows(other)[0]["loss"]
+
+
+def test_a_pixel_encoder_and_images_larger_than_the_views(data: Path, tmp_path: Path) -> None:
+    encoder = BackboneConfig(kind="pixel", pixel=EncoderConfig(2, (2,), 4), precision="float32")
+    config = tiny(data, tmp_path / "run", "curl", encoder=encoder, augment=AugmentConfig(size=6))
+    run = pretrain(config)
+    loaded = load_encoder(run)
+    assert (loaded.features, loaded.rendered_size) == (4, SIDE)
+    assert [row["images"] for row in rows(run) if "knn/accuracy" in row] == [36, 54]
+
+
+def test_a_flat_folder_trains_and_says_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(tmp_path / "flat", 12, 0)
+    run = pretrain(tiny(tmp_path / "flat", tmp_path / "run", epochs=2))
+    assert "no nearest neighbours while training: " in capsys.readouterr().err
+    assert not any("knn/accuracy" in row or "probe/accuracy" in row for row in rows(run))
+
+
+# ---- mistakes and faults
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"batch_size": 24}, "batch_size 24 is larger than .*, which has 23 images"),
+        ({"augment": AugmentConfig(size=9)}, "augment.size 9 is larger than the images of .*, which are 8×8"),
+        ({"augment": AugmentConfig(size=8, views=3)}, "augment.views 3 and augment.local_views 0 must be 2 views"),
+        ({"objectives": ObjectiveConfigs(moco=MoCoConfig(queue=5))}, "objectives.moco.queue 5 is smaller than the 6"),
+        ({"data": "/nowhere"}, "no folder /nowhere"),
+        (
+            {"encoder": BackboneConfig(resnet=ResNetConfig(batch_norm_splits=4))},
+            "encoder.resnet.batch_norm_splits 4 must divide batch_size 6",
+        ),
+        ({"encoder": BackboneConfig("pixel", pixel=EncoderConfig(2, (2, 2, 2)))}, "too small for 3 convolutions"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, changes: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(UserError, match=line) as refused:
+        pretrain(replace(tiny(data, tmp_path / "run"), **changes))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("images", "line"), [(0, "holds no images"), (1, "two or more")])
+def test_a_folder_without_enough_images(tmp_path: Path, images: int, line: str) -> None:
+    draw(tmp_path / "few", images, 0)
+    with pytest.raises(UserError, match=line):
+        pretrain(tiny(tmp_path / "few", tmp_path / "run"))
+
+
+def test_a_run_of_another_method_or_length_is_refused(data: Path, tmp_path: Path) -> None:
+    run = pretrain(tiny(data, tmp_path / "run"))
+    with pytest.raises(UserError, match=r"belongs to a run with other settings \(method: moco → byol\)"):
+        pretrain(tiny(data, run, "byol"))
+    with pytest.raises(UserError, match="epochs: 3 → 4"):
+        pretrain(tiny(data, run, epochs=4))
+
+
+def test_images_that_came_or_went_are_noticed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    config = tiny(tmp_path / "data", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped):
+            pretrain(config)
+    draw(tmp_path / "data" / "train" / "dark", 1, 1, first=500)
+    with pytest.raises(UserError, match="has 24 images, and had 23 when this run was saved"):
+        pretrain(config)
+
+
+def test_numbers_that_break_end_the_run_and_the_checkpoint_stays(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(data, tmp_path / "run")
+    original = Pretrainer.step
+
+    def step(self: Pretrainer, batch: ImageBatch) -> None:
+        original(self, batch)
+        if self.learner.steps == 7:
+            self.learner.encoder.conv1.weight.data.fill_(torch.nan)  # type: ignore[operator, union-attr]
+
+    monkeypatch.setattr(Pretrainer, "step", step)
+    with pytest.raises(TrainingFault, match=r"stopped at epoch 2.67 \(step 8\): not finite any more: loss"):
+        pretrain(config)
+    assert state(config.directory)["learner"]["steps"] == 4
+    assert (config.directory / "fault.txt").is_file()
+
+
+def test_a_collapse_is_said_once(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = pretraining.make_views
+    # Black views: all embeddings are one.
+    monkeypatch.setattr(pretraining, "make_views", lambda *a: [view * 0 for view in original(*a)])
+    pretrain(tiny(data, tmp_path / "run", log=LogConfig(every=1, images_every=0)))
+    assert capsys.readouterr().err.count("warning: the representation is collapsing") == 1
