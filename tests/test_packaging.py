@@ -65,7 +65,7 @@ def test_whatever_is_imported_without_condition_is_declared() -> None:
     for path in paths:
         if optional in path.parents:
             continue
-        for module in set(top_level_imports(path)) - sys.stdlib_module_names - {"curl_rl", "envs"}:
+        for module in set(top_level_imports(path)) - sys.stdlib_module_names - {"curl_rl", "envs", "benchmarks"}:
             providers = {canonicalize_name(name) for name in distributions.get(module, ["nothing that is installed"])}
             assert providers & wanted, f"{path} imports {module}, of {providers}: not in install_requires"
 

@@ -266,6 +266,13 @@ def test_a_stream_names_an_image_when_it_turns_out_unreadable(
     assert len(images.skipped) == 5
 
 
+def test_floating_point_pixels_are_unreadable_and_not_black(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_classes(tmp_path, ant=2)
+    save(tmp_path / "ant" / "x.tif", Image.fromarray(np.full((6, 6), 0.5, np.float32)))
+    assert len(load(tmp_path)) == 2
+    assert "x.tif, which cannot be read: its pixels are floating-point numbers" in capsys.readouterr().err
+
+
 def test_the_last_images_substitute_is_the_first_one(tmp_path: Path) -> None:
     make_classes(tmp_path, ant=3)
     images = load(tmp_path, storage="stream", workers=0)

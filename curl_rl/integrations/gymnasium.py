@@ -1,0 +1,91 @@
+"""Gymnasium: wrappers that turn environments of pixels, single or vector, into environments of features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from torch import nn
+
+Encoded = NDArray[np.float32]
+
+
+class FeatureObservation(gymnasium.ObservationWrapper[Encoded, Any, Any]):
+    """An environment whose observation is the encoder's features, float32 ``(D,)``, instead of its image.
+
+    Args:
+        env: with observations ``(C, H, W)``, uint8 or floating point in [0, 1].
+        encoder: takes a batch of them and returns ``(B, D)``, such as what :func:`~curl_rl.load_encoder` gives. It
+            works where it is (move it to a GPU first) and without gradients, and is put into evaluation mode.
+        channels_last: whether observations are ``(H, W, C)`` instead.
+
+    Raises:
+        ValueError: the observations are no such images, or not what the encoder takes.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], encoder: nn.Module, *, channels_last: bool = False) -> None:
+        super().__init__(env)
+        self._features = _Features(encoder, env.observation_space, channels_last)
+        self.observation_space = self._features.space
+
+    def observation(self, observation: NDArray[Any]) -> Encoded:
+        """``(C, H, W)`` to ``(D,)``."""
+        return self._features(observation[None])[0]
+
+
+class VectorFeatureObservation(gymnasium.vector.VectorObservationWrapper[Encoded, Any, Any, Any]):
+    """The same for a vector environment of N: all images in one pass, ``(N, C, H, W)`` to float32 ``(N, D)``.
+
+    Environments that reset within the same step are refused (``ValueError``), because the last image of an episode
+    would stay one in ``info``; Gymnasium's default is to reset in the next step.
+    """
+
+    def __init__(
+        self, env: gymnasium.vector.VectorEnv[Any, Any, Any], encoder: nn.Module, *, channels_last: bool = False
+    ) -> None:
+        super().__init__(env)
+        self._features = _Features(encoder, env.single_observation_space, channels_last)
+        self.single_observation_space = self._features.space
+        self.observation_space = batch_space(self._features.space, self.num_envs)
+
+    def observations(self, observations: NDArray[Any]) -> Encoded:
+        """``(N, C, H, W)`` to ``(N, D)``."""
+        return self._features(observations)
+
+
+class _Features:
+    """From a batch of observations to features, and the space of one."""
+
+    def __init__(self, encoder: nn.Module, space: gymnasium.Space[Any], channels_last: bool) -> None:
+        if (
+            not isinstance(space, gymnasium.spaces.Box)
+            or len(space.shape) != 3
+            or not (space.dtype == np.uint8 or np.issubdtype(space.dtype, np.floating))
+        ):
+            raise ValueError(
+                f"observations must be images, a Box of uint8 or floats with three dimensions, got {space}"
+            )
+        if space.dtype != np.uint8 and ((space.low < 0).any() or (space.high > 1).any()):
+            raise ValueError(f"floating-point observations must lie in [0, 1], got {space}")
+        self.encoder = encoder.eval()
+        self.channels_last = channels_last
+        self.device = next(encoder.parameters()).device
+        blank = self(np.zeros((1, *space.shape), space.dtype))  # an encoder that does not fit says so now
+        if blank.ndim != 2:
+            raise ValueError(f"encoder {type(encoder).__name__} must return (B, D), got {blank.shape}")
+        self.space = gymnasium.spaces.Box(-np.inf, np.inf, blank.shape[1:], np.float32)
+
+    @torch.inference_mode()
+    def __call__(self, observations: NDArray[Any]) -> Encoded:
+        # A copy: some environments hand out read-only arrays, and vector environments write into theirs later.
+        images = torch.tensor(observations, device=self.device)
+        if self.channels_last:
+            images = images.permute(0, 3, 1, 2)
+        if images.dtype != torch.uint8:
+            images = images.float()
+        features: Encoded = self.encoder(images).float().cpu().numpy()
+        return features

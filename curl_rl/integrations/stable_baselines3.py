@@ -1,0 +1,257 @@
+"""Stable-Baselines3: a features extractor with our encoder, and a callback that trains it contrastively."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from curl_rl.augment import center_crop
+from curl_rl.auxiliary import AuxiliaryLoss
+from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.export import PretrainedEncoder
+from curl_rl.objectives import Objective, ObjectiveName
+from curl_rl.resnet import ResNet
+
+try:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+except ModuleNotFoundError as error:
+    if error.name != "stable_baselines3":
+        raise
+    raise ImportError(
+        "curl_rl.integrations.stable_baselines3 needs Stable-Baselines3: pip install 'curl_rl[sb3]'"
+    ) from None
+
+_LOG_EVERY = 100  # steps; a number for the log makes the host wait for the device
+
+
+class CurlFeaturesExtractor(BaseFeaturesExtractor):
+    """Our encoder as the features extractor of any Stable-Baselines3 policy on images.
+
+    It goes into ``policy_kwargs`` as ``features_extractor_class``, its arguments as ``features_extractor_kwargs``.
+    Stable-Baselines3 divides pixels by 255 before they come here, and the encoder does not do it again; so leave
+    ``normalize_images`` at True where observations are uint8. Larger observations are cropped to the middle, as in our
+    own evaluation.
+
+    Each network of a policy that asks for an extractor gets a copy of its own. A model that is saved holds the encoder,
+    so loading it needs no other file.
+
+    Args:
+        observation_space: ``(C, H, W)`` images, as Stable-Baselines3 hands them to its policies.
+        pretrained: what :func:`~curl_rl.load_encoder` gave: frozen, unless it was loaded with ``freeze=False``. Without
+            one, a new :class:`~curl_rl.PixelEncoder`.
+        crop: side of the square that a new encoder sees. [default: the whole of square observations]
+        config: shape of a new encoder.
+
+    Raises:
+        ValueError: the observations are no images of that kind, or do not fit the encoder.
+    """
+
+    def __init__(
+        self,
+        observation_space: gymnasium.Space[Any],
+        pretrained: PretrainedEncoder | None = None,
+        crop: int | None = None,
+        config: EncoderConfig = EncoderConfig(),  # noqa: B008 (frozen)
+    ) -> None:
+        channels, height, width = _image_shape(observation_space)
+        if pretrained is not None and crop is not None:
+            raise ValueError(f"crop {crop} is that of a new encoder; the pretrained one has its own: leave crop out")
+        encoder: PixelEncoder | ResNet
+        if pretrained is not None:
+            encoder = copy.deepcopy(pretrained.encoder)
+        else:
+            side = crop if crop is not None else min(height, width)
+            encoder = PixelEncoder((channels, side, side), config)
+        super().__init__(observation_space, encoder.feature_spec.dim)
+        self.encoder = encoder
+        self.frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
+        """Whether nothing trains the encoder."""
+        self.side = encoder.observation_shape[1] if isinstance(encoder, PixelEncoder) else None
+        """Side of the square that the encoder sees; None where it takes observations of any size."""
+        expected = encoder.observation_shape[0] if isinstance(encoder, PixelEncoder) else encoder.image_shape[0]
+        if channels != expected or min(height, width) < (self.side or 1):
+            raise ValueError(
+                f"observations of shape {(channels, height, width)} do not fit an encoder of "
+                f"({expected}, {self.side or 'H'}, {self.side or 'W'}): another frame stack or render size is right"
+            )
+        self.train(self.training)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        view = observations if self.side is None else center_crop(observations, self.side)
+        features: Tensor = self.encoder(view)
+        return features
+
+    def train(self, mode: bool = True) -> CurlFeaturesExtractor:
+        """A frozen encoder stays in evaluation mode: its batch norm shall not follow the new images."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def apply(self, fn: Any) -> CurlFeaturesExtractor:
+        """Nothing: PPO and A2C would apply their own initialisation here, over the weights that were loaded."""
+        return self
+
+
+class ContrastiveCallback(BaseCallback):
+    """Trains the encoders of a Stable-Baselines3 model with a self-supervised loss beside what the algorithm does.
+
+    Each :class:`CurlFeaturesExtractor` of the policy that is not frozen (a target network's excepted) gets an
+    :class:`~curl_rl.AuxiliaryLoss` and an Adam of its own over encoder and heads, so the algorithm's losses and
+    optimizers stay as they are. Observations come from the replay buffer (SAC, TD3, DQN), once learning has started,
+    or from the rollout that was just collected (PPO, A2C).
+
+    It belongs to one model. A second ``learn`` with the same callback goes on with the same heads, memory and
+    optimizers; ``model.save`` does not hold them, but :meth:`training_state` does.
+
+    Args:
+        objective: the name of a method. (Not an instance: each encoder has its own.)
+        every: steps of the (vector) environment to one step of the loss. A rollout's steps are taken at its end.
+        batch_size: observations in one step.
+        lr: Adam's learning rate.
+        pad: as in :class:`~curl_rl.AuxiliaryLoss`; 4 where the encoder sees the whole observation.
+        tau: as in :class:`~curl_rl.AuxiliaryLoss`.
+
+    The log has the means of ``contrastive/loss`` and the objective's metrics, every 100 steps.
+
+    Raises:
+        ValueError: an argument cannot be; at the start of ``learn``, the model has nothing to train in this way.
+    """
+
+    def __init__(
+        self,
+        objective: ObjectiveName = "curl",
+        *,
+        every: int = 1,
+        batch_size: int = 128,
+        lr: float = 1e-3,
+        pad: int = 0,
+        tau: float | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        for name, value in (("every", every), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not lr > 0:
+            raise ValueError(f"lr must be positive, got {lr}")
+        if isinstance(objective, Objective):
+            raise ValueError(f"objective must be a name, such as 'curl', got a {type(objective).__name__}")
+        self.objective: ObjectiveName = objective
+        self.every, self.batch_size, self.lr, self.pad, self.tau = every, batch_size, lr, pad, tau
+        self.losses: list[AuxiliaryLoss] = []
+        """One for each encoder that is trained."""
+        self.optimizers: list[torch.optim.Optimizer] = []
+        """One for each of :attr:`losses`."""
+        self.steps = 0
+        """Steps taken, each on all encoders."""
+        self._trained: BaseAlgorithm | None = None
+        self._due = 0
+
+    def _init_callback(self) -> None:
+        if self._trained is self.model:
+            return
+        if self._trained is not None:
+            raise ValueError("this ContrastiveCallback belongs to another model: make a new one")
+        self._buffer()  # refuses a model without one
+        extractors = [
+            module
+            for name, module in self.model.policy.named_modules()
+            if isinstance(module, CurlFeaturesExtractor) and "_target" not in name
+        ]
+        trained = [extractor.encoder for extractor in extractors if not extractor.frozen]
+        if not trained:
+            why = "its encoders are frozen" if extractors else "its policy has no CurlFeaturesExtractor"
+            raise ValueError(f"ContrastiveCallback has nothing to train in this model: {why}")
+        for encoder in trained:
+            loss = AuxiliaryLoss(encoder, self.objective, pad=self.pad, tau=self.tau)
+            self.losses.append(loss)
+            groups = [{"params": list(encoder.parameters())}, *loss.objective.parameter_groups()]
+            self.optimizers.append(torch.optim.Adam([group for group in groups if group["params"]], self.lr))
+        self._trained = self.model
+
+    def _on_step(self) -> bool:
+        self._due += 1
+        buffer = self._buffer()
+        # What is due before learning starts is never made up for: the algorithm's own updates are not either.
+        if isinstance(buffer, ReplayBuffer) and self._due >= self.every:
+            self._due = 0
+            if self.num_timesteps > self.model.learning_starts and buffer.size() > 0:  # type: ignore[attr-defined]
+                self._train(buffer.sample(self.batch_size).observations)
+        return True
+
+    def _on_rollout_end(self) -> None:
+        buffer = self._buffer()
+        if isinstance(buffer, RolloutBuffer):
+            observations = buffer.observations.reshape(-1, *buffer.observations.shape[2:])
+            for _ in range(self._due // self.every):
+                # From the generator that the model's seed has seeded, as the buffers' own samples.
+                chosen = np.random.randint(len(observations), size=self.batch_size)  # noqa: NPY002
+                self._train(torch.as_tensor(observations[chosen], device=self.model.device))
+            self._due %= self.every
+
+    def _train(self, observations: Tensor) -> None:
+        """One step of each encoder on ``(batch_size, C, H, W)`` observations."""
+        for loss, optimizer in zip(self.losses, self.optimizers, strict=True):
+            encoder: nn.Module = loss.encoder
+            mode = encoder.training
+            encoder.train()
+            optimizer.zero_grad()  # the algorithm leaves gradients behind
+            value = loss(observations)
+            value.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            encoder.train(mode)
+        self.steps += 1
+        if self.steps % _LOG_EVERY == 1:
+            for name, metric in {"loss": value.detach(), **self.losses[-1].metrics}.items():
+                self.logger.record_mean(f"contrastive/{name}", float(metric))
+
+    def _buffer(self) -> ReplayBuffer | RolloutBuffer:
+        """Where observations come from."""
+        buffer = getattr(self.model, "replay_buffer", None) or getattr(self.model, "rollout_buffer", None)
+        if not isinstance(buffer, (ReplayBuffer, RolloutBuffer)) or isinstance(
+            self.model.observation_space, gymnasium.spaces.Dict
+        ):
+            raise ValueError(
+                "ContrastiveCallback needs a model with a buffer of image observations, got "
+                f"{type(self.model).__name__} on {self.model.observation_space}"
+            )
+        return buffer
+
+    def training_state(self) -> dict[str, Any]:
+        """Heads, memory, slow copies and optimizers: save it beside the model, with ``torch.save``."""
+        return {
+            "losses": [loss.state_dict() for loss in self.losses],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "steps": self.steps,
+            "due": self._due,
+        }
+
+    def load_training_state(self, model: BaseAlgorithm, state: dict[str, Any]) -> None:
+        """Puts back what :meth:`training_state` gave, for the ``model`` that was loaded."""
+        self.init_callback(model)
+        for loss, own in zip(self.losses, state["losses"], strict=True):
+            loss.load_state_dict(own)
+        for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
+        self.steps, self._due = state["steps"], state["due"]
+
+
+def _image_shape(space: gymnasium.Space[Any]) -> tuple[int, int, int]:
+    """``(C, H, W)`` of a space of images that come as floating point in [0, 1]."""
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 3:
+        raise ValueError(f"observation_space must be a Box of images (C, H, W), got {space}")
+    white = 255 if space.dtype == np.uint8 else 1
+    if (space.low < 0).any() or (space.high > white).any():
+        raise ValueError(f"observation_space must hold uint8 in [0, 255] or floats in [0, 1], got {space}")
+    channels, height, width = space.shape
+    return channels, height, width

@@ -1,0 +1,37 @@
+"""What somebody reads who imports an integration without its library."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import pytest
+
+
+class _Absent:
+    """A finder before all others, for which one library is not there."""
+
+    def __init__(self, library: str) -> None:
+        self.library = library
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.split(".")[0] == self.library:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=self.library)
+
+
+@pytest.mark.parametrize(
+    ("library", "integration", "extra"),
+    [("stable_baselines3", "stable_baselines3", "sb3"), ("tensordict", "torchrl", "torchrl")],
+)
+def test_absent_library_is_named_with_its_extra(
+    library: str, integration: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"curl_rl.integrations.{integration}"
+    for name in list(sys.modules):
+        if name.split(".")[0] == library or name == module:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_Absent(library), *sys.meta_path])
+    with pytest.raises(ImportError, match=rf"^{module} needs .*: pip install 'curl_rl\[{extra}\]'$") as caught:
+        importlib.import_module(module)
+    assert caught.value.__suppress_context__, "one line, not two tracebacks"

@@ -1,0 +1,89 @@
+"""Every Python block of docs/ runs: page by page, in order, in a namespace and a directory of the page's own."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from curl_rl import auxiliary
+from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.export import save_encoder
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = ["auxiliary_loss.md", "integrations.md"]
+ADDED = "# +"
+# What a block imports that need not be installed.
+OPTIONAL = ("stable_baselines3", "tensordict")
+
+
+def blocks(page: str) -> list[str]:
+    """The page's Python, each block preceded by empty lines, so that a traceback names the page's own line."""
+    text = (DOCS / page).read_text()
+    found = re.finditer(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return ["\n" * text.count("\n", 0, match.start(1)) + match[1] for match in found]
+
+
+def run(block: str, page: str, namespace: dict[str, Any]) -> None:
+    exec(compile(block, str(DOCS / page), "exec", dont_inherit=True), namespace)
+
+
+@pytest.fixture(autouse=True)
+def _directory_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = tmp_path / "runs" / "tiny-reach" / "cpu" / "seed1"
+    directory.mkdir(parents=True)
+    encoder = PixelEncoder((9, 32, 32), EncoderConfig(filters=8, strides=(2, 2)))
+    save_encoder(encoder, directory, rendered_size=36, provenance={"task": "tiny-reach"})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_run_in_order(page: str) -> None:
+    found = blocks(page)
+    assert found
+    namespace: dict[str, Any] = {"__name__": "docs"}
+    for block in found:
+        absent = [name for name in OPTIONAL if name in block and importlib.util.find_spec(name) is None]
+        if absent:
+            pytest.skip(f"{absent[0]} is not installed: this block and those after it are left out")
+        run(block, page, namespace)
+
+
+def _examples() -> dict[str, str]:
+    """The whole programs of the page about the loss, by the algorithm that each shows."""
+    programs = [block for block in blocks("auxiliary_loss.md") if ADDED in block]
+    return dict(zip(("sac", "ppo", "dqn"), programs, strict=True))
+
+
+@pytest.mark.parametrize("name", ["sac", "ppo", "dqn"])
+def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[Any, list[torch.Tensor]]] = []
+
+    class Recorded(auxiliary.AuxiliaryLoss):
+        def __init__(self, encoder: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(encoder, *args, **kwargs)
+            made.append((self, copy.deepcopy([*encoder.parameters(), *self.new_parameters()])))
+
+    monkeypatch.setattr("curl_rl.AuxiliaryLoss", Recorded)
+    program = _examples()[name]
+    run(program, "auxiliary_loss.md", {"__name__": "docs"})
+    ((aux, start),) = made
+    assert aux.steps > 2
+    heads = aux.new_parameters()
+    changed = [not torch.equal(a, b) for a, b in zip(start, [*aux.encoder.parameters(), *heads], strict=True)]
+    # A bias before batch norm has no gradient to speak of; all else has.
+    assert sum(changed) > 0.8 * len(changed)
+    assert any(changed[-len(heads) :])
+
+    added = [line for line in program.splitlines() if line.endswith(ADDED)]
+    assert 0 < len(added) < 10
+    without = "\n".join("" if line.endswith(ADDED) else line for line in program.splitlines())
+    assert "aux" not in without
+    made.clear()
+    run(without, "auxiliary_loss.md", {"__name__": "docs"})
+    assert not made
