@@ -60,7 +60,8 @@ class AgentConfig:
     critic_lr: float = 1e-3
     """Adam's learning rate for the critics and, through their loss, the encoder."""
     encoder_lr: float = 1e-3
-    """Adam's learning rate for the objective: its heads and, through its loss, the encoder."""
+    """Adam's learning rate for the objective: its heads and, through its loss, the encoder (in a joint update critic_lr
+    is the encoder's)."""
     temperature_lr: float = 1e-4
     """Adam's learning rate for the temperature."""
     actor_beta: float = 0.9
@@ -106,6 +107,11 @@ class AgentConfig:
             raise ValueError(f"agent.log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
         if self.objective != "none" and not self.objective_optimizers:
             raise ValueError("agent.objective_optimizers must name at least one, such as [[encoder, objective]]")
+        if self.update_rule == "joint" and self.objective_optimizers != (("encoder", "objective"),):
+            raise ValueError(
+                "agent.update_rule joint takes one step with the critics' optimizer: leave agent.objective_optimizers "
+                f"[[encoder, objective]], got {[list(own) for own in self.objective_optimizers]}"
+            )
         if not all(self.objective_optimizers) or not any("objective" in own for own in self.objective_optimizers):
             raise ValueError(
                 f"agent.objective_optimizers {[list(own) for own in self.objective_optimizers]} must each train "

@@ -147,7 +147,13 @@ class AuxiliaryLoss(nn.Module):
         return loss
 
     def _result(self, views: dict[Any, Tensor]) -> Any:
-        online: list[Features] = [self.encoder.encode(views[spec]) for spec in self.objective.online_views]
+        shown = [views[spec] for spec in self.objective.online_views]
+        if self.objective.views_together:
+            together = self.encoder.encode(torch.cat(shown))
+            parts = (part.chunk(len(shown)) for part in together)
+            online = [Features(*part) for part in zip(*parts, strict=True)]
+        else:
+            online = [self.encoder.encode(view) for view in shown]
         target: list[Features] = []
         if self.target is not None:
             encode: Any = self.target.encode

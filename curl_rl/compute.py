@@ -34,7 +34,7 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
     """What ``auto`` means on this device: bfloat16 where the hardware multiplies in it, else float32.
 
     Raises:
-        UserError: bfloat16 was asked for on a GPU that would only emulate it.
+        UserError: bfloat16 was asked for of hardware that would only emulate it.
     """
     if device.type == "cuda" and precision != "float32":
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -43,6 +43,8 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
             name = torch.cuda.get_device_name(device)
             raise UserError(f"precision bfloat16 is not for {name}, which has no units for it: use float32 or auto")
         return "float32"
+    if device.type == "cpu" and precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise UserError("precision bfloat16 is not for this CPU, which has no units for it: use float32 or auto")
     if precision != "auto":
         return precision
     fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()

@@ -16,6 +16,8 @@ from torch import Tensor
 # The operation has an underscore, because it is meant for PyTorch's compiler; without it everything works, more slowly.
 _FUSED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
+_BFLOAT16: bool = _FUSED is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
 
 def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """max(0, x * weight + bias): a convolution without padding, and ReLU.
@@ -29,7 +31,7 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     Returns:
         ``(B, O, h, w)``. Numbers, gradients and gradients of gradients are those of ``conv2d`` and ``relu``.
     """
-    fusable = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float32)
+    fusable = x.device.type == "cpu" and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _BFLOAT16))
     # What is exported or compiled must hold PyTorch's public operations only.
     if _FUSED is None or not fusable or torch.compiler.is_compiling():
         return F.conv2d(x, weight, bias, stride).relu()

@@ -56,8 +56,10 @@ def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
     future = tuple(observation for _ in trained.future_offsets)
     batch = Batch(observation, column.expand(-1, agent.action_dim), column, column, observation, future)
     generator = torch.Generator().manual_seed(0)
-    # Two updates in a row: an even one, which moves the actor and the targets, and an odd one, which does not.
-    return sum(_seconds(lambda: trained.update(trained.draw(batch, generator))) for _ in range(2)) / 2
+    # Two updates in a row: an even one, which moves the actor and the targets, and an odd one, which does not. The two
+    # before them also make the optimizers' state and touch memory for the first time.
+    seconds = [_seconds(lambda: trained.update(trained.draw(batch, generator))) for _ in range(4)]
+    return sum(seconds[2:]) / 2
 
 
 def _seconds_per_step(

@@ -60,9 +60,10 @@ class Learner:
         self._graphs: dict[int, _CapturedUpdate] = {}
         c = agent.config
         self._cycle = math.lcm(c.actor_every, c.target_every, c.objective_every if agent.objective is not None else 1)
-        self._eager_updates_left = 2 * self._cycle  # in them optimizers make their state and cuDNN chooses algorithms
+        self._eager_updates_left = 2 * self._cycle  # in them optimizers make their state
         if capture:
             agent.make_capturable()
+            self._side_stream = torch.cuda.Stream(generator.device)
 
     def update(self, *, diagnose: bool = False) -> dict[str, Tensor]:
         """One update of the agent. Returns its metrics, see :meth:`Agent.update`."""
@@ -71,7 +72,7 @@ class Learner:
         if diagnose or self._eager_updates_left:
             self._eager_updates_left = max(self._eager_updates_left - 1, 0)
             # On a stream of its own, as PyTorch asks of what warms up a capture.
-            side = torch.cuda.Stream()
+            side = self._side_stream
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 metrics = self._learn(diagnose)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import multiprocessing
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -39,16 +41,19 @@ class OverlappedEnvironment(gymnasium.Env[Observation, npt.NDArray[np.float32]])
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Starts an episode."""
-        observations, infos = self._vector.reset(seed=[seed], options=options)
+        with _alive():
+            observations, infos = self._vector.reset(seed=[seed], options=options)
         return observations[0], _only(infos)
 
     def send(self, action: npt.NDArray[np.float32]) -> None:
         """Begins a step; it must be received before anything else is asked."""
-        self._vector.step_async(action[None])
+        with _alive():
+            self._vector.step_async(action[None])
 
     def receive(self) -> Outcome:
         """Waits for the step that was sent, and returns what ``step`` returns."""
-        observations, rewards, terminated, truncated, infos = self._vector.step_wait()
+        with _alive():
+            observations, rewards, terminated, truncated, infos = self._vector.step_wait()
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _only(infos)
 
     def step(self, action: npt.NDArray[np.float32]) -> Outcome:
@@ -64,11 +69,27 @@ class OverlappedEnvironment(gymnasium.Env[Observation, npt.NDArray[np.float32]])
 
 
 def _make_undisturbed(make: Callable[[], Environment]) -> Environment:
-    """Ctrl-C reaches every process of a terminal; only the one that trains shall act on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C reaches every process of a terminal; only the one that trains shall act on it.
+
+    gymnasium makes an environment here as well, to look at its spaces.
+    """
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return make()
 
 
 def _only(infos: dict[str, Any]) -> dict[str, Any]:
     """The info of the one environment: gymnasium gathers each entry in an array, beside a mask with an underscore."""
-    return {name: values[0] for name, values in infos.items() if not name.startswith("_")}
+    return {
+        name: _only(values) if isinstance(values, dict) else values[0]
+        for name, values in infos.items()
+        if not name.startswith("_")
+    }
+
+
+@contextlib.contextmanager
+def _alive() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise RuntimeError("the environment's process died") from None

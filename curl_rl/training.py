@@ -77,6 +77,8 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         Stopped: SIGINT or SIGTERM came; the run is saved.
     """
     device = resolve_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and graphs belong to the current one
     config = replace(config, device=str(device))
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
@@ -210,9 +212,11 @@ class Trainer:
         action = self._action(self.observation)
         overlapped = environment if isinstance(environment, OverlappedEnvironment) else None
         if overlapped:
-            overlapped.send(action.numpy())
+            with self._environment_at_work(randomness):
+                overlapped.send(action.numpy())
             self._update_if_due(p.agent_steps + 1)
-        with self._environment_at_work(randomness):
+        # An update that ran meanwhile cannot be taken back, so a fault then is one that must not be saved.
+        with self._environment_at_work(randomness, save=not overlapped):
             outcome = overlapped.receive() if overlapped else environment.step(action.numpy())
             observation, reward, terminated, truncated, info = outcome
             self.replay.add(action.numpy(), float(reward), observation, terminated=terminated, truncated=truncated)
@@ -440,10 +444,11 @@ class Trainer:
             self._leave_episode()
 
     @contextlib.contextmanager
-    def _environment_at_work(self, randomness: Tensor | None = None) -> Iterator[None]:
+    def _environment_at_work(self, randomness: Tensor | None = None, *, save: bool = True) -> Iterator[None]:
         """In here runs an environment, which is anybody's code and may raise anything: the run is saved then.
 
-        ``randomness`` is the generator's state that the saved run is to go on with.
+        ``randomness`` is the generator's state that the saved run is to go on with. Without ``save`` the run goes back
+        to its last checkpoint.
         """
         try:
             yield
@@ -454,6 +459,10 @@ class Trainer:
         except Exception as error:
             if randomness is not None:
                 self.generator.set_state(randomness)
+            if not save:
+                self._fail(
+                    error, "the last checkpoint is intact: mend the environment and start the same command again"
+                )
             saved = "the run is saved"
             try:
                 self.save()
@@ -521,7 +530,9 @@ def _check(config: RunConfig, environment: Environment) -> None:
         raise UserError(f"environment.stack {config.environment.stack} does not divide the {shape[0]} channels")
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            _build_agent(config, torch.device("meta"), shape, action_dim)
+            agent = _build_agent(config, torch.device("meta"), shape, action_dim)
+            if agent.objective is not None:
+                agent.objective.try_out(agent.encoder.feature_spec, config.agent.batch_size)
     except ValueError as error:
         raise UserError(one_line(error)) from None
     steps = getattr(environment, "max_episode_steps", None)

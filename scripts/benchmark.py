@@ -24,6 +24,7 @@ import torch
 from benchmarks import precision, render, replay, timing, train, update
 from curl_rl.compute import resolve_device
 from curl_rl.errors import UserError
+from envs.rendering import RenderingUnavailable
 
 SUITES = ("update", "replay", "render", "train", "precision")
 
@@ -36,6 +37,8 @@ def main() -> int:
             print(timing.comparison(*(timing.read_rows(path) for path in options.compare)))
             return 0
         device = resolve_device(options.device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         if options.threads:
             torch.set_num_threads(options.threads)
         measured_on = timing.machine(device)
@@ -46,7 +49,7 @@ def main() -> int:
         print(timing.table(rows))
         if options.json:
             timing.write_rows(options.json, rows, measured_on)
-    except (UserError, ValueError, OSError) as error:
+    except (UserError, ValueError, OSError, RenderingUnavailable, MemoryError, torch.OutOfMemoryError) as error:
         print(f"benchmark.py: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

@@ -52,6 +52,32 @@ def test_episodes_are_the_same_as_in_this_process(overlapped: OverlappedEnvironm
         assert np.array_equal(ours, theirs)
 
 
+class Nested(gymnasium.Env[Any, Any]):
+    observation_space = gymnasium.spaces.Box(0, 255, (3, 4, 4), np.uint8)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return np.zeros((3, 4, 4), np.uint8), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros((3, 4, 4), np.uint8), 0.0, False, False, {"environment_steps": 2, "episode": {"length": 7}}
+
+
+def test_an_info_within_an_info_arrives_and_this_process_still_hears_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    environment = OverlappedEnvironment(Nested)
+    assert signal.getsignal(signal.SIGINT) is before
+    environment.reset(seed=0)
+    info = environment.step(np.zeros(1, np.float32))[4]
+    assert info == {"environment_steps": 2, "episode": {"length": 7}}
+    (process,) = environment._vector.processes
+    process.kill()
+    process.join()
+    with pytest.raises(RuntimeError, match="the environment's process died"):
+        environment.step(np.zeros(1, np.float32))
+    environment.close()
+
+
 class Broken(gymnasium.Env[Any, Any]):
     observation_space = gymnasium.spaces.Box(0, 255, (3, 4, 4), np.uint8)
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)

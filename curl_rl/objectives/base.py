@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from curl_rl.encoders import Features
+from curl_rl.encoders import Features, FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ class Objective(nn.Module):
     """Views that the trained encoder encodes, with gradient."""
     target_views: tuple[ViewSpec, ...] = ()
     """Views that its slow copy encodes, without gradient."""
+    views_together: bool = False
+    """Whether the online views pass the encoder as one batch, which matters to batch norm: its statistics are then over
+    all of them, else over each view for itself. Methods differ, and are taken as their released code has them."""
     batch_dependent: bool = True
     """Whether a sample's part in the loss depends on who else is in the batch: in-batch negatives, batch norm. If so,
     the gradients of small batches do not add up to that of one large batch."""
@@ -68,6 +71,21 @@ class Objective(nn.Module):
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
         """The loss of one batch, from the features of ``online_views`` and ``target_views`` in that order. Pure."""
         raise NotImplementedError
+
+    def try_out(self, features: FeatureSpec, batch_size: int) -> None:
+        """One loss on features without contents, so that what the first step would refuse is refused at the door.
+
+        The module must be on the meta device.
+
+        Raises:
+            ValueError: the batch does not suit the method or its settings.
+        """
+        if self.batch_dependent and batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2 for this objective, got {batch_size}")
+        empty = torch.empty(batch_size, features.dim, device="meta")
+        view = Features(empty, torch.empty(batch_size, *features.map_shape, device="meta"))
+        online, target = ([view for _ in specs] for specs in (self.online_views, self.target_views))
+        self(online, target, BatchInfo())
 
     def after_step(self, carry: Any, momentum: Tensor) -> None:
         """After the optimizer's step: move the method's own slow heads, enqueue keys, renormalise.

@@ -103,7 +103,8 @@ class MoCo(Objective):
         if config.version == "v3":
             hidden = config.hidden if config.hidden is not None else 2 * features.dim
             self.head = MLP([features.dim, hidden, dim], batch_norm=True, last="standardised")
-            self.predictor = MLP([dim, hidden, dim], batch_norm=True, last="standardised")
+            # Without the last batch norm, which the released code has for vision transformers alone.
+            self.predictor = MLP([dim, hidden, dim], batch_norm=True, last="linear")
         else:
             hidden = config.hidden if config.hidden is not None else features.dim
             sizes = [features.dim, dim] if config.version == "v1" else [features.dim, hidden, dim]

@@ -87,6 +87,7 @@ class SimCLR(Objective):
     """
 
     online_views = (ViewSpec(0), ViewSpec(1))
+    views_together = True
 
     def __init__(self, features: FeatureSpec, config: SimCLRConfig = SimCLRConfig()) -> None:
         super().__init__()

@@ -359,7 +359,7 @@ def _load_folder(
     if storage == "memory" and needed > free:
         raise UserError(
             f"storage memory: {len(files)} images of {size}×{size} take {needed / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free: take storage stream, or a smaller size"
+            f"{free / 1e9:.1f} GB are free: take compute.storage stream, or a smaller image_size"
         )
     streamed = storage == "stream" or (storage == "auto" and needed > _SHARE_OF_MEMORY * free)
     if not streamed:
@@ -399,13 +399,13 @@ def _common_size(name: str, sides: dict[str, int | str], size: int | None) -> in
     smallest, largest = min(known, key=known.__getitem__), max(known.values())
     if size is None and known[smallest] != largest:
         raise UserError(
-            f"size is needed: the images in {name} have shorter sides from {known[smallest]} to {largest} pixels"
+            f"image_size is needed: the images in {name} have shorter sides from {known[smallest]} to {largest} pixels"
         )
     if size is not None and size > known[smallest]:
         number = sum(side < size for side in known.values())
         raise UserError(
-            f"size {size} is larger than {number} images in {name}, {smallest} among them with {known[smallest]} "
-            f"pixels: take size {known[smallest]} or less, or remove them"
+            f"image_size {size} is larger than {number} images in {name}, {smallest} among them with {known[smallest]} "
+            f"pixels: take {known[smallest]} or less, or remove them"
         )
     return known[smallest] if size is None else size
 
@@ -491,9 +491,21 @@ def _files(directory: Path, classes: tuple[str, ...]) -> list[_File]:
 
 
 def _images_below(directory: str, *, nested: bool = True) -> Iterator[str]:
-    """Paths of the visible images, sorted folder by folder, so that their order is the same on every machine."""
-    for base, folders, names in os.walk(directory, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if nested else []
+    """Paths of the visible images, sorted folder by folder, so that their order is the same on every machine.
+
+    A link to a folder is followed, unless it leads back to one that it lies in.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a class that only the other split has
+            raise UserError(f"cannot read {error.filename}: {error.strerror}")
+
+    for base, folders, names in os.walk(directory, followlinks=True, onerror=refuse):
+        above = f"{os.path.realpath(base)}{os.sep}"
+        inner = [name for name in folders if not name.startswith(".")] if nested else []
+        folders[:] = sorted(
+            name for name in inner if not above.startswith(f"{os.path.realpath(os.path.join(base, name))}{os.sep}")
+        )
         for name in sorted(names):
             if not name.startswith(".") and name.lower().endswith(_SUFFIXES):
                 yield os.path.join(base, name)

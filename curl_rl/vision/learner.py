@@ -108,8 +108,8 @@ class Learner(nn.Module):
         return metrics, features
 
     def _encode_online(self, views: list[Tensor]) -> list[Features]:
-        """Features of the whole batch, with gradient. Views of one size go through the encoder together."""
-        together = self.splits == 1 and len({view.shape for view in views}) == 1
+        """Features of the whole batch, with gradient."""
+        together = self.objective.views_together and self.splits == 1 and len({view.shape for view in views}) == 1
         if together:
             encoded = self.encoder.encode(torch.cat(views))
             vectors, maps = encoded.vector.chunk(len(views)), encoded.map.chunk(len(views))

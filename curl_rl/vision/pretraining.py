@@ -21,7 +21,7 @@ from curl_rl import checkpoint, run_directory
 from curl_rl.augment import center_crop
 from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.console import say
-from curl_rl.encoders import Features, FeatureSpec, PixelEncoder
+from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError, one_line
 from curl_rl.export import save_encoder
 from curl_rl.logger import Logger
@@ -45,7 +45,7 @@ AXIS = "images"
 """What the x axis of a pretraining run counts: source images, each as often as it was seen."""
 
 _SAVE_MEMORY = "lower batch_size, or stream the images by --compute.storage stream"
-_MEND_NUMBERS = "the last checkpoint is from before; try a lower optimizer.lr, or a longer warm-up"
+_MEND_NUMBERS = "try a lower optimizer.lr or a longer warm-up, with --fresh or in another --run directory"
 
 
 def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
@@ -167,6 +167,11 @@ class Pretrainer:
             try:
                 while not self._stopping(stop) and learner.steps < learner.total_steps:
                     self._epoch(stop, bar)
+                if learner.steps == learner.total_steps:
+                    if learner.steps % c.log.every:
+                        self._log(bar)
+                    # Before saving: a run whose checkpoint is complete is not started again to mend what is missing.
+                    self._project()
                 self.save()
             except OSError as error:
                 self._fail(error, "nothing that was saved is lost: mend this and start the same command again")
@@ -175,7 +180,6 @@ class Pretrainer:
         if learner.steps < learner.total_steps and stop.signal_number is not None:
             self._say(f"saved at epoch {learner.steps / self.steps_per_epoch:.2f}; the same command resumes")
             raise Stopped(stop.signal_number)
-        self._project()
         self._say(f"done: {c.epochs} epochs; judge it with: python scripts/evaluate_vision.py {self.directory}")
 
     def _epoch(self, stop: StopRequest, bar: tqdm[Any]) -> None:
@@ -236,7 +240,14 @@ class Pretrainer:
         if not c.knn.every or not self.is_writer:
             return
         try:
-            test = load(c.data, "test", self.images.size, device=self.device, storage=c.compute.storage)
+            test = load(
+                c.data,
+                "test",
+                self.images.size,
+                device=self.device,
+                storage=c.compute.storage,
+                workers=c.compute.workers,
+            )
             self.images.required_labels()
             test.required_labels()
         except UserError as error:
@@ -435,19 +446,20 @@ def check(config: VisionConfig, images: ImageSet) -> None:
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             encoder, objective = build(config, torch.device("meta"))
-            _try_out(objective, encoder.feature_spec, config.batch_size)
+            objective.try_out(encoder.feature_spec, config.batch_size)
     except ValueError as error:
         raise UserError(one_line(error)) from None
+    if isinstance(encoder, ResNet):
+        # Batch norm needs two numbers at least, of images or of places.
+        places = math.prod(encoder.feature_spec.map_shape[1:])
+        if config.batch_size // encoder.config.batch_norm_splits * places < 2:
+            raise UserError(
+                f"encoder.resnet.batch_norm_splits {encoder.config.batch_norm_splits} leaves batch norm a single value "
+                f"at the last maps: take fewer parts of batch_size {config.batch_size}, or larger views"
+            )
     wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
     if a.views + a.local_views != wanted:
         raise UserError(
             f"augment.views {a.views} and augment.local_views {a.local_views} must be {wanted} views together, "
             f"which is what {config.method} compares"
         )
-
-
-def _try_out(objective: Objective, features: FeatureSpec, batch_size: int) -> None:
-    """One loss without numbers, so that what it would refuse in the first step is refused at the door."""
-    view = Features(torch.empty(batch_size, features.dim), torch.empty(batch_size, *features.map_shape))
-    online, target = ([view for _ in specs] for specs in (objective.online_views, objective.target_views))
-    objective(online, target, BatchInfo())

@@ -284,3 +284,17 @@ def test_what_cannot_be_meant_is_refused_by_name(make: Callable[[], object], mes
         make()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_trial_without_contents_refuses_what_the_first_step_would() -> None:
+    with torch.device("meta"):
+        queue = build_objective("moco", SPEC, ObjectiveConfigs(moco=MoCoConfig(queue=4)))
+        curl = build_objective("curl", SPEC, ObjectiveConfigs())
+    assert queue is not None
+    assert curl is not None
+    queue.try_out(SPEC, 4)
+    with pytest.raises(ValueError, match="queue 4 is smaller than the 5 keys"):
+        queue.try_out(SPEC, 5)
+    curl.try_out(SPEC, 2)
+    with pytest.raises(ValueError, match="batch_size must be at least 2"):
+        curl.try_out(SPEC, 1)

@@ -409,7 +409,7 @@ def test_a_set_streams_when_it_takes_more_than_a_quarter_of_free_memory(
     assert isinstance(load(tmp_path), StreamedImages)
     assert isinstance(load(tmp_path, storage="memory"), ResidentImages)
     monkeypatch.setattr(data, "_free_bytes", lambda device: needed - 1)
-    with pytest.raises(ValueError, match=r"storage memory: 10 images of 6×6 take .* take storage stream"):
+    with pytest.raises(ValueError, match=r"storage memory: 10 images of 6×6 take .* take compute.storage stream"):
         load(tmp_path, storage="memory")
 
 
@@ -459,10 +459,12 @@ def test_an_image_smaller_than_the_size_is_named(tmp_path: Path) -> None:
     for number, side in enumerate((9, 5, 8)):
         save(tmp_path / f"{number}.png", pixels(number, side, side + 2))
     with pytest.raises(
-        ValueError, match=r"size 9 is larger than 2 images in .*1.png among them with 5 pixels: take size 5 or less"
+        ValueError, match=r"image_size 9 is larger than 2 images in .*1.png among them with 5 pixels: take 5 or less"
     ):
         load(tmp_path, size=9)
-    with pytest.raises(ValueError, match=r"size is needed: the images in .* have shorter sides from 5 to 9 pixels"):
+    with pytest.raises(
+        ValueError, match=r"image_size is needed: the images in .* have shorter sides from 5 to 9 pixels"
+    ):
         load(tmp_path)
     assert load(tmp_path, size=5).size == 5
 
@@ -551,3 +553,17 @@ def test_impossible_fractions_are_refused(fraction: float) -> None:
 def test_a_subset_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"labels must be \(N,\) with N at least 1, got \(0,\)"):
         balanced_subset(torch.zeros(0, dtype=torch.int64), 0.5, seed=0)
+
+
+def test_a_link_back_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "deeper").mkdir(parents=True)
+        Image.new("RGB", (6, 6)).save(tmp_path / name / "deeper" / "1.png")
+    (tmp_path / "a" / "back").symlink_to(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (6, 6)).save(tmp_path / "elsewhere" / "2.png")
+    (tmp_path / "b" / "linked").symlink_to(tmp_path / "elsewhere")
+    images = load(str(tmp_path))
+    assert images.labels is not None
+    counts = dict(zip(images.classes, images.labels.bincount().tolist(), strict=True))
+    assert counts == {"a": 1, "b": 2, "elsewhere": 1}
