@@ -11,7 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curl_rl.objectives import BatchInfo, MoCo, MoCoConfig, Objective, SimCLR, SimCLRConfig, SimSiam
+from curl_rl.objectives import (
+    BatchInfo,
+    MoCo,
+    MoCoConfig,
+    Objective,
+    ObjectiveConfigs,
+    SimCLR,
+    SimCLRConfig,
+    SimSiam,
+    build_objective,
+)
 from curl_rl.objectives.byol import BYOL
 from curl_rl.resnet import ResNet, ResNetConfig
 from curl_rl.vision.config import OptimizerConfig
@@ -192,3 +202,21 @@ def test_optimizers_by_name() -> None:
     assert made("lars", "linear").param_groups[0]["lr"] == pytest.approx(0.1 * BATCH / 256)
     for group in made("adamw").param_groups:
         assert {parameter.ndim > 1 for parameter in group["params"]} == {group["weight_decay"] == 0.3}
+
+
+@pytest.mark.parametrize(("method", "together"), [("simclr", True), ("byol", False), ("simsiam", False)])
+def test_batch_norm_sees_the_views_together_or_one_by_one_as_the_method_has_it(method: Any, together: bool) -> None:
+    """Against the encoder called by hand, on two views whose statistics differ."""
+    torch.manual_seed(0)
+    encoder = ResNet((3, 8, 8), ResNetConfig(width=0.0625, stem="small"))
+    objective = build_objective(method, encoder.feature_spec, ObjectiveConfigs())
+    assert objective is not None
+    learner = Learner(encoder, objective, OptimizerConfig(), batch_size=6, steps_per_epoch=1, epochs=1)
+    first = torch.rand(6, 3, 8, 8)
+    views = [first, 1 - 0.3 * first]
+    features = learner._encode_online(views)
+    reference = copy.deepcopy(encoder)
+    expected = reference(torch.cat(views)).chunk(2) if together else [reference(view) for view in views]
+    for ours, theirs in zip(features, expected, strict=True):
+        assert torch.allclose(ours.vector, theirs, atol=1e-5)
+    assert not torch.allclose(features[1].vector, reference(views[1]), atol=1e-3) or not together
