@@ -17,7 +17,8 @@ import envs
 from benchmarks.timing import Row, wait_for
 from curl_rl.compute import keep_freed_memory
 from curl_rl.config import PRESETS, TASKS, RunConfig, load_preset
-from curl_rl.training import Environment, Trainer
+from curl_rl.environments import Environment, LocalEnvironment
+from curl_rl.training import Trainer
 
 _RANDOM_STEPS, _WARM_UP = 20, 8
 
@@ -64,10 +65,10 @@ def _trainer(config: RunConfig, device: torch.device) -> Iterator[Trainer]:
         return envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
 
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        environments = [make() for _ in range(2)]
-        for environment in environments:
-            stack.callback(environment.close)
-        trainer = Trainer(config, Path(folder), device, *environments)
+        environment, evaluation_environment = make(), make()
+        stack.callback(environment.close)
+        stack.callback(evaluation_environment.close)
+        trainer = Trainer(config, Path(folder), device, LocalEnvironment(environment), evaluation_environment)
         stack.callback(trainer.close)
         yield trainer
 
@@ -106,8 +107,10 @@ def _watch(trainer: Trainer, device: torch.device) -> dict[str, float]:
 
         return run
 
-    learner, environment = trainer.learner, trainer.environment.unwrapped
-    trainer._action = timed("act", trainer._action)  # type: ignore[method-assign]
+    learner, environments = trainer.learner, trainer.environments
+    assert isinstance(environments, LocalEnvironment)
+    environment = environments.environment.unwrapped
+    trainer._actions = timed("act", trainer._actions)  # type: ignore[method-assign]
     environment.step = timed("step", environment.step)  # type: ignore[method-assign]
     environment.env.render = timed("render", environment.env.render, inside="step")  # type: ignore[attr-defined]
     trainer.replay.add = timed("store", trainer.replay.add)  # type: ignore[method-assign]

@@ -43,7 +43,7 @@ SEGMENTS = "segments"
 """Folder inside a checkpoint directory in which the attachments lie."""
 
 _MAGIC = b"CURLRLCK"
-_VERSION = 1
+_VERSION = 2  # 1: progress.episode and the like, of one environment
 _FIELDS = struct.Struct("<8sIIQ32s")
 _DIGEST_BYTES = 32
 _PREFIX_BYTES = _FIELDS.size + _DIGEST_BYTES
@@ -371,7 +371,7 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[list[str], bytes]:
     names = file.read(min(names_bytes, size))  # a damaged length must not ask for gigabytes
     if hashlib.sha256(fields + names).digest() != digest:
         raise _UnusableError("is damaged (its header does not match its digest)")
-    if version != _VERSION:
+    if version > _VERSION:
         raise _NewerFormatError(
             f"{path} has checkpoint format {version}, this curl_rl reads format {_VERSION}: update curl_rl to resume it"
         )

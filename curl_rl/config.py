@@ -56,9 +56,13 @@ class TrainingConfig:
     overlap: bool = False
     """Simulate and draw each step in a process of its own while the update runs. The update then knows of all steps but
     this newest one; a run is as reproducible as without."""
+    environments: int = 1
+    """Environments that step together, from 2 on each in a process of its own; then come the updates for all of these
+    steps. With overlap too, the fastest: all of them simulate while the updates run. Each has an equal part of the
+    replay."""
 
     def __post_init__(self) -> None:
-        for name in ("random_steps", "update_every"):
+        for name in ("random_steps", "update_every", "environments"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
 

@@ -22,6 +22,7 @@ from curl_rl.agent import Agent
 from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.config import RunConfig, read_config
 from curl_rl.console import say
+from curl_rl.environments import Beginning, Environment, Environments, LocalEnvironment, WorkerEnvironments
 from curl_rl.errors import TrainingFault as TrainingFault  # what train() raises
 from curl_rl.errors import UserError, one_line
 from curl_rl.estimate import estimated_time
@@ -30,7 +31,6 @@ from curl_rl.export import save_encoder
 from curl_rl.learner import Learner
 from curl_rl.logger import Logger
 from curl_rl.meters import MetricMeans, Speedometer
-from curl_rl.overlap import OverlappedEnvironment
 from curl_rl.pictures import crops_picture
 from curl_rl.replay import Replay, segment_files
 from curl_rl.seeds import derived_seed
@@ -39,7 +39,19 @@ from curl_rl.signals import Stopped, StopRequest, stop_requests
 _SAVE_MEMORY = "lower agent.batch_size, or keep the replay elsewhere by --replay.storage memory"
 _MEND_NUMBERS = "the last checkpoint is from before; try a lower learning rate, or look at the rewards"
 
-Environment = gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+
+@dataclass
+class Episode:
+    """An episode under way."""
+
+    number: int
+    """Counted from 0, over all environments, as they begin; its seed comes from it."""
+    observation: npt.NDArray[np.uint8]
+    """The newest."""
+    total: float = 0.0
+    """Undiscounted return so far."""
+    actions: list[Tensor] = field(default_factory=list)
+    """With the seed, all that is needed to bring an environment to where it stands."""
 
 
 @dataclass
@@ -49,15 +61,47 @@ class Progress:
     frames: int = 0
     """Environment frames so far."""
     agent_steps: int = 0
-    """Actions so far."""
-    episode: int = 0
-    """Number of the episode under way, from 0."""
-    episode_return: float = 0.0
-    """Undiscounted return of the episode under way."""
-    episode_actions: list[Tensor] = field(default_factory=list)
-    """Its actions: with its seed, all that is needed to bring an environment to where it stands."""
+    """Actions so far, of all environments together."""
     evaluated_at: int = -1
     """Frames at the last evaluation; −1 before the first."""
+    episodes_begun: int = 0
+    """Also the number of the next one."""
+    under_way: dict[int, Episode] = field(default_factory=dict)
+    """By the number of the environment; one that is not here begins a new episode next."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds under ``progress``."""
+        under_way = {
+            number: {**vars(episode), "observation": torch.from_numpy(episode.observation)}
+            for number, episode in self.under_way.items()
+        }
+        return {**vars(self), "under_way": under_way}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Progress:
+        """From a checkpoint."""
+        state = state["progress"] if "observation" not in state else _progress_of_format_1(state)
+        under_way = {
+            number: Episode(**{**episode, "observation": episode["observation"].numpy()})
+            for number, episode in state["under_way"].items()
+        }
+        return cls(**{**state, "under_way": under_way})
+
+
+def _progress_of_format_1(state: dict[str, Any]) -> dict[str, Any]:
+    """The progress in a checkpoint of format 1, which knew one environment and kept its observation elsewhere."""
+    older, observation = state["progress"], state["observation"]
+    episode = {
+        "number": older["episode"],
+        "observation": observation,
+        "total": older["episode_return"],
+        "actions": older["episode_actions"],
+    }
+    return {
+        **{name: older[name] for name in ("frames", "agent_steps", "evaluated_at")},
+        "episodes_begun": older["episode"] + (observation is not None),
+        "under_way": {} if observation is None else {0: episode},
+    }
 
 
 def train(config: RunConfig, make_environment: Callable[[], Environment], *, fresh: bool = False) -> Path:
@@ -86,8 +130,15 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         keep_freed_memory()
     directory = config.directory
     with contextlib.ExitStack() as stack:
-        environment = OverlappedEnvironment(make_environment) if config.training.overlap else make_environment()
-        stack.callback(environment.close)
+        environments: Environments
+        if config.training.overlap or config.training.environments > 1:
+            workers = WorkerEnvironments(make_environment, config.training.environments)
+            stack.callback(workers.close)
+            environments = workers
+        else:
+            environment = make_environment()
+            stack.callback(environment.close)
+            environments = LocalEnvironment(environment)
         evaluation_environment = make_environment()
         stack.callback(evaluation_environment.close)
         _check(config, evaluation_environment)
@@ -95,7 +146,7 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
             say(f"the earlier run is now {aside}")
         stack.enter_context(run_directory.claimed(directory, config))
         try:
-            trainer = Trainer(config, directory, device, environment, evaluation_environment)
+            trainer = Trainer(config, directory, device, environments, evaluation_environment)
         except torch.OutOfMemoryError as error:
             raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None
         stack.callback(trainer.close)
@@ -111,19 +162,25 @@ class Trainer:
         config: RunConfig,
         directory: Path,
         device: torch.device,
-        environment: Environment,
+        environments: Environments,
         evaluation_environment: Environment,
     ) -> None:
         self.config, self.directory, self.device = config, directory, device
-        self.environment, self.evaluation_environment = environment, evaluation_environment
-        shape, action_dim = _spaces(environment)
+        self.environments, self.evaluation_environment = environments, evaluation_environment
+        shape, action_dim = _spaces(environments)
         # Weights come from a generator of their own, so that nothing else that draws can change them.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "networks"))
             self.agent = _build_agent(config, device, shape, action_dim)
         try:
             self.replay = Replay(
-                config.replay, shape, action_dim, stack=config.environment.stack, device=device, directory=directory
+                config.replay,
+                shape,
+                action_dim,
+                stack=config.environment.stack,
+                device=device,
+                directory=directory,
+                streams=environments.count,
             )
         except (ValueError, OSError) as error:
             raise UserError(one_line(error)) from None
@@ -133,8 +190,6 @@ class Trainer:
         self._seed_generators(index=0)
         self.progress = Progress()
         self.means = MetricMeans()
-        self.observation: npt.NDArray[np.uint8] | None = None
-        """The newest of the episode under way; None between two episodes."""
         self._newest_return: float | None = None
 
         restored = self._restore()
@@ -201,77 +256,86 @@ class Trainer:
         say(f"done: {p.frames:,} frames; play it with: python scripts/evaluate_agent.py {self.directory}")
 
     def step(self) -> None:
-        """One agent step and, after the random ones, the update that is due: after the step, or while it runs."""
-        p, environment = self.progress, self.environment
+        """One agent step in every environment and, after the random ones, the updates that are due for them: after the
+        step, or while it runs."""
+        p, overlap = self.progress, self.config.training.overlap
         randomness = self.generator.get_state()
-        if self.observation is None:
-            with self._environment_at_work():
-                first = self._first_observation()
-                self.replay.start_episode(first)
-            self.observation = first
-        action = self._action(self.observation)
-        overlapped = environment if isinstance(environment, OverlappedEnvironment) else None
-        if overlapped:
-            with self._environment_at_work(randomness):
-                overlapped.send(action.numpy())
-            self._update_if_due(p.agent_steps + 1)
+        with self._environment_at_work():
+            self._begin_episodes()
+        actions = self._actions()
+        before, after = p.agent_steps, p.agent_steps + len(actions)
+        with self._environment_at_work(randomness):
+            self.environments.send(actions.numpy())
+        if overlap:
+            self._update(before, after)
         # An update that ran meanwhile cannot be taken back, so a fault then is one that must not be saved.
-        with self._environment_at_work(randomness, save=not overlapped):
-            outcome = overlapped.receive() if overlapped else environment.step(action.numpy())
-            observation, reward, terminated, truncated, info = outcome
-            self.replay.add(action.numpy(), float(reward), observation, terminated=terminated, truncated=truncated)
-        self.observation = observation
-        p.frames += int(info.get("environment_steps", 1))
-        p.agent_steps += 1
-        p.episode_return += float(reward)
-        p.episode_actions.append(action)
-        if terminated or truncated:
-            self._end_episode()
-        if not overlapped:
-            self._update_if_due(p.agent_steps)
+        with self._environment_at_work(randomness, save=not overlap):
+            outcomes = self.environments.receive()
+        # Neither can a step that one environment has taken when the next one's is refused.
+        with self._environment_at_work(randomness, save=not overlap and len(outcomes) == 1):
+            for number, (observation, reward, terminated, truncated, info) in enumerate(outcomes):
+                action, ends = actions[number], {"terminated": terminated, "truncated": truncated}
+                self.replay.add(action.numpy(), reward, observation, **ends, stream=number)
+                episode = p.under_way[number]
+                episode.observation = observation
+                episode.total += reward
+                episode.actions.append(action)
+                p.frames += int(info.get("environment_steps", 1))
+                p.agent_steps += 1
+                if terminated or truncated:
+                    self._end_episode(number)
+        if not overlap:
+            self._update(before, after)
 
-    def _action(self, observation: npt.NDArray[np.uint8]) -> Tensor:
-        """``(A,)`` on the CPU: uniform in the random steps, then drawn from the policy."""
-        shape = (1, self.agent.action_dim)
-        if self.progress.agent_steps < self.config.training.random_steps:
-            return (torch.rand(shape, generator=self.generator, device=self.device) * 2 - 1)[0].cpu()
-        noise = torch.randn(shape, generator=self.generator, device=self.device)
-        action = self.agent.act(torch.from_numpy(observation).to(self.device)[None], noise)[0].cpu()
-        if not action.isfinite().all():
-            self._fail(FloatingPointError(f"the policy's action is {action.tolist()}"), _MEND_NUMBERS)
-        return action
-
-    def _update_if_due(self, agent_steps: int) -> None:
-        training = self.config.training
-        learning_steps = agent_steps - training.random_steps
-        if learning_steps <= 0 or learning_steps % training.update_every:
-            return
-        # Once between two rows of the log is enough for what costs time.
-        diagnose = self.agent.objective is not None and "objective/effective_rank" not in self.means
-        self.means.add(self.learner.update(diagnose=diagnose))
-
-    def _first_observation(self) -> npt.NDArray[np.uint8]:
-        seed = derived_seed(self.config.seed, "training episode", self.progress.episode)
-        observation, _ = self.environment.reset(seed=seed)
-        return observation
-
-    def _end_episode(self) -> None:
+    def _begin_episodes(self) -> None:
         p = self.progress
-        self._newest_return = p.episode_return
+        waiting = [number for number in range(self.environments.count) if number not in p.under_way]
+        begin = {number: Beginning(self._episode_seed(p.episodes_begun + i)) for i, number in enumerate(waiting)}
+        for number, first in self.environments.begin(begin).items():
+            assert first is not None, "an episode without actions cannot be over"
+            self.replay.start_episode(first, stream=number)
+            p.under_way[number] = Episode(p.episodes_begun, first)
+            p.episodes_begun += 1
+
+    def _episode_seed(self, number: int) -> int:
+        return derived_seed(self.config.seed, "training episode", number)
+
+    def _actions(self) -> Tensor:
+        """``(E, A)`` on the CPU: uniform in the random steps, then drawn from the policy."""
+        count = self.environments.count
+        shape = (count, self.agent.action_dim)
+        if self.progress.agent_steps < self.config.training.random_steps:
+            return (torch.rand(shape, generator=self.generator, device=self.device) * 2 - 1).cpu()
+        noise = torch.randn(shape, generator=self.generator, device=self.device)
+        observations = np.stack([self.progress.under_way[number].observation for number in range(count)])
+        actions = self.agent.act(torch.from_numpy(observations).to(self.device), noise).cpu()
+        if not actions.isfinite().all():
+            self._fail(FloatingPointError(f"the policy's action is {actions.tolist()}"), _MEND_NUMBERS)
+        return actions
+
+    def _update(self, before: int, after: int) -> None:
+        """The updates that are due for the agent steps in (before, after]."""
+        training = self.config.training
+        for agent_steps in range(before + 1, after + 1):
+            learning_steps = agent_steps - training.random_steps
+            if learning_steps <= 0 or learning_steps % training.update_every:
+                continue
+            # Once between two rows of the log is enough for what costs time.
+            diagnose = self.agent.objective is not None and "objective/effective_rank" not in self.means
+            self.means.add(self.learner.update(diagnose=diagnose))
+
+    def _end_episode(self, number: int) -> None:
+        p = self.progress
+        episode = p.under_way.pop(number)
+        self._newest_return = episode.total
         self.logger.scalars(
             p.frames,
             {
-                "episode/return": p.episode_return,
-                "episode/length": len(p.episode_actions),
-                "episode/number": p.episode,
+                "episode/return": episode.total,
+                "episode/length": len(episode.actions),
+                "episode/number": episode.number,
             },
         )
-        self._leave_episode()
-
-    def _leave_episode(self) -> None:
-        p = self.progress
-        p.episode, p.episode_return, p.episode_actions = p.episode + 1, 0.0, []
-        self.observation = None
 
     # -------------------------------------------------------------- evaluation
 
@@ -361,9 +425,8 @@ class Trainer:
             state = {
                 "agent": self.agent.training_state(),
                 "replay": manifest,
-                "progress": vars(p),
+                "progress": p.state(),
                 "means": self.means.state(),
-                "observation": None if self.observation is None else torch.from_numpy(self.observation),
                 "generators": {
                     "devices": self._generator_devices(),
                     "states": [self.generator.get_state(), self.replay_generator.get_state()],
@@ -386,7 +449,7 @@ class Trainer:
         """About what the checkpoints of the whole run take on the disk."""
         c = self.config
         transitions = min(c.replay.capacity, math.ceil(c.frames / c.environment.action_repeat))
-        channels, height, width = _spaces(self.environment)[0]
+        channels, height, width = _spaces(self.environments)[0]
         networks = sum(value.nbytes for value in self.agent.state_dict().values())
         # Adam keeps two numbers to a weight; while one checkpoint is written, all the others are still there.
         return transitions * (channels // c.environment.stack) * height * width + 3 * networks * (c.checkpoint.keep + 1)
@@ -412,7 +475,7 @@ class Trainer:
             return False
         _, state = found
         self.agent.load_training_state(state["agent"])
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress.from_state(state)
         self.means.load(state["means"], self.device)
         checkpoint.restore_random_state(state["random"])
         if state["generators"]["devices"] == self._generator_devices():
@@ -423,25 +486,23 @@ class Trainer:
         else:
             say("resumed on another kind of device: the random numbers go on differently")
             self._seed_generators(index=self.progress.frames)
-        if state["observation"] is not None:
-            try:
-                self._bring_environment_to(state["observation"].numpy())
-            except Exception as error:  # an environment is anybody's code and may raise anything
-                self._fail(error, "the run is as it was saved: mend the environment and start the same command again")
+        try:
+            self._bring_environments_back()
+        except Exception as error:  # an environment is anybody's code and may raise anything
+            self._fail(error, "the run is as it was saved: mend the environment and start the same command again")
         return True
 
-    def _bring_environment_to(self, saved: npt.NDArray[np.uint8]) -> None:
-        """Repeats the unfinished episode in a new environment: the same seed and actions lead to where it stood."""
-        p, over = self.progress, False
-        self.observation = self._first_observation()
-        for action in p.episode_actions:
-            if over:
-                break
-            self.observation, _, terminated, truncated, _ = self.environment.step(action.numpy())
-            over = terminated or truncated
-        if over or not np.array_equal(self.observation, saved):
-            say("the environment did not repeat itself (another machine or version?): starting its next episode")
-            self._leave_episode()
+    def _bring_environments_back(self) -> None:
+        """Repeats the unfinished episodes in new environments: the same seed and actions lead to where they stood."""
+        p = self.progress
+        episodes = {
+            number: Beginning(self._episode_seed(episode.number), [action.numpy() for action in episode.actions])
+            for number, episode in p.under_way.items()
+        }
+        for number, observation in self.environments.begin(episodes).items():
+            if observation is None or not np.array_equal(observation, p.under_way[number].observation):
+                say("an environment did not repeat itself (another machine or version?): starting its next episode")
+                del p.under_way[number]
 
     @contextlib.contextmanager
     def _environment_at_work(self, randomness: Tensor | None = None, *, save: bool = True) -> Iterator[None]:
@@ -505,7 +566,7 @@ def _build_agent(config: RunConfig, device: torch.device, shape: tuple[int, int,
     return Agent(shape, action_dim, replace(config.agent, precision=precision), config.objectives).to(device)
 
 
-def _spaces(environment: Environment) -> tuple[tuple[int, int, int], int]:
+def _spaces(environment: Environment | Environments) -> tuple[tuple[int, int, int], int]:
     """``(C, H, W)`` of the observations and the size of the actions."""
     observations, actions = environment.observation_space, environment.action_space
     pixels = isinstance(observations, gymnasium.spaces.Box) and observations.dtype == np.uint8
@@ -535,10 +596,12 @@ def _check(config: RunConfig, environment: Environment) -> None:
                 agent.objective.try_out(agent.encoder.feature_spec, config.agent.batch_size)
     except ValueError as error:
         raise UserError(one_line(error)) from None
-    steps = getattr(environment, "max_episode_steps", None)
-    if steps is not None and config.replay.capacity < steps:
+    steps, count = getattr(environment, "max_episode_steps", None), config.training.environments
+    if steps is not None and config.replay.capacity < count * steps:
+        what = "an episode" if count == 1 else f"{count} episodes"
         raise UserError(
-            f"replay.capacity {config.replay.capacity} is smaller than an episode of {config.env}: {steps} agent steps"
+            f"replay.capacity {config.replay.capacity} is smaller than {what} of {config.env}: {count * steps} "
+            "agent steps"
         )
 
 

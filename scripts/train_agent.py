@@ -17,9 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import envs
 from curl_rl.config import RunConfig, parse_command_line
+from curl_rl.environments import Environment
 from curl_rl.errors import UserError
 from curl_rl.signals import Stopped
-from curl_rl.training import Environment, TrainingFault, train
+from curl_rl.training import TrainingFault, train
 from envs.rendering import RenderingUnavailable
 
 

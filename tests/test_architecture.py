@@ -16,10 +16,10 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"compute", "estimate", "learner"}),
     frozenset({"config", "evaluation", "pictures"}),  # config gathers the dataclasses that stand beside their things
     frozenset({"agent", "auxiliary"}),
-    frozenset({"run_directory"}),
-    frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger", "settings"}),
+    frozenset({"run_directory", "replay"}),
+    frozenset({"sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings"}),
     frozenset(
-        {"console", "durable", "errors", "storage", "meters", "seeds", "signals", "overlap", "lars", "schedules"}
+        {"console", "durable", "environments", "errors", "lars", "meters", "schedules", "seeds", "signals", "storage"}
     ),
     frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu"}),
 )

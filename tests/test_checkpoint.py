@@ -40,7 +40,7 @@ def segment(directory: Path, name: str, content: bytes = b"frames") -> str:
     return name
 
 
-def by_hand(payload: bytes, attachments: list[str] | None = None, version: int = 1) -> bytes:
+def by_hand(payload: bytes, attachments: list[str] | None = None, version: int = 2) -> bytes:
     """A checkpoint file put together from the layout that the module's docstring describes."""
     listed = json.dumps(attachments or []).encode()
     start = struct.pack("<8sIIQ", b"CURLRLCK", version, len(listed), len(payload)) + hashlib.sha256(payload).digest()
@@ -290,8 +290,8 @@ def test_nothing_is_begun_anew_where_all_were_set_aside(two: Path) -> None:
 
 
 def test_a_newer_format_is_no_damage(two: Path) -> None:
-    (two / "0000000010.ckpt").write_bytes(by_hand(b"of the future", version=2))
-    with pytest.raises(ValueError, match=r"0000000010\.ckpt has checkpoint format 2, .* reads format 1: update"):
+    (two / "0000000010.ckpt").write_bytes(by_hand(b"of the future", version=3))
+    with pytest.raises(ValueError, match=r"0000000010\.ckpt has checkpoint format 3, .* reads format 2: update"):
         checkpoint.load_newest(two)
     assert names(two) == ["0000000005.ckpt", "0000000010.ckpt"]
 

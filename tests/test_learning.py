@@ -12,8 +12,9 @@ import pytest
 
 import envs
 from curl_rl.config import load_preset
+from curl_rl.environments import Environment
 from curl_rl.logger import read_metrics
-from curl_rl.training import Environment, train
+from curl_rl.training import train
 from envs.tiny import BASELINE_RETURN, SOLVED_RETURN
 
 

@@ -17,6 +17,7 @@ import torch
 from scipy import stats
 
 import curl_rl.durable as durable_module
+import curl_rl.episode_stream as episode_stream_module
 import curl_rl.replay as replay_module
 import curl_rl.storage as storage_module
 from curl_rl.replay import Batch, Replay, ReplayConfig, segment_files
@@ -44,9 +45,9 @@ class Step(NamedTuple):
     truncated: bool
 
 
-def play(rng: np.random.Generator, stack: int, mean_length: float) -> Iterator[Step]:
+def play(rng: np.random.Generator, stack: int, mean_length: float, first: int = 0) -> Iterator[Step]:
     """Episodes of random lengths without end, in one reused buffer as some environments do it."""
-    frame_number = transition_number = 0
+    frame_number = transition_number = first
     buffer = np.zeros((stack * CHANNELS, SIZE, SIZE), dtype=np.uint8)
     while True:
         buffer[:] = np.tile(frame_of(frame_number), (stack, 1, 1))
@@ -69,11 +70,12 @@ def play(rng: np.random.Generator, stack: int, mean_length: float) -> Iterator[S
             transition_number += 1
 
 
-def feed(replay: Replay, step: Step) -> None:
+def feed(replay: Replay, step: Step, stream: int = 0) -> None:
     if step.action is None:
-        replay.start_episode(step.observation)
+        replay.start_episode(step.observation, stream=stream)
     else:
-        replay.add(step.action, step.reward, step.observation, terminated=step.terminated, truncated=step.truncated)
+        ends = {"terminated": step.terminated, "truncated": step.truncated}
+        replay.add(step.action, step.reward, step.observation, **ends, stream=stream)
 
 
 @dataclass
@@ -131,7 +133,9 @@ class BruteForceReplay:
         }
 
 
-def make(capacity: int, stack: int = 3, storage: Any = "memory", directory: Path | None = None) -> Replay:
+def make(
+    capacity: int, stack: int = 3, storage: Any = "memory", directory: Path | None = None, streams: int = 1
+) -> Replay:
     return Replay(
         ReplayConfig(capacity, storage),
         (stack * CHANNELS, SIZE, SIZE),
@@ -139,6 +143,7 @@ def make(capacity: int, stack: int = 3, storage: Any = "memory", directory: Path
         stack=stack,
         device="cpu",
         directory=directory,
+        streams=streams,
     )
 
 
@@ -454,7 +459,7 @@ def test_a_restored_replay_goes_on_as_the_one_that_was_never_saved(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(replay_module, "_SEGMENT_BYTES", segment_bytes)
+    monkeypatch.setattr(episode_stream_module, "_SEGMENT_BYTES", segment_bytes)
     rng = np.random.default_rng([capacity, stack])
     steps = play(rng, stack, mean_length)
     never_saved, saved = make(capacity, stack), make(capacity, stack)
@@ -536,8 +541,12 @@ def test_a_save_writes_what_is_new_and_drops_what_is_dead(tmp_path: Path) -> Non
         assert new == f"segment-{10 * round_:010d}-{10 * round_ + 9:010d}.safetensors"
         written[new] = (tmp_path / new).stat().st_size
         # Ten frames a file, 100 transitions over at most 109 frames (a few episodes' ends and stacks added).
-        assert segment_files(manifest) == list(written)[-len(manifest["segments"]) :]
-        assert len(manifest["segments"]) == round_ + 1 if round_ < 10 else 11 <= len(manifest["segments"]) <= 12
+        assert segment_files(manifest) == list(written)[-len(manifest["streams"][0]["segments"]) :]
+        assert (
+            len(manifest["streams"][0]["segments"]) == round_ + 1
+            if round_ < 10
+            else 11 <= len(manifest["streams"][0]["segments"]) <= 12
+        )
         assert replay.save(tmp_path) == manifest  # nothing new: nothing written
     assert max(written.values()) < 10 * 8 + 10 * (4 * ACTION_DIM + 4 + 1 + 16) + 1000
 
@@ -647,8 +656,104 @@ def test_another_replays_manifest_is_refused_by_name(arguments: dict[str, Any], 
     )
     with pytest.raises(ValueError, match=message):
         replay.restore(tmp_path, manifest)
-    with pytest.raises(ValueError, match="manifest has format 2: this version reads 1"):
-        make(10).restore(tmp_path, {**manifest, "format": 2})
+    with pytest.raises(ValueError, match="manifest has format 3: this version reads 1 and 2"):
+        make(10).restore(tmp_path, {**manifest, "format": 3})
+    with pytest.raises(ValueError, match="replay has 2 streams, but the checkpoint's has 1"):
+        make(10, streams=2).restore(tmp_path, manifest)
+
+
+# --------------------------------------------------------------- several streams
+
+FAR = 10_000  # between the numbers of two streams' frames and transitions
+
+
+class ManyStreams:
+    """Environments that play at the same time, and a brute-force replay for each."""
+
+    def __init__(self, count: int, capacity: int, stack: int, mean_length: float) -> None:
+        self.plays = [
+            play(np.random.default_rng([stream, stack]), stack, mean_length, FAR * stream) for stream in range(count)
+        ]
+        self.brutes = [BruteForceReplay(capacity // count, stack) for _ in range(count)]
+
+    def feed(self, real: Replay, streams: Iterator[int] | list[int]) -> None:
+        for stream in streams:
+            step = next(self.plays[stream])
+            feed(real, step, stream)
+            self.brutes[stream].feed(step)
+
+    def samplable(self) -> list[int]:
+        return [FAR * stream + number for stream, brute in enumerate(self.brutes) for number in brute.samplable()]
+
+    def expected(self, number: int, *how: Any) -> dict[str, Any]:
+        return {**self.brutes[number // FAR].expected(number % FAR, *how), "action": action_of(number)}
+
+
+@pytest.mark.parametrize(("streams", "capacity", "mean_length"), [(2, 26, 4), (3, 3, 2), (3, 100, 9), (5, 64, 1.3)])
+def test_every_sample_of_several_streams_equals_the_brute_force_replays(
+    streams: int, capacity: int, mean_length: float
+) -> None:
+    rng, generator = np.random.default_rng([capacity, streams]), torch.Generator().manual_seed(0)
+    real, many = make(capacity, streams=streams), ManyStreams(streams, capacity, 3, mean_length)
+    seen = set()
+    for _ in range(2 * capacity + 60):
+        many.feed(real, [stream for stream in range(streams) if rng.random() < 0.3 + 0.1 * stream])
+        samplable = many.samplable()
+        assert len(real) == len(samplable)
+        if not samplable:
+            continue
+        batch = real.sample(8, generator, discount=0.9, n_step=2, future=(3,))
+        for row, number in enumerate(numbers_in(batch)):
+            assert number in samplable
+            seen.add(number // FAR)
+            expected = many.expected(number, 0.9, 2, (3,))
+            np.testing.assert_array_equal(batch.observation[row], expected["observation"])
+            np.testing.assert_array_equal(batch.next_observation[row], expected["next_observation"])
+            np.testing.assert_array_equal(batch.future[0][row], expected["future"][0])
+            np.testing.assert_allclose(batch.reward[row, 0], expected["reward"], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(batch.discount[row, 0], expected["discount"], rtol=1e-5)
+    assert seen == set(range(streams))
+
+
+def test_sampling_is_uniform_over_the_transitions_of_streams_that_are_not_equally_full() -> None:
+    real, many = make(60, streams=3), ManyStreams(3, 60, 3, 5)
+    many.feed(real, [0] * 90 + [2] * 7)  # the middle one holds nothing yet
+    samplable = many.samplable()
+    batch = real.sample(200 * len(samplable), torch.Generator().manual_seed(0), discount=1.0)
+    numbers, counts = np.unique(numbers_in(batch), return_counts=True)
+    assert numbers.tolist() == samplable
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_several_streams_are_saved_and_restored(tmp_path: Path) -> None:
+    real, many = make(40, streams=2), ManyStreams(2, 40, 3, 6)
+    restored = real
+    for round_ in range(6):
+        many.feed(real, [0, 1, 1] * 9)
+        manifest = json.loads(json.dumps(real.save(tmp_path)))
+        assert set(segment_files(manifest)) <= {path.name for path in tmp_path.iterdir()}
+        restored = make(40, streams=2)
+        restored._frames.fill_(77)
+        restored.restore(tmp_path, manifest)
+        batches = [
+            replay.sample(50, torch.Generator().manual_seed(round_), discount=0.9, n_step=3, future=(2,))
+            for replay in (real, restored)
+        ]
+        assert_equal_batches(*batches)
+        real = restored  # the streams go on from where they were
+
+
+def test_a_manifest_of_format_1_is_read(tmp_path: Path) -> None:
+    """What this version's only stream says stood in the manifest itself then."""
+    saved, restored, steps = make(10), make(10), play(np.random.default_rng(3), 3, 5)
+    for _ in range(25):
+        feed(saved, next(steps))
+    manifest = saved.save(tmp_path)
+    (stream,) = manifest.pop("streams")
+    older = {**manifest, **stream, "format": 1}
+    assert segment_files(older) == [segment["file"] for segment in stream["segments"]]
+    restored.restore(tmp_path, older)
+    assert_same_from_here(saved, restored, steps, 20, 0)
 
 
 # ------------------------------------------------------------------------ errors

@@ -481,14 +481,42 @@ def test_an_environment_that_does_not_repeat_itself_goes_on_with_its_next_episod
     with pytest.raises(Stopped):
         train(config, lambda: kind(at(19, terminate)))
     before = state(tmp_path / "run")
-    assert before["/progress/episode_actions/length"] == 2, "the test wants an episode that is under way"
+    assert before["/progress/under_way/0/actions/length"] == 2, "the test wants an episode that is under way"
     monkeypatch.setattr(Hasty, "last", last)
     train(config, kind)
-    assert "the environment did not repeat itself" in capsys.readouterr().err
+    assert "an environment did not repeat itself" in capsys.readouterr().err
     later = [row["episode/number"] for row in rows(tmp_path / "run") if "episode/number" in row]
     # The unfinished episode is never reported, its number not given again, and none other is missing.
-    number = before["/progress/episode"]
+    number = before["/progress/under_way/0/number"]
     assert later == [n for n in range(later[-1] + 1) if n != number]
+
+
+def test_a_checkpoint_of_format_1_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    """Written as the older version wrote it: one environment's episode spread over the state, and one stream."""
+    config = tiny(tmp_path / "run")
+    undisturbed = trained(replace(config, run=tmp_path / "undisturbed"))
+    with pytest.raises(Stopped):
+        trained(config, at(19, terminate))
+    found = checkpoint.load_newest(tmp_path / "run" / "checkpoints")
+    assert found is not None
+    path, content = found
+    progress = content["progress"]
+    episode = progress.pop("under_way")[0]
+    assert len(episode["actions"]) == 2, "the test wants an episode that is under way"
+    del progress["episodes_begun"]
+    progress |= {
+        "episode": episode["number"],
+        "episode_return": episode["total"],
+        "episode_actions": episode["actions"],
+    }
+    manifest = content["replay"]
+    (stream,) = manifest.pop("streams")
+    older = {**content, "observation": episode["observation"], "replay": {**manifest, **stream, "format": 1}}
+    path.unlink()
+    files = [segment["file"] for segment in stream["segments"]]
+    checkpoint.save(path.parent, int(path.stem), older, attachments=files)
+    trained(config)
+    assert differing(state(undisturbed), state(tmp_path / "run")) == []
 
 
 # ---- schedules
@@ -1049,7 +1077,7 @@ def test_a_mujoco_run_goes_on_in_the_middle_of_an_episode(tmp_path: Path) -> Non
     train(config("alone"), make)
     with pytest.raises(Stopped):
         train(config("stopped"), lambda: Signalling(make()))
-    assert state(tmp_path / "stopped")["/progress/episode_actions/length"] == 13
+    assert state(tmp_path / "stopped")["/progress/under_way/0/actions/length"] == 13
     train(config("stopped"), make)
     one, other = state(tmp_path / "alone"), state(tmp_path / "stopped")
     assert differing(one, other) == []

@@ -1,0 +1,186 @@
+"""The environments of a run: one in this process, or one or more in processes of their own, which work meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+Observation = npt.NDArray[np.uint8]
+Action = npt.NDArray[np.float32]
+Environment = gymnasium.Env[Observation, Action]
+Outcome = tuple[Observation, float, bool, bool, dict[str, Any]]
+
+
+class Beginning(NamedTuple):
+    """How an episode begins: with a seed, and actions that lead to where it stood."""
+
+    seed: int
+    actions: Sequence[Action] = ()
+
+
+class Environments(Protocol):
+    """``count`` environments, numbered from 0, that step together."""
+
+    count: int
+    observation_space: gymnasium.Space[Any]
+    action_space: gymnasium.Space[Any]
+
+    def begin(self, episodes: Mapping[int, Beginning]) -> dict[int, Observation | None]:
+        """Starts an episode in some environments. Returns where each stands; None: it was over before its actions."""
+
+    def send(self, actions: Action) -> None:
+        """Begins a step of every environment with its row of ``(count, A)``; receive it before asking anything else."""
+
+    def receive(self) -> list[Outcome]:
+        """What ``step`` of each environment returned."""
+
+
+class LocalEnvironment:
+    """One environment in this process, which steps when it is received."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.count = 1
+        self.observation_space, self.action_space = environment.observation_space, environment.action_space
+        self._action: Action | None = None
+
+    def begin(self, episodes: Mapping[int, Beginning]) -> dict[int, Observation | None]:
+        """See :class:`Environments`."""
+        return {number: _begin(self.environment, beginning)[0] for number, beginning in episodes.items()}
+
+    def send(self, actions: Action) -> None:
+        """See :class:`Environments`."""
+        (self._action,) = actions
+
+    def receive(self) -> list[Outcome]:
+        """See :class:`Environments`."""
+        assert self._action is not None, "send() comes before receive()"
+        observation, reward, terminated, truncated, info = self.environment.step(self._action)
+        return [(observation, float(reward), terminated, truncated, info)]
+
+
+class WorkerEnvironments:
+    """Runs what ``make`` makes in ``count`` processes; :meth:`send` actions, do something else, :meth:`receive`.
+
+    Observations come back through shared memory. The processes are spawned, not forked, because a forked child of one
+    that has drawn hangs. What an environment raises there is raised here.
+
+    Args:
+        make: makes one environment, over there; cloudpickle must be able to carry it.
+        count: how many.
+    """
+
+    def __init__(self, make: Callable[[], Environment], count: int = 1) -> None:
+        # We start episodes ourselves, each with a seed of its own.
+        make_there = [functools.partial(_make_there, make, number) for number in range(count)]
+        self._vector = AsyncVectorEnv(make_there, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+        self.count = count
+        self.observation_space = self._vector.single_observation_space
+        self.action_space = self._vector.single_action_space
+
+    def begin(self, episodes: Mapping[int, Beginning]) -> dict[int, Observation | None]:
+        """See :class:`Environments`."""
+        if not episodes:
+            return {}
+        seeds = [episodes[number].seed if number in episodes else None for number in range(self.count)]
+        chosen = np.array([number in episodes for number in range(self.count)])
+        actions = {number: list(beginning.actions) for number, beginning in episodes.items()}
+        with _alive():
+            observations, infos = self._vector.reset(seed=seeds, options={"reset_mask": chosen, _ACTIONS: actions})
+        return {number: None if _only(infos, number)[_OVER] else observations[number] for number in episodes}
+
+    def send(self, actions: Action) -> None:
+        """See :class:`Environments`."""
+        with _alive():
+            self._vector.step_async(actions)
+
+    def receive(self) -> list[Outcome]:
+        """See :class:`Environments`."""
+        with _alive():
+            observations, rewards, terminated, truncated, infos = self._vector.step_wait()
+        return [
+            (observations[n], float(rewards[n]), bool(terminated[n]), bool(truncated[n]), _only(infos, n))
+            for n in range(self.count)
+        ]
+
+    def close(self) -> None:
+        """Ends the processes, and a step that is under way with them."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the step under way
+            self._vector.close(terminate=True)
+
+
+def _begin(environment: Environment, beginning: Beginning) -> tuple[Observation | None, dict[str, Any]]:
+    """The observation after the seed and the actions, or None; and reset's info."""
+    over = False
+    observation, info = environment.reset(seed=beginning.seed)
+    for action in beginning.actions:
+        if over:
+            return None, info
+        observation, _, terminated, truncated, _ = environment.step(action)
+        over = terminated or truncated
+    return None if over else observation, info
+
+
+_ACTIONS, _OVER = "curl_rl/actions", "curl_rl/over"
+
+
+class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
+    """Over there: plays an episode's actions as part of its reset, so that several catch up at the same time."""
+
+    def __init__(self, environment: Environment, number: int) -> None:
+        super().__init__(environment)
+        self._number = number
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        assert seed is not None, "only begin() resets"
+        assert options is not None, "only begin() resets"
+        observation, info = _begin(self.env, Beginning(seed, options[_ACTIONS][self._number]))
+        if observation is None:
+            assert self.observation_space.shape is not None
+            return np.zeros(self.observation_space.shape, np.uint8), {**info, _OVER: True}
+        return observation, {**info, _OVER: False}
+
+
+def _make_there(make: Callable[[], Environment], number: int) -> Environment:
+    """Ctrl-C reaches every process of a terminal; only the one that trains shall act on it.
+
+    gymnasium makes an environment here as well, to look at its spaces.
+    """
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return _Beginner(make(), number)
+
+
+def _only(infos: dict[str, Any], number: int) -> dict[str, Any]:
+    """The info of one environment: gymnasium gathers each entry in an array, beside a mask of those that have it."""
+    return {
+        name: _only(values, number) if isinstance(values, dict) else values[number]
+        for name, values in infos.items()
+        if not name.startswith("_") and _has(infos, name, number)
+    }
+
+
+def _has(infos: dict[str, Any], name: str, number: int) -> bool:
+    mask = infos.get(f"_{name}")
+    return mask is None or bool(mask[number])
+
+
+@contextlib.contextmanager
+def _alive() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise RuntimeError("the environment's process died") from None

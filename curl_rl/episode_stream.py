@@ -1,0 +1,294 @@
+"""The episodes of one environment in the replay, one after the other: each frame is stored once.
+
+Two rings make a stream. The ring of frames holds single images. The ring of transitions holds action, reward,
+``terminated``, the number of the frame that the transition starts from, and its position in the episode. Frames and
+transitions are numbered from 0 and never renumbered; number ``i`` lies in slot ``i % slots``. An episode of T
+transitions stores T + 1 frames, and transition t leads from frame ``f`` to frame ``f + 1``. Three things follow:
+
+* Two transitions t and t + i belong to one episode exactly when their frame numbers differ by i: each boundary between
+  episodes adds a frame that no transition starts from.
+* The observation at frame ``f`` and position ``p`` is the frames ``f - min(p, k)`` for k = stack - 1, ..., 0, since an
+  environment's first observation is its first frame repeated.
+* Frames are overwritten in order, so the transitions whose frames are all there are one contiguous range of numbers.
+  Sampling is a uniform integer from that range: nothing to reject, nothing to read back from the device, and nothing
+  that could leak over the rings' seams.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from curl_rl.durable import write_durably
+
+_SEGMENT_BYTES = 64 * 2**20  # bounds the memory that saving and restoring take
+_EPISODE_LENGTH_PLANNED_FOR = 20
+
+
+class Rings(NamedTuple):
+    """Memory of one stream, or of several: then a further dimension in front counts the streams."""
+
+    frames: Tensor
+    """(frame slots, C·H·W) uint8."""
+
+    action: Tensor
+    """(transition slots, A) float32."""
+
+    reward: Tensor
+    """(transition slots,) float32."""
+
+    terminated: Tensor
+    """(transition slots,) bool."""
+
+    start_frame: Tensor
+    """(transition slots,) int64: number of the frame that the transition starts from."""
+
+    position: Tensor
+    """(transition slots,) int64: position of the transition in its episode."""
+
+    range: Tensor
+    """(2,) int64: the first transition that can be sampled and one past the last, where the sampling happens: so that
+    drawing one is the same work whatever they are, and a CUDA graph captured once draws from what is there now."""
+
+
+def frame_slots(capacity: int, stack: int) -> int:
+    """Frames for ``capacity`` transitions of episodes of 20 steps or more.
+
+    These end at most 1 + (capacity - 1) // 20 episodes, each with a frame of its own; add the next episode's first
+    frame, and the stack - 1 frames before the oldest transition's own.
+    """
+    return capacity + capacity // _EPISODE_LENGTH_PLANNED_FOR + stack + 1
+
+
+class EpisodeStream:
+    """What one environment gives, in order, into rings that :class:`curl_rl.replay.Replay` owns and samples from.
+
+    Args:
+        rings: its part of the replay's memory.
+        observation_shape: (stack·C, H, W).
+        stack: frames in an observation.
+        name: begins the names of its files.
+    """
+
+    def __init__(self, rings: Rings, observation_shape: tuple[int, int, int], stack: int, name: str) -> None:
+        self._rings = rings
+        self._observation_shape = observation_shape
+        self._channels = observation_shape[0] // stack
+        self._stack = stack
+        self._name = name
+        self._capacity = len(rings.action)
+        # What decides which transitions can be sampled stays on the host, so that adding reads nothing back from a GPU.
+        self._earliest_frame = np.zeros(self._capacity, dtype=np.int64)  # that the transition's observation needs
+        self._observation = np.zeros(observation_shape, dtype=np.uint8)  # the newest
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._frame_count = 0  # frames ever stored, so also the next frame's number
+        self._transition_count = 0  # likewise
+        self._oldest = 0  # the first transition that can be sampled
+        self._open_position: int | None = None  # of the newest frame in the episode under way; None between episodes
+        self._segments: list[_Segment] = []
+        self._segments_directory: Path | None = None
+        self._publish_range()
+
+    def __len__(self) -> int:
+        """Number of transitions that can be sampled now."""
+        return self._transition_count - self._oldest
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the stream keeps beside its rings."""
+        return self._earliest_frame.nbytes
+
+    # ------------------------------------------------------------------ adding
+
+    def start_episode(self, observation: npt.NDArray[np.uint8]) -> None:
+        """See :meth:`curl_rl.replay.Replay.start_episode`."""
+        self._check_observation("observation", observation)
+        frames = observation.reshape(self._stack, -1)
+        if not np.array_equal(frames[1:], frames[:-1]):
+            raise ValueError(
+                "observation is not one frame repeated: the replay rebuilds an episode's first stacks from its first "
+                "frame, so reset() must fill the stack with it"
+            )
+        self._store_newest_frame(observation)
+        self._open_position = 0
+        self._evict()
+
+    def add(
+        self,
+        action: npt.ArrayLike,
+        reward: float,
+        next_observation: npt.NDArray[np.uint8],
+        *,
+        terminated: bool,
+        truncated: bool,
+    ) -> None:
+        """See :meth:`curl_rl.replay.Replay.add`."""
+        if self._open_position is None:
+            raise RuntimeError("Replay.add() without an open episode: call start_episode() with reset()'s observation")
+        rings = self._rings
+        action = np.array(action, dtype=np.float32)
+        if action.shape != rings.action.shape[1:]:
+            raise ValueError(f"action has shape {action.shape}: it must be {tuple(rings.action.shape[1:])}")
+        if not np.isfinite(action).all():
+            raise ValueError(f"action is {action.tolist()}: it must be finite")
+        if not abs(reward) <= torch.finfo(torch.float32).max:  # false for NaN, too
+            raise ValueError(f"reward is {reward}: it must be finite, also as a float32")
+        self._check_observation("next_observation", next_observation)
+        if not np.array_equal(next_observation[: -self._channels], self._observation[self._channels :]):
+            raise ValueError(
+                "next_observation is not the observation before it shifted by one frame: the replay keeps one new "
+                f"frame ({self._channels} channels) a step, so the environment must stack consecutive frames"
+            )
+
+        slot = self._transition_count % self._capacity
+        newest_frame, position = self._frame_count - 1, self._open_position
+        rings.action[slot] = torch.from_numpy(action)
+        rings.reward[slot] = float(reward)
+        rings.terminated[slot] = bool(terminated)
+        rings.start_frame[slot] = newest_frame
+        rings.position[slot] = position
+        self._earliest_frame[slot] = newest_frame - min(position, self._stack - 1)
+        self._transition_count += 1
+        self._store_newest_frame(next_observation)
+        self._open_position = None if terminated or truncated else position + 1
+        self._evict()
+
+    def _check_observation(self, name: str, observation: npt.NDArray[np.uint8]) -> None:
+        if observation.shape != self._observation_shape:
+            raise ValueError(f"{name} has shape {observation.shape}: it must be {self._observation_shape}")
+        if observation.dtype != np.uint8:
+            raise ValueError(f"{name} has dtype {observation.dtype}: it must be uint8")
+
+    def _store_newest_frame(self, observation: npt.NDArray[np.uint8]) -> None:
+        np.copyto(self._observation, observation)  # a copy: environments reuse their buffers
+        frame = torch.from_numpy(self._observation[-self._channels :]).view(-1)
+        self._rings.frames[self._frame_count % len(self._rings.frames)].copy_(frame)
+        self._frame_count += 1
+
+    def _evict(self) -> None:
+        """Leave out the transitions that were overwritten and those whose observation lost a frame."""
+        self._oldest = max(self._oldest, self._transition_count - self._capacity)
+        first_kept_frame = self._frame_count - len(self._rings.frames)
+        while (
+            self._oldest < self._transition_count
+            and self._earliest_frame[self._oldest % self._capacity] < first_kept_frame
+        ):
+            self._oldest += 1
+        self._publish_range()
+
+    def _publish_range(self) -> None:
+        self._rings.range.copy_(torch.tensor([self._oldest, self._transition_count]))
+
+    # ----------------------------------------------------------- checkpointing
+
+    def save(self, directory: Path) -> dict[str, Any]:
+        """Write what is new since the last save; ``directory`` is resolved and there. See ``Replay.save``."""
+        first_live_frame = self._first_live_frame()
+        segments = [segment for segment in self._segments if segment.end_frame > first_live_frame]
+        if directory != self._segments_directory or not all(
+            (directory / segment.file).exists() for segment in segments
+        ):
+            segments = []  # another directory, or somebody deleted a file: write everything that is live
+        begin = max(first_live_frame, segments[-1].end_frame if segments else 0)
+        first_transition = max(self._oldest, segments[-1].end_transition if segments else 0)
+        frames_per_segment = max(1, _SEGMENT_BYTES // self._rings.frames.shape[1])
+        while begin < self._frame_count:
+            end = min(begin + frames_per_segment, self._frame_count)
+            # All new transitions lie in the last of the files, which outlives the others.
+            end_transition = self._transition_count if end == self._frame_count else first_transition
+            segments.append(self._write_segment(directory, begin, end, first_transition, end_transition))
+            begin = end
+        self._segments, self._segments_directory = segments, directory
+        return {
+            "frame_count": self._frame_count,
+            "transition_count": self._transition_count,
+            "oldest": self._oldest,
+            "open_position": self._open_position,
+            "segments": [segment._asdict() for segment in segments],
+        }
+
+    def restore(self, directory: Path, manifest: dict[str, Any]) -> None:
+        """Become the stream that was saved. See ``Replay.restore``."""
+        segments = [_Segment(**fields) for fields in manifest["segments"]]
+        self.clear()
+        for segment in segments:
+            self._read_segment(directory, segment)
+        self._frame_count = manifest["frame_count"]
+        self._transition_count = manifest["transition_count"]
+        self._oldest = manifest["oldest"]
+        self._open_position = manifest["open_position"]
+        rings = self._rings
+        self._earliest_frame = (rings.start_frame - rings.position.clamp(max=self._stack - 1)).cpu().numpy().copy()
+        self._segments, self._segments_directory = segments, directory
+        self._publish_range()
+        if self._open_position is not None:
+            newest = self._frame_count - 1
+            numbers = [newest - min(self._open_position, back) for back in range(self._stack - 1, -1, -1)]
+            frames = [rings.frames[number % len(rings.frames)].cpu().numpy() for number in numbers]
+            np.copyto(self._observation, np.concatenate(frames).reshape(self._observation_shape))
+
+    def _first_live_frame(self) -> int:
+        """The first frame that anything still needs."""
+        if len(self):
+            return int(self._earliest_frame[self._oldest % self._capacity])
+        # An episode under way without a transition that can be sampled has no more than its first frame.
+        return self._frame_count if self._open_position is None else self._frame_count - 1
+
+    def _write_segment(
+        self, directory: Path, first_frame: int, end_frame: int, first_transition: int, end_transition: int
+    ) -> _Segment:
+        device = self._rings.frames.device
+        frame_slots = torch.arange(first_frame, end_frame, device=device) % len(self._rings.frames)
+        slots = torch.arange(first_transition, end_transition, device=device) % self._capacity
+        tensors = {"frames": self._rings.frames.index_select(0, frame_slots)}
+        tensors |= {name: ring.index_select(0, slots) for name, ring in self._transition_rings().items()}
+        payload = safetensors.torch.save({name: tensor.cpu() for name, tensor in tensors.items()})
+        file = f"{self._name}-{first_frame:010d}-{end_frame - 1:010d}.safetensors"
+        write_durably(directory / file, [payload])
+        digest = hashlib.sha256(payload).hexdigest()
+        return _Segment(file, digest, first_frame, end_frame, first_transition, end_transition)
+
+    def _read_segment(self, directory: Path, segment: _Segment) -> None:
+        path = directory / segment.file
+        payload = path.read_bytes()
+        if hashlib.sha256(payload).hexdigest() != segment.sha256:
+            raise ValueError(f"replay segment {path} is damaged: its contents are not those that were saved")
+        tensors = safetensors.torch.load(payload)
+        for first, end, rings in (
+            (segment.first_frame, segment.end_frame, {"frames": self._rings.frames}),
+            (segment.first_transition, segment.end_transition, self._transition_rings()),
+        ):
+            for name, ring in rings.items():
+                slots = torch.arange(first, end, device=ring.device) % len(ring)
+                ring.index_copy_(0, slots, tensors[name].to(ring.device))
+
+    def _transition_rings(self) -> dict[str, Tensor]:
+        r = self._rings
+        return {
+            "action": r.action,
+            "reward": r.reward,
+            "terminated": r.terminated,
+            "start_frame": r.start_frame,
+            "position": r.position,
+        }
+
+
+class _Segment(NamedTuple):
+    """A file of frames and transitions; ``end`` is one past the last."""
+
+    file: str
+    sha256: str
+    first_frame: int
+    end_frame: int
+    first_transition: int
+    end_transition: int

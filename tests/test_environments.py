@@ -1,0 +1,222 @@
+"""Environments in other processes give what they give in this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import envs
+from curl_rl import checkpoint
+from curl_rl.config import RunConfig, load_preset
+from curl_rl.environments import Beginning, LocalEnvironment, WorkerEnvironments
+from curl_rl.learner import Learner
+from curl_rl.seeds import derived_seed
+from curl_rl.training import load_agent, train
+
+
+def make() -> Any:
+    return envs.make("tiny-reach", size=16, stack=2, action_repeat=2)
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[WorkerEnvironments]:
+    environment = WorkerEnvironments(make, 2)
+    yield environment
+    environment.close()
+
+
+def test_episodes_are_the_same_as_in_this_process(two: WorkerEnvironments) -> None:
+    here = [make(), make()]
+    assert two.observation_space == here[0].observation_space
+    assert two.action_space == here[0].action_space
+    generator = np.random.default_rng(0)
+    kept: list[tuple[Any, Any]] = []
+    over = [True, True]
+    begun = 0
+    for _ in range(150):  # the episodes of the two end at different times, as the first of the second is begun late
+        episodes = {}
+        for number in range(2):
+            if over[number] and not (number == 1 and begun == 0):
+                begun += 1
+                episodes[number] = Beginning(begun)
+        if begun == 1:
+            episodes[1] = Beginning(9, [np.full(2, 0.5, np.float32)] * 20)
+            begun += 1
+        for number, first in two.begin(episodes).items():
+            expected = here[number].reset(seed=episodes[number].seed)[0]
+            for action in episodes[number].actions:
+                expected = here[number].step(action)[0]
+            kept.append((first, expected))
+        actions = generator.uniform(-1, 1, (2, 2)).astype(np.float32)
+        two.send(actions)
+        right = [environment.step(action) for environment, action in zip(here, actions, strict=True)]
+        for number, (outcome, expected) in enumerate(zip(two.receive(), right, strict=True)):
+            assert outcome[1:] == (*expected[1:4], expected[4])
+            kept.append((outcome[0], expected[0]))
+            over[number] = outcome[2] or outcome[3]
+    assert begun >= 5
+    for ours, theirs in kept:  # compared last: what was handed out is not written to again
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_an_episode_that_is_over_before_its_actions_is_none(two: WorkerEnvironments, workers: bool) -> None:
+    environments = two if workers else LocalEnvironment(make())
+    still = np.zeros(2, np.float32)
+    here, steps, over = make(), 0, False
+    here.reset(seed=4)
+    while not over:
+        _, _, terminated, truncated, _ = here.step(still)
+        over, steps = terminated or truncated, steps + 1
+    for taken in (steps, steps + 1):
+        assert environments.begin({0: Beginning(4, [still] * taken)}) == {0: None}
+    (first,) = environments.begin({0: Beginning(4, [still] * (steps - 1))}).values()
+    assert first is not None
+    assert environments.begin({}) == {}
+
+
+class Nested(gymnasium.Env[Any, Any]):
+    observation_space = gymnasium.spaces.Box(0, 255, (3, 4, 4), np.uint8)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return np.zeros((3, 4, 4), np.uint8), {}
+
+    def step(self, action: Any) -> Any:
+        return np.zeros((3, 4, 4), np.uint8), 0.0, False, False, {"environment_steps": 2, "episode": {"length": 7}}
+
+
+def test_an_info_within_an_info_arrives_and_this_process_still_hears_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    environment = WorkerEnvironments(Nested)
+    assert signal.getsignal(signal.SIGINT) is before
+    environment.begin({0: Beginning(0)})
+    still = np.zeros((1, 1), np.float32)
+    environment.send(still)
+    assert environment.receive()[0][4] == {"environment_steps": 2, "episode": {"length": 7}}
+    (process,) = environment._vector.processes
+    process.kill()
+    process.join()
+
+    def step() -> None:
+        environment.send(still)
+        environment.receive()
+
+    with pytest.raises(RuntimeError, match="the environment's process died"):
+        step()
+    environment.close()
+
+
+class Broken(gymnasium.Env[Any, Any]):
+    observation_space = gymnasium.spaces.Box(0, 255, (3, 4, 4), np.uint8)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return np.zeros((3, 4, 4), np.uint8), {}
+
+    def step(self, action: Any) -> Any:
+        raise OSError("the simulator lost its licence")
+
+
+def test_what_the_environment_raises_there_is_raised_here() -> None:
+    environment = WorkerEnvironments(Broken)
+    environment.begin({0: Beginning(0)})
+    environment.send(np.zeros((1, 1), np.float32))
+    with pytest.raises(OSError, match="the simulator lost its licence"):
+        environment.receive()
+    environment.close()
+    environment.close()
+
+
+def test_it_closes_with_a_step_under_way() -> None:
+    environment = WorkerEnvironments(make)
+    environment.begin({0: Beginning(0)})
+    environment.send(np.zeros((1, 2), np.float32))
+    environment.close()
+
+
+def test_an_interrupt_of_the_whole_terminal_does_not_stop_the_environment(two: WorkerEnvironments) -> None:
+    two.begin({0: Beginning(0), 1: Beginning(1)})
+    for process in two._vector.processes:
+        os.kill(process.pid, signal.SIGINT)
+    two.send(np.zeros((2, 2), np.float32))
+    assert [outcome[0].shape for outcome in two.receive()] == [(6, 16, 16)] * 2
+
+
+def tiny(run: Path, frames: int, *, overlap: bool = True, environments: int = 1) -> RunConfig:
+    changes = {
+        "training": {"random_steps": 8, "overlap": overlap, "environments": environments},
+        "environment": {"size": 16, "stack": 2},
+        "agent": {"crop": 14, "batch_size": 4, "hidden": 8, "encoder": {"filters": 2, "strides": [2, 1]}},
+        "evaluation": {"every": 0},
+    }
+    return load_preset("cpu", "tiny-reach", {**changes, "frames": frames, "run": str(run), "device": "cpu"})
+
+
+def make_tiny() -> Any:
+    return envs.make("tiny-reach", size=16, stack=2)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "environments", "stops"), [(True, 1, (33,)), (True, 3, (30, 90)), (False, 2, (70,))]
+)
+def test_a_run_that_is_stopped_in_an_episode_and_resumed_ends_the_same(
+    tmp_path: Path, overlap: bool, environments: int, stops: tuple[int, ...]
+) -> None:
+    how = {"overlap": overlap, "environments": environments}
+    train(tiny(tmp_path / "whole", 120, **how), make_tiny)
+    for frames in (*stops, 120):
+        train(tiny(tmp_path / "stopped", frames, **how), make_tiny)
+    whole, stopped = (load_agent(tmp_path / name)[0].state_dict() for name in ("whole", "stopped"))
+    for name, value in whole.items():
+        assert torch.equal(value, stopped[name]), name
+
+
+@pytest.mark.parametrize(
+    ("overlap", "environments", "known"),
+    [
+        (False, 1, list(range(9, 41))),  # the ninth step is the first that is not random
+        (True, 1, list(range(8, 40))),
+        (False, 3, [9, *(n for n in range(12, 43, 3) for _ in range(3))]),  # steps 7, 8, 9: one of them is not random
+        (True, 3, [6, *(n for n in range(9, 40, 3) for _ in range(3))]),
+    ],
+)
+def test_an_update_a_step_with_or_without_the_newest_transitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlap: bool, environments: int, known: list[int]
+) -> None:
+    seen = []
+    update = Learner.update
+
+    def noting(self: Learner, *, diagnose: bool = False) -> dict[str, torch.Tensor]:
+        seen.append(len(self.replay))
+        return update(self, diagnose=diagnose)
+
+    monkeypatch.setattr(Learner, "update", noting)
+    train(tiny(tmp_path / "run", 40, overlap=overlap, environments=environments), make_tiny)
+    assert seen == known
+
+
+def test_several_environments_play_the_episodes_that_one_plays_with_the_same_actions(tmp_path: Path) -> None:
+    """The oracle is tiny-reach itself, told the actions and seeds that the run has noted."""
+    config = tiny(tmp_path / "run", 90, environments=3)
+    train(config, make_tiny)
+    _, found = checkpoint.load_newest(tmp_path / "run" / "checkpoints", read_only=True) or (None, {})
+    under_way = found["progress"]["under_way"]
+    assert len({episode["number"] for episode in under_way.values()}) == len(under_way) >= 2
+    for episode in under_way.values():
+        environment = make_tiny()
+        observation, _ = environment.reset(seed=derived_seed(config.seed, "training episode", episode["number"]))
+        total = 0.0
+        for action in episode["actions"]:
+            observation, reward, *_ = environment.step(action.numpy())
+            total += reward
+        assert np.array_equal(observation, episode["observation"].numpy())
+        assert total == pytest.approx(episode["total"])
