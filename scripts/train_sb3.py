@@ -1,0 +1,122 @@
+#!/usr/bin/env python
+"""Train Stable-Baselines3's SAC from pixels, with its own encoder or with ours.
+
+    python scripts/train_sb3.py --env tiny-reach --encoder nature         # Stable-Baselines3's own
+    python scripts/train_sb3.py --env tiny-reach --encoder curl           # ours, new, and the contrastive loss
+    python scripts/train_sb3.py --env tiny-reach --encoder runs/tiny-reach/cpu/seed1   # ours, trained before, frozen
+
+A worked example of curl_rl.integrations.stable_baselines3. Each evaluation is printed, and with --json written as a
+line: steps (agent steps), return_mean, return_std.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import envs
+from curl_rl import EncoderConfig, load_encoder
+from curl_rl.errors import one_line
+from envs.rendering import RenderingUnavailable
+
+
+def main() -> int:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS,  # a mistake is one line, without it
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--env", default="tiny-reach", help="environment of envs.make [%(default)s]")
+    parser.add_argument(
+        "--encoder",
+        default="curl",
+        help="nature: Stable-Baselines3's own; pixel: ours, trained by SAC alone; curl (or another objective's name): "
+        "ours, trained by SAC and that loss; a run: its encoder, frozen [%(default)s]",
+    )
+    parser.add_argument("--steps", type=int, default=5000, help="agent steps [%(default)s]")
+    parser.add_argument(
+        "--every", type=int, default=1000, help="agent steps from evaluation to evaluation [%(default)s]"
+    )
+    parser.add_argument("--episodes", type=int, default=10, help="episodes of an evaluation [%(default)s]")
+    parser.add_argument("--size", type=int, default=36, help="side of a frame in pixels [%(default)s]")
+    parser.add_argument("--crop", type=int, default=32, help="side of what a new encoder of ours sees [%(default)s]")
+    parser.add_argument("--batch_size", type=int, default=64, help="of SAC and of the contrastive loss [%(default)s]")
+    parser.add_argument("--seed", type=int, default=1, help="of everything [%(default)s]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the evaluations here, a line each")
+    arguments = parser.parse_args()
+    try:
+        train(arguments)
+    except (ValueError, ImportError, RenderingUnavailable, OSError) as error:
+        parser.error(one_line(error))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Trains and evaluates as the command line says."""
+    for name in ("steps", "every", "episodes", "size", "crop", "batch_size"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    # Here, so that --help works without the library, and its absence is one line.
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+    from stable_baselines3.common.evaluation import evaluate_policy
+    from stable_baselines3.common.monitor import Monitor
+
+    from curl_rl.integrations.stable_baselines3 import ContrastiveCallback, CurlFeaturesExtractor
+
+    environment = Monitor(envs.make(arguments.env, size=arguments.size))
+    evaluation_environment = Monitor(envs.make(arguments.env, size=arguments.size))
+    policy: dict[str, Any] = {"net_arch": [256, 256]}
+    callbacks: list[BaseCallback] = []
+    if arguments.encoder != "nature":
+        policy["features_extractor_class"] = CurlFeaturesExtractor
+        if "/" in arguments.encoder or Path(arguments.encoder).is_dir():
+            policy["features_extractor_kwargs"] = {"pretrained": load_encoder(arguments.encoder)}
+        else:
+            shape = EncoderConfig(strides=(2, 2, 1))
+            policy["features_extractor_kwargs"] = {"crop": arguments.crop, "config": shape}
+            if arguments.encoder != "pixel":
+                callbacks.append(ContrastiveCallback(arguments.encoder, batch_size=arguments.batch_size))
+    model = SAC(
+        "CnnPolicy",
+        environment,
+        policy_kwargs=policy,
+        learning_rate=1e-3,
+        batch_size=arguments.batch_size,
+        buffer_size=min(arguments.steps, 100_000),
+        learning_starts=min(500, arguments.steps // 2),
+        seed=arguments.seed,
+        device="auto",
+    )
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text("")
+
+    class Evaluation(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps % arguments.every == 0:
+                evaluation_environment.reset(seed=arguments.seed)  # the same starts every time
+                mean, std = evaluate_policy(self.model, evaluation_environment, n_eval_episodes=arguments.episodes)
+                print(f"{self.num_timesteps:>9,} steps: {mean:.1f} ± {std:.1f}", flush=True)
+                if arguments.json:
+                    row = {"steps": self.num_timesteps, "return_mean": mean, "return_std": std}
+                    with arguments.json.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+            return True
+
+    model.learn(arguments.steps, callback=CallbackList([*callbacks, Evaluation()]), progress_bar=False)
+    environment.close()
+    evaluation_environment.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
