@@ -16,10 +16,13 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"compute", "estimate", "learner"}),
     frozenset({"config", "evaluation", "pictures"}),  # config gathers the dataclasses that stand beside their things
     frozenset({"agent", "auxiliary"}),
-    frozenset({"run_directory"}),
+    frozenset({"run_directory", "deployment"}),
     frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger", "settings"}),
     frozenset(
-        {"console", "durable", "errors", "storage", "meters", "seeds", "signals", "overlap", "lars", "schedules"}
+        {
+            *("console", "durable", "errors", "storage", "meters", "seeds", "signals", "overlap", "lars", "schedules"),
+            "pretrained",
+        }
     ),
     frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu"}),
 )
