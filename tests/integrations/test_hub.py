@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -37,7 +38,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 class Server:
-    """The Hub's API as far as it is called, with a folder to a repository; every call is remembered."""
+    """The Hub's API as far as it is called, in its own signatures, with a folder to a repository."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.calls = root, list[tuple[str, dict[str, Any]]]()
@@ -47,11 +48,14 @@ class Server:
         return self
 
     def create_repo(self, repo_id: str, **options: Any) -> None:
+        inspect.signature(huggingface_hub.HfApi.create_repo).bind(self, repo_id, **options)
         huggingface_hub.utils.validate_repo_id(repo_id)
         self.calls.append(("create_repo", options))
         (self.root / repo_id).mkdir(parents=True, exist_ok=True)
 
     def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
+        given = {"repo_id": repo_id, "folder_path": folder_path, "commit_message": commit_message}
+        inspect.signature(huggingface_hub.HfApi.upload_folder).bind(self, **given)
         shutil.copytree(folder_path, self.root / repo_id, dirs_exist_ok=True)
         return huggingface_hub.CommitInfo(
             commit_url=f"https://huggingface.co/{repo_id}/commit/1", commit_message=commit_message,
@@ -143,7 +147,7 @@ def test_what_the_hub_refuses_is_one_line(encoder: PretrainedEncoder) -> None:
 def test_a_pushed_file_that_was_changed_is_refused(encoder: PretrainedEncoder, server: Server) -> None:
     hub.push_encoder(encoder, "me/cheetah", license="mit")
     path = server.root / "me/cheetah/model.safetensors"
-    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\x80\x3f")
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\x40")
     with pytest.raises(ValueError, match="has been changed"):
         hub.load_encoder_from_hub("me/cheetah")
 
