@@ -48,9 +48,12 @@ def save_encoder(
         directory: where to.
         rendered_size: side of the frames or images that the encoder's crops were cut from in training.
         provenance: what the encoder was trained on, as JSON can hold it. Versions of curl_rl and torch and, in a git
-            clone, the ``revision`` of the code are added, unless they are there already.
+            clone, the ``revision`` of the code are added, unless they are there already, and as ``run`` the last
+            three names of the directory.
     """
-    description, weights = _described_weights(encoder, rendered_size, provenance)
+    # Not all of the path: a file that is handed on need not tell whose home it comes from.
+    run = "/".join(directory.resolve().parts[-3:])
+    description, weights = _described_weights(encoder, rendered_size, {"run": run, **provenance})
     write_durably(directory / WEIGHTS, [_as_safetensors(description, weights)])
     write_durably(directory / DESCRIPTION, [(json.dumps(description, indent=2) + "\n").encode()])
 

@@ -310,8 +310,9 @@ def test_a_file_of_format_1_is_read(run: Path, encoder: PixelEncoder) -> None:
     assert again.provenance.items() >= PROVENANCE.items()
 
 
-def test_provenance_has_versions_and_the_revision_of_this_clone(run: Path) -> None:
+def test_provenance_has_run_versions_and_the_revision_of_this_clone(run: Path) -> None:
     found = load_encoder(run).provenance
+    assert found["run"] == str(Path(*run.parts[-3:]))
     assert (found["curl_rl"], found["torch"]) == (curl_rl.__version__, torch.__version__)
     root = Path(curl_rl.__file__).parent.parent
     if not (root / ".git").exists():
