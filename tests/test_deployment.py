@@ -29,8 +29,11 @@ def resnet() -> PretrainedEncoder:
     return PretrainedEncoder(encoder, 8, {"data": "digits"}, freeze=True)
 
 
-@pytest.mark.parametrize("encoder", [pixel(), resnet()], ids=["pixel", "resnet"])
-@pytest.mark.parametrize("taken", [ProgramInput(), ProgramInput(17, "float32", "HWC")], ids=["bytes", "floats"])
+@pytest.mark.parametrize(
+    ("encoder", "taken"),
+    [(pixel(), ProgramInput()), (pixel(), ProgramInput(17, "float32", "HWC")), (resnet(), ProgramInput())],
+    ids=["pixel", "pixel-floats-last", "resnet"],
+)
 def test_the_file_gives_the_features_of_the_encoder(
     encoder: PretrainedEncoder, taken: ProgramInput, tmp_path: Path
 ) -> None:

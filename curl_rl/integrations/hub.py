@@ -59,6 +59,8 @@ def push_encoder(
 ) -> str:
     """Puts an encoder on the Hub, as :func:`save_for_hub` writes it, and makes the repository if there is none.
 
+    All of ``encoder.provenance`` goes along, the name of the data's folder included: change it first if it shall not.
+
     Args:
         encoder: what to push.
         repo_id: "user/model".
@@ -122,15 +124,14 @@ def _card(encoder: PretrainedEncoder, description: dict[str, Any], license: str,
     channels, height, width = encoder.observation_shape
     seen = f"{height}×{width}" if encoder.side else f"any size (trained on crops of {height}×{width})"
     trained = provenance.get("env") or provenance.get("data") or "images"
-    rows = "\n".join(f"| {name} | {value} |" for name, value in provenance.items())
+    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in provenance.items())
     return f"""---
 {header.to_yaml()}
 ---
 
-# Encoder trained on {trained}
+# Encoder trained on {_cell(trained)}
 
-Images with {channels} channels to {encoder.features} features, by a {_kind(description)}, trained with
-[curl_rl](https://pypi.org/project/curl_rl/).
+Images with {channels} channels to {encoder.features} features, by a {_kind(description)}, trained with curl_rl.
 
 ## Use
 
@@ -161,3 +162,8 @@ def _kind(description: dict[str, Any]) -> str:
     if description["kind"] == "resnet":
         return f"ResNet-{config['depth']} of width {config['width']:g}"
     return f"network of {len(config['strides'])} convolutions with {config['filters']} filters"
+
+
+def _cell(value: object) -> str:
+    """On one line, and no end of the table's cell."""
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -104,10 +104,11 @@ def test_the_card_is_read_by_the_hubs_own_library(encoder: PretrainedEncoder, tm
 
 def test_the_card_of_an_encoder_of_images(tmp_path: Path) -> None:
     network = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small"))
-    made = PretrainedEncoder(network, 8, {"data": "digits", "method": "simclr"}, freeze=True)
+    made = PretrainedEncoder(network, 8, {"data": "digits", "method": "a|b\n# c"}, freeze=True)
     card = ModelCard.load(hub.save_for_hub(made, tmp_path, license="mit") / "README.md")
     assert "self-supervised-learning" in card.data.tags
     assert "# Encoder trained on digits" in card.text
+    assert "| method | a\\|b # c |" in card.text.splitlines()
     assert "ResNet-18 of width 0.0625" in card.text
 
 
