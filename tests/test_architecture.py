@@ -16,10 +16,13 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"compute", "estimate", "learner"}),
     frozenset({"config", "evaluation", "pictures"}),  # config gathers the dataclasses that stand beside their things
     frozenset({"agent", "auxiliary"}),
-    frozenset({"run_directory", "replay"}),
+    frozenset({"run_directory", "replay", "deployment"}),
     frozenset({"sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings"}),
     frozenset(
-        {"console", "durable", "environments", "errors", "lars", "meters", "schedules", "seeds", "signals", "storage"}
+        {
+            *("console", "durable", "environments", "errors", "lars", "meters"),
+            *("pretrained", "schedules", "seeds", "signals", "storage"),
+        }
     ),
     frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu"}),
 )

@@ -1104,4 +1104,4 @@ def test_the_directory_holds_what_the_design_says(undisturbed: Path) -> None:
     assert {"config.yaml", "metrics.jsonl", "checkpoints", "encoder.safetensors", "encoder.json", "videos"} <= names
     provenance = json.loads((undisturbed / "encoder.json").read_text())["provenance"]
     frames = state(undisturbed)["/progress/frames"]
-    assert provenance == {"env": "corridor", "preset": "curl", "seed": 3, "frames": frames}
+    assert provenance.items() >= {"env": "corridor", "preset": "curl", "seed": 3, "frames": frames}.items()

@@ -11,6 +11,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import nn
 
+from curl_rl.pretrained import PretrainedEncoder
+
 Encoded = NDArray[np.float32]
 
 
@@ -19,9 +21,10 @@ class FeatureObservation(gymnasium.ObservationWrapper[Encoded, Any, Any]):
 
     Args:
         env: with observations ``(C, H, W)``, uint8 or floating point in [0, 1].
-        encoder: takes a batch of them and returns ``(B, D)``, such as what :func:`~curl_rl.load_encoder` gives. It
-            works where it is (move it to a GPU first) and without gradients, and is put into evaluation mode.
-        channels_last: whether observations are ``(H, W, C)`` instead.
+        encoder: takes a batch of them and returns ``(B, D)``. It works where it is (move it to a GPU first) and without
+            gradients, and is put into evaluation mode. What :func:`~curl_rl.load_encoder` gives takes observations in
+            whatever order and scale it was loaded for, stacks of frames ``(S, H, W, C)`` included.
+        channels_last: whether observations are ``(H, W, C)`` instead; for other encoders, which cannot tell.
 
     Raises:
         ValueError: the observations are no such images, or not what the encoder takes.
@@ -61,16 +64,22 @@ class _Features:
     """From a batch of observations to features, and the space of one."""
 
     def __init__(self, encoder: nn.Module, space: gymnasium.Space[Any], channels_last: bool) -> None:
+        dimensions, white = 3, 1.0
+        if isinstance(encoder, PretrainedEncoder):
+            if channels_last and encoder.layout not in ("auto", "CHW"):
+                raise ValueError(f"channels_last would turn layout {encoder.layout!r} round once more: leave it out")
+            dimensions, white = (4 if encoder.layout in ("SCHW", "SHWC") else 3), 1 / encoder.scale
         if (
             not isinstance(space, gymnasium.spaces.Box)
-            or len(space.shape) != 3
+            or len(space.shape) != dimensions
             or not (space.dtype == np.uint8 or np.issubdtype(space.dtype, np.floating))
         ):
             raise ValueError(
-                f"observations must be images, a Box of uint8 or floats with three dimensions, got {space}"
+                f"observations must be images, a Box of uint8 or floats with {dimensions} dimensions, got {space}"
             )
-        if space.dtype != np.uint8 and ((space.low < 0).any() or (space.high > 1).any()):
-            raise ValueError(f"floating-point observations must lie in [0, 1], got {space}")
+        # A scale such as 0.0039 is a rounded 1/255.
+        if space.dtype != np.uint8 and ((space.low < 0).any() or (space.high > 1.01 * white).any()):
+            raise ValueError(f"floating-point observations must lie in [0, {white:g}], got {space}")
         self.encoder = encoder.eval()
         self.channels_last = channels_last
         self.device = next(encoder.parameters()).device

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from curl_rl.augment import center_crop
 from curl_rl.auxiliary import AuxiliaryLoss
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.export import PretrainedEncoder
 from curl_rl.objectives import Objective, ObjectiveName
+from curl_rl.pretrained import PretrainedEncoder
 from curl_rl.resnet import ResNet
 
 try:
@@ -66,6 +66,11 @@ class CurlFeaturesExtractor(BaseFeaturesExtractor):
             raise ValueError(f"crop {crop} is that of a new encoder; the pretrained one has its own: leave crop out")
         encoder: PixelEncoder | ResNet
         if pretrained is not None:
+            if pretrained.scale != 1:
+                raise ValueError(
+                    f"the pretrained encoder's scale is {pretrained.scale:g}, but floats come in [0, 1] here: "
+                    "Stable-Baselines3 has divided by 255 already; load it with scale=1"
+                )
             encoder = copy.deepcopy(pretrained.encoder)
         else:
             side = crop if crop is not None else min(height, width)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from curl_rl.pretrained import PretrainedEncoder
+
 try:
     # TorchRL's modules are tensordict's; nothing else of it is needed.
     from tensordict.nn import TensorDictModule  # type: ignore[import-not-found, unused-ignore]
@@ -26,9 +28,11 @@ def encoder_module(
             TorchRL's ``ToTensorImage`` makes them.
         out_key: where ``(..., D)`` goes.
 
-    Beware that TorchRL's environments hand out pixels as ``(..., H, W, C)``: ``ToTensorImage`` comes first.
+    TorchRL's environments hand out pixels as ``(..., H, W, C)``. What :func:`~curl_rl.load_encoder` gives takes them as
+    they are; in front of any other encoder ``ToTensorImage`` is needed.
     """
-    return TensorDictModule(_AnyBatch(encoder), in_keys=[in_key], out_keys=[out_key])
+    module = encoder if isinstance(encoder, PretrainedEncoder) else _AnyBatch(encoder)
+    return TensorDictModule(module, in_keys=[in_key], out_keys=[out_key])
 
 
 class _AnyBatch(nn.Module):

@@ -13,6 +13,7 @@ from torch import nn
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.integrations.gymnasium import FeatureObservation, VectorFeatureObservation
+from curl_rl.pretrained import PretrainedEncoder
 
 _BYTES = gymnasium.spaces.Box(0, 255, (2, 9, 9), np.uint8)
 
@@ -136,3 +137,47 @@ def test_vector_environment_that_resets_within_the_step_is_refused(encoder: Pixe
     same_step = gymnasium.vector.AutoresetMode.SAME_STEP
     with pytest.raises(ValueError, match="NEXT_STEP"):
         VectorFeatureObservation(gymnasium.vector.SyncVectorEnv([_Noise], autoreset_mode=same_step), encoder)
+
+
+# ---- a pretrained encoder knows its own order and scale
+
+
+def _pretrained(**options: object) -> PretrainedEncoder:
+    torch.manual_seed(0)
+    encoder = PixelEncoder((6, 9, 9), EncoderConfig(filters=4, strides=(2,), latent=5))
+    return PretrainedEncoder(encoder, 9, {}, freeze=True, **options)  # type: ignore[arg-type]
+
+
+class _Still(gymnasium.Env):
+    """One picture, for ever."""
+
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, picture: np.ndarray, high: float = 255) -> None:
+        self.picture = picture
+        self.observation_space = gymnasium.spaces.Box(0, high, picture.shape, picture.dtype.type)
+
+    def reset(self, *, seed: int | None = None, options: object = None) -> tuple[object, dict[str, object]]:
+        return self.picture, {}
+
+
+def test_order_and_scale_are_the_pretrained_encoders() -> None:
+    stacked = np.random.default_rng(0).integers(256, size=(2, 11, 10, 3), dtype=np.uint8)  # (S, H, W, C)
+    last = np.concatenate(list(stacked), axis=-1)
+    plain = _pretrained()
+    right = plain.encoder(torch.from_numpy(last.transpose(2, 0, 1)[None, :, 1:10, 0:9].copy()))[0].numpy()
+    cases = [
+        (_pretrained(layout="SHWC"), _Still(stacked)),
+        (plain, _Still(last)),
+        (plain, _Still(last.transpose(2, 0, 1))),
+        (_pretrained(scale=1 / 255), _Still(last.astype(np.float32))),
+    ]
+    for encoder, env in cases:
+        features, _ = FeatureObservation(env, encoder).reset()
+        np.testing.assert_allclose(features, right, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="floating-point observations must lie in"):
+        FeatureObservation(_Still(last.astype(np.float32)), plain)
+    with pytest.raises(ValueError, match="4 dimensions"):
+        FeatureObservation(_Still(last), _pretrained(layout="SHWC"))
+    with pytest.raises(ValueError, match="channels_last would turn layout 'HWC' round once more"):
+        FeatureObservation(_Still(last), _pretrained(layout="HWC"), channels_last=True)

@@ -22,7 +22,14 @@ class _Absent:
 
 @pytest.mark.parametrize(
     ("library", "integration", "extra"),
-    [("stable_baselines3", "stable_baselines3", "sb3"), ("tensordict", "torchrl", "torchrl")],
+    [
+        ("stable_baselines3", "stable_baselines3", "sb3"),
+        ("tensordict", "torchrl", "torchrl"),
+        ("onnx", "onnx", "onnx"),
+        ("onnxruntime", "onnx", "onnx"),
+        ("onnxscript", "onnx", "onnx"),
+        ("huggingface_hub", "hub", "hub"),
+    ],
 )
 def test_absent_library_is_named_with_its_extra(
     library: str, integration: str, extra: str, monkeypatch: pytest.MonkeyPatch

@@ -112,6 +112,19 @@ def test_frozen_encoders_stay_and_others_learn(name: str, freeze: bool, tmp_path
     assert _equal(_weights(pretrained.encoder), start), "the encoder that was handed in is copied"
 
 
+def test_pixels_are_never_scaled_twice(tmp_path: Path) -> None:
+    """What the policy does with bytes, division included, beside the encoder on the bytes."""
+    pretrained = _pretrained(tmp_path)
+    model = _MODELS["ppo"](_policy(pretrained=pretrained))
+    seen = torch.randint(256, (2, *model.observation_space.shape), dtype=torch.uint8)
+    found = model.policy.extract_features(seen, model.policy.pi_features_extractor)
+    torch.testing.assert_close(found, pretrained(seen), rtol=1e-4, atol=1e-4)
+    with pytest.raises(
+        ValueError, match=r"^the pretrained encoder's scale is 0.00392157, but .* load it with scale=1$"
+    ):
+        _MODELS["ppo"](_policy(pretrained=load_encoder(tmp_path, scale=1 / 255)))
+
+
 def test_batch_norm_of_a_frozen_encoder_does_not_follow_the_new_images(tmp_path: Path) -> None:
     config = ResNetConfig(depth=18, width=1 / 16, stem="small")
     save_encoder(ResNet((3, 32, 32), config), tmp_path, rendered_size=32, provenance={})

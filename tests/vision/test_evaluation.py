@@ -304,7 +304,7 @@ def test_a_run_that_has_not_come_to_its_end_has_a_row_that_says_so(tmp_path: Pat
     [
         (lambda run: (run / "config.yaml").unlink(), "is no run: it has no config.yaml"),
         (lambda run: (run / "config.yaml").write_text("env: a\n"), "is no run of pretrain_vision.py"),
-        (lambda run: (run / "encoder.json").unlink(), "no encoder in .*: encoder.json is missing"),
+        (lambda run: (run / "encoder.safetensors").unlink(), "no encoder in .*: encoder.safetensors is missing"),
     ],
 )
 def test_what_is_no_finished_run_is_named(tmp_path: Path, spoil: Any, message: str) -> None:

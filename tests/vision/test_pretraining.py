@@ -184,7 +184,8 @@ def test_what_a_run_leaves(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     trained.load_state_dict({k.removeprefix("encoder."): v for k, v in networks.items() if k.startswith("encoder.")})
     images = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8)
     assert torch.equal(saved(images), trained.eval()(images))
-    assert saved.provenance == {"data": str(data), "method": "moco", "preset": "digits", "seed": 3, "epochs": 3.0}
+    provenance = {"data": str(data), "method": "moco", "preset": "digits", "seed": 3, "epochs": 3.0}
+    assert saved.provenance.items() >= provenance.items()
 
     pretrain(config)
     assert "this run is complete at 3 epochs" in capsys.readouterr().err

@@ -1,0 +1,82 @@
+"""ONNX: an encoder for runtimes without Python or torch, checked by onnxruntime before it is written."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from curl_rl.deployment import (
+    INPUT,
+    OUTPUT,
+    ProgramInput,
+    about,
+    dynamic_shapes,
+    example,
+    largest_difference,
+    traceable,
+)
+from curl_rl.durable import write_durably
+from curl_rl.export import METADATA
+from curl_rl.pretrained import PretrainedEncoder
+
+try:
+    import onnx
+    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
+    import onnxscript  # noqa: F401  # torch's exporter wants it
+except ModuleNotFoundError as error:
+    if error.name not in ("onnx", "onnxruntime", "onnxscript"):
+        raise
+    raise ImportError(f"curl_rl.integrations.onnx needs {error.name}: pip install 'curl_rl[onnx]'") from None
+
+
+def export_onnx(encoder: PretrainedEncoder, path: Path, taken: ProgramInput = ProgramInput()) -> float:  # noqa: B008 (frozen)
+    """Writes an ONNX model, ``observation`` ``(batch, *shape)`` to ``features`` ``(batch, features)``, once proven.
+
+    onnxruntime runs it on noise at several batch sizes and is compared with the module. The crop is part of the model.
+    The encoder's description is in its ``metadata_props`` under ``curl_rl``, as JSON.
+
+    Args:
+        encoder: what to write.
+        path: the file, whole or not at all.
+        taken: what the model takes.
+
+    Returns:
+        The largest difference that was found (:func:`~curl_rl.deployment.largest_difference`).
+
+    Raises:
+        ValueError: the input does not fit the encoder.
+        RuntimeError: onnxruntime's features are not the encoder's.
+        OSError: the file cannot be written.
+    """
+    module = traceable(encoder, taken)
+    with warnings.catch_warnings():
+        # The exporter warns of its own calls into torch.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        exported = torch.onnx.export(
+            module,
+            example(module, taken),
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=dynamic_shapes(),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+        )
+    assert exported is not None
+    model = exported.model_proto
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(about(encoder, taken))})
+    onnx.checker.check_model(model)
+    content = model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+    def run(observations: Tensor) -> Tensor:
+        (features,) = session.run([OUTPUT], {INPUT: observations.numpy()})
+        return torch.from_numpy(features)
+
+    difference = largest_difference(run, module, taken)
+    write_durably(path, [content])
+    return difference

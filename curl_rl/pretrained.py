@@ -1,0 +1,161 @@
+"""A trained encoder with its preprocessing: from the images that environments give to features."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from curl_rl.augment import center_crop
+from curl_rl.encoders import Features, FeatureSpec, PixelEncoder
+from curl_rl.resnet import ResNet
+
+Layout = Literal["auto", "CHW", "HWC", "SCHW", "SHWC"]
+"""Order of an observation's last dimensions: S frames of a stack, C channels, H rows, W columns. In CHW and HWC the C
+are those of the whole stack; SCHW and SHWC hold each frame on its own, as a frame-stacking wrapper makes them, oldest
+first. auto: CHW or HWC, whichever fits the shape."""
+
+# What brings each order into (..., S, C, H, W) or (..., C, H, W).
+_ORDERS = {"CHW": (-3, -2, -1), "HWC": (-1, -3, -2), "SCHW": (-4, -3, -2, -1), "SHWC": (-4, -1, -3, -2)}
+
+
+class PretrainedEncoder(nn.Module):
+    """A trained :class:`~curl_rl.PixelEncoder` or ResNet that takes what environments give.
+
+    ``encoder(observations)`` takes ``(..., *image)``, any batch shape, also none, and returns ``(..., features)``.
+
+    - Order: the image is ``(C, H, W)`` or ``(H, W, C)``, told by its shape; one that could be either is refused until
+      ``layout`` names it. Frames not yet joined to a stack, ``(S, H, W, C)`` or ``(S, C, H, W)``, must be named.
+    - Numbers: uint8 is divided by 255. Floating point is multiplied by ``scale``. Nothing is ever decided by values.
+    - Size: a PixelEncoder sees the middle of larger images, as in evaluation, never resized: frames rendered at another
+      size than ``rendered_size`` are taken, but show the scene at another scale than in training. A ResNet takes any.
+
+    A frozen one stays in evaluation mode whatever ``train()`` says, so that its batch norm does not follow new images.
+
+    Args:
+        encoder: the network.
+        rendered_size: side of the frames or images that it was trained on, in pixels.
+        provenance: what it was trained on and by.
+        scale: factor on floating-point observations: 1 where they lie in [0, 1], 1/255 where they lie in [0, 255].
+        layout: order of the observations' last dimensions.
+        freeze: no gradients, and evaluation mode for good.
+
+    Raises:
+        ValueError: an argument cannot be; in a call, observations that do not fit, or whose order is not clear.
+    """
+
+    def __init__(
+        self,
+        encoder: PixelEncoder | ResNet,
+        rendered_size: int,
+        provenance: dict[str, Any],
+        *,
+        scale: float = 1.0,
+        layout: Layout = "auto",
+        freeze: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale must be positive: 1 for floats in [0, 1], 1/255 for [0, 255], got {scale}")
+        if layout not in get_args(Layout):
+            raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}")
+        self.encoder = encoder
+        self.rendered_size = rendered_size
+        """Side of the frames or images that the encoder was trained on, in pixels."""
+        self.provenance = provenance
+        """What the encoder was trained on: task and frames, or data, method and epochs; preset, seed, versions."""
+        self.scale = scale
+        """Factor on floating-point observations."""
+        self.layout: Layout = layout
+        """Order of the observations' last dimensions."""
+        self.frozen = freeze
+        """Whether it was loaded to be used as it is."""
+        if freeze:
+            self.requires_grad_(False).eval()
+
+    @property
+    def features(self) -> int:
+        """Size of the feature vector."""
+        return self.encoder.feature_spec.dim
+
+    @property
+    def feature_spec(self) -> FeatureSpec:
+        """Sizes of what :meth:`encode` gives for one image; a ResNet's map depends on the image's size."""
+        return self.encoder.feature_spec
+
+    @property
+    def observation_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` that the encoder sees, C being the channels of all frames of a stack together."""
+        encoder = self.encoder
+        return encoder.observation_shape if isinstance(encoder, PixelEncoder) else encoder.image_shape
+
+    @property
+    def side(self) -> int | None:
+        """Side of the middle square that the encoder sees; None where it takes images of any size."""
+        return self.observation_shape[1] if isinstance(self.encoder, PixelEncoder) else None
+
+    def train(self, mode: bool = True) -> PretrainedEncoder:
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def encode(self, observations: Tensor) -> Features:
+        """``(..., *image)`` to vector ``(..., features)`` and last map ``(..., C, h, w)``."""
+        images = self._channels_first(observations)
+        if images.is_floating_point() and self.scale != 1:
+            images = images * self.scale
+        if self.side is not None:
+            images = center_crop(images, self.side)
+        batch = images.shape[:-3]
+        # Not where there is nothing to do: an exported program's batch size would go through arithmetic for nothing.
+        encoded = self.encoder.encode(images if len(batch) == 1 else images.reshape(-1, *images.shape[-3:]))
+        if len(batch) == 1:
+            return encoded
+        return Features(*(part.reshape(*batch, *part.shape[1:]) for part in encoded))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.encode(observations).vector
+
+    def _channels_first(self, observations: Tensor) -> Tensor:
+        """``(..., C, H, W)``, a view where the order allows it."""
+        if not isinstance(observations, Tensor):
+            kind = type(observations).__name__
+            raise ValueError(f"expected a tensor of observations, got {kind}: torch.as_tensor makes one of an array")
+        if observations.dtype != torch.uint8 and not observations.is_floating_point():
+            raise ValueError(f"expected uint8 or floating-point observations, got {observations.dtype}")
+        shape = tuple(observations.shape)
+        named: tuple[Layout, ...] = ("CHW", "HWC") if self.layout == "auto" else (self.layout,)
+        fitting = [layout for layout in named if self._fits(shape, layout)]
+        if not fitting:
+            raise ValueError(self._misfit(shape))
+        if len(fitting) > 1:
+            raise ValueError(f"observations {shape} could be CHW or HWC: name the order by layout=")
+        order = _ORDERS[fitting[0]]
+        leading = len(shape) - len(order)
+        images = observations.permute(*range(leading), *(len(shape) + place for place in order))
+        return images.flatten(-4, -3) if len(order) == 4 else images
+
+    def _fits(self, shape: tuple[int, ...], layout: Layout) -> bool:
+        order = _ORDERS[layout]
+        if len(shape) < len(order):
+            return False
+        *channels, height, width = (shape[place] for place in order)
+        return math.prod(channels) == self.observation_shape[0] and min(height, width) >= (self.side or 1)
+
+    def _misfit(self, shape: tuple[int, ...]) -> str:
+        """Why no order fits, in one line."""
+        c, least = self.observation_shape[0], self.side or 1
+        shapes: dict[Layout, str] = {
+            "CHW": f"(..., {c}, H, W)",
+            "HWC": f"(..., H, W, {c})",
+            "SCHW": f"(..., S, C, H, W) with S·C = {c}",
+            "SHWC": f"(..., S, H, W, C) with S·C = {c}",
+        }
+        wanted = f"{shapes['CHW']} or {shapes['HWC']}" if self.layout == "auto" else shapes[self.layout]
+        stacks: tuple[Layout, ...] = ("SHWC", "SCHW")
+        stacked = [layout for layout in stacks if self.layout == "auto" and self._fits(shape, layout)]
+        hint = f" (for a stack of frames, layout={stacked[0]!r})" if stacked else ""
+        return f"expected observations {wanted}, H and W at least {least}, got {shape}{hint}"

@@ -1,0 +1,83 @@
+#!/usr/bin/env python
+"""Write a trained encoder for use outside of this package.
+
+    python scripts/export_encoder.py runs/cheetah-run/cpu/seed1 --format onnx --output encoder.onnx
+    python scripts/export_encoder.py runs/cheetah-run/cpu/seed1 --format exported --output encoder.pt2
+    python scripts/export_encoder.py runs/cheetah-run/cpu/seed1 --format safetensors --output cheetah.safetensors
+
+onnx: for onnxruntime and its like, in C++ too. exported: for torch.export.load. Both take a batch of any size of square
+images of one size, uint8 unless --dtype says float32 (in [0, 1]), crop them to what the encoder sees, and return
+(batch, features); they are compared with the encoder on noise before they are written. safetensors: one file with
+weights and description, for curl_rl.load_encoder or any other reader; --size, --dtype and --layout do not concern it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from curl_rl.deployment import ProgramInput, export_program
+from curl_rl.durable import write_durably
+from curl_rl.errors import one_line
+from curl_rl.export import as_safetensors, load_encoder
+from curl_rl.pretrained import PretrainedEncoder
+
+
+def main() -> int:
+    """Read the command line, write the file, say what was proven."""
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS,  # a mistake is one line, without it
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, help="directory of the run, or an encoder.safetensors")
+    parser.add_argument("--format", choices=("onnx", "exported", "safetensors"), required=True)
+    parser.add_argument("--output", type=Path, required=True, help="the file to write; it must not exist yet")
+    parser.add_argument("--size", type=int, help="side of the images [those that the encoder was trained on]")
+    parser.add_argument("--dtype", choices=("uint8", "float32"), default="uint8", help="of the images [%(default)s]")
+    parser.add_argument("--layout", choices=("CHW", "HWC"), default="CHW", help="channels first or last [%(default)s]")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    arguments = parser.parse_args()
+    output: Path = arguments.output
+    if output.exists() and not arguments.overwrite:
+        parser.error(f"--output {output} exists: choose another, or say --overwrite")
+    try:
+        encoder = load_encoder(arguments.run)
+        taken = ProgramInput(arguments.size, arguments.dtype, arguments.layout)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        print(f"{output}: {write(encoder, arguments.format, output, taken)}")
+    except (ValueError, ImportError) as error:
+        parser.error(one_line(error))
+    except OSError as error:
+        parser.error(f"cannot write {output}: {error.strerror or one_line(error)}")
+    except RuntimeError as error:
+        print(f"{parser.prog}: {one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def write(encoder: PretrainedEncoder, form: str, output: Path, taken: ProgramInput) -> str:
+    """Writes the file; what there is to say about it."""
+    if form == "safetensors":
+        write_durably(output, [as_safetensors(encoder)])
+        return f"{encoder.features} features, weights and description"
+    if form == "onnx":
+        from curl_rl.integrations.onnx import export_onnx as export
+    else:
+        export = export_program
+    difference = export(encoder, output, taken)
+    sizes = ", ".join(str(side) for side in taken.shape(encoder))
+    return (
+        f"{taken.dtype} (batch, {sizes}) to float32 (batch, {encoder.features}); "
+        f"at most {difference:.0e} from the encoder's features on noise"
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

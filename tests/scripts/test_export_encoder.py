@@ -1,0 +1,126 @@
+"""The command, as a user calls it; what it writes is tested with the library that it calls."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.export import load_encoder, save_encoder
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "export_encoder.py"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    directory = tmp_path / "run"
+    directory.mkdir()
+    encoder = PixelEncoder((6, 12, 12), EncoderConfig(4, (2, 1), 5))
+    save_encoder(encoder, directory, rendered_size=15, provenance={"env": "tiny-reach"})
+    return directory
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Any:
+    spec = importlib.util.spec_from_file_location("export_encoder", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["export_encoder.py", *map(str, arguments)])
+        code: int = module.main()
+        return code
+
+    run.module = module  # type: ignore[attr-defined]
+    return run
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def test_safetensors_travel_alone(command: Any, run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "cheetah.safetensors"
+    assert command(run, "--format", "safetensors", "--output", output) == 0
+    assert torch.equal(load_encoder(output)(noise(2, 6, 15, 15)), load_encoder(run)(noise(2, 6, 15, 15)))
+    assert [path.name for path in output.parent.iterdir()] == ["cheetah.safetensors"]
+
+
+def test_exported_says_what_it_takes(
+    command: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "encoder.pt2"
+    assert command(run, "--format", "exported", "--output", output, "--size", 13, "--layout", "HWC") == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{output}: uint8 (batch, 13, 13, 6) to float32 (batch, 5); at most ")
+    seen = noise(4, 13, 13, 6)
+    found = torch.export.load(output).module()(seen)
+    torch.testing.assert_close(found, load_encoder(run)(seen), rtol=1e-4, atol=1e-4)
+
+
+def test_onnx_is_written(command: Any, run: Path, tmp_path: Path) -> None:
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    output = tmp_path / "encoder.onnx"
+    assert command(run, "--format", "onnx", "--output", output, "--dtype", "float32") == 0
+    seen = noise(4, 6, 15, 15)
+    (found,) = onnxruntime.InferenceSession(output).run(None, {"observation": seen.div(255).numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), load_encoder(run)(seen), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["absent", "--format", "onnx", "--output", "a"], "no encoder in absent: encoder.safetensors is missing"),
+        (
+            ["run", "--format", "exported", "--output", "a", "--size", "7"],
+            "side 7 is too small: the encoder sees 12×12",
+        ),
+        (
+            ["run", "--format", "safetensors", "--output", "taken"],
+            "--output taken exists: choose another, or say --over",
+        ),
+        (["run", "--format", "safetensors", "--output", "taken/a"], "cannot write taken/a: "),
+        (["run", "--format", "torchscript", "--output", "a"], "argument --format: invalid choice: 'torchscript'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(
+    command: Any, run: Path, arguments: list[str], line: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parent)
+    Path("taken").write_text("mine")
+    with pytest.raises(SystemExit) as stopped:
+        command(*arguments)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"export_encoder.py: error: {line}")
+    assert said.count("\n") == 1
+    assert Path("taken").read_text() == "mine"
+    assert not Path("a").exists()
+
+
+def test_overwriting_is_asked_for(command: Any, run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.safetensors"
+    output.write_text("mine")
+    assert command(run, "--format", "safetensors", "--output", output, "--overwrite") == 0
+    load_encoder(output)
+
+
+def test_a_program_that_is_not_the_encoder_is_code_1(
+    command: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differs(*_: Any) -> float:
+        raise RuntimeError("the program's features differ\nby much")
+
+    monkeypatch.setattr(command.module, "export_program", differs)
+    assert command(run, "--format", "exported", "--output", tmp_path / "a.pt2") == 1
+    assert capsys.readouterr().err == "export_encoder.py: the program's features differ by much\n"
