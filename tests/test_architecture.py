@@ -17,7 +17,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"config", "evaluation", "pictures"}),  # config gathers the dataclasses that stand beside their things
     frozenset({"agent", "auxiliary"}),
     frozenset({"run_directory"}),
-    frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger", "settings"}),
+    frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger", "settings", "frames"}),
     frozenset(
         {"console", "durable", "errors", "storage", "meters", "seeds", "signals", "overlap", "lars", "schedules"}
     ),
