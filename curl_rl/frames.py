@@ -196,6 +196,8 @@ class RecordedFrames:
             raise UserError(f"{self.folder}: the numbers of its episodes do not count up from 0 as {DESCRIPTION} says")
         self.starts = torch.searchsorted(self.episodes, self.episodes)
         """``(N,)`` int64: index of the first frame of each frame's episode."""
+        self.ends = torch.searchsorted(self.episodes, self.episodes, right=True) - 1
+        """``(N,)`` int64: index of the last."""
 
     def __len__(self) -> int:
         return len(self.episodes)

@@ -77,14 +77,18 @@ class FramesConfig:
 
     stack: int = 3
     """Frames in one observation, as the agent will have it."""
+    positive_offset: int = 0
+    """Agent steps by which the second view's observation is later than the first's, at most to the episode's end (3 in
+    ATC, arXiv 2009.08319); 0, both views are of one observation."""
     test_every: int = 1
     """Epochs from one measurement on the held-out episodes to the next, and after the last; 0, none."""
 
     def __post_init__(self) -> None:
-        if self.test_every < 0:
-            raise ValueError(f"frames.test_every must be 0 (never) or more, got {self.test_every}")
         if self.stack < 1:
             raise ValueError(f"frames.stack must be at least 1, got {self.stack}")
+        for name, off in (("positive_offset", "the same observation"), ("test_every", "never")):
+            if getattr(self, name) < 0:
+                raise ValueError(f"frames.{name} must be 0 ({off}) or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

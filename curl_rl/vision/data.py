@@ -54,6 +54,8 @@ class ImageBatch(NamedTuple):
     """``(B,)`` int64: positions in :attr:`ImageSet.classes`; None where the images have no classes."""
     indices: Tensor
     """``(B,)`` int64: which images of the set these are."""
+    later: Tensor | None = None
+    """``(B, C, S, S)`` uint8: what the same places showed some time later, where that was asked for."""
 
 
 class ImageSet:

@@ -23,7 +23,7 @@ from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.console import say
 from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError, one_line
-from curl_rl.export import save_encoder
+from curl_rl.export import WEIGHTS, save_encoder
 from curl_rl.frames import is_recording
 from curl_rl.logger import Logger
 from curl_rl.meters import MetricMeans, Speedometer
@@ -34,13 +34,13 @@ from curl_rl.signals import Stopped, StopRequest, stop_requests
 from curl_rl.vision import distributed
 from curl_rl.vision.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
-from curl_rl.vision.data import ImageBatch, ImageSet, load
+from curl_rl.vision.data import ImageBatch, ImageSet, Split, load
 from curl_rl.vision.evaluation import Benchmark, EvaluationConfig, evaluate_encoder, side_of
 from curl_rl.vision.learner import Backbone, Learner
 from curl_rl.vision.linear_probe import OnlineProbe
 from curl_rl.vision.pictures import views_picture
 from curl_rl.vision.projector import write_projector
-from curl_rl.vision.recorded import load_stacks
+from curl_rl.vision.recorded import RecordedStacks, load_stacks
 from curl_rl.vision.views import make_views
 
 AXIS = "images"
@@ -80,7 +80,7 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
         c = config.compute
         images: ImageSet
         if is_recording(config.data):
-            images = load_stacks(config.data, stack=config.frames.stack, device=device, storage=c.storage)
+            images = load_frames(config, "train", device)
         else:
             images = load(config.data, "train", config.image_size, device=device, storage=c.storage, workers=c.workers)
         check(config, images)
@@ -188,7 +188,10 @@ class Pretrainer:
         if learner.steps < learner.total_steps and stop.signal_number is not None:
             self._say(f"saved at epoch {learner.steps / self.steps_per_epoch:.2f}; the same command resumes")
             raise Stopped(stop.signal_number)
-        self._say(f"done: {c.epochs} epochs; judge it with: python scripts/evaluate_vision.py {self.directory}")
+        if is_recording(c.data):  # without classes there is nothing for the script below to judge by
+            self._say(f"done: {c.epochs} epochs; the encoder is {self.directory / WEIGHTS}")
+        else:
+            self._say(f"done: {c.epochs} epochs; judge it with: python scripts/evaluate_vision.py {self.directory}")
 
     def _epoch(self, stop: StopRequest, bar: tqdm[Any]) -> None:
         """The epoch under way, from where it stands to its end or to a stop."""
@@ -224,7 +227,7 @@ class Pretrainer:
         c, number = self.config, self.learner.steps
         processes, total = distributed.world_size(), c.batch_size
         self.generator.manual_seed(derived_seed(c.seed, "augmentation", number * processes + distributed.rank()))
-        views = make_views(batch.images, c.augment, self.generator)
+        views = make_views(batch.images, c.augment, self.generator, batch.later)
         self._newest = (batch, views)
         # The same on every process.
         self.generator.manual_seed(derived_seed(c.seed, "shuffled batch norm", number))
@@ -271,7 +274,7 @@ class Pretrainer:
         if not c.frames.test_every or not is_recording(c.data):
             return
         try:
-            held_out = load_stacks(c.data, "test", stack=c.frames.stack, device=self.device, storage=c.compute.storage)
+            held_out = load_frames(c, "test", self.device)
             held_out.batches(c.batch_size)  # refuses a batch that is larger: of another size it would not compare
             self._held_out = held_out
         except UserError as error:
@@ -291,7 +294,7 @@ class Pretrainer:
             for number, batch in enumerate(shares):
                 # The same crops each time, so that what changes is the network.
                 self.generator.manual_seed(derived_seed(c.seed, "held-out views", number))
-                views = make_views(batch.images, c.augment, self.generator)
+                views = make_views(batch.images, c.augment, self.generator, batch.later)
                 order = torch.randperm(c.batch_size, generator=self.generator, device=self.device)
                 info = BatchInfo(distributed.gather(batch.indices, c.batch_size))
                 means.add(self.learner.measure(views, info, order))
@@ -452,6 +455,23 @@ class Pretrainer:
         raise run_directory.fault(self.directory, where, error, advice) from error
 
 
+def load_frames(config: VisionConfig, split: Split, device: torch.device) -> RecordedStacks:
+    """The observations of recorded frames, as the settings want them shown.
+
+    Raises:
+        UserError: as :func:`load_stacks`.
+    """
+    f = config.frames
+    return load_stacks(
+        config.data,
+        split,
+        stack=f.stack,
+        positive_offset=f.positive_offset,
+        device=device,
+        storage=config.compute.storage,
+    )
+
+
 def build(config: VisionConfig, channels: int, device: torch.device) -> tuple[Backbone, Objective]:
     """Encoder and objective for images of so many channels, on the CPU, their weights from the global generator.
 
@@ -484,8 +504,8 @@ def check(config: VisionConfig, images: ImageSet) -> None:
         raise UserError(f"augment.randaugment {a.randaugment} takes single images, not stacks of frames: take 0")
     if is_recording(config.data) and config.image_size not in (None, images.size):
         raise UserError(
-            f"image_size {config.image_size} is not the size of the recorded frames, which are not scaled: leave it "
-            f"out, or record frames of that size (these have {images.size})"
+            f"image_size {config.image_size} is not the size of the recorded frames, which are {images.size}×"
+            f"{images.size} and not scaled: take --preset frames, or leave image_size out"
         )
     for name, size in (("size", a.size), ("local_size", a.local_size if a.local_views else 0)):
         if size > images.size:

@@ -23,12 +23,21 @@ class RecordedStacks(ImageSet):
         recorded: the folder.
         chosen: ``(N,)`` int64, the frames whose observations these are.
         stack: frames in an observation.
+        positive_offset: agent steps to the later observation that is given beside each, at most to the end of its
+            episode; 0, none is given.
         device: where batches are given.
         resident: keep all frames on the device; False reads them from the files as they are asked for.
     """
 
     def __init__(
-        self, recorded: RecordedFrames, chosen: Tensor, stack: int, device: torch.device, *, resident: bool
+        self,
+        recorded: RecordedFrames,
+        chosen: Tensor,
+        stack: int,
+        positive_offset: int,
+        device: torch.device,
+        *,
+        resident: bool,
     ) -> None:
         r = recorded.recording
         super().__init__(str(recorded.folder), len(chosen), r.size, (), None, device)
@@ -40,10 +49,10 @@ class RecordedStacks(ImageSet):
             "action_repeat": r.action_repeat,
             "stack": stack,
         }
-        self._recorded, self._stack = recorded, stack
+        self._recorded, self._stack, self._offset = recorded, stack, positive_offset
         # The index lies with the pixels, so that a step asks for no copy between host and device.
         where = device if resident else torch.device("cpu")
-        self._chosen, self._starts = chosen.to(where), recorded.starts.to(where)
+        self._chosen, self._starts, self._ends = (t.to(where) for t in (chosen, recorded.starts, recorded.ends))
         self._pixels = recorded.frames(torch.arange(len(recorded))).to(device) if resident else None
 
     def _read(self, batches: list[Tensor], fill: bool) -> Iterator[ImageBatch]:
@@ -53,10 +62,16 @@ class RecordedStacks(ImageSet):
         here = everything if self._pixels is None else there
         for positions, indices in zip(here.split(sizes), there.split(sizes), strict=True):
             newest = self._chosen[positions]
-            places = stack_indices(newest, self._starts[newest], self._stack).flatten()
-            frames = self._recorded.frames(places) if self._pixels is None else self._pixels[places]
-            stacks = frames.unflatten(0, (-1, self._stack)).flatten(1, 2)
-            yield ImageBatch(stacks.to(self.device), None, indices)
+            later = None
+            if self._offset:
+                later = self._stacks(torch.minimum(newest + self._offset, self._ends[newest]))
+            yield ImageBatch(self._stacks(newest), None, indices, later)
+
+    def _stacks(self, newest: Tensor) -> Tensor:
+        """``(B, stack·C, S, S)`` on the device: the observations with these newest frames."""
+        places = stack_indices(newest, self._starts[newest], self._stack).flatten()
+        frames = self._recorded.frames(places) if self._pixels is None else self._pixels[places]
+        return frames.unflatten(0, (-1, self._stack)).flatten(1, 2).to(self.device)
 
 
 def load_stacks(
@@ -64,6 +79,7 @@ def load_stacks(
     split: Split = "train",
     *,
     stack: int = 3,
+    positive_offset: int = 0,
     device: torch.device | str = "cpu",
     storage: Storage = "auto",
 ) -> RecordedStacks:
@@ -73,6 +89,7 @@ def load_stacks(
         folder: as :mod:`curl_rl.frames` has it.
         split: test: the episodes that are held out (:attr:`RecordedFrames.held_out`); train: all others.
         stack: frames in an observation.
+        positive_offset: as of :class:`RecordedStacks`.
         device: where batches are given.
         storage: memory: all frames on the device. stream: read from the files in every epoch. auto: memory, if they
             take no more than a quarter of what is free.
@@ -101,4 +118,4 @@ def load_stacks(
             f"{free / 1e9:.1f} GB are free: take compute.storage stream"
         )
     resident = storage == "memory" or (storage == "auto" and needed <= _SHARE_OF_MEMORY * free)
-    return RecordedStacks(recorded, chosen, stack, device, resident=resident)
+    return RecordedStacks(recorded, chosen, stack, positive_offset, device, resident=resident)

@@ -110,7 +110,9 @@ class AugmentConfig:
 
 
 @torch.no_grad()
-def make_views(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> list[Tensor]:
+def make_views(
+    images: Tensor, config: AugmentConfig, generator: torch.Generator, later: Tensor | None = None
+) -> list[Tensor]:
     """Differently augmented copies of every image: the global views, then the local ones.
 
     All frames of a stack are changed alike: they share a window, and the colours of one are turned as those of all.
@@ -120,6 +122,7 @@ def make_views(images: Tensor, config: AugmentConfig, generator: torch.Generator
             of S frames.
         config: the recipe.
         generator: the source of all random numbers, on the images' device.
+        later: of the same shape, what all views but the first are made of, where these show another moment.
 
     Returns:
         ``config.views`` tensors ``(B, C, size, size)`` and ``config.local_views`` tensors
@@ -136,7 +139,8 @@ def make_views(images: Tensor, config: AugmentConfig, generator: torch.Generator
         raise ValueError(f"augment.randaugment {config.randaugment} takes single images, not stacks of frames: take 0")
     # Half precision would show in the pixels.
     with torch.autocast(images.device.type, enabled=False):
-        return [_view(images, index, config, generator) for index in range(config.views + config.local_views)]
+        sources = [images] + [images if later is None else later] * (config.views + config.local_views - 1)
+        return [_view(source, index, config, generator) for index, source in enumerate(sources)]
 
 
 def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:
