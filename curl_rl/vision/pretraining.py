@@ -288,17 +288,17 @@ class Pretrainer:
         means = MetricMeans()
         with self.speed.paused():
             # Shuffled, as in training: the neighbours of a frame would be negatives nearly like it.
-            shares = test.batches(
-                c.batch_size, seed=c.seed, rank=distributed.rank(), world_size=distributed.world_size()
-            )
+            rank, processes = distributed.rank(), distributed.world_size()
+            shares = test.batches(c.batch_size, seed=c.seed, rank=rank, world_size=processes)
             for number, batch in enumerate(shares):
                 # The same crops each time, so that what changes is the network.
-                self.generator.manual_seed(derived_seed(c.seed, "held-out views", number))
+                self.generator.manual_seed(derived_seed(c.seed, "held-out views", number * processes + rank))
                 views = make_views(batch.images, c.augment, self.generator, batch.later)
-                order = torch.randperm(c.batch_size, generator=self.generator, device=self.device)
+                order = torch.arange(c.batch_size, device=self.device)  # batch norm is at rest: any order is as good
                 info = BatchInfo(distributed.gather(batch.indices, c.batch_size))
                 means.add(self.learner.measure(views, info, order))
             measured = {f"test/{name}": value for name, value in means.read().items()}
+            self._refuse([name for name, value in measured.items() if not math.isfinite(value)])
             if self.logger is not None:
                 self.logger.scalars(self.seen, measured)
         epochs = self.learner.steps // self.steps_per_epoch

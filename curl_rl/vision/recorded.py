@@ -45,7 +45,7 @@ class RecordedStacks(ImageSet):
         self.provenance = {
             "env": r.env,
             "policy": r.policy,
-            "frames": len(recorded),
+            "recorded_frames": len(recorded),
             "action_repeat": r.action_repeat,
             "stack": stack,
         }

@@ -218,7 +218,7 @@ def test_what_a_run_on_frames_leaves(data: Path, tmp_path: Path, capsys: pytest.
         "seed": 3,
         "env": "tiny-reach",
         "policy": "random",
-        "frames": 26,
+        "recorded_frames": 26,
         "action_repeat": 1,
         "stack": 3,
         "epochs": 3.0,
