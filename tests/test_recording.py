@@ -91,6 +91,17 @@ def test_random_actions_are_uniform() -> None:
     assert np.allclose(counts / 12_000, 0.25, atol=0.02)
 
 
+def test_chance_is_another_in_each_episode_and_not_the_environments(tmp_path: Path) -> None:
+    env = Counter()
+    record(env, random_policy(2), FrameWriter(tmp_path / "data", RECORDING), frames=10)
+    first, second = RecordedFrames(tmp_path / "data").actions.split(5)
+    assert not torch.equal(first, second)
+    # gymnasium seeds an environment's generator like this: the actions would mirror the episode's start.
+    starts = [np.random.default_rng(seed).uniform(-1, 1, 2).astype(np.float32) for seed in env.seeds]
+    assert not np.array_equal(first[0].numpy(), starts[0])
+    assert not np.array_equal(second[0].numpy(), starts[1])
+
+
 def test_a_recording_that_was_stopped_is_the_one_that_would_have_been(tmp_path: Path) -> None:
     alone = recorded(tmp_path / "alone", 23)
     env, asked = Counter(), 0
