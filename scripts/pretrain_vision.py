@@ -4,6 +4,7 @@
     python scripts/pretrain_vision.py                                                # digits: about a minute
     python scripts/pretrain_vision.py --method moco --data cifar10/ --preset cpu     # on two CPU cores
     python scripts/pretrain_vision.py --method simclr --data cifar10/ --preset cifar10   # ResNet-18, for a GPU
+    python scripts/pretrain_vision.py --method curl --data frames/cartpole --preset frames   # of record_frames.py
     torchrun --nproc_per_node 4 -- scripts/pretrain_vision.py --data cifar10/ --preset cifar10   # the same on four
 
 The same command resumes a run that was stopped. Curves: tensorboard --logdir runs

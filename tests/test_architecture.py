@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"training", "vision", "integrations", "curves"}),
     frozenset({"compute", "estimate", "learner"}),
-    frozenset({"config", "evaluation", "pictures"}),  # config gathers the dataclasses that stand beside their things
+    # config gathers the dataclasses that stand beside their things
+    frozenset({"config", "evaluation", "pictures", "recording"}),
     frozenset({"agent", "auxiliary"}),
     frozenset({"run_directory", "replay", "deployment"}),
-    frozenset({"sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings"}),
+    frozenset({"sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings", "frames"}),
     frozenset(
         {
             *("console", "durable", "environments", "errors", "lars", "meters"),

@@ -76,7 +76,7 @@ def weights(run: Path) -> Any:
     ("arguments", "line"),
     [
         ("--method simclear", "method must be simclr or moco or byol or simsiam or barlow or curl, got simclear"),
-        ("--preset cpuu", "unknown preset cpuu; presets are cifar10, cpu, digits; did you mean cpu?"),
+        ("--preset cpuu", "unknown preset cpuu; presets are cifar10, cpu, digits, frames; did you mean cpu?"),
         ("--batchsize 3", "did you mean --batch_size?"),
         ("--epochs 0", "epochs must be at least 1, got 0"),
         ("--batch_size 1", "batch_size must be at least 2, got 1"),

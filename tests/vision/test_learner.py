@@ -220,3 +220,26 @@ def test_batch_norm_sees_the_views_together_or_one_by_one_as_the_method_has_it(m
     for ours, theirs in zip(features, expected, strict=True):
         assert torch.allclose(ours.vector, theirs, atol=1e-5)
     assert not torch.allclose(features[1].vector, reference(views[1]), atol=1e-3) or not together
+
+
+@pytest.mark.parametrize("method", ["moco", "byol"])
+def test_measuring_is_the_methods_loss_in_evaluation_and_leaves_no_trace(method: Any) -> None:
+    torch.manual_seed(0)
+    encoder = ResNet((3, 8, 8), ResNetConfig(width=0.0625, stem="small"))
+    objective = build_objective(method, encoder.feature_spec, ObjectiveConfigs(moco=MoCoConfig(dim=4, queue=12)))
+    assert objective is not None
+    learner = Learner(encoder, objective, OptimizerConfig(), batch_size=6, steps_per_epoch=1, epochs=1)
+    views, order, batch = [torch.rand(6, 3, 8, 8), torch.rand(6, 3, 8, 8)], torch.arange(6), BatchInfo()
+    before = copy.deepcopy(learner.state_dict())
+    measured = learner.measure(views, batch, order)
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+    assert all(module.training for module in learner.modules())
+    assert not any(value.requires_grad for value in measured.values())
+
+    by_hand = copy.deepcopy(learner).eval()
+    assert by_hand.target is not None
+    online = [by_hand.encoder.encode(views[spec.index]) for spec in objective.online_views]
+    target = [by_hand.target.encode(views[spec.index]) for spec in objective.target_views]
+    result = by_hand.objective(online, target, batch)
+    assert measured["loss"].item() == pytest.approx(result.loss.item(), rel=1e-5)
+    assert measured.keys() == {"loss", *(f"objective/{name}" for name in result.metrics)}

@@ -20,3 +20,11 @@ def test_one_row_to_an_image_with_its_views_beside_it() -> None:
     assert (picture[:, 2:6, 12:14] == 0).all()
     assert (picture[:, 6:10, 0:4] == 20).all()
     assert (picture[:, 6:10, 6:10] == 102).all()
+
+
+def test_a_stack_is_shown_by_its_newest_frame() -> None:
+    images = torch.cat([torch.full((1, 3, 2, 2), value, dtype=torch.uint8) for value in (10, 20, 30)], 1)
+    picture = views_picture(images, [images / 255], samples=1)
+    assert picture.shape == (3, 4, 8)
+    assert (picture[:, 0:2, 0:2] == 30).all()
+    assert (picture[:, 0:2, 4:6] == 30).all()

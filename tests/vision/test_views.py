@@ -157,6 +157,79 @@ def test_views_follow_the_generator_and_no_other_image() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def stacks(batch: int, frames: int) -> torch.Tensor:
+    return torch.cat([noise(batch).roll(number, 0) for number in range(frames)], 1)
+
+
+def test_a_plain_crop_is_a_window_of_whole_pixels() -> None:
+    # Each pixel says where it lies: row in the first channel, column in the second.
+    rows, columns = torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")
+    image = torch.stack([rows, columns, rows * 0]).to(torch.uint8)
+    images = image.expand(400, -1, -1, -1)
+    recipe = replace(PLAIN, crop="plain", size=8, mirror=1.0, scale=(0.1, 0.2))
+    views = make_views(images, recipe, generator())
+    for view in views:
+        pixels = (view * 255).round().long()
+        top, left = pixels[:, 0, 0, 0], pixels[:, 1, 0, 0]
+        assert torch.equal(pixels[:, 0], (top[:, None] + torch.arange(8))[:, :, None].expand(-1, 8, 8))
+        assert torch.equal(pixels[:, 1], (left[:, None] + torch.arange(8))[:, None].expand(-1, 8, 8))
+        # All five offsets of either axis are drawn.
+        assert set(top.tolist()) == set(left.tolist()) == set(range(5))
+    assert not torch.equal(*views)
+
+
+COLOURS = replace(PLAIN, views=1, crop="plain", size=12, jitter=0.7, greyscale=0.3, solarise=(0.4,))
+
+
+@pytest.mark.parametrize("crop", ["plain", "resized"])
+def test_equal_frames_of_a_stack_stay_equal(crop: Any) -> None:
+    recipe = replace(COLOURS, crop=crop, size=8, scale=(0.3, 1.0), mirror=0.5, blur=(0.5,))
+    (view,) = make_views(noise(40).repeat(1, 3, 1, 1), recipe, generator())
+    frames = view.unflatten(1, (3, 3))
+    assert view.shape == (40, 9, 8, 8)
+    assert view.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(frames[:, 1], frames[:, 0], atol=1e-6)
+    assert torch.allclose(frames[:, 2], frames[:, 0], atol=1e-6)
+
+
+def test_every_frame_of_a_stack_is_changed_as_it_would_be_alone() -> None:
+    # Contrast turns about the mean grey, which is the whole stack's: without it, a frame's neighbours do not matter.
+    recipe = replace(COLOURS, contrast=0.0)
+    images = stacks(30, 3)
+    (view,) = make_views(images, recipe, generator(5))
+    for number in range(3):
+        alone = images[:, 3 * number : 3 * number + 3]
+        (expected,) = make_views(alone, recipe, generator(5))
+        assert torch.allclose(view[:, 3 * number : 3 * number + 3], expected, atol=1e-5)
+    assert (view - images / 255).abs().amax() > 0.1
+
+
+def test_contrast_turns_all_frames_of_a_stack_about_their_common_grey() -> None:
+    dark, bright = (torch.full((1, 3, 4, 4), value, dtype=torch.uint8) for value in (51, 153))
+    recipe = replace(PLAIN, views=1, size=4, crop="plain", jitter=1.0, brightness=0, saturation=0, hue=0, contrast=0.4)
+    (view,) = make_views(torch.cat([dark, bright], 1), recipe, generator(1))
+    low, high = view[0, :3].mean(), view[0, 3:].mean()
+    # Their mean grey, 102/255 = 0.4, is half way; one factor has scaled both distances of 0.2 from it.
+    assert (low + high) / 2 == pytest.approx(0.4, abs=1e-3)
+    assert abs((high - low) / 0.4 - 1) <= 0.4
+    assert high - low != pytest.approx(0.4, abs=1e-3)
+    assert torch.allclose(view[0, :3], low, atol=1e-6)
+
+
+def test_views_but_the_first_may_be_of_a_later_moment() -> None:
+    now, later = noise(3), noise(3).flip(0)
+    first, second, local = make_views(now, replace(PLAIN, local_views=1, local_size=12, local_scale=(1.0, 1.0)),
+                                      generator(), later)  # fmt: skip
+    assert torch.allclose(first, now / 255, atol=1e-6)
+    assert torch.allclose(second, later / 255, atol=1e-6)
+    assert torch.allclose(local, later / 255, atol=1e-6)
+
+
+def test_stacks_have_no_randaugment() -> None:
+    with pytest.raises(ValueError, match="augment.randaugment 2 takes single images, not stacks of frames: take 0"):
+        make_views(stacks(2, 3), replace(PLAIN, randaugment=2), generator())
+
+
 def test_autocast_does_not_reach_the_pixels() -> None:
     images = noise(4)
     plain = make_views(images, EVERYTHING, generator())
@@ -172,7 +245,7 @@ def test_nothing_depends_on_a_tensors_data() -> None:
         make_views(mode.from_tensor(images), EVERYTHING, generator())
 
 
-@pytest.mark.parametrize("images", [noise(2).float(), noise(2)[0], noise(2)[:, :1]])
+@pytest.mark.parametrize("images", [noise(2).float(), noise(2)[0], noise(2)[:, :1], noise(2)[:, :0]])
 def test_other_images_are_refused(images: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="views are made of uint8 images"):
         make_views(images, PLAIN, generator())

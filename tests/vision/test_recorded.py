@@ -1,0 +1,300 @@
+"""Stacks of recorded frames as images to learn from: frames that name themselves, and runs that were left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from curl_rl import checkpoint
+from curl_rl import frames as frames_module
+from curl_rl.encoders import EncoderConfig
+from curl_rl.errors import UserError
+from curl_rl.export import load_encoder
+from curl_rl.frames import FrameWriter, Recording
+from curl_rl.logger import read_metrics
+from curl_rl.objectives import MoCoConfig, ObjectiveConfigs
+from curl_rl.signals import Stopped
+from curl_rl.vision import recorded as recorded_module
+from curl_rl.vision.config import (
+    BackboneConfig,
+    CheckpointConfig,
+    ComputeConfig,
+    FramesConfig,
+    LogConfig,
+    OptimizerConfig,
+    VisionConfig,
+)
+from curl_rl.vision.data import ImageBatch, load
+from curl_rl.vision.pretraining import Pretrainer, pretrain
+from curl_rl.vision.recorded import RecordedStacks, load_stacks
+from curl_rl.vision.views import AugmentConfig
+
+SIDE, LENGTHS = 8, (4, 6, 3, 5, 6, 2)
+HELD_OUT = 4  # the fifth episode
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames_module, "SHARD_FRAMES", 7)
+
+
+def write(folder: Path, lengths: tuple[int, ...] = LENGTHS, noisy: bool = False) -> Path:
+    """Frames whose every pixel is 10 · episode + step; or noise, which has something to be told apart by."""
+    names = ("step",)
+    writer = FrameWriter(folder, Recording("tiny-reach", SIDE, 1, "fast", 5, "random", names, action_size=1))
+    generator = np.random.default_rng(0)
+    for number, length in enumerate(lengths):
+        frames = [np.full((3, SIDE, SIDE), 10 * number + step, np.uint8) for step in range(length)]
+        if noisy:
+            frames = [generator.integers(0, 256, (3, SIDE, SIDE)).astype(np.uint8) for _ in range(length)]
+        moments = [np.array([step], np.float64) for step in range(length)]
+        writer.add_episode(frames, moments, [np.zeros(1, np.float32)] * length, [0.0] * length)
+    writer.flush()
+    return folder
+
+
+def codes(stacks: torch.Tensor) -> list[list[int]]:
+    pixels = stacks.unflatten(1, (-1, 3))
+    assert (pixels == pixels[:, :, :1, :1, :1]).all()
+    found: list[list[int]] = pixels[:, :, 0, 0, 0].tolist()
+    return found
+
+
+def expected(held_out: bool, stack: int, offset: int = 0) -> list[list[int]]:
+    return [
+        [10 * number + max(min(step + offset, length - 1) - back, 0) for back in reversed(range(stack))]
+        for number, length in enumerate(LENGTHS)
+        if (number == HELD_OUT) == held_out
+        for step in range(length)
+    ]
+
+
+@pytest.mark.parametrize("storage", ["memory", "stream"])
+def test_stacks_of_either_split_wherever_they_lie(tmp_path: Path, storage: Any) -> None:
+    folder = write(tmp_path / "data")
+    for split, held_out in (("train", False), ("test", True)):
+        for stack in (1, 3):
+            images = load_stacks(folder, split, stack=stack, storage=storage)  # type: ignore[arg-type]
+            assert (images.channels, images.size, images.classes) == (3 * stack, SIDE, ())
+            wanted = expected(held_out, stack)
+            assert len(images) == len(wanted)
+            found: list[list[int]] = []
+            for batch in images.batches(3, shuffle=False, drop_last=False):
+                assert batch.labels is None
+                assert batch.later is None
+                assert batch.images.dtype == torch.uint8
+                found += codes(batch.images)
+            assert found == wanted
+            # In the order of every other set, which the batch's indices tell.
+            for batch in images.batches(4, seed=2, epoch=1):
+                assert codes(batch.images) == [wanted[index] for index in batch.indices.tolist()]
+
+
+@pytest.mark.parametrize("storage", ["memory", "stream"])
+def test_a_later_observation_stays_in_its_episode(tmp_path: Path, storage: Any) -> None:
+    images = load_stacks(write(tmp_path / "data"), positive_offset=2, storage=storage)
+    (batch,) = images.batches(len(images), shuffle=False)
+    assert batch.later is not None
+    assert codes(batch.images) == expected(False, 3)
+    assert codes(batch.later) == expected(False, 3, offset=2)
+
+
+def test_what_is_too_large_for_memory_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, size = write(tmp_path / "data"), sum(LENGTHS) * 3 * SIDE * SIDE
+    for free, resident in ((4 * size, True), (4 * size - 4, False)):
+        monkeypatch.setattr(recorded_module, "available_memory", lambda free=free: free)
+        assert (load_stacks(folder)._pixels is not None) == resident
+    monkeypatch.setattr(recorded_module, "available_memory", lambda: size - 1)
+    with pytest.raises(UserError, match=r"storage memory: 26 frames of 8×8 take .*take compute.storage stream"):
+        load_stacks(folder, storage="memory")
+
+
+def test_folders_that_cannot_serve(tmp_path: Path) -> None:
+    one = write(tmp_path / "one", (5,))
+    assert len(load_stacks(one)) == 5
+    with pytest.raises(UserError, match="one episode only, and so none to hold out"):
+        load_stacks(one, "test")
+    with pytest.raises(UserError, match="has 1 observations to learn from"):
+        load_stacks(write(tmp_path / "least", (1,)))
+    with pytest.raises(UserError, match=r"frames.stack must be at least 1, got 0"):
+        load_stacks(one, stack=0)
+    with pytest.raises(UserError, match="holds recorded frames, which have no classes"):
+        load(one)
+
+
+# ---- pretraining
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("frames") / "data", noisy=True)
+
+
+def tiny(data: Path, run: Path, method: Any = "curl", **changes: Any) -> VisionConfig:
+    config = VisionConfig(
+        method=method,
+        data=str(data),
+        epochs=3,
+        batch_size=6,  # 3 steps to an epoch of the 20 frames; the 6 held-out ones are one batch
+        seed=3,
+        device="cpu",
+        run=run,
+        encoder=BackboneConfig("pixel", pixel=EncoderConfig(2, (2,), 4), precision="float32"),
+        augment=AugmentConfig(crop="plain", size=6, jitter=0.5, greyscale=0.1),
+        objectives=ObjectiveConfigs(moco=MoCoConfig(dim=4, queue=14)),
+        optimizer=OptimizerConfig("adamw", lr=1e-2, lr_scaling="none"),
+        checkpoint=CheckpointConfig(every=4),
+        log=LogConfig(every=2, images_every=4, projector=5),
+        compute=ComputeConfig(threads=1),
+    )
+    return replace(config, **changes)
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in row.items() if name != "wall_time" and not name.startswith("speed/")}
+        for row in read_metrics(run / "metrics.jsonl", "images")
+    ]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    found = checkpoint.load_newest(run / "checkpoints", read_only=True)
+    assert found is not None
+    networks: dict[str, torch.Tensor] = found[1]["learner"]["networks"]
+    return networks
+
+
+@pytest.mark.parametrize(("method", "offset"), [("curl", 0), ("moco", 2), ("byol", 0)])
+def test_a_stopped_run_on_frames_resumes_to_the_last_bit(
+    data: Path, tmp_path: Path, method: str, offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = FramesConfig(stack=2, positive_offset=offset)
+    alone = pretrain(tiny(data, tmp_path / "alone", method, frames=frames))
+    config = tiny(data, tmp_path / "stopped", method, frames=frames)
+    original = Pretrainer.step
+
+    def step(self: Pretrainer, batch: ImageBatch) -> None:
+        original(self, batch)
+        if self.learner.steps == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "step", step)
+        with pytest.raises(Stopped):
+            pretrain(config)
+    # From the files this time: where frames lie changes nothing.
+    pretrain(replace(config, compute=ComputeConfig(threads=1, storage="stream")))
+    assert all(torch.equal(value, weights(alone)[name]) for name, value in weights(config.directory).items())
+    assert rows(config.directory) == rows(alone)
+
+
+def test_what_a_run_on_frames_leaves(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = pretrain(tiny(data, tmp_path / "run"))
+    said = capsys.readouterr().err
+    assert "nearest neighbours" not in said
+    assert "epoch    3: loss" in said
+    assert f"done: 3 epochs; the encoder is {run}/encoder.safetensors" in said
+    reported = rows(run)
+    assert not any("knn/accuracy" in row or "probe/accuracy" in row for row in reported)
+    assert [row["images"] for row in reported if "test/loss" in row] == [18, 36, 54]
+    assert {"test/objective/accuracy", "test/objective/logits_std"} <= next(
+        r for r in reported if "test/loss" in r
+    ).keys()
+    assert (run / "projector_config.pbtxt").is_file()
+    saved = load_encoder(run)
+    assert (saved.features, saved.rendered_size) == (4, SIDE)
+    assert saved(torch.zeros(2, 9, SIDE, SIDE, dtype=torch.uint8)).shape == (2, 4)
+    assert saved.provenance == {
+        "data": str(data),
+        "method": "curl",
+        "preset": "digits",
+        "seed": 3,
+        "env": "tiny-reach",
+        "policy": "random",
+        "recorded_frames": 26,
+        "action_repeat": 1,
+        "stack": 3,
+        "epochs": 3.0,
+    }
+
+
+def test_measuring_on_held_out_episodes_changes_nothing_that_is_learnt(data: Path, tmp_path: Path) -> None:
+    for method in ("moco", "byol"):  # with a queue, and with batch norm in its heads
+        runs = []
+        for every in (0, 1):
+            config = tiny(data, tmp_path / f"{method}{every}", method, frames=FramesConfig(test_every=every))
+            runs.append(pretrain(config))
+        silent, measured = (weights(run) for run in runs)
+        assert all(torch.equal(value, silent[name]) for name, value in measured.items())
+        assert not any("test/loss" in row for row in rows(runs[0]))
+
+
+def test_a_still_network_measures_the_same_in_every_epoch(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, tmp_path / "run", optimizer=OptimizerConfig("sgd", lr=1e-30, weight_decay=0.0))
+    losses = [row["test/loss"] for row in rows(pretrain(config)) if "test/loss" in row]
+    assert losses == [losses[0]] * 3
+
+
+def test_a_later_observation_is_the_second_view(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "counted")
+    seen: list[tuple[torch.Tensor, list[torch.Tensor]]] = []
+    original = Pretrainer.step
+
+    def step(self: Pretrainer, batch: ImageBatch) -> None:
+        original(self, batch)
+        assert self._newest is not None
+        seen.append((batch.images, self._newest[1]))
+
+    monkeypatch.setattr(Pretrainer, "step", step)
+    plain = AugmentConfig(crop="plain", size=6, jitter=0, greyscale=0)
+    pretrain(tiny(folder, tmp_path / "run", frames=FramesConfig(positive_offset=1), augment=plain, epochs=1))
+    for images, views in seen:
+        (first, second) = (codes((view * 255).round().int()) for view in views)
+        assert first == codes(images)
+        for before, after in zip(first, second, strict=True):
+            number, step_now = divmod(before[-1], 10)
+            assert after[-1] == 10 * number + min(step_now + 1, LENGTHS[number] - 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"augment": AugmentConfig(size=6, randaugment=1)}, "augment.randaugment 1 takes single images, not stacks"),
+        ({"augment": AugmentConfig(size=9)}, "augment.size 9 is larger than the images of .*, which are 8×8"),
+        ({"image_size": 6}, "image_size 6 is not the size of the recorded frames, which are 8×8 and not scaled"),
+        ({"batch_size": 21}, "batch_size 21 is larger than .*, which has 20 images"),
+    ],
+)
+def test_what_does_not_fit_frames_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, changes: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(UserError, match=line) as refused:
+        pretrain(replace(tiny(data, tmp_path / "run"), **changes))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_episode_trains_and_says_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path / "data", (12,), noisy=True)
+    run = pretrain(tiny(folder, tmp_path / "run", epochs=1))
+    assert "no measurement on held-out episodes: " in capsys.readouterr().err
+    assert not any("test/loss" in row for row in rows(run))
+
+
+@pytest.mark.parametrize(("stack", "offset"), [(0, 0), (1, -1)])
+def test_settings_of_frames_out_of_range(stack: int, offset: int) -> None:
+    with pytest.raises(ValueError, match="frames.(stack|positive_offset) must be"):
+        FramesConfig(stack=stack, positive_offset=offset)
+
+
+def test_frames_are_an_image_set(data: Path) -> None:
+    assert isinstance(load_stacks(data), RecordedStacks)
+    with pytest.raises(UserError, match="labels are needed, and .* has none"):
+        load_stacks(data).required_labels()
