@@ -230,8 +230,8 @@ class Agent(nn.Module):
         # The released code's Adam over the actor holds the shared convolutions too, but no gradient reaches them there.
         self.actor_parameters = [*self.actor_projection.parameters(), *self.actor.parameters()]
         self.actor_optimizer = torch.optim.Adam(self.actor_parameters, c.actor_lr, (c.actor_beta, 0.999), fused=True)
-        trained = [*self.encoder.parameters(), *self.critic.parameters()]
-        self.critic_parameters = [parameter for parameter in trained if parameter.requires_grad]
+        of_encoder = [] if c.freeze_encoder else [*self.encoder.parameters()]
+        self.critic_parameters = [*of_encoder, *self.critic.parameters()]
         self.critic_optimizer = torch.optim.Adam(
             self.critic_parameters, c.critic_lr, (c.critic_beta, 0.999), fused=True
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import torch
+
 from curl_rl.agent import AgentConfig
 from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError, one_line
@@ -22,7 +24,9 @@ def read_starting_encoder(path: Path, sha256: str | None = None) -> tuple[Pretra
         UserError: there is none, it is damaged, or its weights are others.
     """
     try:
-        pretrained = load_encoder(path)
+        # Its modules draw weights before they get those of the file: not from what a run draws from.
+        with torch.random.fork_rng(devices=[]):
+            pretrained = load_encoder(path)
     except ValueError as error:
         raise UserError(f"encoder: {one_line(error)}") from None
     found = weights_sha256(pretrained)

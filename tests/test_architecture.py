@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The parts of curl_rl from the top down. A part imports what lies on lower levels, never its own level or a higher one.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"training", "vision", "integrations", "curves"}),
+    frozenset({"training", "vision", "integrations", "curves", "state_probe"}),
     frozenset({"compute", "estimate", "learner"}),
     frozenset(
         {"config", "evaluation", "pictures", "starting_encoder"}
