@@ -82,9 +82,10 @@ class Shard(NamedTuple):
 class FrameWriter:
     """Adds episodes to a folder, which is new or holds a recording of the same description.
 
+    Nothing is written before the first shard. Only one writer may be at work in a folder.
+
     Raises:
         UserError: the folder holds something else, another recording, or one that cannot be read.
-        OSError: the disk refused.
     """
 
     def __init__(self, folder: Path, recording: Recording) -> None:
@@ -95,13 +96,8 @@ class FrameWriter:
             earlier, self._shards = _read_description(folder)
             if differences := _differences(earlier, recording):
                 raise UserError(f"{folder} holds another recording ({differences}): choose another folder")
-        elif folder.exists():
-            if not folder.is_dir() or any(path.name not in _LEFT_BY_A_START for path in folder.iterdir()):
-                raise UserError(f"{folder} exists and is no recording: choose another folder")
-        else:
-            folder.mkdir(parents=True)
-        if not self._shards:
-            self._describe()
+        elif folder.exists() and (not folder.is_dir() or any(p.name not in _LEFT_BY_A_START for p in folder.iterdir())):
+            raise UserError(f"{folder} exists and is no recording: choose another folder")
 
     @property
     def frames(self) -> int:
@@ -158,6 +154,7 @@ class FrameWriter:
             return
         whole = {name: torch.cat([part[name] for part in self._waiting]) for name in _DTYPES}
         shard = Shard(f"frames-{len(self._shards):05d}.safetensors", len(whole["frames"]), len(self._waiting))
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_durably(self.folder / shard.name, [safetensors.torch.save(whole)])
         self._shards.append(shard)
         self._waiting.clear()
@@ -185,7 +182,7 @@ class RecordedFrames:
         self.folder = Path(folder)
         self.recording, shards = _read_description(self.folder)
         if not shards:
-            raise UserError(f"{self.folder} holds no frames yet: its recording was stopped before its first shard")
+            raise UserError(f"{self.folder} holds no frames: {DESCRIPTION} lists no shard")
         parts = [_read_shard(self.folder, shard, self.recording) for shard in shards]
         self._pixels = [part["frames"] for part in parts]
         self._shard_starts = torch.tensor([0, *(shard.frames for shard in shards)]).cumsum(0)
@@ -199,6 +196,8 @@ class RecordedFrames:
             raise UserError(f"{self.folder}: the numbers of its episodes do not count up from 0 as {DESCRIPTION} says")
         self.starts = torch.searchsorted(self.episodes, self.episodes)
         """``(N,)`` int64: index of the first frame of each frame's episode."""
+        self.ends = torch.searchsorted(self.episodes, self.episodes, right=True) - 1
+        """``(N,)`` int64: index of the last."""
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -264,8 +263,9 @@ def is_recording(folder: Path | str) -> bool:
     return (Path(folder) / DESCRIPTION).is_file()
 
 
-# Of a recorder that was killed before it had described anything.
-_LEFT_BY_A_START = ("run.lock", f"{DESCRIPTION}.partial")
+# Of a recorder that was killed before it had described its first shard.
+_FIRST_SHARD = "frames-00000.safetensors"
+_LEFT_BY_A_START = ("run.lock", _FIRST_SHARD, f"{_FIRST_SHARD}.partial", f"{DESCRIPTION}.partial")
 
 
 def _read_description(folder: Path) -> tuple[Recording, list[Shard]]:

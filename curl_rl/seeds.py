@@ -15,6 +15,9 @@ Purpose = Literal[
     "replay",
     "augmentation",
     "shuffled batch norm",
+    "recorded episode",
+    "recorded actions",
+    "held-out views",
 ]
 
 

@@ -7,6 +7,10 @@ small environment without a physics engine, and `gym:<id>` for any other gymnasi
 (`gym:CarRacing-v3`). The first two are in gymnasium's registry too, once this package is imported:
 `gymnasium.make("pixels/cheetah-run-v0", size=84)`, or `gymnasium.make("envs:pixels/cheetah-run-v0")` without.
 
+What is behind a frame is asked by `env.physical_state()`, numbers that `env.state_names` names: joint positions and
+velocities in DeepMind Control (`envs.physical_state`), point and target in tiny-reach, what a gymnasium environment
+gives as `info["state"]`. An agent never sees it; it is there to find out what an encoder has understood.
+
 This package knows nothing of any agent. Importing it is cheap and needs no OpenGL: dm_control and MuJoCo are imported
 with the first environment of theirs. Vector environments must start their workers by "spawn" or "forkserver"; see
 `envs.rendering`.
@@ -32,7 +36,7 @@ bounds that -1 and 1 could stand for."""
 
 def make(
     name: str, *, size: int = 100, stack: int = 3, action_repeat: int = 1, quality: Quality = "faithful"
-) -> gymnasium.Env[Observation, Action]:
+) -> PixelEnv:
     """An environment whose observations are frame stacks, see `envs.pixels.PixelEnv`.
 
     Args:

@@ -71,6 +71,7 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         from dm_control import suite
 
         from envs.camera import Camera
+        from envs.physical_state import JointState
 
         with _without_warnings():
             self._env = suite.load(domain, task, task_kwargs={"random": _MODEL_SEED})
@@ -86,6 +87,9 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         self._camera = Camera(
             physics.model.ptr, physics.data.ptr, camera_id=CAMERAS.get(domain, 0), size=size, quality=quality
         )
+        self._joints = JointState(physics.model.ptr)
+        self.state_names = self._joints.names
+        """What the numbers of `physical_state()` are, see `envs.physical_state`."""
         limit = self._env._step_limit  # dm_control offers no other way to ask; infinite where there is none
         self.episode_steps = int(limit) if np.isfinite(limit) else None
         """Control steps in an episode that runs to its time limit; None where there is no limit."""
@@ -116,6 +120,10 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
     def render(self) -> NDArray[np.uint8]:
         """The picture of the present state, (size, size, 3)."""
         return self._camera.picture()
+
+    def physical_state(self) -> State:
+        """Joint positions and velocities now, (D,)."""
+        return self._joints.read(self._env.physics.data.ptr)
 
     def close(self) -> None:
         """Free the OpenGL context and the simulation; once only."""

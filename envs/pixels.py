@@ -29,6 +29,9 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
     A step repeats the action `action_repeat` times, stops early where the episode ends, sums the rewards and draws one
     picture. `info["environment_steps"]` is the number of steps that the environment inside has made in this call.
 
+    `physical_state()` is the state that the newest frame shows, where the environment inside has a method of that name
+    and `state_names`; else it has no numbers.
+
     Args:
         env: an environment with `render_mode="rgb_array"`, square pictures (size, size, 3) of uint8, and a bounded
             one-dimensional Box of actions. `PixelEnv` owns it and closes it: in `close()`, with the last reference to
@@ -71,6 +74,9 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         steps = getattr(env, "episode_steps", None) or (env.spec and env.spec.max_episode_steps)
         self.max_episode_steps: int | None = math.ceil(steps / action_repeat) if steps else None
         """Agent steps in an episode that runs to its time limit; None where there is no limit."""
+
+        self.state_names: tuple[str, ...] = getattr(env, "state_names", ())
+        """What the numbers of `physical_state()` are; empty where the environment inside does not say."""
 
         self._close = weakref.finalize(self, env.close)
         # finalize has a hook at exit too, but it may run after EGL has been shut down; this one runs before.
@@ -121,6 +127,11 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         if not self._frames:
             raise gymnasium.error.ResetNeeded("there is no picture before the first reset()")
         return np.ascontiguousarray(self._frames[-1].transpose(1, 2, 0))
+
+    def physical_state(self) -> NDArray[np.float64]:
+        """The state behind the newest frame: a new array `(D,)`, its numbers named by `state_names`."""
+        inner: Any = self.env
+        return np.array(inner.physical_state() if self.state_names else (), np.float64)
 
     def close(self) -> None:
         """Close the environment inside, its OpenGL context included; more than once does no harm."""

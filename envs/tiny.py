@@ -49,6 +49,8 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
     render_mode = "rgb_array"
+    state_names = ("point/x", "point/y", "target/x", "target/y")
+    """What the numbers of its state are."""
 
     def __init__(self, *, size: int) -> None:
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -67,13 +69,13 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
         while True:
             self.point, self.target = self.np_random.uniform(-1.0, 1.0, (2, 2))
             if np.linalg.norm(self.point - self.target) >= _FIRST_DISTANCE:
-                return self._state(), {}
+                return self.physical_state(), {}
 
     def step(self, action: NDArray[np.float32]) -> tuple[State, float, bool, bool, dict[str, Any]]:
         """Move the point by `STEP * action`; walls stop it."""
         self.point = np.clip(self.point + STEP * np.clip(action, -1.0, 1.0).astype(np.float64), -1.0, 1.0)
         self._steps += 1
-        return self._state(), self._reward(), False, self._steps >= EPISODE_STEPS, {}
+        return self.physical_state(), self._reward(), False, self._steps >= EPISODE_STEPS, {}
 
     def render(self) -> NDArray[np.uint8]:
         """The picture of the present state, (size, size, 3); x to the right, y downwards; edges antialiased."""
@@ -85,10 +87,11 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
             picture = picture + coverage * (colour - picture)
         return np.rint(picture).astype(np.uint8)
 
+    def physical_state(self) -> State:
+        """The state now, (4,)."""
+        return np.concatenate([self.point, self.target])
+
     def _reward(self) -> float:
         """In [0, 1]: a slope that shows the way from everywhere, and a peak that asks for precision."""
         distance = float(np.linalg.norm(self.point - self.target))
         return float(0.3 * (1.0 - distance / np.sqrt(8.0)) + 0.7 * np.exp(-((distance / 0.3) ** 2)))
-
-    def _state(self) -> State:
-        return np.concatenate([self.point, self.target])

@@ -14,9 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"training", "vision", "integrations", "curves", "state_probe"}),
     frozenset({"compute", "estimate", "learner"}),
-    frozenset(
-        {"config", "evaluation", "pictures", "starting_encoder"}
-    ),  # config gathers the dataclasses that stand beside their things
+    # config gathers the dataclasses that stand beside their things
+    frozenset({"config", "evaluation", "pictures", "recording", "starting_encoder"}),
     frozenset({"agent", "auxiliary"}),
     frozenset({"run_directory"}),
     frozenset({"sac", "replay", "objectives", "checkpoint", "export", "logger", "settings", "frames"}),

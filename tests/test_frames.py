@@ -107,8 +107,11 @@ def test_whole_episodes_are_held_out(tmp_path: Path, episodes: int, expected: se
 
 def test_a_recording_that_was_stopped_goes_on(tmp_path: Path) -> None:
     writer = FrameWriter(tmp_path / "data", RECORDING)
-    with pytest.raises(UserError, match="holds no frames yet"):
-        RecordedFrames(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+    # Killed between the first shard and its description.
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "frames-00000.safetensors").write_bytes(b"whole, but not described")
+    writer = FrameWriter(tmp_path / "data", RECORDING)
     for number in range(3):
         writer.add_episode(**episode(number, LENGTHS[number]))
     del writer  # killed: the third episode has not filled its shard
@@ -175,6 +178,7 @@ def truncate(path: Path) -> None:
         (lambda f: (f / "frames.json").write_bytes(b"\xff\xfe"), "frames.json is damaged"),
         (lambda f: (f / "frames.json").write_text("[]"), "no proper description of a recording"),
         (lambda f: described(f, format=2), "has format 2 and this version reads up to 1"),
+        (lambda f: described(f, shards=[], frames=0, episodes=0), "lists no shard"),
         (lambda f: described(f, size="4"), "a name that is no text, or a count that is no whole number"),
         (lambda f: described(f, frames=16), "its shards have 15 frames of 5 episodes together, and it speaks of 16"),
         (lambda f: described(f, state_names=["one"]), r"states must be \(6, 1\) torch.float64, got \(6, 2\)"),

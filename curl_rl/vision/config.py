@@ -72,6 +72,26 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class FramesConfig:
+    """How recorded frames are shown, where the data are some."""
+
+    stack: int = 3
+    """Frames in one observation, as the agent will have it."""
+    positive_offset: int = 0
+    """Agent steps by which the second view's observation is later than the first's, at most to the episode's end (3 in
+    ATC, arXiv 2009.08319); 0, both views are of one observation."""
+    test_every: int = 1
+    """Epochs from one measurement on the held-out episodes to the next, and after the last; 0, none."""
+
+    def __post_init__(self) -> None:
+        if self.stack < 1:
+            raise ValueError(f"frames.stack must be at least 1, got {self.stack}")
+        for name, off in (("positive_offset", "the same observation"), ("test_every", "never")):
+            if getattr(self, name) < 0:
+                raise ValueError(f"frames.{name} must be 0 ({off}) or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class KNNConfig:
     """Weighted nearest neighbours on the test images, while the run goes on; where the data have labels and a test."""
 
@@ -150,10 +170,10 @@ class VisionConfig:
     method: Method = "simclr"
     """Self-supervised method."""
     data: str = "digits"
-    """Folder of images, flat or one subfolder to a class, with or without train/ and test/; or digits, a built-in
-    set."""
+    """Folder of images, flat or one subfolder to a class, with or without train/ and test/; or of frames that
+    scripts/record_frames.py has recorded; or digits, a built-in set."""
     preset: str = "digits"
-    """YAML file in configs/vision/ that the settings start from: cifar10, cpu or digits."""
+    """YAML file in configs/vision/ that the settings start from: cifar10, cpu, digits or frames."""
     epochs: int = 100
     """Times that every image is seen."""
     batch_size: int = 256
@@ -166,6 +186,8 @@ class VisionConfig:
     """Where the network learns: auto, cpu, cuda or cuda:<n>."""
     run: Path | None = None
     """Directory of the run. [default: runs/vision-<data>/<method>-<preset>/seed<seed>]"""
+    frames: FramesConfig = field(default_factory=FramesConfig)
+    """Recorded frames."""
     encoder: BackboneConfig = field(default_factory=BackboneConfig)
     """Network."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

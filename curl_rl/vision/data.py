@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from curl_rl.errors import UserError, one_line
+from curl_rl.frames import is_recording
 
 Split = Literal["train", "test"]
 Storage = Literal["auto", "memory", "stream"]
@@ -48,11 +49,13 @@ class ImageBatch(NamedTuple):
     """Some images of an :class:`ImageSet`, on its device."""
 
     images: Tensor
-    """``(B, 3, S, S)`` uint8."""
+    """``(B, C, S, S)`` uint8; C = 3, and more for stacks of frames."""
     labels: Tensor | None
     """``(B,)`` int64: positions in :attr:`ImageSet.classes`; None where the images have no classes."""
     indices: Tensor
     """``(B,)`` int64: which images of the set these are."""
+    later: Tensor | None = None
+    """``(B, C, S, S)`` uint8: what the same places showed some time later, where that was asked for."""
 
 
 class ImageSet:
@@ -80,6 +83,10 @@ class ImageSet:
     ) -> None:
         self.name = name
         self.size = size
+        self.channels = 3
+        """Channels of each; more in stacks of frames."""
+        self.provenance: dict[str, Any] = {}
+        """What an encoder that learnt from them will say of them, beside their name."""
         self.classes = classes
         self.labels = None if labels is None else labels.to(device)
         self.device = device
@@ -316,8 +323,9 @@ def load(
         workers: decoding processes of a stream; None: one per core, less one for training.
 
     Raises:
-        UserError: no such folder, no such split, fewer than two images that can be read, an image smaller than
-            ``size``, images of different sizes where ``size`` is None, more than fits, or digits without scikit-learn.
+        UserError: no such folder, or one of recorded frames (see :mod:`curl_rl.vision.recorded`), no such split, fewer
+            than two images that can be read, an image smaller than ``size``, images of different sizes where ``size``
+            is None, more than fits, or digits without scikit-learn.
     """
     if split not in ("train", "test"):
         raise UserError(f"split must be train or test, got {split!r}")
@@ -327,6 +335,8 @@ def load(
         raise UserError(f"size must be at least 1, got {size}")
     if workers is not None and workers < 0:
         raise UserError(f"workers must be 0 or more, got {workers}")
+    if is_recording(source):
+        raise UserError(f"{source} holds recorded frames, which have no classes: only pretraining takes them")
     if source == "digits":
         return _digits(split, size or 8, torch.device(device))
     directory, classes = _find(Path(source), split)

@@ -107,6 +107,21 @@ class Learner(nn.Module):
             metrics |= {"features/effective_rank": effective_rank(some), "features/uniformity": uniformity(some)}
         return metrics, features
 
+    @torch.no_grad()
+    def measure(self, views: list[Tensor], batch: BatchInfo, order: Tensor) -> dict[str, Tensor]:
+        """The method's loss and metrics on a batch that it does not learn from; leaves no trace.
+
+        Takes what :meth:`step` takes, and returns scalars on the device.
+        """
+        self.eval()
+        try:
+            online = self._encode_online([views[spec.index] for spec in self.objective.online_views])
+            target = self._encode_target([views[spec.index] for spec in self.objective.target_views], order)
+            result = self.objective(online, target, batch)
+        finally:
+            self.train()
+        return {"loss": result.loss, **{f"objective/{name}": value for name, value in result.metrics.items()}}
+
     def _encode_online(self, views: list[Tensor]) -> list[Features]:
         """Features of the whole batch, with gradient."""
         together = self.objective.views_together and self.splits == 1 and len({view.shape for view in views}) == 1

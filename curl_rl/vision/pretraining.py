@@ -23,7 +23,8 @@ from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.console import say
 from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError, one_line
-from curl_rl.export import save_encoder
+from curl_rl.export import WEIGHTS, save_encoder
+from curl_rl.frames import is_recording
 from curl_rl.logger import Logger
 from curl_rl.meters import MetricMeans, Speedometer
 from curl_rl.objectives import BatchInfo, Objective, build_objective
@@ -33,12 +34,13 @@ from curl_rl.signals import Stopped, StopRequest, stop_requests
 from curl_rl.vision import distributed
 from curl_rl.vision.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
-from curl_rl.vision.data import ImageBatch, ImageSet, load
+from curl_rl.vision.data import ImageBatch, ImageSet, Split, load
 from curl_rl.vision.evaluation import Benchmark, EvaluationConfig, evaluate_encoder, side_of
 from curl_rl.vision.learner import Backbone, Learner
 from curl_rl.vision.linear_probe import OnlineProbe
 from curl_rl.vision.pictures import views_picture
 from curl_rl.vision.projector import write_projector
+from curl_rl.vision.recorded import RecordedStacks, load_stacks
 from curl_rl.vision.views import make_views
 
 AXIS = "images"
@@ -76,7 +78,11 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
         if device.type == "cpu":
             keep_freed_memory()
         c = config.compute
-        images = load(config.data, "train", config.image_size, device=device, storage=c.storage, workers=c.workers)
+        images: ImageSet
+        if is_recording(config.data):
+            images = load_frames(config, "train", device)
+        else:
+            images = load(config.data, "train", config.image_size, device=device, storage=c.storage, workers=c.workers)
         check(config, images)
         if distributed.rank() == 0:
             if fresh and (aside := run_directory.set_aside(config.directory)):
@@ -103,7 +109,7 @@ class Pretrainer:
         # Weights come from a generator of their own, so that nothing else that draws can change them.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "networks"))
-            encoder, objective = build(config, device)
+            encoder, objective = build(config, images.channels, device)
         encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.distribute_batch_norm(encoder)
         self.learner = Learner(
@@ -122,6 +128,7 @@ class Pretrainer:
         self.collapse = CollapseWatch()
         self._newest: tuple[ImageBatch, list[Tensor]] | None = None
         self._benchmark: Benchmark | None = None
+        self._held_out: ImageSet | None = None
         if self.is_writer:
             run_directory.check_room(self.directory, self._bytes_to_save(), "lower objectives.moco.queue")
 
@@ -162,6 +169,7 @@ class Pretrainer:
             self._say(f"this run is complete at {c.epochs} epochs; --fresh starts anew")
             return
         self._prepare_knn()
+        self._prepare_held_out()
         with stop_requests() as stop, self._progress_bar() as bar:
             self.speed.read(self.seen, learner.steps)
             try:
@@ -180,7 +188,10 @@ class Pretrainer:
         if learner.steps < learner.total_steps and stop.signal_number is not None:
             self._say(f"saved at epoch {learner.steps / self.steps_per_epoch:.2f}; the same command resumes")
             raise Stopped(stop.signal_number)
-        self._say(f"done: {c.epochs} epochs; judge it with: python scripts/evaluate_vision.py {self.directory}")
+        if is_recording(c.data):  # without classes there is nothing for the script below to judge by
+            self._say(f"done: {c.epochs} epochs; the encoder is {self.directory / WEIGHTS}")
+        else:
+            self._say(f"done: {c.epochs} epochs; judge it with: python scripts/evaluate_vision.py {self.directory}")
 
     def _epoch(self, stop: StopRequest, bar: tqdm[Any]) -> None:
         """The epoch under way, from where it stands to its end or to a stop."""
@@ -202,8 +213,10 @@ class Pretrainer:
             if c.log.images_every and learner.steps % c.log.images_every == 0:
                 self._log_picture()
             # Before saving: what is reported at these images is then known to the checkpoint of these images.
-            if self._knn_due():
+            if self._due(c.knn.every):
                 self._knn()
+            if self._due(c.frames.test_every):
+                self._test()
             if learner.steps % c.checkpoint.every == 0:
                 self.save()
             if self._stopping(stop):
@@ -214,7 +227,7 @@ class Pretrainer:
         c, number = self.config, self.learner.steps
         processes, total = distributed.world_size(), c.batch_size
         self.generator.manual_seed(derived_seed(c.seed, "augmentation", number * processes + distributed.rank()))
-        views = make_views(batch.images, c.augment, self.generator)
+        views = make_views(batch.images, c.augment, self.generator, batch.later)
         self._newest = (batch, views)
         # The same on every process.
         self.generator.manual_seed(derived_seed(c.seed, "shuffled batch norm", number))
@@ -237,7 +250,7 @@ class Pretrainer:
     def _prepare_knn(self) -> None:
         """Reads the test images, if nearest neighbours are wanted and the data allow it; else says why not."""
         c = self.config
-        if not c.knn.every or not self.is_writer:
+        if not c.knn.every or not self.is_writer or is_recording(c.data):  # recorded frames have no classes
             return
         try:
             test = load(
@@ -255,9 +268,45 @@ class Pretrainer:
             return
         self._benchmark = Benchmark(self.images, test)
 
-    def _knn_due(self) -> bool:
-        """At the end of every ``knn.every``-th epoch and of the last."""
-        every, epochs = self.config.knn.every, self.learner.steps / self.steps_per_epoch
+    def _prepare_held_out(self) -> None:
+        """Opens the held-out episodes of recorded frames, if they are to be measured on; else says why not."""
+        c = self.config
+        if not c.frames.test_every or not is_recording(c.data):
+            return
+        try:
+            held_out = load_frames(c, "test", self.device)
+            held_out.batches(c.batch_size)  # refuses a batch that is larger: of another size it would not compare
+            self._held_out = held_out
+        except UserError as error:
+            self._say(f"no measurement on held-out episodes: {error}")
+
+    def _test(self) -> None:
+        """The method's own loss and metrics on the held-out episodes, which show whether it learns by heart."""
+        test, c = self._held_out, self.config
+        if test is None:
+            return
+        means = MetricMeans()
+        with self.speed.paused():
+            # Shuffled, as in training: the neighbours of a frame would be negatives nearly like it.
+            shares = test.batches(
+                c.batch_size, seed=c.seed, rank=distributed.rank(), world_size=distributed.world_size()
+            )
+            for number, batch in enumerate(shares):
+                # The same crops each time, so that what changes is the network.
+                self.generator.manual_seed(derived_seed(c.seed, "held-out views", number))
+                views = make_views(batch.images, c.augment, self.generator, batch.later)
+                order = torch.randperm(c.batch_size, generator=self.generator, device=self.device)
+                info = BatchInfo(distributed.gather(batch.indices, c.batch_size))
+                means.add(self.learner.measure(views, info, order))
+            measured = {f"test/{name}": value for name, value in means.read().items()}
+            if self.logger is not None:
+                self.logger.scalars(self.seen, measured)
+        epochs = self.learner.steps // self.steps_per_epoch
+        self._say(f"epoch {epochs:>4}: loss {measured['test/loss']:.3f} on held-out episodes")
+
+    def _due(self, every: int) -> bool:
+        """At the end of every so many epochs and of the last; 0, never."""
+        epochs = self.learner.steps / self.steps_per_epoch
         return bool(every) and (epochs % every == 0 or epochs == self.config.epochs)
 
     def _knn(self) -> None:
@@ -278,7 +327,7 @@ class Pretrainer:
         """The embedding projector's files, of test images where there are any."""
         if not self.config.log.projector or not self.is_writer:
             return
-        shown = self._benchmark.test if self._benchmark else self.images
+        shown = self._benchmark.test if self._benchmark else (self._held_out or self.images)
         encoder = self.learner.encoder
         # Drawn as training batches are: the first of an unshuffled set would all be of one class.
         batch = next(shown.batches(min(self.config.log.projector, len(shown)), seed=self.config.seed))
@@ -287,7 +336,7 @@ class Pretrainer:
         features = torch.cat([encoder(part) for part in middle.split(512)])
         encoder.train()
         names = None if batch.labels is None else [shown.classes[label] for label in batch.labels.tolist()]
-        write_projector(self.directory, features, batch.images, names)
+        write_projector(self.directory, features, batch.images[:, -3:], names)  # of a stack, the newest frame
 
     # ----------------------------------------------------------------- logging
 
@@ -365,6 +414,7 @@ class Pretrainer:
                 "images": len(self.images),
             }
             provenance = {"data": c.data, "method": c.method, "preset": c.preset, "seed": c.seed}
+            provenance |= self.images.provenance
             # The encoder first: a run that is complete by its checkpoint is not started again to mend what is missing.
             save_encoder(
                 self.learner.encoder,
@@ -405,13 +455,32 @@ class Pretrainer:
         raise run_directory.fault(self.directory, where, error, advice) from error
 
 
-def build(config: VisionConfig, device: torch.device) -> tuple[Backbone, Objective]:
-    """Encoder and objective, on the CPU, their weights from the global generator; ``device`` decides the precision.
+def load_frames(config: VisionConfig, split: Split, device: torch.device) -> RecordedStacks:
+    """The observations of recorded frames, as the settings want them shown.
+
+    Raises:
+        UserError: as :func:`load_stacks`.
+    """
+    f = config.frames
+    return load_stacks(
+        config.data,
+        split,
+        stack=f.stack,
+        positive_offset=f.positive_offset,
+        device=device,
+        storage=config.compute.storage,
+    )
+
+
+def build(config: VisionConfig, channels: int, device: torch.device) -> tuple[Backbone, Objective]:
+    """Encoder and objective for images of so many channels, on the CPU, their weights from the global generator.
+
+    ``device`` decides the precision.
 
     Raises:
         ValueError: the views are too small for the encoder, or a field does not fit another.
     """
-    shape = (3, config.augment.size, config.augment.size)
+    shape = (channels, config.augment.size, config.augment.size)
     precision = resolve_precision(config.encoder.precision, device)
     encoder: Backbone
     if config.encoder.kind == "resnet":
@@ -431,6 +500,13 @@ def check(config: VisionConfig, images: ImageSet) -> None:
     """
     images.batches(config.batch_size)  # refuses a batch that is larger than the set
     a = config.augment
+    if images.channels != 3 and a.randaugment:
+        raise UserError(f"augment.randaugment {a.randaugment} takes single images, not stacks of frames: take 0")
+    if is_recording(config.data) and config.image_size not in (None, images.size):
+        raise UserError(
+            f"image_size {config.image_size} is not the size of the recorded frames, which are {images.size}×"
+            f"{images.size} and not scaled: take --preset frames, or leave image_size out"
+        )
     for name, size in (("size", a.size), ("local_size", a.local_size if a.local_views else 0)):
         if size > images.size:
             raise UserError(
@@ -445,7 +521,7 @@ def check(config: VisionConfig, images: ImageSet) -> None:
     distributed.shard_sizes(config.batch_size)  # refuses a batch smaller than the number of processes
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            encoder, objective = build(config, torch.device("meta"))
+            encoder, objective = build(config, images.channels, torch.device("meta"))
             objective.try_out(encoder.feature_spec, config.batch_size)
     except ValueError as error:
         raise UserError(one_line(error)) from None

@@ -5,7 +5,9 @@ Nothing is augmented here: the steps are those of :mod:`curl_rl.augment`, put in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch import Tensor
 from curl_rl.augment import (
     random_augment,
     random_color_jitter,
+    random_crop,
     random_gaussian_blur,
     random_greyscale,
     random_resized_crop,
@@ -32,6 +35,9 @@ class AugmentConfig:
     """Global views: large crops."""
     size: int = 32
     """Side of a global view, in pixels."""
+    crop: Literal["resized", "plain"] = "resized"
+    """resized: windows of random area and shape, brought to the view's side. plain: windows of the view's side at
+    random whole-pixel places, as the agent cuts them; scale, ratio and mirror are not used then."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest share of the image's area that a global view shows."""
     local_views: int = 0
@@ -104,53 +110,82 @@ class AugmentConfig:
 
 
 @torch.no_grad()
-def make_views(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> list[Tensor]:
+def make_views(
+    images: Tensor, config: AugmentConfig, generator: torch.Generator, later: Tensor | None = None
+) -> list[Tensor]:
     """Differently augmented copies of every image: the global views, then the local ones.
 
+    All frames of a stack are changed alike: they share a window, and the colours of one are turned as those of all.
+
     Args:
-        images: ``(B, 3, H, W)`` uint8, of one size, on the device where the views are wanted.
+        images: ``(B, C, H, W)`` uint8, of one size, on the device where the views are wanted; C = 3, or 3·S for stacks
+            of S frames.
         config: the recipe.
         generator: the source of all random numbers, on the images' device.
+        later: of the same shape, what all views but the first are made of, where these show another moment.
 
     Returns:
-        ``config.views`` tensors ``(B, 3, size, size)`` and ``config.local_views`` tensors
-        ``(B, 3, local_size, local_size)``, float32 in [0, 1], in channels_last order.
+        ``config.views`` tensors ``(B, C, size, size)`` and ``config.local_views`` tensors
+        ``(B, C, local_size, local_size)``, float32 in [0, 1], in channels_last order.
 
     Raises:
-        ValueError: the images have another type or shape.
+        ValueError: the images have another type or shape, or are stacks and the recipe has RandAugment.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"views are made of uint8 images (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    if images.dtype != torch.uint8 or images.ndim != 4 or not images.shape[1] or images.shape[1] % 3:
+        raise ValueError(
+            f"views are made of uint8 images (B, 3, H, W) or stacks of them, got {images.dtype} {tuple(images.shape)}"
+        )
+    if config.randaugment and images.shape[1] != 3:
+        raise ValueError(f"augment.randaugment {config.randaugment} takes single images, not stacks of frames: take 0")
     # Half precision would show in the pixels.
     with torch.autocast(images.device.type, enabled=False):
-        return [_view(images, index, config, generator) for index in range(config.views + config.local_views)]
+        sources = [images] + [images if later is None else later] * (config.views + config.local_views - 1)
+        return [_view(source, index, config, generator) for index, source in enumerate(sources)]
 
 
 def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:
     is_global = index < config.views
     size, scale = (config.size, config.scale) if is_global else (config.local_size, config.local_scale)
-    view = random_resized_crop(images, size, generator, scale=scale, ratio=config.ratio, mirror=config.mirror)
+    if config.crop == "plain":
+        view = random_crop(images, size, generator).float().div_(255)
+    else:
+        view = random_resized_crop(images, size, generator, scale=scale, ratio=config.ratio, mirror=config.mirror)
     if config.randaugment:
         magnitude = config.randaugment_magnitude
         view = random_augment(view, generator, operations=config.randaugment, magnitude=magnitude)
     if config.jitter:
-        view = random_color_jitter(
+        view = _as_one_image(
             view,
-            generator,
-            brightness=config.brightness,
-            contrast=config.contrast,
-            saturation=config.saturation,
-            hue=config.hue,
-            probability=config.jitter,
+            lambda colours: random_color_jitter(
+                colours,
+                generator,
+                brightness=config.brightness,
+                contrast=config.contrast,
+                saturation=config.saturation,
+                hue=config.hue,
+                probability=config.jitter,
+            ),
         )
     if config.greyscale:
-        view = random_greyscale(view, generator, probability=config.greyscale)
+        view = _as_one_image(view, lambda colours: random_greyscale(colours, generator, probability=config.greyscale))
     if blur := _of_view(config.blur, index):
         radius = max(1, int(size * config.blur_kernel / 2))
         view = random_gaussian_blur(view, generator, radius=radius, sigma=config.blur_sigma, probability=blur)
     if solarise := _of_view(config.solarise, index):
         view = random_solarise(view, generator, probability=solarise, threshold=config.solarise_threshold)
     return view.contiguous(memory_format=torch.channels_last)
+
+
+def _as_one_image(stacks: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Changes the colours of ``(B, 3·S, H, W)`` stacks with their frames one below the other, ``(B, 3, S·H, W)``.
+
+    So one parameter to an image is one to a stack, and the mean grey that contrast turns about is the whole stack's.
+    """
+    frames = stacks.shape[1] // 3
+    if frames == 1:
+        return change(stacks)
+    tall = stacks.unflatten(1, (frames, 3)).transpose(1, 2).flatten(2, 3)
+    return change(tall).unflatten(2, (frames, -1)).transpose(1, 2).flatten(1, 2)
 
 
 def _of_view(probabilities: tuple[float, ...], index: int) -> float:

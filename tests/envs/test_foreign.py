@@ -57,6 +57,19 @@ class NeedsPackage(Painted):
         raise gymnasium.error.DependencyNotInstalled("paint is not installed,\n run `pip install paint`")
 
 
+class Stateful(Painted):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        return super().reset(seed=seed)[0], {"state": [[0, 1], [2, 0]]}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return *super().step(action)[:4], {"state": np.array([[self.steps, 1], [2, 0]])}
+
+
+class Wordy(Painted):
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        return super().reset(seed=seed)[0], {"state": "standing"}
+
+
 def _register(name: str, entry_point: type, max_episode_steps: int | None = None, **kwargs: Any) -> None:
     if name not in gymnasium.registry:
         gymnasium.register(name, entry_point=entry_point, max_episode_steps=max_episode_steps, kwargs=kwargs)
@@ -145,3 +158,22 @@ def test_two_mujoco_environments_draw_their_own_pictures(opengl: object) -> None
 def test_foreign_is_a_wrapper_that_leaves_the_environment_reachable() -> None:
     env = Foreign("Painted-v0", size=3)
     assert isinstance(env.unwrapped, Painted)
+
+
+def test_the_physical_state_is_what_info_calls_state() -> None:
+    _register("Stateful-v0", Stateful)
+    env = envs.make("gym:Stateful-v0", size=4, action_repeat=3)
+    assert env.state_names == ("state/0", "state/1", "state/2", "state/3")
+    env.reset()
+    assert env.physical_state().tolist() == [0, 1, 2, 0]
+    env.step(np.zeros(1, np.float32))
+    assert env.physical_state().tolist() == [3, 1, 2, 0]
+
+
+@pytest.mark.parametrize("entry_point", [Painted, Wordy])
+def test_an_environment_may_give_no_state(entry_point: type) -> None:
+    _register("Silent-v0", entry_point)
+    env = envs.make("gym:Silent-v0", size=4)
+    env.reset()
+    assert env.state_names == ()
+    assert env.physical_state().shape == (0,)

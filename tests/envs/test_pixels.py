@@ -198,3 +198,10 @@ def test_the_longest_episode_is_known_in_agent_steps(action_repeat: int, steps: 
         _, _, terminated, truncated, _ = env.step(np.zeros(2, np.float32))
         taken, over = taken + 1, terminated or truncated
     assert env.max_episode_steps == taken == steps
+
+
+def test_an_environment_inside_that_says_no_state_has_none() -> None:
+    env = pixels(Counter())
+    env.reset()
+    assert env.state_names == ()
+    assert env.physical_state().shape == (0,)

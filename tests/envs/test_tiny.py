@@ -116,3 +116,13 @@ def test_made_by_name_with_repeats() -> None:
         _, _, _, truncated, info = env.step(np.zeros(2, np.float32))
         steps.append(info["environment_steps"])
     assert steps == [4, 4, 4, 4, 4, 4, 1]
+
+
+def test_the_physical_state_is_point_and_target() -> None:
+    env = envs.make("tiny-reach", size=8)
+    assert env.state_names == ("point/x", "point/y", "target/x", "target/y")
+    env.reset(seed=3)
+    before = env.physical_state()
+    env.step(np.float32([1, -0.5]))
+    moved = np.clip(before[:2] + STEP * np.array([1, -0.5]), -1, 1)
+    assert np.allclose(env.physical_state(), [*moved, *before[2:]])

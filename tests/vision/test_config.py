@@ -16,11 +16,19 @@ from curl_rl.vision.config import METHODS, PRESETS, Method, VisionConfig, load_p
 @pytest.mark.parametrize("method", get_args(Method))
 def test_every_preset_can_be_loaded_for_every_method(method: Method) -> None:
     names = {path.stem for path in PRESETS.glob("*.yaml")} - {METHODS.stem}
-    assert names == {"cifar10", "cpu", "digits"}
+    assert names == {"cifar10", "cpu", "digits", "frames"}
     for name in names:
         config = load_preset(name, method)
         assert (config.preset, config.method) == (name, method)
-        assert config.augment.size == config.image_size
+        # Recorded frames have the size that they have; all other presets bring images to that of the views.
+        assert config.image_size == (None if name == "frames" else config.augment.size)
+
+
+def test_recorded_frames_are_seen_as_the_agent_will_see_them() -> None:
+    agent, config = load_rl_preset("cpu", "cartpole-swingup"), load_preset("frames", "curl")
+    assert config.encoder.kind == "pixel"
+    assert config.encoder.pixel == agent.agent.encoder
+    assert (config.augment.size, config.frames.stack) == (agent.agent.crop, agent.environment.stack)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""Recording: a policy plays, and what it saw and the physical state behind it go into a folder of frames.
+
+Each episode depends on the recording's seed and on its own number alone, and episodes are stored whole, so a recording
+that was stopped and started again is the one that would have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from curl_rl.agent import Agent
+from curl_rl.frames import FrameWriter
+from curl_rl.seeds import derived_seed
+
+Observation = npt.NDArray[np.uint8]
+Action = npt.NDArray[np.float32]
+Policy = Callable[[Observation, np.random.Generator], Action]
+"""An action ``(A,)`` in [−1, 1] for an observation ``(stack·C, H, W)``; chance comes from the generator."""
+
+
+class ShowsState(Protocol):
+    """A gymnasium environment of stacked frames that says which physical state is behind the newest of them."""
+
+    def reset(self, *, seed: int | None = None) -> tuple[Observation, dict[str, Any]]:
+        """As gymnasium's."""
+
+    def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """As gymnasium's."""
+
+    def physical_state(self) -> npt.NDArray[np.float64]:
+        """``(D,)``; D may be 0."""
+
+
+def random_policy(action_size: int) -> Policy:
+    """Actions uniform in [−1, 1]."""
+    return lambda _, generator: generator.uniform(-1.0, 1.0, action_size).astype(np.float32)
+
+
+def agent_policy(agent: Agent, *, sampled: bool) -> Policy:
+    """The agent's actions: drawn from its policy, or the policy's mean.
+
+    Raises, when it acts:
+        FloatingPointError: an action is not finite: the networks have diverged.
+    """
+    device = agent.log_alpha.device
+
+    def act(observation: Observation, generator: np.random.Generator) -> Action:
+        noise = None
+        if sampled:
+            noise = torch.from_numpy(generator.standard_normal((1, agent.action_dim)).astype(np.float32)).to(device)
+        action: Action = agent.act(torch.from_numpy(observation).to(device)[None], noise)[0].cpu().numpy()
+        if not np.isfinite(action).all():
+            raise FloatingPointError(f"the policy's action is {action.tolist()}")
+        return action
+
+    return act
+
+
+def record(
+    env: ShowsState,
+    policy: Policy,
+    writer: FrameWriter,
+    *,
+    frames: int,
+    stop: Callable[[], bool] = lambda: False,
+    after_frame: Callable[[], object] = lambda: None,
+) -> bool:
+    """Plays until the folder holds ``frames`` frames, the last episode cut there.
+
+    An episode is in memory until it ends; those that have ended are on the disk when this returns, or raises.
+
+    Args:
+        env: the environment that ``writer`` describes.
+        policy: who acts.
+        writer: the folder, new or with frames of an earlier call.
+        frames: in the end, those of earlier calls included.
+        stop: asked at every step; once it says yes, the episode under way is dropped.
+        after_frame: called after each frame, to show progress.
+
+    Returns:
+        Whether there are so many frames now; False if it was stopped.
+
+    Raises:
+        FloatingPointError: the policy's action is not finite.
+        ValueError: what the environment gives does not fit the writer's description, or is not finite.
+        OSError: the disk refused; what was written before is intact.
+    """
+    channels = writer.recording.channels
+    try:
+        while writer.frames < frames:
+            seed, number = writer.recording.seed, writer.episodes
+            generator = np.random.default_rng(derived_seed(seed, "recorded actions", number))
+            observation, _ = env.reset(seed=derived_seed(seed, "recorded episode", number))
+            seen: list[Observation] = []
+            states: list[npt.NDArray[np.float64]] = []
+            actions: list[Action] = []
+            rewards: list[float] = []
+            over = False
+            while not over and writer.frames + len(seen) < frames:
+                if stop():
+                    return False
+                seen.append(observation[-channels:])
+                states.append(env.physical_state())
+                actions.append(policy(observation, generator))
+                observation, reward, terminated, truncated, _ = env.step(actions[-1])
+                rewards.append(float(reward))
+                over = terminated or truncated
+                after_frame()
+            writer.add_episode(seen, states, actions, rewards)
+    finally:
+        writer.flush()
+    return True

@@ -1,0 +1,121 @@
+"""Observations from a folder of recorded frames as a set of images: stacks of an episode's frames, without classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from curl_rl.errors import UserError
+from curl_rl.frames import RecordedFrames, stack_indices
+from curl_rl.storage import available_memory
+from curl_rl.vision.data import ImageBatch, ImageSet, Split, Storage
+
+_SHARE_OF_MEMORY = 0.25  # of what is free: training wants the rest
+
+
+class RecordedStacks(ImageSet):
+    """Frame stacks, ``(stack·C, S, S)`` each, in the order of the recording; a frame that many of them show lies once.
+
+    Args:
+        recorded: the folder.
+        chosen: ``(N,)`` int64, the frames whose observations these are.
+        stack: frames in an observation.
+        positive_offset: agent steps to the later observation that is given beside each, at most to the end of its
+            episode; 0, none is given.
+        device: where batches are given.
+        resident: keep all frames on the device; False reads them from the files as they are asked for.
+    """
+
+    def __init__(
+        self,
+        recorded: RecordedFrames,
+        chosen: Tensor,
+        stack: int,
+        positive_offset: int,
+        device: torch.device,
+        *,
+        resident: bool,
+    ) -> None:
+        r = recorded.recording
+        super().__init__(str(recorded.folder), len(chosen), r.size, (), None, device)
+        self.channels = stack * r.channels
+        self.provenance = {
+            "env": r.env,
+            "policy": r.policy,
+            "frames": len(recorded),
+            "action_repeat": r.action_repeat,
+            "stack": stack,
+        }
+        self._recorded, self._stack, self._offset = recorded, stack, positive_offset
+        # The index lies with the pixels, so that a step asks for no copy between host and device.
+        where = device if resident else torch.device("cpu")
+        self._chosen, self._starts, self._ends = (t.to(where) for t in (chosen, recorded.starts, recorded.ends))
+        self._pixels = recorded.frames(torch.arange(len(recorded))).to(device) if resident else None
+
+    def _read(self, batches: list[Tensor], fill: bool) -> Iterator[ImageBatch]:
+        sizes = [len(batch) for batch in batches]
+        everything = torch.cat([torch.empty(0, dtype=torch.int64), *batches])
+        there = everything.to(self.device)
+        here = everything if self._pixels is None else there
+        for positions, indices in zip(here.split(sizes), there.split(sizes), strict=True):
+            newest = self._chosen[positions]
+            later = None
+            if self._offset:
+                later = self._stacks(torch.minimum(newest + self._offset, self._ends[newest]))
+            yield ImageBatch(self._stacks(newest), None, indices, later)
+
+    def _stacks(self, newest: Tensor) -> Tensor:
+        """``(B, stack·C, S, S)`` on the device: the observations with these newest frames."""
+        places = stack_indices(newest, self._starts[newest], self._stack).flatten()
+        frames = self._recorded.frames(places) if self._pixels is None else self._pixels[places]
+        return frames.unflatten(0, (-1, self._stack)).flatten(1, 2).to(self.device)
+
+
+def load_stacks(
+    folder: str | Path,
+    split: Split = "train",
+    *,
+    stack: int = 3,
+    positive_offset: int = 0,
+    device: torch.device | str = "cpu",
+    storage: Storage = "auto",
+) -> RecordedStacks:
+    """The observations of a folder of recorded frames.
+
+    Args:
+        folder: as :mod:`curl_rl.frames` has it.
+        split: test: the episodes that are held out (:attr:`RecordedFrames.held_out`); train: all others.
+        stack: frames in an observation.
+        positive_offset: as of :class:`RecordedStacks`.
+        device: where batches are given.
+        storage: memory: all frames on the device. stream: read from the files in every epoch. auto: memory, if they
+            take no more than a quarter of what is free.
+
+    Raises:
+        UserError: the folder is damaged, a stack below 1, no held-out episode, fewer than two observations, or more
+            than fits.
+    """
+    if stack < 1:
+        raise UserError(f"frames.stack must be at least 1, got {stack}")
+    recorded, device = RecordedFrames(folder), torch.device(device)
+    held_out = recorded.held_out
+    chosen = (held_out if split == "test" else ~held_out).nonzero().flatten()
+    if split == "test" and not len(chosen):
+        raise UserError(f"{folder} has one episode only, and so none to hold out for testing: record more frames")
+    if len(chosen) < 2:
+        raise UserError(f"{folder} has {len(chosen)} observations to learn from: record more frames")
+    r = recorded.recording
+    needed = len(recorded) * r.channels * r.size * r.size
+    free = available_memory()
+    if device.type == "cuda":
+        free = min(free, torch.cuda.mem_get_info(device)[0])
+    if storage == "memory" and needed > free:
+        raise UserError(
+            f"storage memory: {len(recorded):,} frames of {r.size}×{r.size} take {needed / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free: take compute.storage stream"
+        )
+    resident = storage == "memory" or (storage == "auto" and needed <= _SHARE_OF_MEMORY * free)
+    return RecordedStacks(recorded, chosen, stack, positive_offset, device, resident=resident)

@@ -1,0 +1,174 @@
+"""The command as a user types it, on tiny-reach, whose state tells what its frames show."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import envs
+from curl_rl.config import parse_command_line
+from curl_rl.frames import RecordedFrames
+from curl_rl.training import load_agent, train
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "record_frames.py"
+RUN = (
+    "--env tiny-reach --preset cpu --device cpu --seed 4 --frames 30 --environment.size 12 --agent.crop 10 "
+    "--agent.batch_size 4 --agent.hidden 8 --agent.encoder.filters 2 --agent.encoder.strides [2] "
+    "--agent.encoder.latent 4 --agent.precision float32 --training.random_steps 20 --replay.capacity 100 "
+    "--evaluation.every 1000"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    config, _ = parse_command_line([*RUN.split(), "--run", str(directory)], program="", description="")
+    return train(config, lambda: envs.make("tiny-reach", size=12))
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("record_frames", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def command(script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs the script in this process; returns its exit code and what it said, the error's line last."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["record_frames.py", *map(str, arguments)])
+        try:
+            code: Any = script.main()
+        except SystemExit as stopped:
+            code = stopped.code
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return run
+
+
+def test_random_frames_of_tiny_reach(command: Any, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "data"
+    line = ["--env", "tiny-reach", "--agent_steps", 60, "--out", out, "--seed", 3]
+    code, said = command(*line)
+    assert code == 0
+    assert "1 environment steps to a frame" in said
+    data = RecordedFrames(out)
+    r = data.recording
+    # Size, quality and action repeat are those of the preset `cpu` for this task.
+    assert (r.env, r.size, r.quality, r.action_repeat, r.policy, r.seed) == ("tiny-reach", 32, "fast", 1, "random", 3)
+    assert data.episodes.tolist() == [0] * 25 + [1] * 25 + [2] * 10
+    # Each frame shows its state: drawn again from the state, it is the same picture.
+    env = envs.make("tiny-reach", size=32, stack=1)
+    env.reset()
+    for index in (0, 24, 25, 59):
+        env.env.point, env.env.target = data.states[index].numpy().reshape(2, 2)  # type: ignore[attr-defined]
+        picture = env.env.render().transpose(2, 0, 1)  # type: ignore[union-attr]
+        assert np.array_equal(data.observations(torch.tensor([index]), 1)[0].numpy(), picture)
+    # The action leads from one state to the next, by a fifth of the arena's half at most, walls aside.
+    moved = (data.states[:24, :2] + 0.2 * data.actions[:24].double()).clamp(-1, 1)
+    assert torch.allclose(data.states[1:25, :2], moved, atol=1e-6)
+
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert command(*line) == (0, f"{out}: 60 of 60 frames of tiny-reach are there; 1 environment steps to a frame\n"
+                                 f"{out}: 60 frames of 3 episodes\n")  # fmt: skip
+    assert {name: content for name, content in before.items() if name != "run.lock"} == {
+        path.name: path.read_bytes() for path in out.iterdir() if path.name != "run.lock"
+    }
+    code, said = command(*line[:-1], 4)
+    assert (code, "holds another recording (seed: 3 → 4)" in said) == (2, True)
+    code, _ = command(*line, "--agent_steps", 90)
+    assert (code, len(RecordedFrames(out))) == (0, 90)
+
+
+def test_a_run_acts_in_its_own_environment(command: Any, run: Path, tmp_path: Path) -> None:
+    code, said = command("--policy", run, "--actions", "mean", "--agent_steps", 30, "--out", tmp_path / "a")
+    assert code == 0, said
+    data = RecordedFrames(tmp_path / "a")
+    assert (data.recording.env, data.recording.size) == ("tiny-reach", 12)
+    assert data.recording.policy == f"{run} at 30 frames, mean actions"
+    agent = load_agent(run, "cpu")[0]
+    acted = torch.cat([agent.act(data.observations(torch.tensor([i]), 3)) for i in range(30)])
+    assert torch.allclose(acted, data.actions, atol=1e-6)
+    assert command("--policy", run, "--agent_steps", 30, "--out", tmp_path / "b")[0] == 0
+    assert not torch.equal(RecordedFrames(tmp_path / "b").actions, data.actions)
+
+
+def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
+    command: Any, script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["--env", "tiny-reach", "--size", 8, "--agent_steps", 60, "--out"]
+    assert command(*line, tmp_path / "alone")[0] == 0
+    original = script.record
+
+    def interrupted(*arguments: Any, after_frame: Any, **keywords: Any) -> bool:
+        seen = 0
+
+        def count() -> None:
+            nonlocal seen
+            seen += 1
+            if seen == 40:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        done: bool = original(*arguments, after_frame=count, **keywords)
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "record", interrupted)
+        code, said = command(*line, tmp_path / "stopped")
+    assert (code, "the same command goes on" in said) == (130, True)
+    assert len(RecordedFrames(tmp_path / "stopped")) == 25
+    assert command(*line, tmp_path / "stopped")[0] == 0
+    alone, stopped = RecordedFrames(tmp_path / "alone"), RecordedFrames(tmp_path / "stopped")
+    assert torch.equal(alone.states, stopped.states)
+    assert torch.equal(alone.frames(torch.arange(60)), stopped.frames(torch.arange(60)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "--env is needed where no run acts"),
+        (["--env", "tiny-reac"], "the nearest is 'tiny-reach'"),
+        (["--env", "tiny-reach", "--agent_steps", 0], "--agent_steps must be at least 1, got 0"),
+        (["--env", "tiny-reach", "--seed", -1], "--seed must be 0 or more"),
+        (["--env", "tiny-reach", "--size", 0], "environment.size must be at least 1, got 0"),
+        (["--env", "tiny-reach", "--preset", "cpuu"], "unknown preset cpuu"),
+        (["--policy", "nowhere"], "nowhere is no run"),
+        (["--policy", "{run}", "--env", "cheetah-run"], "--env cheetah-run is not what"),
+        (["--policy", "{run}", "--size", 36], "--size, --quality and --action_repeat are decided by"),
+        (["--env", "tiny-reach", "--out", "{run}"], "exists and is no recording"),
+        (["--env", "tiny-reach", "--frames", 3], "unrecognized arguments: --frames 3"),
+    ],
+)
+def test_a_mistake_is_one_line(command: Any, run: Path, tmp_path: Path, arguments: list[Any], line: str) -> None:
+    given = [str(argument).replace("{run}", str(run)) for argument in arguments]
+    before = sorted(path.name for path in run.iterdir())
+    code, said = command("--out", tmp_path / "data", *given)
+    assert code == 2
+    assert line in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "data").exists()
+    assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_a_damaged_recording_is_one_line(command: Any, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "frames.json").write_text(json.dumps({"format": 9}))
+    code, said = command("--env", "tiny-reach", "--out", tmp_path / "data")
+    assert (code, "has format 9 and this version reads up to 1" in said) == (2, True)

@@ -1,0 +1,148 @@
+"""Recording, of an environment that counts its steps and shows the count, so that what belongs together is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from curl_rl import frames as frames_module
+from curl_rl.agent import Agent, AgentConfig
+from curl_rl.encoders import EncoderConfig
+from curl_rl.frames import FrameWriter, RecordedFrames, Recording
+from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.recording import Policy, agent_policy, random_policy, record
+
+SIZE, STACK, LENGTH = 4, 2, 5
+RECORDING = Recording(
+    env="counter",
+    size=SIZE,
+    action_repeat=1,
+    quality="fast",
+    seed=7,
+    policy="random",
+    state_names=("count", "mean action"),
+    action_size=2,
+)
+
+
+class Counter:
+    """Shows 10 · its episode's number + its count; episodes last LENGTH steps; the reward is 100 · the first action."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int | None] = []
+        self.count, self.action = 0, 0.0
+
+    def reset(self, *, seed: int | None = None) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+        self.seeds.append(seed)
+        self.count, self.action = 0, 0.0
+        self.shown = [10 * len(self.seeds) - 10] * STACK
+        return self._observation(), {}
+
+    def step(self, action: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        self.count += 1
+        self.action = float(action.mean())
+        self.shown = [*self.shown[1:], 10 * len(self.seeds) - 10 + self.count]
+        return self._observation(), 100 * float(action[0]), False, self.count == LENGTH, {}
+
+    def physical_state(self) -> npt.NDArray[np.float64]:
+        return np.array([self.count, self.action])
+
+    def _observation(self) -> npt.NDArray[np.uint8]:
+        return np.repeat(np.array(self.shown, np.uint8), 3)[:, None, None] * np.ones((1, SIZE, SIZE), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames_module, "SHARD_FRAMES", 8)
+
+
+def recorded(folder: Path, frames: int, policy: Policy | None = None) -> RecordedFrames:
+    record(Counter(), policy or random_policy(2), FrameWriter(folder, RECORDING), frames=frames)
+    return RecordedFrames(folder)
+
+
+def test_frame_state_action_and_reward_of_a_moment_lie_together(tmp_path: Path) -> None:
+    data = recorded(tmp_path / "data", 13)
+    assert len(data) == 13
+    assert data.episodes.tolist() == [0] * 5 + [1] * 5 + [2] * 3
+    # The reset's frame is there, the one in which an episode ends is not.
+    assert data.states[:, 0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2]
+    shown = data.observations(torch.arange(13), 1)[:, 0, 0, 0]
+    assert shown.tolist() == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21, 22]
+    # What an action led to is the next frame's state; its reward lies with the action.
+    assert torch.allclose(data.states[1:5, 1], data.actions[:4].double().mean(1))
+    assert torch.allclose(data.rewards, 100 * data.actions[:, 0])
+    # The stacks are those that the environment gave.
+    assert data.observations(torch.tensor([0, 6]), STACK)[:, ::3, 0, 0].tolist() == [[0, 0], [10, 11]]
+
+
+def test_random_actions_are_uniform() -> None:
+    generator, policy = np.random.default_rng(0), random_policy(3)
+    actions = np.stack([policy(np.zeros((3, 1, 1), np.uint8), generator) for _ in range(4000)])
+    assert actions.shape == (4000, 3)
+    assert actions.dtype == np.float32
+    counts = np.histogram(actions, bins=4, range=(-1, 1))[0]
+    assert counts.sum() == 12_000
+    assert np.allclose(counts / 12_000, 0.25, atol=0.02)
+
+
+def test_a_recording_that_was_stopped_is_the_one_that_would_have_been(tmp_path: Path) -> None:
+    alone = recorded(tmp_path / "alone", 23)
+    env, asked = Counter(), 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 13  # in the middle of the third episode
+
+    writer = FrameWriter(tmp_path / "stopped", RECORDING)
+    assert record(env, random_policy(2), writer, frames=23, stop=stop) is False
+    assert len(RecordedFrames(tmp_path / "stopped")) == 10
+    assert record(Counter(), random_policy(2), FrameWriter(tmp_path / "stopped", RECORDING), frames=23) is True
+    resumed = RecordedFrames(tmp_path / "stopped")
+    assert torch.equal(resumed.actions, alone.actions)
+    assert torch.equal(resumed.episodes, alone.episodes)
+    assert len(set(env.seeds)) == 3
+
+
+def test_a_policy_that_breaks_leaves_what_was_recorded(tmp_path: Path) -> None:
+    count = 0
+
+    def policy(_: Any, generator: np.random.Generator) -> npt.NDArray[np.float32]:
+        nonlocal count
+        count += 1
+        if count == 8:
+            raise FloatingPointError("the policy's action is [nan]")
+        return np.zeros(2, np.float32)
+
+    with pytest.raises(FloatingPointError, match="nan"):
+        recorded(tmp_path / "data", 20, policy)
+    assert len(RecordedFrames(tmp_path / "data")) == 5
+
+
+def test_an_agents_mean_and_sampled_actions() -> None:
+    torch.manual_seed(0)
+    config = AgentConfig(crop=6, hidden=4, encoder=EncoderConfig(2, (2,), 4), precision="float32")
+    agent = Agent((6, 8, 8), 2, config, ObjectiveConfigs())
+    observation = np.random.default_rng(1).integers(0, 256, (6, 8, 8)).astype(np.uint8)
+    tensor = torch.from_numpy(observation)[None]
+
+    mean = agent_policy(agent, sampled=False)(observation, np.random.default_rng(2))
+    assert np.array_equal(mean, agent.act(tensor)[0].numpy())
+    assert mean.dtype == np.float32
+    sampled = agent_policy(agent, sampled=True)
+    one, same, other = (sampled(observation, np.random.default_rng(seed)) for seed in (2, 2, 3))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+    noise = torch.from_numpy(np.random.default_rng(2).standard_normal((1, 2)).astype(np.float32))
+    assert np.array_equal(one, agent.act(tensor, noise)[0].numpy())
+
+    with torch.no_grad():
+        agent.actor_projection.linear.bias.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="the policy's action is"):
+        sampled(observation, np.random.default_rng(2))
