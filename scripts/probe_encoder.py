@@ -89,7 +89,7 @@ def draw(rows: list[Row], out: Path) -> None:
     from matplotlib import pyplot
 
     groups = [quantity for quantity, values in rows[0].r2.items() if values is not None]
-    figure, axis = pyplot.subplots(figsize=(max(5.0, 1.2 * (len(groups) + 1)), 3.8))
+    figure, axis = pyplot.subplots(figsize=(max(5.0, 1.2 * (len(groups) + 1)), 3.6 + 0.2 * len(rows)))
     width = 0.8 / len(rows)
     for number, row in enumerate(rows):
         each = [row.means, *(row.r2[quantity] or () for quantity in groups)]
@@ -102,7 +102,7 @@ def draw(rows: list[Row], out: Path) -> None:
     axis.set(ylabel="R² on held-out episodes", ylim=(max(axis.get_ylim()[0], LOWEST), 1.02))
     axis.axhline(0, color="black", linewidth=0.8)
     axis.grid(axis="y", alpha=0.3)
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.tight_layout()
     figure.savefig(out, dpi=120)
 
