@@ -115,7 +115,7 @@ class AgentConfig:
             )
         if self.freeze_encoder and self.detach_encoder:
             raise ValueError(
-                "agent.detach_encoder says what trains the encoder, and agent.freeze_encoder that nothing does"
+                "agent.detach_encoder must be false where agent.freeze_encoder is true: nothing trains it then"
             )
         if self.objective != "none" and not self.objective_optimizers:
             raise ValueError("agent.objective_optimizers must name at least one, such as [[encoder, objective]]")

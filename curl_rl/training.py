@@ -99,7 +99,7 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
             say(f"the earlier run is now {aside}")
         stack.enter_context(run_directory.claimed(directory, config))
         try:
-            trainer = Trainer(config, directory, device, environment, evaluation_environment, start)
+            trainer = Trainer(config, directory, device, environment, evaluation_environment, start=start)
         except torch.OutOfMemoryError as error:
             raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None
         stack.callback(trainer.close)
@@ -117,6 +117,7 @@ class Trainer:
         device: torch.device,
         environment: Environment,
         evaluation_environment: Environment,
+        *,
         start: PixelEncoder | None = None,
     ) -> None:
         self.config, self.directory, self.device = config, directory, device

@@ -453,6 +453,8 @@ def test_one_update_in_bfloat16_is_near_the_exact_one() -> None:
         ({"actor_beta": 1.0}, "agent.actor_beta"),
         ({"log_std_min": 3.0}, "log_std_min"),
         ({"objective_optimizers": ()}, "objective_optimizers"),
+        ({"freeze_encoder": True}, "leaves agent.objective curl nothing to train .*: add --agent.objective none"),
+        ({"freeze_encoder": True, "objective": "none", "detach_encoder": True}, "agent.detach_encoder must be false"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:

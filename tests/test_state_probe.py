@@ -130,6 +130,16 @@ def test_a_dead_feature_and_what_is_no_number(frames: RecordedFrames) -> None:
             probe(features, states, split)
 
 
+@pytest.mark.parametrize("part", ["test", "train"])
+def test_a_quantity_that_stands_still_in_one_part_is_constant(frames: RecordedFrames, part: str) -> None:
+    split = Split.of(frames)
+    states = frames.states.clone()
+    states[split.test if part == "test" else ~split.test, 0] = 0.3
+    scores = probe(frames.states, states, split)
+    assert scores[0] is None
+    assert scores[1] == pytest.approx(1, abs=1e-6)
+
+
 # ---- episodes
 
 
