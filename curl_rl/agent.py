@@ -84,6 +84,9 @@ class AgentConfig:
     """Updates from one step of the objective to the next."""
     detach_encoder: bool = False
     """Stop the critics' loss at the convolutions, so that the objective alone trains them."""
+    freeze_encoder: bool = False
+    """Leave the encoder as it starts, given by --encoder or random: nothing trains it, it is its own target, and an
+    update passes it twice, without gradient. There is no objective then (--agent.objective none)."""
     objective_optimizers: tuple[tuple[Trained, ...], ...] = (("encoder", "objective"),)
     """The Adams that take the objective's step one after the other, each with what it trains."""
     precision: Precision | Literal["auto"] = "float32"
@@ -105,6 +108,15 @@ class AgentConfig:
                 raise ValueError(f"agent.{name} must lie in [0, 1), got {getattr(self, name)}")
         if not self.log_std_min < self.log_std_max:
             raise ValueError(f"agent.log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
+        if self.freeze_encoder and self.objective != "none":
+            raise ValueError(
+                f"agent.freeze_encoder leaves agent.objective {self.objective} nothing to train but its own heads: "
+                "add --agent.objective none"
+            )
+        if self.freeze_encoder and self.detach_encoder:
+            raise ValueError(
+                "agent.detach_encoder must be false where agent.freeze_encoder is true: nothing trains it then"
+            )
         if self.objective != "none" and not self.objective_optimizers:
             raise ValueError("agent.objective_optimizers must name at least one, such as [[encoder, objective]]")
         if self.update_rule == "joint" and self.objective_optimizers != (("encoder", "objective"),):
@@ -191,16 +203,35 @@ class Agent(nn.Module):
         self.actor = sac.Actor(latent, action_dim, config.hidden, config.log_std_min, config.log_std_max)
         self.log_alpha = nn.Parameter(torch.tensor(config.initial_temperature).log())
         self.objective = build_objective(config.objective, self.encoder.feature_spec, objectives)
-        self.target_encoder = momentum_copy(self.encoder)
+        # What stands still is its own slow copy.
+        frozen = config.freeze_encoder
+        self.target_encoder = self.encoder.requires_grad_(False) if frozen else momentum_copy(self.encoder)
         self.target_critic = momentum_copy(self.critic)
         self._make_optimizers()
+
+    def start_from(self, encoder: PixelEncoder) -> None:
+        """Copies the weights of a trained encoder of the same shape; to be called before the first update.
+
+        Encoder and target start as it is. So does the actor's projection, whose convolutions are the encoder's: a
+        random one would read that map in a way of its own, and throw away what the trained one had learnt to read.
+
+        Raises:
+            ValueError: updates were made already.
+        """
+        if self.updates:
+            raise ValueError(f"an encoder is what an agent starts from, and this one has made {self.updates} updates")
+        weights = encoder.state_dict()
+        self.encoder.load_state_dict(weights)
+        self.target_encoder.load_state_dict(weights)
+        self.actor_projection.load_state_dict(encoder.projection.state_dict())
 
     def _make_optimizers(self) -> None:
         c = self.config
         # The released code's Adam over the actor holds the shared convolutions too, but no gradient reaches them there.
         self.actor_parameters = [*self.actor_projection.parameters(), *self.actor.parameters()]
         self.actor_optimizer = torch.optim.Adam(self.actor_parameters, c.actor_lr, (c.actor_beta, 0.999), fused=True)
-        self.critic_parameters = [*self.encoder.parameters(), *self.critic.parameters()]
+        of_encoder = [] if c.freeze_encoder else [*self.encoder.parameters()]
+        self.critic_parameters = [*of_encoder, *self.critic.parameters()]
         self.critic_optimizer = torch.optim.Adam(
             self.critic_parameters, c.critic_lr, (c.critic_beta, 0.999), fused=True
         )
@@ -299,11 +330,12 @@ class Agent(nn.Module):
 
     def _update_exact(self, inputs: UpdateInputs, due: _Due, diagnose: bool) -> dict[str, Tensor]:
         """Critics, actor and temperature, targets, objective: each looks at what those before it have learnt."""
-        loss, metrics = self._critic_loss(inputs, self.encoder.encode(inputs.observation))
+        observed = self.encoder.encode(inputs.observation)
+        loss, metrics = self._critic_loss(inputs, observed)
         metrics["critic/gradient_norm"] = _step(loss, self.critic_parameters, [self.critic_optimizer])
         # The critics' step was the last that changes the encoder before the objective's own: one pass through it serves
-        # the actor, the critics under the actor's action, and the objective's query.
-        if due.actor or due.objective:
+        # the actor, the critics under the actor's action, and the objective's query. A frozen one has not changed.
+        if (due.actor or due.objective) and not self.config.freeze_encoder:
             with torch.set_grad_enabled(due.objective):
                 observed = self.encoder.encode(inputs.observation)
         if due.actor:
@@ -345,9 +377,13 @@ class Agent(nn.Module):
 
     def _critic_loss(self, inputs: UpdateInputs, observed: Features) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            next_map = self.encoder.convolutions(inputs.next_observation)
+            if self.config.freeze_encoder:
+                next_vector, next_map = self.encoder.encode(inputs.next_observation)
+            else:
+                next_map = self.encoder.convolutions(inputs.next_observation)
+                next_vector = self.target_encoder(inputs.next_observation)
             policy = self.actor(self.actor_projection(next_map), inputs.next_noise)
-            next_q = self.target_critic(self.target_encoder(inputs.next_observation), policy.action)
+            next_q = self.target_critic(next_vector, policy.action)
             target = sac.td_target(inputs.reward, inputs.discount, next_q, policy.log_prob, self.alpha)
         detach = self.config.detach_encoder
         features = self.encoder.projection(observed.map.detach()) if detach else observed.vector
@@ -362,7 +398,8 @@ class Agent(nn.Module):
 
     def _move_targets(self) -> None:
         move_towards(self.target_critic.parameters(), self.critic.parameters(), self.config.critic_tau)
-        move_towards(self.target_encoder.parameters(), self.encoder.parameters(), self.config.encoder_tau)
+        if not self.config.freeze_encoder:
+            move_towards(self.target_encoder.parameters(), self.encoder.parameters(), self.config.encoder_tau)
 
     def _update_actor(self, observed: Features, noise: Tensor) -> dict[str, Tensor]:
         alpha = self.alpha

@@ -144,6 +144,12 @@ class RunConfig:
     """Seed of the networks, the exploration and the environment."""
     device: str = "auto"
     """Where the agent learns: auto, cpu, cuda or cuda:<n>."""
+    encoder: Path | None = None
+    """What the agent's encoder starts from: the directory of a run (of an agent, or of pretraining) or an encoder's
+    file. A resumed run does not read it again. [default: random weights]"""
+    encoder_sha256: str | None = None
+    """What the weights in --encoder must hash to; every run that starts from an encoder records it here. [default: any
+    weights will do]"""
     run: Path | None = None
     """Directory of the run. [default: runs/<env>/<preset>/seed<seed>]"""
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
@@ -173,6 +179,8 @@ class RunConfig:
             raise ValueError(f"seed must be 0 or more and below 2**32, got {self.seed}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:<n>, got {self.device!r}")
+        if self.encoder_sha256 is not None and self.encoder is None:
+            raise ValueError("encoder_sha256 belongs to the weights in --encoder, which is not given")
         if self.agent.crop > self.environment.size:
             raise ValueError(
                 f"agent.crop {self.agent.crop} is larger than environment.size {self.environment.size}: "

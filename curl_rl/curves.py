@@ -64,8 +64,9 @@ def read_curves(directories: list[Path]) -> list[Curve]:
 
 
 def _label(config: RunConfig) -> str:
-    """The preset, and every setting in which the run differs from it, but for the seed."""
+    """The preset, and every setting in which the run differs from it, but for the seed and a hash."""
     preset = replace(load_preset(config.preset, config.env), seed=config.seed)
+    changed = changed_fields(preset, config)
     return ", ".join(
-        [config.preset, *(f"{name} {value}" for name, (_, value) in changed_fields(preset, config).items())]
+        [config.preset, *(f"{name} {value}" for name, (_, value) in changed.items() if name != "encoder_sha256")]
     )

@@ -23,6 +23,7 @@ def estimated_time(
     agent: Agent,
     environment: gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]],
     frames: int,
+    steps_done: int = 0,
 ) -> str:
     """One line on how long ``frames`` environment frames will take, from a few updates and steps timed on the CPU.
 
@@ -31,14 +32,17 @@ def estimated_time(
         agent: a copy of it is timed; it is left as it is.
         environment: stepped a few times, so not the one that is trained on.
         frames: environment frames still to go.
+        steps_done: agent steps that lie behind; the first ``training.random_steps`` of a run have no update.
     """
     per_update, per_step = _seconds_per_update(config, agent), _seconds_per_step(agent, environment)
     steps = frames / config.environment.action_repeat
+    random_steps_left = max(config.training.random_steps - steps_done, 0)
+    updates = max(steps - random_steps_left, 0) / config.training.update_every
     every, episodes = config.evaluation.every, config.evaluation.episodes
     evaluations = frames // every + 1 if every else 0
     # An episode of the suite lasts 1000 environment steps; an environment that says otherwise knows better.
     episode_steps = getattr(environment, "max_episode_steps", None) or 1000 / config.environment.action_repeat
-    seconds = steps * (per_step + per_update / config.training.update_every)
+    seconds = steps * per_step + updates * per_update
     seconds += evaluations * episodes * episode_steps * per_step
     measured = f"{per_update * 1e3:.0f} ms an update, {per_step * 1e3:.0f} ms a step"
     line = f"estimate: {_duration(seconds)} on this CPU ({measured})"

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -149,7 +150,7 @@ def _described_weights(
     weights = {name: value.detach().cpu().float().contiguous() for name, value in encoder.state_dict().items()}
     description = {
         "format": _FORMAT,
-        "id": _fingerprint(weights),
+        "id": weights_sha256(weights),
         **kind,
         "rendered_size": rendered_size,
         "config": dataclasses.asdict(config),
@@ -164,12 +165,15 @@ def _as_safetensors(description: dict[str, Any], weights: dict[str, Tensor]) -> 
     return safetensors.torch.save(weights, {"format": "pt", METADATA: json.dumps(description)})
 
 
-def _fingerprint(weights: dict[str, Tensor]) -> str:
-    """SHA-256 of names, shapes and float32 values, little-endian, in the order of the names."""
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256, as hexadecimal digits, of names, shapes and float32 values, little-endian, in the order of the names.
+
+    Of the weights and not of a file, so that a file that was written anew, with other provenance, is known again.
+    """
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(f"{name}{list(weights[name].shape)}".encode())
-        digest.update(weights[name].numpy().astype("<f4", copy=False).tobytes())
+        digest.update(weights[name].detach().cpu().numpy().astype("<f4", copy=False).tobytes())
     return digest.hexdigest()
 
 
@@ -215,7 +219,7 @@ def _read(weights_file: Path, description_file: Path) -> tuple[dict[str, Any], d
         found = {name: (file.get_slice(name).get_dtype(), file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         _check_header(description, found)
         weights = {name: file.get_tensor(name) for name in found}
-    if "id" in description and description["id"] != _fingerprint(weights):
+    if "id" in description and description["id"] != weights_sha256(weights):
         raise UserError(f"{weights_file} has been changed: its weights have another hash than its id says")
     return description, weights
 

@@ -70,6 +70,7 @@ class Schema(Generic[C]):
             "--print_config", action="store_true", help="print all settings as YAML, for --config, and exit"
         )
         try:
+            _refuse_empty_values(argv)
             early = self._early_arguments(argv)
             file_layer = read_yaml(early.config) if early.config else {}
             self._check_names(file_layer, early.config)
@@ -171,10 +172,17 @@ class Schema(Generic[C]):
         if unknown := re.fullmatch(r"unrecognized arguments: (.*)", text):
             flag = unknown[1].split()[0].split("=")[0]
             return text + nearest(flag, [f"--{name}" for name in _flat(to_dict(self.config()))])
-        value = re.fullmatch(r'Parser key "([\w.]+)": (.*?)(?:Got|Given) value: (.*)', text)
+        if section := re.match(r'Parser key "([\w.]+)": Unable to load config [\'"](.*?)[\'"]', text):
+            settings: Any = to_dict(self.config())
+            for part in section[1].split("."):
+                settings = settings[part]
+            return (
+                f"{section[1]} holds settings by name, such as --{section[1]}.{next(iter(settings))}, got {section[2]}"
+            )
+        value = re.fullmatch(r'Parser key "([\w.]+)": (.*?)(?:Got|Given) value: ?(.*)', text)
         if value is None:
             return text
-        name, expected, given = value.groups()
+        name, expected, given = value[1], value[2], value[3] or "nothing"
         kinds = [_KINDS[kind] for kind in re.findall(r"<class '(\w+)'>", expected) if kind in _KINDS]
         choices = re.findall(r"\w+", " ".join(re.findall(r"Literal\[(.*?)\]", expected)))
         right = " or ".join(dict.fromkeys(choices or kinds))
@@ -244,6 +252,18 @@ _KINDS = {"int": "a whole number", "float": "a finite number", "bool": "true or 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Leaves the lines of the description, which are commands, as they are."""
+
+
+def _refuse_empty_values(argv: list[str]) -> None:
+    """``--run=`` or ``--run "$UNSET"``: no setting is an empty text, and a path of none would be this directory.
+
+    Raises:
+        UserError: which flag has no value.
+    """
+    for before, argument in zip(["", *argv], argv, strict=False):
+        flag = before if argument == "" and before.startswith("--") else argument.removesuffix("=")
+        if argument == "" or re.fullmatch(r"--[\w.]+=", argument):
+            raise UserError(f"{flag or 'an empty argument'} has no value")
 
 
 def _as_yaml(config: Any) -> str:

@@ -22,6 +22,7 @@ from curl_rl.agent import Agent
 from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.config import RunConfig, read_config
 from curl_rl.console import say
+from curl_rl.encoders import PixelEncoder
 from curl_rl.environments import Beginning, Environment, Environments, LocalEnvironment, WorkerEnvironments
 from curl_rl.errors import TrainingFault as TrainingFault  # what train() raises
 from curl_rl.errors import UserError, one_line
@@ -35,6 +36,7 @@ from curl_rl.pictures import crops_picture
 from curl_rl.replay import Replay, segment_files
 from curl_rl.seeds import derived_seed
 from curl_rl.signals import Stopped, StopRequest, stop_requests
+from curl_rl.starting_encoder import check_fit, read_starting_encoder
 
 _SAVE_MEMORY = "lower agent.batch_size, or keep the replay elsewhere by --replay.storage memory"
 _MEND_NUMBERS = "the last checkpoint is from before; try a lower learning rate, or look at the rewards"
@@ -116,7 +118,8 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         The run's directory.
 
     Raises:
-        UserError: the directory belongs to another configuration, or the machine cannot do what is asked.
+        UserError: the directory belongs to another configuration, the encoder to start from does not fit, or the
+            machine cannot do what is asked.
         TrainingFault: a loss or the environment broke; the last checkpoint is intact.
         Stopped: SIGINT or SIGTERM came; the run is saved.
     """
@@ -142,11 +145,12 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         evaluation_environment = make_environment()
         stack.callback(evaluation_environment.close)
         _check(config, evaluation_environment)
+        config, start = _starting_encoder(config, evaluation_environment, resumes=not fresh)
         if fresh and (aside := run_directory.set_aside(directory)):
             say(f"the earlier run is now {aside}")
         stack.enter_context(run_directory.claimed(directory, config))
         try:
-            trainer = Trainer(config, directory, device, environments, evaluation_environment)
+            trainer = Trainer(config, directory, device, environments, evaluation_environment, start=start)
         except torch.OutOfMemoryError as error:
             raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None
         stack.callback(trainer.close)
@@ -164,6 +168,8 @@ class Trainer:
         device: torch.device,
         environments: Environments,
         evaluation_environment: Environment,
+        *,
+        start: PixelEncoder | None = None,
     ) -> None:
         self.config, self.directory, self.device = config, directory, device
         self.environments, self.evaluation_environment = environments, evaluation_environment
@@ -193,6 +199,8 @@ class Trainer:
         self._newest_return: float | None = None
 
         restored = self._restore()
+        if start is not None and not restored:
+            self.agent.start_from(start)
         try:
             self.learner = Learner(
                 self.agent, self.replay, self.generator, self.replay_generator, capture=config.compute.capture
@@ -216,6 +224,9 @@ class Trainer:
         c, p = self.config, self.progress
         say(f"run: {self.directory}")
         say(f"device: {self.device}, convolutions in {self.agent.config.precision}; {self.replay.describe()}")
+        if c.encoder is not None or c.agent.freeze_encoder:
+            begin = f"starts from {c.encoder}" if c.encoder is not None else "starts with random weights"
+            say(f"encoder: {begin}, {'frozen' if c.agent.freeze_encoder else 'trained further'}")
         if p.frames:
             say(f"resumed at {p.frames:,} of {c.frames:,} frames")
         if p.frames >= c.frames and not self._evaluation_due():
@@ -223,7 +234,8 @@ class Trainer:
             return
         if self.device.type == "cpu":
             with self._environment_at_work():
-                say(estimated_time(c, self.agent, self.evaluation_environment, c.frames - p.frames))
+                to_go = c.frames - p.frames
+                say(estimated_time(c, self.agent, self.evaluation_environment, to_go, p.agent_steps))
         with stop_requests() as stop, self._progress_bar() as bar:
             self.speed.read(p.frames, self.agent.updates)
             try:
@@ -236,7 +248,8 @@ class Trainer:
                     before = p.frames
                     self.step()
                     bar.update(p.frames - before)
-                    if _crossed(before, p.frames, c.log.every):
+                    # The last interval is rarely a whole one, and is reported all the same.
+                    if _crossed(before, p.frames, c.log.every) or p.frames >= c.frames:
                         self._log(bar)
                     if c.log.images_every and _crossed(before, p.frames, c.log.images_every):
                         self._log_pictures()
@@ -435,6 +448,8 @@ class Trainer:
             }
             # The encoder first: a run that is complete by its checkpoint is not started again to mend what is missing.
             provenance = {"env": self.config.env, "preset": self.config.preset, "seed": self.config.seed}
+            if self.config.encoder is not None:
+                provenance |= {"encoder": str(self.config.encoder), "encoder_sha256": self.config.encoder_sha256}
             save_encoder(
                 self.agent.encoder,
                 self.directory,
@@ -603,6 +618,37 @@ def _check(config: RunConfig, environment: Environment) -> None:
             f"replay.capacity {config.replay.capacity} is smaller than {what} of {config.env}: {count * steps} "
             "agent steps"
         )
+
+
+def _starting_encoder(
+    config: RunConfig, environment: Environment, *, resumes: bool
+) -> tuple[RunConfig, PixelEncoder | None]:
+    """The configuration with the hash of the weights that the run starts from, and the encoder, if it is to be read.
+
+    A run that ``resumes`` from a checkpoint has its weights there and the hash in its configuration: the file may be
+    gone or hold others by now.
+
+    Raises:
+        UserError: it cannot be read, is not the one that was recorded, or does not fit.
+    """
+    if config.encoder is None:
+        return config, None
+    directory = config.directory
+    if (
+        resumes
+        and (directory / run_directory.CONFIG).is_file()
+        and any((directory / run_directory.CHECKPOINTS).glob("*.ckpt"))
+    ):
+        recorded = read_config(directory / run_directory.CONFIG).encoder_sha256
+        return replace(config, encoder_sha256=config.encoder_sha256 or recorded), None
+    pretrained, found = read_starting_encoder(config.encoder, config.encoder_sha256)
+    encoder = check_fit(config.encoder, pretrained, _spaces(environment)[0], config.agent)
+    if pretrained.rendered_size != config.environment.size:
+        say(
+            f"the encoder was trained on frames of {pretrained.rendered_size} pixels: in those of environment.size "
+            f"{config.environment.size} it sees the scene at another scale"
+        )
+    return replace(config, encoder_sha256=found), encoder
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

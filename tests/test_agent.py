@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from curl_rl.agent import Agent, AgentConfig, UpdateInputs
-from curl_rl.encoders import EncoderConfig
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.objectives import BatchInfo, Features, MoCoConfig, Objective, ObjectiveConfigs, Result, ViewSpec
 from curl_rl.replay import Batch
 
@@ -200,6 +200,103 @@ def test_convolutions_are_passed_no_more_often_than_the_mathematics_asks(
     assert counts == ([even, odd] if objective == "curl" else without_key)
 
 
+def trained_encoder(seed: int = 7) -> PixelEncoder:
+    torch.manual_seed(seed)
+    encoder = PixelEncoder((6, 20, 20), SMALL.encoder).double()
+    with torch.no_grad():  # biases and norms that differ from those of every fresh encoder
+        for parameter in encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return encoder
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_an_agent_starts_from_an_encoder_in_all_its_parts(freeze: bool) -> None:
+    agent, encoder = make_agent(objective="none" if freeze else "curl", freeze_encoder=freeze), trained_encoder()
+    agent.start_from(encoder)
+    view = make_inputs(agent).observation
+    vector = encoder(view)
+    for own in (agent.encoder, agent.target_encoder):
+        assert torch.equal(own(view), vector)
+    assert torch.equal(agent.actor_projection(agent.encoder.convolutions(view)), vector)
+    # A copy: what trains here leaves the given one as it is.
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    agent.update(make_inputs(agent))
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert torch.equal(agent.encoder(view), vector) is freeze
+    with pytest.raises(ValueError, match="this one has made 1 updates"):
+        agent.start_from(encoder)
+
+
+@pytest.mark.parametrize("rule", ["exact", "joint"])
+def test_a_frozen_encoder_learns_nothing_and_the_rest_learns_what_its_features_teach(rule: Any) -> None:
+    """Two updates against SAC written out on features that were computed beforehand, with torch's own Adam."""
+    agent, encoder = make_agent(objective="none", freeze_encoder=True, update_rule=rule), trained_encoder()
+    agent.start_from(encoder)
+    reference = copy.deepcopy(agent)
+    critic, target, actor, projection = (
+        getattr(reference, name) for name in ("critic", "target_critic", "actor", "actor_projection")
+    )
+    log_alpha = reference.log_alpha
+    of_critic = torch.optim.Adam(critic.parameters(), 1e-3)
+    of_actor = torch.optim.Adam([*projection.parameters(), *actor.parameters()], 1e-3)
+    of_alpha = torch.optim.Adam([log_alpha], 1e-4, betas=(0.5, 0.999))
+    for number in range(2):
+        inputs = make_inputs(agent, seed=number)
+        agent.update(inputs)
+        with torch.no_grad():
+            (seen, seen_map), (then, then_map) = (
+                encoder.encode(x) for x in (inputs.observation, inputs.next_observation)
+            )
+            policy = actor(projection(then_map), inputs.next_noise)
+            value = target(then, policy.action).min(0).values - log_alpha.exp() * policy.log_prob
+            goal = inputs.reward + inputs.discount * value
+        of_critic.zero_grad()
+        sum(F.mse_loss(q, goal) for q in critic(seen, inputs.action)).backward()
+        of_critic.step()
+        if number == 1:
+            continue  # actor and targets move in every second update
+        policy = actor(projection(seen_map), inputs.noise)
+        of_actor.zero_grad()
+        (log_alpha.detach().exp() * policy.log_prob - critic(seen, policy.action).min(0).values).mean().backward()
+        of_actor.step()
+        of_alpha.zero_grad()
+        (log_alpha.exp() * (-policy.log_prob.detach() + ACTIONS)).mean().backward()
+        of_alpha.step()
+        with torch.no_grad():
+            for slow, fast in zip(target.parameters(), critic.parameters(), strict=True):
+                slow.copy_(0.99 * slow + 0.01 * fast)
+    for (name, ours), theirs in zip(agent.named_parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-12), name
+    for own in (agent.encoder, agent.target_encoder):
+        assert all(torch.equal(value, encoder.state_dict()[name]) for name, value in own.state_dict().items())
+    assert not torch.equal(agent.critic.weights[0], make_agent(objective="none").critic.weights[0])
+
+
+@pytest.mark.parametrize("rule", ["exact", "joint"])
+def test_a_frozen_encoder_is_passed_twice_and_never_backwards(rule: Any) -> None:
+    agent = make_agent(objective="none", freeze_encoder=True, update_rule=rule)
+    maps: list[torch.Tensor] = []
+    agent.encoder.convolutions.register_forward_hook(lambda *call: maps.append(call[-1]))
+    for seed in range(2):
+        agent.update(make_inputs(agent, seed))
+        assert len(maps) == 2 * (seed + 1)
+    assert not any(feature_map.requires_grad for feature_map in maps)
+    held = {
+        id(p) for optimizer in agent.optimizers.values() for group in optimizer.param_groups for p in group["params"]
+    }
+    assert not held & {id(parameter) for parameter in agent.encoder.parameters()}
+
+
+def test_a_frozen_agent_is_saved_and_goes_on_the_same() -> None:
+    agent = make_agent(objective="none", freeze_encoder=True)
+    agent.update(make_inputs(agent))
+    other = make_agent(seed=5, objective="none", freeze_encoder=True)
+    other.load_training_state(copy.deepcopy(agent.training_state()))
+    for one in (agent, other):
+        one.update(make_inputs(agent, seed=1))
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in agent.state_dict().items())
+
+
 def test_terminal_transitions_do_not_look_at_the_next_state() -> None:
     agent = make_agent()
     inputs = make_inputs(agent)._replace(discount=torch.zeros(BATCH, 1, dtype=torch.float64))
@@ -356,6 +453,8 @@ def test_one_update_in_bfloat16_is_near_the_exact_one() -> None:
         ({"actor_beta": 1.0}, "agent.actor_beta"),
         ({"log_std_min": 3.0}, "log_std_min"),
         ({"objective_optimizers": ()}, "objective_optimizers"),
+        ({"freeze_encoder": True}, "leaves agent.objective curl nothing to train .*: add --agent.objective none"),
+        ({"freeze_encoder": True, "objective": "none", "detach_encoder": True}, "agent.detach_encoder must be false"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -12,10 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The parts of curl_rl from the top down. A part imports what lies on lower levels, never its own level or a higher one.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"training", "vision", "integrations", "curves"}),
+    frozenset({"training", "vision", "integrations", "curves", "state_probe"}),
     frozenset({"compute", "estimate", "learner"}),
     # config gathers the dataclasses that stand beside their things
-    frozenset({"config", "evaluation", "pictures", "recording"}),
+    frozenset({"config", "evaluation", "pictures", "recording", "starting_encoder"}),
     frozenset({"agent", "auxiliary"}),
     frozenset({"run_directory", "replay", "deployment"}),
     frozenset({"sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings", "frames"}),

@@ -16,7 +16,7 @@ from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.export import save_encoder
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = ["auxiliary_loss.md", "encoders.md", "frames.md", "integrations.md"]
+PAGES = ["auxiliary_loss.md", "encoders.md", "frames.md", "integrations.md", "transfer.md"]
 ADDED = "# +"
 # What a block imports that need not be installed.
 OPTIONAL = ("stable_baselines3", "tensordict", "onnxruntime", "huggingface_hub")

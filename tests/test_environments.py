@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import torch
 
 import envs
 from curl_rl import checkpoint
-from curl_rl.config import RunConfig, load_preset
+from curl_rl.config import CheckpointConfig, RunConfig, load_preset
 from curl_rl.environments import Beginning, LocalEnvironment, WorkerEnvironments
 from curl_rl.learner import Learner
 from curl_rl.seeds import derived_seed
-from curl_rl.training import load_agent, train
+from curl_rl.training import TrainingFault, load_agent, train
 
 
 def make() -> Any:
@@ -178,6 +179,47 @@ def test_a_run_that_is_stopped_in_an_episode_and_resumed_ends_the_same(
     whole, stopped = (load_agent(tmp_path / name)[0].state_dict() for name in ("whole", "stopped"))
     for name, value in whole.items():
         assert torch.equal(value, stopped[name]), name
+
+
+class BreaksOnce:
+    """Makes an environment whose 20th step raises, as long as a file is there."""
+
+    def __init__(self, trap: Path) -> None:
+        self.trap = trap
+
+    def __call__(self) -> Any:
+        environment, trap, count = make_tiny(), self.trap, 0
+        step = environment.step
+
+        def breaking(action: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == 20 and trap.exists():
+                raise OSError("the simulator lost its licence")
+            return step(action)
+
+        environment.step = breaking
+        return environment
+
+
+def test_a_fault_beside_an_overlapped_update_leaves_the_last_checkpoint_and_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "trap").touch()
+
+    def config(name: str) -> RunConfig:
+        return replace(tiny(tmp_path / name, 40), checkpoint=CheckpointConfig(every=5))
+
+    with pytest.raises(TrainingFault) as fault:
+        train(config("broken"), BreaksOnce(tmp_path / "trap"))
+    line = str(fault.value)
+    assert "the simulator lost its licence; the last checkpoint is intact: mend the environment and start" in line
+    assert "\n" not in line
+    assert len(list((tmp_path / "broken" / "checkpoints").glob("*.ckpt"))) == 2
+    (tmp_path / "trap").unlink()
+    for name in ("broken", "alone"):
+        train(config(name), BreaksOnce(tmp_path / "trap"))
+    broken, alone = (load_agent(tmp_path / name)[0].state_dict() for name in ("broken", "alone"))
+    for name, value in alone.items():
+        assert torch.equal(value, broken[name]), name
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,11 @@ UPDATE, STEP = 0.5, 0.01  # seconds
 @pytest.fixture
 def config() -> RunConfig:
     small = {"batch_size": 4, "crop": 20, "hidden": 8, "encoder": {"filters": 2, "strides": [2], "latent": 4}}
-    changes = {"environment": {"size": 24, "action_repeat": 5}, "evaluation": {"every": 500, "episodes": 3}}
+    changes = {
+        "environment": {"size": 24, "action_repeat": 5},
+        "evaluation": {"every": 500, "episodes": 3},
+        "training": {"random_steps": 150},
+    }
     return load_preset("sac", "tiny-reach", {"agent": small, **changes})
 
 
@@ -40,11 +44,15 @@ def test_the_time_is_that_of_steps_updates_and_evaluations(
 ) -> None:
     monkeypatch.setattr(estimate, "_seconds_per_update", lambda *_: UPDATE)
     monkeypatch.setattr(estimate, "_seconds_per_step", lambda *_: STEP)
-    # 1000 frames are 200 agent steps, each with an update: 200 · 0.51 s. Three evaluations (at 0, 500 and 1000 frames)
-    # of 3 episodes of 5 agent steps: 45 · 0.01 s. In all 102.45 s.
+    # 1000 frames are 200 agent steps, the last 50 with an update: 200 · 0.01 s + 50 · 0.5 s. Three evaluations (at 0,
+    # 500 and 1000 frames) of 3 episodes of 5 agent steps: 45 · 0.01 s. In all 27.45 s.
     line = estimated_time(config, agent, environment(config), 1000)
-    assert line == "estimate: about 2 minutes on this CPU (500 ms an update, 10 ms a step)"
-    # A thousand times as many frames: 28.45 hours, and a better preset is named.
+    assert line == "estimate: about 27 seconds on this CPU (500 ms an update, 10 ms a step)"
+    # After 100 steps 50 random ones are left, after 160 none: 77.45 s and 102.45 s. Only random ones: 1.3 s.
+    assert estimated_time(config, agent, environment(config), 1000, 100).startswith("estimate: about 77 seconds")
+    assert estimated_time(config, agent, environment(config), 1000, 160).startswith("estimate: about 2 minutes")
+    assert estimated_time(config, agent, environment(config), 500).startswith("estimate: about 1 seconds")
+    # A thousand times as many frames: 28.4 hours, and a better preset is named.
     long = estimated_time(config, agent, environment(config), 1_000_000)
     assert long.startswith("estimate: about 28 hours on this CPU")
     assert "--preset cpu" in long

@@ -19,6 +19,8 @@ from curl_rl.replay import Replay, ReplayConfig
 SHAPE, ACTIONS = (6, 24, 24), 2
 CONFIG = AgentConfig(batch_size=5, crop=20, hidden=12, encoder=EncoderConfig(filters=3, strides=(2, 1), latent=4))
 
+FROZEN = {"freeze_encoder": True, "objective": "none"}
+
 
 def filled(replay: Replay, transitions: int = 12) -> Replay:
     generator = np.random.default_rng(0)
@@ -61,12 +63,16 @@ def test_it_samples_draws_and_updates() -> None:
 
 @pytest.mark.parametrize("update", ["exact", "joint"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_an_update_never_asks_what_a_tensor_holds(monkeypatch: pytest.MonkeyPatch, update: Any, precision: Any) -> None:
+@pytest.mark.parametrize("kind", [{}, FROZEN], ids=["trained", "frozen"])
+def test_an_update_never_asks_what_a_tensor_holds(
+    monkeypatch: pytest.MonkeyPatch, update: Any, precision: Any, kind: dict[str, Any]
+) -> None:
     """On tensors without contents: reading one number, or a branch on one, fails. So a CUDA graph can hold it all."""
     monkeypatch.setattr(replay_module, "choose_storage", lambda *_: "device")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
     with torch.device("meta"):
-        agent = Agent(SHAPE, ACTIONS, AgentConfig(**{**vars(CONFIG), "update_rule": update, "precision": precision}))
+        changes = {"update_rule": update, "precision": precision, **kind}
+        agent = Agent(SHAPE, ACTIONS, AgentConfig(**{**vars(CONFIG), **changes}))
     for optimizer in agent.optimizers.values():
         for group in optimizer.param_groups:
             group["fused"] = False  # nor does the fused Adam
@@ -99,9 +105,10 @@ def test_capture_with_the_replay_in_memory_is_refused() -> None:
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("update", ["exact", "joint"])
-def test_captured_updates_learn_what_eager_ones_learn(update: Any) -> None:
+@pytest.mark.parametrize("kind", [{}, FROZEN], ids=["trained", "frozen"])
+def test_captured_updates_learn_what_eager_ones_learn(update: Any, kind: dict[str, Any]) -> None:
     """Over warm-up, capture and many replays, while the replay grows and a diagnosed update comes between."""
-    eager, captured = (make_learner("cuda", capture=c, update_rule=update) for c in (False, True))
+    eager, captured = (make_learner("cuda", capture=c, update_rule=update, **kind) for c in (False, True))
     for step in range(30):
         diagnose = step == 11
         metrics = [learner.update(diagnose=diagnose) for learner in (eager, captured)]

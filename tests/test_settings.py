@@ -72,12 +72,23 @@ def test_what_is_saved_is_read_and_compared(tmp_path: Path) -> None:
         ("--oven.shelf 4", "oven.shelf must be 1 or 2 or 3, got 4"),
         ("--minutes soon", "minutes must be a whole number, got soon"),
         ("--oven.heet 4", "unrecognized arguments: --oven.heet 4; did you mean --oven.heat?"),
+        ("--cake=", "--cake has no value"),
+        ("--minutes 3 --oven.heat=", "--oven.heat has no value"),
+        ("--config=", "--config has no value"),
+        ("--oven 3", "oven holds settings by name, such as --oven.heat, got 3"),
+        ("--oven=null", "oven holds settings by name, such as --oven.heat, got null"),
     ],
 )
 def test_a_mistake_is_one_line(line: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         parse(line)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(("argv", "message"), [(["--cake", ""], "--cake has no value"), ([""], "an empty argument")])
+def test_an_empty_argument_as_of_an_unset_variable_is_refused(argv: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SCHEMA.parse_command_line(argv, program="bake", description="")
 
 
 def test_presets_are_the_files_that_are_no_tables(tmp_path: Path) -> None:

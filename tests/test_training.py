@@ -564,7 +564,7 @@ def test_updates_evaluations_rows_and_checkpoints_fall_where_they_must(
     assert [r["frames"] for r in reported if "evaluation/return_mean" in r] == [0, *firsts(20), counts[-1]]
     assert list(dict.fromkeys(saved)) == list(dict.fromkeys([*firsts(14), counts[-1]]))
     learning = [row["frames"] for row in read_metrics(directory / "metrics.jsonl") if "speed/frames_per_second" in row]
-    assert learning == firsts(10)
+    assert learning == [*firsts(10), counts[-1]]
     assert len(list((directory / "checkpoints").glob("*.ckpt"))) == 2
 
 
@@ -667,6 +667,27 @@ def test_pictures_of_crops_and_of_evaluations(undisturbed: Path) -> None:
         assert gif.size == (SIZE, SIZE)
 
 
+def test_every_update_is_in_one_row_the_last_interval_included(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[float] = []
+    update = training.Learner.update
+
+    def noting(learner: Any, **named: Any) -> dict[str, torch.Tensor]:
+        metrics = update(learner, **named)
+        losses.append(metrics["critic/loss"].item())
+        return metrics
+
+    monkeypatch.setattr(training, "estimated_time", lambda *_: "no estimate")
+    monkeypatch.setattr(training.Learner, "update", noting)
+    # No interval of the log ends before the run does.
+    directory = trained(tiny(tmp_path / "run", log=LogConfig(every=1000)))
+    (row,) = [row for row in rows(directory) if "critic/loss" in row]
+    assert row["frames"] >= 60
+    assert row["critic/loss"] == pytest.approx(sum(losses) / len(losses))
+    # A budget that ends with an interval has no second row there.
+    learning = [row["frames"] for row in rows(trained(tiny(tmp_path / "whole"))) if "critic/loss" in row]
+    assert len(learning) == len(set(learning))
+
+
 def test_the_means_of_an_interval_survive_a_stop_in_its_middle(undisturbed: Path, tmp_path: Path) -> None:
     # 17 steps end in the middle of an interval of 10 frames.
     config = tiny(tmp_path / "run", checkpoint=CheckpointConfig(every=1000))
@@ -691,10 +712,16 @@ def test_a_complete_run_says_so_and_a_larger_budget_goes_on(
     assert re.search(r"this run is complete at \d+ frames; --frames takes it further", capsys.readouterr().err)
     assert differing(before, state(tmp_path / "run")) == []
     resumed(replace(config, frames=60))
-    # The evaluation at the end of the smaller budget is one more, and changes nothing.
+    # The rows at the end of the smaller budget are two more (the metrics so far, which the next row then leaves out,
+    # and an evaluation), and change nothing.
     assert differing(state(undisturbed), state(tmp_path / "run")) == []
     more = [row for row in rows(tmp_path / "run") if row not in rows(undisturbed)]
-    assert ["evaluation/return_mean" in row for row in more] == [True]
+    end = before["/progress/frames"]
+    assert [(row["frames"] == end, "evaluation/return_mean" in row) for row in more[:2]] == [
+        (True, False),
+        (True, True),
+    ]
+    assert ["critic/loss" in row for row in more] == [True, False, True]
 
 
 def test_compute_and_log_may_change(tmp_path: Path) -> None:

@@ -84,6 +84,19 @@ def weights(run: Path) -> list[Any]:
         ("--config /nowhere.yaml", "cannot read /nowhere.yaml: No such file or directory"),
         ("--env gym:NoSuch-v0", "gym:NoSuch-v0 cannot be made"),
         ("--run /dev/null/run", "cannot write to /dev/null/run: Not a directory"),
+        ("--run=", "--run has no value"),
+        ("--seed=", "--seed has no value"),
+        ("--agent 3", "agent holds settings by name, such as --agent.objective, got 3"),
+        (
+            "--agent.objective moco --objectives.moco.queue 3",
+            "objectives.moco.queue 3 is smaller than the 4 keys of one batch: it must hold at least as many",
+        ),
+        ("--encoder /nowhere", "encoder: no encoder in /nowhere: encoder.json is missing"),
+        (
+            "--agent.freeze_encoder true",
+            "agent.freeze_encoder leaves agent.objective curl .*: add --agent.objective none",
+        ),
+        ("--encoder_sha256 ab", "encoder_sha256 belongs to the weights in --encoder, which is not given"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -1,0 +1,78 @@
+"""The encoder that an agent starts from: read, known again by a hash of its weights, and held against the agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curl_rl.agent import AgentConfig
+from curl_rl.encoders import PixelEncoder
+from curl_rl.errors import UserError, one_line
+from curl_rl.export import load_encoder, weights_sha256
+from curl_rl.pretrained import PretrainedEncoder
+
+
+def read_starting_encoder(path: Path, sha256: str | None = None) -> tuple[PretrainedEncoder, str]:
+    """The encoder in ``path``, a run's directory or an encoder's file, and the hash of its weights.
+
+    Args:
+        path: where it lies.
+        sha256: what the weights must hash to; None, anything.
+
+    Raises:
+        UserError: there is none, it is damaged, or its weights are others.
+    """
+    try:
+        pretrained = load_encoder(path)
+    except ValueError as error:
+        raise UserError(f"encoder: {one_line(error)}") from None
+    found = weights_sha256(pretrained.encoder.state_dict())
+    if sha256 is not None and sha256 != found:
+        raise UserError(
+            f"encoder {path} holds other weights (SHA-256 {found[:12]}…) than encoder_sha256 asks for ({sha256[:12]}…)"
+        )
+    return pretrained, found
+
+
+def check_fit(
+    path: Path, pretrained: PretrainedEncoder, observation_shape: tuple[int, int, int], config: AgentConfig
+) -> PixelEncoder:
+    """The encoder itself, if an agent of this configuration can start from it.
+
+    Args:
+        path: where it was read, for the message.
+        pretrained: what was read there.
+        observation_shape: ``(C, H, W)`` of what the environment shows.
+        config: the agent's.
+
+    Raises:
+        UserError: it cannot; the line says what either side has, and the flags with which they would fit.
+    """
+    encoder = pretrained.encoder
+    if not isinstance(encoder, PixelEncoder):
+        raise UserError(
+            f"encoder {path} is a {type(encoder).__name__} and an agent's is a PixelEncoder: start from one that "
+            "another agent has trained, or pretraining on recorded frames"
+        )
+    channels, crop, width_seen = encoder.observation_shape
+    (shown, height, width), wanted, own = observation_shape, encoder.config, config.encoder
+    misfits = []
+    if channels != shown:
+        stack = f"--environment.stack {channels // 3}" if channels % 3 == 0 else "no stack of RGB frames has so many"
+        misfits.append(f"it takes {channels} channels and the environment gives {shown} ({stack})")
+    if (crop, width_seen) != (config.crop, config.crop):
+        size = f"--environment.size {pretrained.rendered_size} " if crop > min(height, width) else ""
+        flags = f"{size}--agent.crop {crop}" if crop == width_seen else "an agent's crops are square"
+        misfits.append(
+            f"it takes images of {crop}×{width_seen} and the agent crops to {config.crop}×{config.crop} ({flags})"
+        )
+    for name, its, the_agents in (
+        ("filters", wanted.filters, own.filters),
+        ("strides", list(wanted.strides), list(own.strides)),
+        ("latent", wanted.latent, own.latent),
+    ):
+        if its != the_agents:
+            flag = f"--agent.encoder.{name} {its}".replace(", ", ",")
+            misfits.append(f"it has {name} {its} and the agent {the_agents} ({flag})")
+    if misfits:
+        raise UserError(f"encoder {path} does not fit the agent: {'; '.join(misfits)}")
+    return encoder

@@ -1,0 +1,334 @@
+"""The state probe: how well a linear map reads the physical state off an encoder's features.
+
+Ridge regression from the features of recorded observations to each quantity of the state (a joint's position or
+velocity), fitted on some episodes and scored by R² on others: 1 where the quantity can be read exactly, 0 where the
+features say no more than its mean. Episodes are never divided, because neighbouring frames are nearly the same, and
+those held out are the ones that pretraining on the recording does not see (``RecordedFrames.held_out``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from curl_rl.encoders import PixelEncoder
+from curl_rl.errors import UserError, one_line
+from curl_rl.export import load_encoder
+from curl_rl.frames import RecordedFrames
+from curl_rl.pretrained import PretrainedEncoder
+from curl_rl.resnet import ResNet
+
+L2 = tuple(10.0 ** (exponent / 2) for exponent in range(6, -17, -1))
+"""Regularisations that are tried, from strong to weak, 10³ to 10⁻⁸; see :func:`ridge_path`."""
+RAW_SIDE = 12
+"""Raw pixels are averaged down to frames of so many pixels a side."""
+
+_BATCH = 256  # observations that are encoded at a time
+# A quantity that varies less than this, beside its own size, does not vary but for rounding.
+_CONSTANT = 1e-8
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which frames serve what: three masks ``(N,)`` that do not overlap, each of whole episodes."""
+
+    fit: Tensor
+    """To fit the candidates on."""
+    choice: Tensor
+    """To choose among them by."""
+    test: Tensor
+    """To score what was chosen on, fitted on all the others."""
+
+    @classmethod
+    def of(cls, frames: RecordedFrames) -> Split:
+        """The recording's own held-out episodes are for testing; every fifth of the others, or the last, for choosing.
+
+        Raises:
+            UserError: fewer than three episodes.
+        """
+        test = frames.held_out
+        episodes = frames.episodes[~test].unique()
+        if not test.any() or len(episodes) < 2:
+            count = int(frames.episodes[-1]) + 1
+            raise UserError(
+                f"{frames.folder} has {count} episode{'s' if count > 1 else ''}, and a probe needs 3: one to fit, one "
+                "to choose the regularisation by, one to score"
+            )
+        chosen = episodes[4::5] if len(episodes) > 4 else episodes[-1:]
+        choice = torch.isin(frames.episodes, chosen) & ~test
+        return cls(~test & ~choice, choice, test)
+
+    def counts(self, episodes: Tensor) -> dict[str, dict[str, int]]:
+        """Frames and episodes of each part, for reports."""
+        parts = {"fit": self.fit, "choice": self.choice, "test": self.test}
+        return {
+            name: {"frames": int(mask.sum()), "episodes": len(episodes[mask].unique())} for name, mask in parts.items()
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what can be read off one encoder, or off several that differ in their seed alone."""
+
+    name: str
+    """Which encoder."""
+    r2: dict[str, tuple[float, ...] | None]
+    """By quantity, R² of each encoder on the test episodes; None for a quantity that does not vary."""
+    features: int
+    """How many the linear map reads."""
+
+    def mean(self, quantity: str) -> float | None:
+        """Over the encoders."""
+        values = self.r2[quantity]
+        return None if values is None else fmean(values)
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Of each encoder, the mean of R² over all quantities that vary."""
+        return tuple(map(fmean, zip(*filter(None, self.r2.values()), strict=True)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: every R², and each encoder's mean over the quantities that vary."""
+        each = {name: None if values is None else list(values) for name, values in self.r2.items()}
+        return {"name": self.name, "features": self.features, "mean": list(self.means), "r2": each}
+
+
+def ridge_path(features: Tensor, targets: Tensor, l2: Iterable[float]) -> Tensor:
+    """Weights that minimise ‖y − Xw‖²/N + l2 ‖w‖² in closed form, for each l2 (Hoerl & Kennard 1970, equation 2.1).
+
+    Args:
+        features: X, ``(N, D)`` float64, centred.
+        targets: ``(N, Q)`` float64, centred.
+        l2: regularisations above 0; scikit-learn's ``Ridge`` calls N times that alpha.
+
+    Returns:
+        ``(len(l2), D, Q)``, with one decomposition for all of them.
+    """
+    count = len(features)
+    curvature, basis = torch.linalg.eigh(features.T @ features / count)
+    rotated = basis.T @ (features.T @ targets) / count
+    # Rounding makes of an eigenvalue of zero a negative one.
+    return torch.stack([basis @ (rotated / (curvature.clamp_min(0) + strength)[:, None]) for strength in l2])
+
+
+def probe(features: Tensor, states: Tensor, split: Split) -> list[float | None]:
+    """R² of each quantity on the test episodes.
+
+    Features are standardised, by the part that is fitted on. Each quantity has a regularisation of its own: the one
+    with the smallest error on the episodes kept for that choice, after which all but the test episodes are fitted anew.
+
+    Args:
+        features: ``(N, D)``.
+        states: ``(N, Q)``.
+        split: which of the N frames serve what.
+
+    Returns:
+        Q numbers; None for a quantity that does not vary in what is fitted, or in what is tested.
+
+    Raises:
+        ValueError: a feature or a state is not finite.
+    """
+    for name, values in (("features", features), ("states", states)):
+        if not values.isfinite().all():
+            raise ValueError(f"the {name} are not all finite: nothing can be fitted to them")
+    features, states = features.double(), states.double()
+    train = ~split.test
+    varies = _varies(states[train]) & _varies(states[split.test])
+    scores: list[float | None] = [None] * states.shape[1]
+    if not varies.any():
+        return scores
+    wanted = states[:, varies]
+
+    tried = _predictions(features, wanted, split.fit, split.choice, L2)
+    best = (tried - wanted[split.choice]).square().mean(1).argmin(0)  # the first of equals, so the stronger
+
+    strengths = sorted(set(best.tolist()))
+    final = _predictions(features, wanted, train, split.test, [L2[place] for place in strengths])
+    for place, quantity in enumerate(varies.nonzero()[:, 0].tolist()):
+        predicted = final[strengths.index(int(best[place])), :, place]
+        scores[quantity] = r2_score(wanted[split.test, place], predicted)
+    return scores
+
+
+def r2_score(truth: Tensor, predicted: Tensor) -> float:
+    """The coefficient of determination 1 − Σ(y − ŷ)² / Σ(y − ȳ)² of ``(N,)`` numbers; ȳ is the mean of these same y."""
+    residual, total = (truth - predicted).square().sum(), (truth - truth.mean()).square().sum()
+    return float(1 - residual / total)
+
+
+def _predictions(features: Tensor, targets: Tensor, fit: Tensor, apply: Tensor, l2: Iterable[float]) -> Tensor:
+    """``(len(l2), frames of apply, Q)``, by maps that were fitted on ``fit``."""
+    mean, scale = features[fit].mean(0), features[fit].std(0, correction=0)
+    scale = torch.where(_varies(features[fit]), scale, torch.inf)  # a dead feature says nothing
+    offset = targets[fit].mean(0)
+    weights = ridge_path((features[fit] - mean) / scale, targets[fit] - offset, l2)
+    return (features[apply] - mean) / scale @ weights + offset
+
+
+def _varies(values: Tensor) -> Tensor:
+    """``(N, Q)`` to ``(Q,)``: whether a column varies by more than rounding."""
+    return values.std(0, correction=0) > _CONSTANT * values.abs().amax(0).clamp_min(1)
+
+
+# ---------------------------------------------------------------------- encoders
+
+
+def probe_encoders(
+    frames: RecordedFrames,
+    paths: list[Path],
+    *,
+    untrained: int = 0,
+    raw_pixels: bool = False,
+    device: torch.device | str = "cpu",
+) -> list[Row]:
+    """A row for each encoder and, after them, for what they are to be compared with.
+
+    Args:
+        frames: the recording.
+        paths: runs' directories, or encoders' files.
+        untrained: how many random encoders of each shape that occurs among them share a row; 0, no such row.
+        raw_pixels: a row for the pixels themselves, averaged down to ``RAW_SIDE``.
+        device: where encoders run.
+
+    Raises:
+        UserError: an encoder cannot be read or does not fit the frames, or they tell no state that varies.
+    """
+    if not frames.state_names:
+        raise UserError(f"{frames.folder} tells no physical state (state_names is empty): there is nothing to probe")
+    split = Split.of(frames)
+    encoders = [_load(path, frames) for path in paths]
+
+    def row(name: str, each: Iterable[Tensor]) -> Row:
+        scores, size = [], 0
+        for features in each:
+            size = features.shape[1]
+            scores.append(probe(features, frames.states, split))
+        columns = zip(frames.state_names, zip(*scores, strict=True), strict=True)
+        r2 = {quantity: None if None in values else tuple(values) for quantity, values in columns}
+        if not any(r2.values()):
+            raise UserError(f"{frames.folder}: none of the states varies, so there is nothing to probe")
+        return Row(name, r2, size)
+
+    rows = [
+        row(str(path), [encoded(frames, encoder.to(device), str(path))])
+        for path, encoder in zip(paths, encoders, strict=True)
+    ]
+    if untrained:
+        kinds = {_kind(encoder.encoder): encoder for encoder in encoders}
+        for number, (kind, like) in enumerate(kinds.items()):
+            name = "untrained" if len(kinds) == 1 else f"untrained {number + 1}: {kind}"
+            fresh = (_untrained(like, seed).to(device) for seed in range(untrained))
+            rows.append(row(name, (encoded(frames, encoder, name) for encoder in fresh)))
+    if raw_pixels:
+        stack = max(_channels(encoder) // frames.recording.channels for encoder in encoders)
+        rows.append(row(f"raw pixels {RAW_SIDE}×{RAW_SIDE}", [_raw(frames, stack)]))
+    return rows
+
+
+def encoded(frames: RecordedFrames, encoder: PretrainedEncoder, name: str) -> Tensor:
+    """``(N, D)`` features of the observations at all frames, on the CPU; stacks as many frames as the encoder takes."""
+    stack, device = _channels(encoder) // frames.recording.channels, next(encoder.parameters()).device
+    batches = torch.arange(len(frames)).split(_BATCH)
+    with torch.no_grad():
+        return torch.cat(
+            [
+                encoder(frames.observations(batch, stack).to(device)).cpu()
+                for batch in tqdm(batches, desc=f"encode ({name})", unit="batch", disable=None)
+            ]
+        )
+
+
+def table(rows: list[Row]) -> str:
+    """Lines of R² by quantity; ± is the standard deviation over encoders that differ in their seed."""
+
+    def cell(values: tuple[float, ...] | None) -> str:
+        if values is None:
+            return "constant"
+        return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+    lines = [["R²", *(row.name for row in rows)]]
+    lines += [[quantity, *(cell(row.r2[quantity]) for row in rows)] for quantity in rows[0].r2]
+    lines += [["mean", *(cell(row.means) for row in rows)], ["features", *(str(row.features) for row in rows)]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    )
+
+
+def report(rows: list[Row], frames: RecordedFrames) -> dict[str, Any]:
+    """For JSON: the recording, how it was divided, and every score."""
+    recording = frames.recording
+    return {
+        "folder": str(frames.folder),
+        "env": recording.env,
+        "policy": recording.policy,
+        "size": recording.size,
+        "frames": len(frames),
+        "episodes": int(frames.episodes[-1]) + 1,
+        "split": Split.of(frames).counts(frames.episodes),
+        "rows": [row.as_dict() for row in rows],
+    }
+
+
+def _load(path: Path, frames: RecordedFrames) -> PretrainedEncoder:
+    try:
+        encoder = load_encoder(path)
+    except ValueError as error:
+        raise UserError(one_line(error)) from None
+    channels, side = _channels(encoder), frames.recording.size
+    if channels % frames.recording.channels:
+        raise UserError(
+            f"{path} takes {channels} channels, which is no stack of the recording's {frames.recording.channels}"
+        )
+    if isinstance(encoder.encoder, PixelEncoder) and max(encoder.encoder.observation_shape[1:]) > side:
+        height, width = encoder.encoder.observation_shape[1:]
+        raise UserError(
+            f"{path} takes images of {height}×{width}, and the frames in {frames.folder} have {side}×{side}"
+        )
+    return encoder
+
+
+def _channels(encoder: PretrainedEncoder) -> int:
+    inner = encoder.encoder
+    return (inner.observation_shape if isinstance(inner, PixelEncoder) else inner.image_shape)[0]
+
+
+def _kind(encoder: PixelEncoder | ResNet) -> str:
+    """The shape of an encoder in words; equal for encoders that differ in their weights alone."""
+    shape = encoder.observation_shape if isinstance(encoder, PixelEncoder) else encoder.image_shape
+    return f"{'×'.join(map(str, shape))} {encoder.config}"
+
+
+def _untrained(like: PretrainedEncoder, seed: int) -> PretrainedEncoder:
+    """An encoder of the same shape with the weights that training starts from."""
+    inner = like.encoder
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh: PixelEncoder | ResNet
+        if isinstance(inner, PixelEncoder):
+            fresh = PixelEncoder(inner.observation_shape, inner.config)
+        else:
+            fresh = ResNet(inner.image_shape, inner.config)
+    return PretrainedEncoder(fresh, like.rendered_size, {}).requires_grad_(False).eval()
+
+
+def _raw(frames: RecordedFrames, stack: int) -> Tensor:
+    """``(N, stack·C·side²)``: observations whose frames are averaged down."""
+    side = min(RAW_SIDE, frames.recording.size)
+    return torch.cat(
+        [
+            F.adaptive_avg_pool2d(frames.observations(batch, stack).float() / 255, side).flatten(1)
+            for batch in torch.arange(len(frames)).split(_BATCH)
+        ]
+    )
