@@ -31,6 +31,8 @@ from tqdm import tqdm
 
 from curl_rl.errors import UserError, one_line
 
+DIGITS = "digits"
+"""What the built-in set is called; a folder of that name is ``./digits``."""
 Split = Literal["train", "test"]
 Storage = Literal["auto", "memory", "stream"]
 
@@ -327,7 +329,7 @@ def load(
         raise UserError(f"size must be at least 1, got {size}")
     if workers is not None and workers < 0:
         raise UserError(f"workers must be 0 or more, got {workers}")
-    if source == "digits":
+    if source == DIGITS:
         return _digits(split, size or 8, torch.device(device))
     directory, classes = _find(Path(source), split)
     return _load_folder(directory, classes, size, torch.device(device), storage, workers)

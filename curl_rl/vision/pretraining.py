@@ -33,7 +33,7 @@ from curl_rl.signals import Stopped, StopRequest, stop_requests
 from curl_rl.vision import distributed
 from curl_rl.vision.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
-from curl_rl.vision.data import ImageBatch, ImageSet, load
+from curl_rl.vision.data import DIGITS, ImageBatch, ImageSet, load
 from curl_rl.vision.evaluation import Benchmark, EvaluationConfig, evaluate_encoder, side_of
 from curl_rl.vision.learner import Backbone, Learner
 from curl_rl.vision.linear_probe import OnlineProbe
@@ -67,7 +67,9 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
     """
     with contextlib.ExitStack() as stack:
         device = resolve_device(config.device)
-        config = replace(config, device=str(device))
+        # Absolute, for whoever judges the run from another directory.
+        data = config.data if config.data == DIGITS else str(Path(config.data).absolute())
+        config = replace(config, device=str(device), data=data)
         stack.enter_context(distributed.process_group(device))
         if device.type == "cuda" and distributed.world_size() > 1:
             device = torch.device("cuda", torch.cuda.current_device())
@@ -173,7 +175,7 @@ class Pretrainer:
                     # Before saving: a run whose checkpoint is complete is not started again to mend what is missing.
                     self._project()
                 self.save()
-            except OSError as error:
+            except (OSError, UserError) as error:
                 self._fail(error, "nothing that was saved is lost: mend this and start the same command again")
             except torch.OutOfMemoryError as error:
                 self._fail(error, f"the last checkpoint is intact: {_SAVE_MEMORY}")

@@ -72,3 +72,24 @@ def test_the_directory_follows_from_data_method_preset_and_seed() -> None:
 
 def test_the_first_try_is_the_default() -> None:
     assert VisionConfig().data == VisionConfig().preset == "digits"
+
+
+@pytest.mark.parametrize(
+    ("line", "gpu", "preset"),
+    [
+        ("", True, "digits"),
+        ("--data digits", False, "digits"),
+        ("--data birds", False, "cpu"),
+        ("--data birds", True, "cifar10"),
+        ("--data birds --device cpu", True, "cpu"),
+        ("--data birds --device cuda:1", False, "cifar10"),
+        ("--data birds --preset digits", True, "digits"),
+    ],
+)
+def test_a_folder_without_a_preset_takes_the_devices(
+    line: str, gpu: bool, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    config = parse_command_line(line.split(), program="p", description="")[0]
+    assert config == load_preset(preset, "simclr", {"data": config.data, "device": config.device})
+    assert config.preset == preset
