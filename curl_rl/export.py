@@ -1,11 +1,15 @@
-"""An encoder on its own: safetensors and JSON beside a run, loaded by anybody with the right preprocessing."""
+"""An encoder on its own: safetensors and JSON beside a run, loaded by anybody with the right preprocessing.
+
+The two files are the form in which every network leaves a run.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -19,6 +23,8 @@ from curl_rl.resnet import ResNet, ResNetConfig
 
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
 _FORMAT = 1
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class PretrainedEncoder(nn.Module):
@@ -71,31 +77,8 @@ def save_encoder(
         rendered_size: side of the frames or images that the encoder's crops were cut from in training.
         provenance: what the encoder was trained on, for people.
     """
-    if isinstance(encoder, PixelEncoder):
-        kind: dict[str, Any] = {
-            "observation_shape": list(encoder.observation_shape),
-            "flattening": "the last convolution's map row by row, channels innermost",
-            "preprocessing": "crop to the middle; uint8 divided by 255, floating point as it is",
-        }
-        config: Any = encoder.config
-    else:
-        # Split batch norm serves pretraining; whoever trains the network further has batches of another size.
-        config = dataclasses.replace(encoder.config, batch_norm_splits=1)
-        kind = {
-            "kind": "resnet",
-            "observation_shape": list(encoder.image_shape),
-            "preprocessing": "uint8 divided by 255, floating point as it is; then less config.mean, over config.std",
-        }
-    description = {
-        "format": _FORMAT,
-        **kind,
-        "rendered_size": rendered_size,
-        "config": dataclasses.asdict(config),
-        "provenance": provenance,
-    }
-    weights = {name: value.detach().cpu().float().contiguous() for name, value in encoder.state_dict().items()}
-    write_durably(directory / WEIGHTS, [safetensors.torch.save(weights)])
-    write_durably(directory / DESCRIPTION, [(json.dumps(description, indent=2) + "\n").encode()])
+    description = {**describe_encoder(encoder), "rendered_size": rendered_size, "provenance": provenance}
+    save_network(encoder, directory, "encoder", description)
 
 
 def load_encoder(path: Path | str, *, freeze: bool = True) -> PretrainedEncoder:
@@ -108,26 +91,83 @@ def load_encoder(path: Path | str, *, freeze: bool = True) -> PretrainedEncoder:
     Raises:
         ValueError: a file is missing, damaged, or of a newer format, said in one line.
     """
-    path = Path(path)
-    directory = path.parent if path.name == WEIGHTS else path
-    try:
-        description = json.loads((directory / DESCRIPTION).read_text())
-        if description["format"] <= _FORMAT:
-            encoder = _described(description)
-            encoder.load_state_dict(safetensors.torch.load_file(directory / WEIGHTS))
-            pretrained = PretrainedEncoder(encoder, description["rendered_size"], description["provenance"])
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"no encoder in {directory}: {Path(error.filename or WEIGHTS).name} is missing") from None
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, safetensors.SafetensorError) as error:
-        cause = " ".join(str(error).split())[:200]
-        raise ValueError(f"the encoder in {directory} is damaged ({type(error).__name__}: {cause})") from None
-    if description["format"] > _FORMAT:
-        raise ValueError(f"{directory / DESCRIPTION} has format {description['format']}: update curl_rl to read it")
+
+    def build(description: dict[str, Any]) -> PretrainedEncoder:
+        encoder = described_encoder(description)
+        return PretrainedEncoder(encoder, description["rendered_size"], description["provenance"])
+
+    pretrained = load_network(path, "encoder", build, lambda built: built.encoder)
     return pretrained.requires_grad_(False).eval() if freeze else pretrained
 
 
-def _described(description: dict[str, Any]) -> PixelEncoder | ResNet:
-    """An encoder of the kind and shape that ``encoder.json`` names; one that names no kind is a PixelEncoder."""
+def save_network(network: nn.Module, directory: Path, name: str, description: dict[str, Any]) -> None:
+    """Writes ``<name>.safetensors``, the weights, and ``<name>.json``, each whole or not at all.
+
+    Args:
+        network: what is saved.
+        directory: where to.
+        name: of both files.
+        description: what :func:`load_network` rebuilds the network from, and what people want to know.
+    """
+    weights = {key: value.detach().cpu().float().contiguous() for key, value in network.state_dict().items()}
+    write_durably(directory / f"{name}.safetensors", [safetensors.torch.save(weights)])
+    text = json.dumps({"format": _FORMAT, **description}, indent=2) + "\n"
+    write_durably(directory / f"{name}.json", [text.encode()])
+
+
+def load_network(
+    path: Path | str, name: str, build: Callable[[dict[str, Any]], M], weighted: Callable[[M], nn.Module]
+) -> M:
+    """What :func:`save_network` wrote, its weights put back.
+
+    Args:
+        path: the directory, or the file of weights in it.
+        name: of both files.
+        build: the network, its weights not yet right, from the description.
+        weighted: that part of what was built that the weights belong to.
+
+    Raises:
+        ValueError: a file is missing, damaged, or of a newer format, said in one line.
+    """
+    path = Path(path)
+    weights, text = f"{name}.safetensors", f"{name}.json"
+    directory = path.parent if path.name == weights else path
+    try:
+        description = json.loads((directory / text).read_text())
+        if description["format"] <= _FORMAT:
+            built = build(description)
+            weighted(built).load_state_dict(safetensors.torch.load_file(directory / weights))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"no {name} in {directory}: {Path(error.filename or weights).name} is missing") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, safetensors.SafetensorError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise ValueError(f"the {name} in {directory} is damaged ({type(error).__name__}: {cause})") from None
+    if description["format"] > _FORMAT:
+        raise ValueError(f"{directory / text} has format {description['format']}: update curl_rl to read it")
+    return built
+
+
+def describe_encoder(encoder: PixelEncoder | ResNet) -> dict[str, Any]:
+    """Kind and shape of an encoder and what its input must be, for JSON."""
+    if isinstance(encoder, PixelEncoder):
+        return {
+            "observation_shape": list(encoder.observation_shape),
+            "flattening": "the last convolution's map row by row, channels innermost",
+            "preprocessing": "crop to the middle; uint8 divided by 255, floating point as it is",
+            "config": dataclasses.asdict(encoder.config),
+        }
+    # Split batch norm serves pretraining; whoever trains the network further has batches of another size.
+    config = dataclasses.replace(encoder.config, batch_norm_splits=1)
+    return {
+        "kind": "resnet",
+        "observation_shape": list(encoder.image_shape),
+        "preprocessing": "uint8 divided by 255, floating point as it is; then less config.mean, over config.std",
+        "config": dataclasses.asdict(config),
+    }
+
+
+def described_encoder(description: dict[str, Any]) -> PixelEncoder | ResNet:
+    """An encoder of the kind and shape that :func:`describe_encoder` gave; one without a kind is a PixelEncoder."""
     shape, fields = tuple(description["observation_shape"]), description["config"]
     kind = description.get("kind", "pixel")
     if kind == "pixel":

@@ -28,7 +28,7 @@ from curl_rl.run_directory import CONFIG
 from curl_rl.settings import read_yaml
 from curl_rl.vision.config import SCHEMA, KNNConfig, VisionConfig, load_preset, read_config
 from curl_rl.vision.data import ImageSet, balanced_subset, load
-from curl_rl.vision.finetuning import SupervisedConfig, fine_tune
+from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, usual_epochs
 from curl_rl.vision.knn import knn_accuracy
 from curl_rl.vision.learner import Backbone
 from curl_rl.vision.linear_probe import LinearProbeConfig, linear_evaluation
@@ -261,7 +261,7 @@ def _voting(config: EvaluationConfig, usual: KNNConfig, benchmarks: Iterable[Ben
     return Voting(k, usual.temperature if config.temperature is None else config.temperature)
 
 
-def _common_voting(config: EvaluationConfig, runs: Sequence[_Run], benchmarks: Iterable[Benchmark]) -> Voting:
+def _common_voting(config: EvaluationConfig, runs: Sequence[Run], benchmarks: Iterable[Benchmark]) -> Voting:
     """That of all runs.
 
     Raises:
@@ -278,8 +278,7 @@ def _common_voting(config: EvaluationConfig, runs: Sequence[_Run], benchmarks: I
 
 
 def _fine_tuned(encoder: Backbone, benchmark: Benchmark, share: float, seed: int) -> float:
-    # SimCLR's epochs: 60 for 1 % of the labels, 30 for 10 % and more (arXiv 2002.05709, appendix B.5).
-    settings = SupervisedConfig(epochs=60 if share < 0.1 else 30)
+    settings = SupervisedConfig(epochs=usual_epochs(share))
     device, side = next(encoder.parameters()).device, side_of(encoder)
     chosen = balanced_subset(benchmark.train.required_labels(), share, seed=0)
     images, labels = _held(benchmark.train, side)
@@ -332,7 +331,7 @@ def evaluate_runs(
             seed; no k is given, and the runs' own differ; or as in the functions above.
     """
     # All of them are read before minutes go by on the first.
-    runs = [_read_run(directory, device) for directory in directories]
+    runs = [read_run(directory, device) for directory in directories]
     benchmarks: dict[tuple[str, int], Benchmark] = {}
     for run in runs:
         for source in filter(None, (data or run.config.data, transfer)):
@@ -345,7 +344,7 @@ def evaluate_runs(
         voting = _common_voting(config, runs, benchmarks.values())
         config = dataclasses.replace(config, k=voting.k, temperature=voting.temperature)
 
-    def judged(run: _Run, score: Callable[[Benchmark], dict[str, float]]) -> dict[str, float]:
+    def judged(run: Run, score: Callable[[Benchmark], dict[str, float]]) -> dict[str, float]:
         scores = score(benchmarks[data or run.config.data, run.image_size])
         if transfer:
             moved = score(benchmarks[transfer, run.image_size])
@@ -403,7 +402,9 @@ def _cell(row: Row, score: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
+    """A run of pretraining as it lies on the disk."""
+
     directory: Path
     config: VisionConfig
     encoder: Backbone
@@ -434,14 +435,19 @@ class _Run:
         return f"ResNet-{self.encoder.config.depth}" + (f", width {width:g}" if width != 1 else "")
 
 
-def _read_run(directory: Path, device: torch.device | str) -> _Run:
+def read_run(directory: Path, device: torch.device | str) -> Run:
+    """The run in ``directory``, its encoder on ``device``.
+
+    Raises:
+        ValueError: there is none, or none with an encoder.
+    """
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is no run: it has no {CONFIG}")
     if "method" not in read_yaml(directory / CONFIG):
         raise UserError(f"{directory} is no run of pretrain_vision.py: its {CONFIG} names no method")
     config, pretrained = read_config(directory / CONFIG), load_encoder(directory)
     epochs = float(pretrained.provenance.get("epochs", config.epochs))
-    return _Run(directory, config, pretrained.encoder.to(device), pretrained.rendered_size, epochs)
+    return Run(directory, config, pretrained.encoder.to(device), pretrained.rendered_size, epochs)
 
 
 class _Rows:

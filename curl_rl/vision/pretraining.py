@@ -35,6 +35,7 @@ from curl_rl.vision.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data import DIGITS, ImageBatch, ImageSet, load
 from curl_rl.vision.evaluation import Benchmark, EvaluationConfig, evaluate_encoder, side_of
+from curl_rl.vision.export import save_head
 from curl_rl.vision.learner import Backbone, Learner
 from curl_rl.vision.linear_probe import OnlineProbe
 from curl_rl.vision.pictures import views_picture
@@ -367,6 +368,9 @@ class Pretrainer:
                 "images": len(self.images),
             }
             provenance = {"data": c.data, "method": c.method, "preset": c.preset, "seed": c.seed}
+            head = self.learner.objective.projection_head()
+            if head is not None:
+                save_head(head, self.directory)
             # The encoder first: a run that is complete by its checkpoint is not started again to mend what is missing.
             save_encoder(
                 self.learner.encoder,
