@@ -32,6 +32,8 @@ def test_every_preset_can_be_loaded_for_every_method(method: Method) -> None:
         ("moco", ("sgd", 0.06 / 2, 5e-4, 0)),
         # SimSiam, appendix D.
         ("simsiam", ("sgd", 0.03, 5e-4, 0)),
+        # lightly's CIFAR-10 benchmark: 0.06 for a batch of 128.
+        ("barlow", ("sgd", 0.06 * 2, 5e-4, 0)),
     ],
 )
 def test_published_optimizers(method: Any, expected: tuple[str, float, float, float]) -> None:
