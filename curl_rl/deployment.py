@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from curl_rl.durable import write_durably
-from curl_rl.export import METADATA, describe
+from curl_rl.export import describe
+from curl_rl.network_file import METADATA
 from curl_rl.pretrained import PretrainedEncoder
 
 INPUT, OUTPUT = "observation", "features"

@@ -27,8 +27,8 @@ class ReplayConfig:
     """How much the replay keeps, and where."""
 
     capacity: int = 100_000
-    """Transitions (agent steps) kept, of all environments together. Where episodes are shorter than 20 agent steps,
-    fewer: each episode needs one frame more than it has steps, and there is room for capacity / 20 of these."""
+    """Transitions (agent steps) kept. Where episodes are shorter than 20 agent steps, fewer: each episode needs one
+    frame more than it has steps, and there is room for capacity / 20 of these. Several environments share it."""
 
     storage: Literal["auto", "device", "memory", "disk"] = "auto"
     """Where the frames lie: the GPU ("device"), main memory, or a file in the run's directory. "auto" takes the first

@@ -40,6 +40,11 @@ class Schema(Generic[C]):
     """The layers, weakest first, for the selectors' values, which it takes by name."""
     may_change: tuple[str, ...]
     """Fields, or sections of them, that may differ when a run is resumed."""
+    consulted: tuple[str, ...] = ()
+    """Further fields that ``usual`` looks at; strings."""
+    usual: Callable[[dict[str, str]], dict[str, str]] = lambda named: {}
+    """Selectors' values on a command line that does not name them, from what it names of ``selectors`` and
+    ``consulted``; where this gives none, the dataclass's default holds."""
 
     def build(self, selected: dict[str, str], changes: Layer | None = None) -> C:
         """The settings for these selectors' values and, over their layers, ``changes`` by name.
@@ -75,12 +80,12 @@ class Schema(Generic[C]):
             file_layer = read_yaml(early.config) if early.config else {}
             self._check_names(file_layer, early.config)
             defaults = self.config()
-            selected = {
-                name: str(getattr(early, name) or file_layer.get(name) or getattr(defaults, name))
-                for name in self.selectors
-            }
+            given = {name: getattr(early, name) or file_layer.get(name) for name in (*self.selectors, *self.consulted)}
+            named = {name: str(value) for name, value in given.items() if value}
+            chosen = self.usual(named) | named
+            selected = {name: chosen.get(name, str(getattr(defaults, name))) for name in self.selectors}
             cfg = parser.get_defaults()
-            for layer in (*self.base(**selected), file_layer):
+            for layer in (*self.base(**selected), selected, file_layer):
                 cfg = parser.parse_object(layer, namespace=cfg)
             parser.set_defaults(_flat(cfg))
             cfg = parser.parse_args(argv)
@@ -141,7 +146,7 @@ class Schema(Generic[C]):
     def _early_arguments(self, argv: list[str]) -> argparse.Namespace:
         """The selectors and ``--config``, which decide what the other flags are laid over."""
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        for name in (*self.selectors, "config"):
+        for name in (*self.selectors, *self.consulted, "config"):
             parser.add_argument(f"--{name}")
         return parser.parse_known_args(argv)[0]
 
@@ -183,7 +188,10 @@ class Schema(Generic[C]):
         if value is None:
             return text
         name, expected, given = value[1], value[2], value[3] or "nothing"
+        usual = _flat(to_dict(self.config()))
         kinds = [_KINDS[kind] for kind in re.findall(r"<class '(\w+)'>", expected) if kind in _KINDS]
+        if isinstance(usual.get(name), list):
+            kinds = [f"a list, such as {usual[name]}" if kind == _KINDS["tuple"] else kind for kind in kinds]
         choices = re.findall(r"\w+", " ".join(re.findall(r"Literal\[(.*?)\]", expected)))
         right = " or ".join(dict.fromkeys(choices or kinds))
         return f"{name} must be {right}, got {given}" if right else text

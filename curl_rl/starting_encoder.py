@@ -7,7 +7,8 @@ from pathlib import Path
 from curl_rl.agent import AgentConfig
 from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError, one_line
-from curl_rl.export import load_encoder, weights_sha256
+from curl_rl.export import load_encoder
+from curl_rl.network_file import weights_sha256
 from curl_rl.pretrained import PretrainedEncoder
 
 

@@ -4,11 +4,12 @@
     python scripts/benchmark.py --suite update --batch 128              # one update, the paper's network
     python scripts/benchmark.py --suite replay render --json now.json
     python scripts/benchmark.py --suite train --env cartpole-swingup    # frames a second, and where the time goes
+    python scripts/benchmark.py --suite vision                          # pretraining on images, beside kornia if there
     python scripts/benchmark.py --compare before.json now.json
 
 The plain implementation (benchmarks/plain.py) is eager float32 with each frame stack stored twice, as common codebases
-have it, and learns the same, number for number. All cases of a suite take turns in one run; times are medians. Leave
-the machine alone meanwhile.
+have it, and learns the same, number for number; that of images (benchmarks/plain_vision.py) augments one by one. All
+cases of a suite take turns in one run; times are medians. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from benchmarks import precision, render, replay, timing, train, update
+from benchmarks import precision, pretrain, render, replay, timing, train, update
 from curl_rl.compute import resolve_device
 from curl_rl.errors import UserError
 from envs.rendering import RenderingUnavailable
 
-SUITES = ("update", "replay", "render", "train", "precision")
+SUITES = ("update", "replay", "render", "train", "precision", "vision")
 
 
 def main() -> int:
@@ -56,14 +57,17 @@ def main() -> int:
 
 
 def _measure(suite: str, device: torch.device, options: argparse.Namespace) -> list[timing.Row]:
+    if suite == "vision":
+        return pretrain.measure(device, options.batch or 256, options.rounds)
+    batch = options.batch or 128
     if suite == "update":
-        return update.measure(device, options.batch, options.rounds)
+        return update.measure(device, batch, options.rounds)
     if suite == "replay":
-        return replay.measure(device, options.batch, options.rounds)
+        return replay.measure(device, batch, options.rounds)
     if suite == "render":
         return render.measure(options.rounds)
     if suite == "precision":
-        return precision.measure(device, options.batch)
+        return precision.measure(device, batch)
     return train.measure(device, options.env, options.rounds)
 
 
@@ -82,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--suite", nargs="+", choices=SUITES, default=["update"], help="what to measure [update]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [auto]")
-    parser.add_argument("--batch", type=positive, default=128, help="transitions in an update [128]")
+    parser.add_argument("--batch", type=positive, help="transitions in an update, images in a step [128; vision 256]")
     parser.add_argument("--rounds", type=positive, default=10, help="times that each case is measured [10]")
     parser.add_argument("--threads", type=positive, help="CPU threads of PyTorch [as many as it chooses]")
     parser.add_argument("--env", default="cheetah-run", help="task of the suite train [cheetah-run]")

@@ -47,8 +47,8 @@ def main() -> int:
     )
     parser.add_argument("--data", help="folder with train and test, or digits [what the run was trained on]")
     parser.add_argument("--transfer", metavar="DATA", help="judge on these data as well: a folder, or digits")
-    parser.add_argument("--k", type=int, default=default.k, help="neighbours that vote [%(default)s]")
-    parser.add_argument("--temperature", type=float, default=default.temperature, help="of their votes [%(default)s]")
+    parser.add_argument("--k", type=int, help="neighbours that vote [the run's knn.k, or all where there are fewer]")
+    parser.add_argument("--temperature", type=float, help="of their votes [the run's knn.temperature]")
     parser.add_argument(
         "--labels",
         type=float,

@@ -7,7 +7,8 @@
     python scripts/pretrain_vision.py --method curl --data frames/cartpole --preset frames   # of record_frames.py
     torchrun --nproc_per_node 4 -- scripts/pretrain_vision.py --data cifar10/ --preset cifar10   # the same on four
 
-The same command resumes a run that was stopped. Curves: tensorboard --logdir runs
+Without --preset, a folder takes cifar10 on a GPU and cpu without one. The same command resumes a run that was stopped.
+Curves: tensorboard --logdir runs
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from curl_rl.errors import TrainingFault, UserError
 from curl_rl.signals import Stopped
 from curl_rl.vision.config import parse_command_line
+from curl_rl.vision.distributed import is_first
 from curl_rl.vision.pretraining import pretrain
 
 
@@ -30,7 +32,8 @@ def main() -> int:
         config, fresh = parse_command_line(sys.argv[1:], program="pretrain_vision.py", description=description)
         pretrain(config, fresh=fresh)
     except UserError as error:
-        print(f"pretrain_vision.py: error: {error}", file=sys.stderr)
+        if is_first():  # all processes find the same mistake
+            print(f"pretrain_vision.py: error: {error}", file=sys.stderr)
         return 2
     except TrainingFault as error:
         print(f"pretrain_vision.py: {error}", file=sys.stderr)

@@ -19,6 +19,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"agent", "auxiliary"}),
     frozenset({"run_directory", "replay", "deployment"}),
     frozenset({"sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings", "frames"}),
+    frozenset({"network_file"}),
     frozenset(
         {
             *("console", "durable", "environments", "errors", "lars", "meters"),

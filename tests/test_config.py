@@ -290,7 +290,7 @@ def test_help_shows_what_the_fields_say(capsys: pytest.CaptureFixture[str]) -> N
         ("--agent.discount nan", "agent.discount must be a finite number, got nan"),
         ("--agent.discount 1.5", "agent.discount must lie in [0, 1], got 1.5"),
         ("--agent.detach_encoder maybe", "agent.detach_encoder must be true or false, got maybe"),
-        ("--agent.encoder.strides 2", "agent.encoder.strides must be a list, got 2"),
+        ("--agent.encoder.strides 2", "agent.encoder.strides must be a list, such as [2, 1, 1, 1], got 2"),
         ("--agent.precision half", "agent.precision must be float32 or bfloat16 or auto, got half"),
         ("--environment.quality good", "environment.quality must be faithful or fast, got good"),
         ("--device gpu", "device must be auto, cpu, cuda or cuda:<n>, got 'gpu'"),

@@ -54,6 +54,38 @@ def test_blocks_run_in_order(page: str) -> None:
         run(block, page, namespace)
 
 
+# What makes the commands of a page small enough for a test, by script; the last ones given win.
+SHORTENED = {
+    "pretrain_vision": "--epochs 1 --optimizer.warmup_epochs 0 --encoder.resnet.width 0.0625 --log.projector 0",
+    "finetune_vision": "--epochs 2",
+    "distill_vision": "--epochs 1",
+}
+
+
+@pytest.mark.slow
+def test_the_recipe_of_simclr_v2_runs_as_it_stands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn")
+    page = (DOCS / "simclr_v2.md").read_text()
+    commands = re.findall(r"^python scripts/(\w+)\.py (.*)$", page, flags=re.MULTILINE)
+    assert [name for name, _ in commands] == ["pretrain_vision", "finetune_vision", "distill_vision", "distill_vision"]
+    for name, line in commands:
+        spec = importlib.util.spec_from_file_location(name, DOCS.parent / "scripts" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr("sys.argv", [name, *line.split(), *SHORTENED[name].split(), "--device", "cpu"])
+        assert module.main() == 0
+    namespace: dict[str, Any] = {"__name__": "docs"}
+    for block in blocks("simclr_v2.md"):
+        run(block, "simclr_v2.md", namespace)
+    assert namespace["logits"].shape == (2, 10)
+    assert namespace["classifier"].classes == tuple("0123456789")
+    assert capsys.readouterr().out.count("of the test images") == 3
+
+
 def _examples() -> dict[str, str]:
     """The whole programs of the page about the loss, by the algorithm that each shows."""
     programs = [block for block in blocks("auxiliary_loss.md") if ADDED in block]

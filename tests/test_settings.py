@@ -52,6 +52,22 @@ def test_selectors_choose_the_layers_and_flags_beat_them() -> None:
     assert SCHEMA.build({"cake": "cheese"}, {"minutes": 6}) == Recipe("cheese", 6, Oven(150))
 
 
+def test_what_no_one_names_may_depend_on_what_someone_does(tmp_path: Path) -> None:
+    def usual(named: dict[str, str]) -> dict[str, str]:
+        return {"cake": "cheese"} if named.get("minutes") == "99" else {}
+
+    schema = Schema(Recipe, "", ("cake",), layers, may_change=(), consulted=("minutes",), usual=usual)
+
+    def made(line: str) -> Recipe:
+        return schema.parse_command_line(line.split(), program="bake", description="")[0]
+
+    assert made("--minutes 99") == Recipe("cheese", 99, Oven(150))
+    assert made("--minutes 98") == Recipe("plain", 98, Oven(200))
+    assert made("--minutes 99 --cake plain") == Recipe("plain", 99, Oven(200))
+    (tmp_path / "my.yaml").write_text("minutes: 99\n")
+    assert made(f"--config {tmp_path}/my.yaml") == Recipe("cheese", 99, Oven(150))
+
+
 def test_a_file_chooses_as_well_and_lies_between(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("cake: cheese\nminutes: 7\n")
     assert parse(f"--config {tmp_path}/my.yaml") == Recipe("cheese", 7, Oven(150))

@@ -9,7 +9,7 @@ from typing import Any
 
 from curl_rl.durable import write_durably
 from curl_rl.errors import UserError, one_line
-from curl_rl.export import HUB_WEIGHTS, as_safetensors, describe, load_encoder
+from curl_rl.export import HUB_NAME, as_safetensors, describe, load_encoder
 from curl_rl.pretrained import Layout, PretrainedEncoder
 
 try:
@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
     raise ImportError("curl_rl.integrations.hub needs huggingface_hub: pip install 'curl_rl[hub]'") from None
 
 CONFIG, CARD = "config.json", "README.md"
+_WEIGHTS = f"{HUB_NAME}.safetensors"
 
 
 def save_for_hub(encoder: PretrainedEncoder, folder: Path | str, *, license: str, repo_id: str = "USER/MODEL") -> Path:
@@ -42,7 +43,7 @@ def save_for_hub(encoder: PretrainedEncoder, folder: Path | str, *, license: str
     folder.mkdir(parents=True, exist_ok=True)
     description = describe(encoder)
     # config.json is what the Hub counts downloads by; the safetensors describe themselves, and are what is loaded.
-    write_durably(folder / HUB_WEIGHTS, [as_safetensors(encoder)])
+    write_durably(folder / _WEIGHTS, [as_safetensors(encoder)])
     write_durably(folder / CONFIG, [(json.dumps(description, indent=2) + "\n").encode()])
     write_durably(folder / CARD, [_card(encoder, description, license, repo_id).encode()])
     return folder
@@ -108,10 +109,10 @@ def load_encoder_from_hub(
             encoder.
     """
     try:
-        path = hf_hub_download(repo_id, HUB_WEIGHTS, revision=revision, token=token)
+        path = hf_hub_download(repo_id, _WEIGHTS, revision=revision, token=token)
     except (HFValidationError, HfHubHTTPError, OSError) as error:
         at = f" at {revision}" if revision else ""
-        raise UserError(f"cannot load {HUB_WEIGHTS} of {repo_id!r}{at}: {one_line(error)[:300]}") from None
+        raise UserError(f"cannot load {_WEIGHTS} of {repo_id!r}{at}: {one_line(error)[:300]}") from None
     return load_encoder(path, freeze=freeze, scale=scale, layout=layout)
 
 

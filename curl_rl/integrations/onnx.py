@@ -20,7 +20,7 @@ from curl_rl.deployment import (
     traceable,
 )
 from curl_rl.durable import write_durably
-from curl_rl.export import METADATA
+from curl_rl.network_file import METADATA
 from curl_rl.pretrained import PretrainedEncoder
 
 try:

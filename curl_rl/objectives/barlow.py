@@ -61,3 +61,6 @@ class BarlowTwins(Objective):
             "alignment": alignment(first.detach(), second.detach()),
         }
         return Result(loss, metrics)
+
+    def projection_head(self) -> MLP:
+        return self.projector

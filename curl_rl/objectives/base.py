@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.encoders import Features, FeatureSpec
+from curl_rl.heads import MLP
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,10 @@ class Objective(nn.Module):
         In reinforcement learning SAC's ``encoder_tau`` rules instead.
         """
         return torch.ones_like(progress)
+
+    def projection_head(self) -> MLP | None:
+        """The head that embeds the encoder's vector, if it has one, for whoever trains on from its middle."""
+        return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Its parameters as optimizer groups; a group may name its own learning rate or weight decay.

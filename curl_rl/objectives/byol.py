@@ -66,6 +66,9 @@ class BYOL(Objective):
         metrics = {"embedding_std": embedding_std(first), "alignment": alignment(first, second)}
         return Result(losses[0] + losses[1], metrics)
 
+    def projection_head(self) -> MLP:
+        return self.projector
+
     def after_step(self, carry: None, momentum: Tensor) -> None:
         move_towards(self.target_projector.buffers(), self.projector.parameters(), 1 - momentum)
 

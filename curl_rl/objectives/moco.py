@@ -128,6 +128,9 @@ class MoCo(Objective):
         }
         return Result(torch.stack(losses).sum(), metrics, torch.cat(keys))
 
+    def projection_head(self) -> MLP:
+        return self.head
+
     def _contrast(self, query: Tensor, key: Tensor, directions: int) -> tuple[Tensor, Tensor]:
         """Loss and accuracy of one direction."""
         if self.queue is None:

@@ -109,6 +109,9 @@ class SimCLR(Objective):
         }
         return Result(self._loss(scores), metrics)
 
+    def projection_head(self) -> MLP:
+        return self.head
+
     def _loss(self, scores: PairScores) -> Tensor:
         c = self.config
         if c.loss == "nt_logistic":

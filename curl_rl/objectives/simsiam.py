@@ -57,6 +57,9 @@ class SimSiam(Objective):
         }
         return Result((forth + back) / 2, metrics)  # equation 2
 
+    def projection_head(self) -> MLP:
+        return self.projector
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         # The predictor learns better when it keeps up with the newest embeddings to the end (section 4.2).
         return [

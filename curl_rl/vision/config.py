@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from curl_rl.encoders import EncoderConfig, Precision
 from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.resnet import ResNetConfig
 from curl_rl.schedules import LearningRateScaling
 from curl_rl.settings import Layer, Schema, merge, preset_layer, read_yaml
-from curl_rl.vision.data import Storage
+from curl_rl.vision.data import DIGITS, Storage
 from curl_rl.vision.views import AugmentConfig
 
 PRESETS = Path(__file__).resolve().parent.parent.parent / "configs" / "vision"
@@ -169,11 +171,12 @@ class VisionConfig:
 
     method: Method = "simclr"
     """Self-supervised method."""
-    data: str = "digits"
+    data: str = DIGITS
     """Folder of images, flat or one subfolder to a class, with or without train/ and test/; or of frames that
     scripts/record_frames.py has recorded; or digits, a built-in set."""
     preset: str = "digits"
-    """YAML file in configs/vision/ that the settings start from: cifar10, cpu, digits or frames."""
+    """YAML file in configs/vision/ that the settings start from: cifar10, cpu, digits or frames. A command line that
+    names a folder and no preset takes cifar10 where the network learns on a GPU, cpu where it does not."""
     epochs: int = 100
     """Times that every image is seen."""
     batch_size: int = 256
@@ -273,10 +276,21 @@ def _method_layer(method: str, preset: str) -> Layer:
     return layer
 
 
+def _usual_selectors(named: dict[str, str]) -> dict[str, str]:
+    """The preset for a folder of images, which says nothing about how long one is ready to wait but by the device."""
+    if named.get("data", DIGITS) == DIGITS:
+        return {}
+    device = named.get("device", "auto")
+    on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    return {"preset": "cifar10" if on_gpu else "cpu"}
+
+
 SCHEMA = Schema(
     config=VisionConfig,
     usage="%(prog)s [--method NAME] [--data FOLDER] [--preset NAME] [--config FILE] [--section.field VALUE ...]",
     selectors=("method", "preset"),
     base=_layers,
     may_change=MAY_CHANGE,
+    consulted=("data", "device"),
+    usual=_usual_selectors,
 )

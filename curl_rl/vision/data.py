@@ -32,6 +32,8 @@ from tqdm import tqdm
 from curl_rl.errors import UserError, one_line
 from curl_rl.frames import is_recording
 
+DIGITS = "digits"
+"""What the built-in set is called; a folder of that name is ``./digits``."""
 Split = Literal["train", "test"]
 Storage = Literal["auto", "memory", "stream"]
 
@@ -337,7 +339,7 @@ def load(
         raise UserError(f"workers must be 0 or more, got {workers}")
     if is_recording(source):
         raise UserError(f"{source} holds recorded frames, which have no classes: only pretraining takes them")
-    if source == "digits":
+    if source == DIGITS:
         return _digits(split, size or 8, torch.device(device))
     directory, classes = _find(Path(source), split)
     return _load_folder(directory, classes, size, torch.device(device), storage, workers)

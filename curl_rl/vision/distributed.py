@@ -41,15 +41,20 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
         return
     if device.type == "cuda":
-        own, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if own >= gpus:
-            raise UserError(f"torchrun --nproc_per_node must be at most {gpus}, the number of GPUs, got more")
-        torch.cuda.set_device(own)
+        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        if here > gpus:
+            raise UserError(f"torchrun --nproc_per_node must be at most {gpus}, the number of GPUs, got {here}")
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this is process 0 or the only one, known from ``torchrun`` before the processes have joined."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def rank() -> int:

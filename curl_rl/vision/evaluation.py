@@ -8,7 +8,7 @@ that is judged; the test set chooses nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,9 @@ from curl_rl.export import load_encoder
 from curl_rl.resnet import ResNet
 from curl_rl.run_directory import CONFIG
 from curl_rl.settings import read_yaml
-from curl_rl.vision.config import SCHEMA, VisionConfig, load_preset, read_config
+from curl_rl.vision.config import SCHEMA, KNNConfig, VisionConfig, load_preset, read_config
 from curl_rl.vision.data import ImageSet, balanced_subset, load
-from curl_rl.vision.finetuning import SupervisedConfig, fine_tune
+from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, usual_epochs
 from curl_rl.vision.knn import knn_accuracy
 from curl_rl.vision.learner import Backbone
 from curl_rl.vision.linear_probe import LinearProbeConfig, linear_evaluation
@@ -45,10 +45,10 @@ class EvaluationConfig:
     protocols: tuple[Protocol, ...] = ("knn", "linear")
     """knn: weighted nearest neighbours. linear: logistic regression on frozen features. fine_tune: the whole network
     learns from some of the labels."""
-    k: int = 200
-    """Neighbours that vote."""
-    temperature: float = 0.1
-    """Of their votes."""
+    k: int | None = None
+    """Neighbours that vote. [default: the run's own knn.k, or all images where there are fewer]"""
+    temperature: float | None = None
+    """Of their votes. [default: the run's own knn.temperature]"""
     labels: tuple[float, ...] = (0.01, 0.1)
     """Shares of the training set's labels to fine-tune on, in equal numbers from each class, each in a training of its
     own."""
@@ -62,9 +62,9 @@ class EvaluationConfig:
         unknown = set(self.protocols) - {"knn", "linear", "fine_tune"}
         if unknown or not self.protocols:
             raise ValueError(f"protocols must be some of knn, linear and fine_tune, got {list(self.protocols)}")
-        if self.k < 1:
+        if self.k is not None and self.k < 1:
             raise ValueError(f"k must be at least 1, got {self.k}")
-        if not self.temperature > 0:
+        if self.temperature is not None and not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
         if not self.labels or not all(0 < share <= 1 for share in self.labels):
             raise ValueError(f"labels must be shares above 0 and at most 1, got {list(self.labels)}")
@@ -90,6 +90,15 @@ class Benchmark(NamedTuple):
         return len(self.train.classes)
 
 
+class Voting(NamedTuple):
+    """How nearest neighbours vote."""
+
+    k: int
+    """How many."""
+    temperature: float
+    """By similarity over this, exponentially weighted."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of a table: what several runs that differ in their seeds alone have scored."""
@@ -102,6 +111,8 @@ class Row:
     """Theirs, in the same order; of the raw pixels, none."""
     scores: dict[str, tuple[float, ...]]
     """By name, the accuracy of each in [0, 1]."""
+    voting: Voting | None = None
+    """Of its nearest neighbours; None where they were not asked."""
 
     def mean(self, score: str) -> float:
         """Over the runs."""
@@ -163,7 +174,7 @@ def evaluate_encoder(encoder: Backbone, benchmark: Benchmark, config: Evaluation
         train = _encoded(encoder, side, benchmark.train)
         test = _encoded(encoder, side, benchmark.test)
         if "knn" in config.protocols:
-            found["knn"] = _knn(train, test, benchmark.classes, config)
+            found["knn"] = _knn(train, test, benchmark.classes, _voting(config, KNNConfig(), [benchmark]))
         if "linear" in config.protocols:
             generator = torch.Generator().manual_seed(config.seed)
             result = linear_evaluation(
@@ -192,7 +203,7 @@ def evaluate_pixels(side: int, benchmark: Benchmark, config: EvaluationConfig) -
     test = _encoded(nn.Flatten(), side, benchmark.test)
     mean = train.features.float().mean(0)
     centred = [part._replace(features=part.features.float() - mean) for part in (train, test)]
-    return {"knn": _knn(centred[0], centred[1], benchmark.classes, config)}
+    return {"knn": _knn(centred[0], centred[1], benchmark.classes, _voting(config, KNNConfig(), [benchmark]))}
 
 
 def untrained_like(encoder: Backbone, seed: int) -> Backbone:
@@ -240,13 +251,34 @@ def _encoded(network: nn.Module, side: int, images: ImageSet) -> _Encoded:
     return _Encoded(torch.cat(features), torch.cat(labels))
 
 
-def _knn(train: _Encoded, test: _Encoded, classes: int, config: EvaluationConfig) -> float:
-    return float(knn_accuracy(*train, *test, classes=classes, k=config.k, temperature=config.temperature))
+def _knn(train: _Encoded, test: _Encoded, classes: int, voting: Voting) -> float:
+    return float(knn_accuracy(*train, *test, classes=classes, k=voting.k, temperature=voting.temperature))
+
+
+def _voting(config: EvaluationConfig, usual: KNNConfig, benchmarks: Iterable[Benchmark]) -> Voting:
+    """What ``config`` says or, where it says nothing, ``usual``, with no more neighbours than any of the sets has."""
+    k = min(usual.k, *(len(benchmark.train) for benchmark in benchmarks)) if config.k is None else config.k
+    return Voting(k, usual.temperature if config.temperature is None else config.temperature)
+
+
+def _common_voting(config: EvaluationConfig, runs: Sequence[Run], benchmarks: Iterable[Benchmark]) -> Voting:
+    """That of all runs.
+
+    Raises:
+        UserError: their own settings differ, and ``config`` does not say.
+    """
+    for name in ("k", "temperature"):
+        found = sorted({getattr(run.config.knn, name) for run in runs})
+        if getattr(config, name) is None and len(found) > 1:
+            values = " and ".join(f"{value:g}" for value in found)
+            raise UserError(
+                f"the runs' knn.{name} are {values}, and a table compares by one: say --{name} {found[0]:g}"
+            )
+    return _voting(config, runs[0].config.knn, benchmarks)
 
 
 def _fine_tuned(encoder: Backbone, benchmark: Benchmark, share: float, seed: int) -> float:
-    # SimCLR's epochs: 60 for 1 % of the labels, 30 for 10 % and more (arXiv 2002.05709, appendix B.5).
-    settings = SupervisedConfig(epochs=60 if share < 0.1 else 30)
+    settings = SupervisedConfig(epochs=usual_epochs(share))
     device, side = next(encoder.parameters()).device, side_of(encoder)
     chosen = balanced_subset(benchmark.train.required_labels(), share, seed=0)
     images, labels = _held(benchmark.train, side)
@@ -296,10 +328,10 @@ def evaluate_runs(
 
     Raises:
         ValueError: a directory holds no run of a pretraining, or one without an encoder; two runs are of one kind and
-            seed; or as in the functions above.
+            seed; no k is given, and the runs' own differ; or as in the functions above.
     """
     # All of them are read before minutes go by on the first.
-    runs = [_read_run(directory, device) for directory in directories]
+    runs = [read_run(directory, device) for directory in directories]
     benchmarks: dict[tuple[str, int], Benchmark] = {}
     for run in runs:
         for source in filter(None, (data or run.config.data, transfer)):
@@ -307,8 +339,12 @@ def evaluate_runs(
                 benchmarks[source, run.image_size] = load_benchmark(
                     source, run.image_size, device=device, in_memory="fine_tune" in config.protocols
                 )
+    voting: Voting | None = None
+    if "knn" in config.protocols or raw_pixels:
+        voting = _common_voting(config, runs, benchmarks.values())
+        config = dataclasses.replace(config, k=voting.k, temperature=voting.temperature)
 
-    def judged(run: _Run, score: Callable[[Benchmark], dict[str, float]]) -> dict[str, float]:
+    def judged(run: Run, score: Callable[[Benchmark], dict[str, float]]) -> dict[str, float]:
         scores = score(benchmarks[data or run.config.data, run.image_size])
         if transfer:
             moved = score(benchmarks[transfer, run.image_size])
@@ -316,7 +352,7 @@ def evaluate_runs(
         return scores
 
     several = data is None and len({run.config.data for run in runs}) > 1
-    trained, baselines = _Rows(), _Rows()
+    trained, baselines = _Rows(voting), _Rows(voting)
     for run in runs:
         on, seed = f", {run.config.data}" if several else "", run.config.seed
         kind = run.kind() + on
@@ -336,8 +372,9 @@ def evaluate_runs(
 def table(rows: Sequence[Row], config: EvaluationConfig) -> str:
     """The rows as a Markdown table, accuracies in per cent, under a line that says what was measured how."""
     columns = list(dict.fromkeys(name for row in rows for name in row.scores))
+    voting = rows[0].voting
     ways = {
-        "knn": f"kNN with k {config.k} and temperature {config.temperature:g}",
+        "knn": "kNN" if voting is None else f"kNN with k {voting.k} and temperature {voting.temperature:g}",
         "linear": "linear evaluation",
         "fine_tune": "fine-tuning on a share of the labels",
     }
@@ -353,7 +390,8 @@ def table(rows: Sequence[Row], config: EvaluationConfig) -> str:
 
 def report(rows: Sequence[Row], config: EvaluationConfig) -> dict[str, Any]:
     """The same for JSON: the protocols' settings, and every score of every run."""
-    return {"protocols": dataclasses.asdict(config), "rows": [row.as_dict() for row in rows]}
+    used = {} if rows[0].voting is None else rows[0].voting._asdict()
+    return {"protocols": dataclasses.asdict(config) | used, "rows": [row.as_dict() for row in rows]}
 
 
 def _cell(row: Row, score: str) -> str:
@@ -364,7 +402,9 @@ def _cell(row: Row, score: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
+    """A run of pretraining as it lies on the disk."""
+
     directory: Path
     config: VisionConfig
     encoder: Backbone
@@ -395,20 +435,26 @@ class _Run:
         return f"ResNet-{self.encoder.config.depth}" + (f", width {width:g}" if width != 1 else "")
 
 
-def _read_run(directory: Path, device: torch.device | str) -> _Run:
+def read_run(directory: Path, device: torch.device | str) -> Run:
+    """The run in ``directory``, its encoder on ``device``.
+
+    Raises:
+        ValueError: there is none, or none with an encoder.
+    """
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is no run: it has no {CONFIG}")
     if "method" not in read_yaml(directory / CONFIG):
         raise UserError(f"{directory} is no run of pretrain_vision.py: its {CONFIG} names no method")
     config, pretrained = read_config(directory / CONFIG), load_encoder(directory)
     epochs = float(pretrained.provenance.get("epochs", config.epochs))
-    return _Run(directory, config, pretrained.encoder.to(device), pretrained.rendered_size, epochs)
+    return Run(directory, config, pretrained.encoder.to(device), pretrained.rendered_size, epochs)
 
 
 class _Rows:
     """Rows in the making."""
 
-    def __init__(self) -> None:
+    def __init__(self, voting: Voting | None) -> None:
+        self._voting = voting
         self._found: dict[str, list[tuple[int | None, dict[str, float], str | None]]] = {}
 
     def has(self, name: str, seed: int | None) -> bool:
@@ -424,6 +470,7 @@ class _Rows:
                 tuple(run for _, _, run in found if run is not None),
                 tuple(seed for seed, _, _ in found if seed is not None),
                 {score: tuple(scores[score] for _, scores, _ in found) for score in found[0][1]},
+                self._voting,
             )
             for name, found in self._found.items()
         ]

@@ -48,6 +48,8 @@ class SupervisedConfig:
     """Epochs over which the learning rate rises linearly to its highest."""
     crop_scale: float = 0.08
     """Smallest share of an image's area that a random crop covers; 1 keeps whole images."""
+    mirror: float = 0.5
+    """Probability of flipping left to right."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -60,8 +62,15 @@ class SupervisedConfig:
             )
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs must be from 0 to below epochs, got {self.warmup_epochs} of {self.epochs}")
+        if not 0 <= self.mirror <= 1:
+            raise ValueError(f"mirror must be between 0 and 1, got {self.mirror}")
         if not 0 < self.crop_scale <= 1:
             raise ValueError(f"crop_scale must lie above 0 and not above 1, got {self.crop_scale}")
+
+
+def usual_epochs(share: float) -> int:
+    """SimCLR's epochs of fine-tuning: 60 for 1 % of the labels, 30 for 10 % and more (arXiv 2002.05709, B.5)."""
+    return 60 if share < 0.1 else 30
 
 
 class Classifier(nn.Module):
@@ -178,13 +187,18 @@ def with_running_statistics(head: nn.Module, features: Tensor) -> nn.Module:
     return head.eval()
 
 
+def plain_batch_norm(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
+    """Batch norm with running statistics, not yet of anything, that has the weights of ``norm``."""
+    plain = nn.BatchNorm1d(norm.num_features, norm.eps, affine=False)
+    plain.weight, plain.bias = norm.weight, norm.bias
+    return plain
+
+
 def _replace_batch_norms(module: nn.Module, added: list[nn.BatchNorm1d]) -> nn.Module:
     """``module``, its batch norms without running statistics replaced; ``added`` collects the new ones."""
     if isinstance(module, nn.BatchNorm1d) and module.running_mean is None:
-        norm = nn.BatchNorm1d(module.num_features, module.eps, affine=False)
-        norm.weight, norm.bias = module.weight, module.bias
-        added.append(norm)
-        return norm
+        added.append(plain_batch_norm(module))
+        return added[-1]
     for name, child in module.named_children():
         setattr(module, name, _replace_batch_norms(child, added))
     return module
@@ -228,7 +242,9 @@ def train_classifier(
             # Equal parts: a remainder of one image would leave batch norm without a variance.
             for step, chosen in enumerate(order.tensor_split(batches), epoch * batches):
                 originals = images[chosen.to(images.device)].to(device)
-                views = random_resized_crop(originals, size, generator, scale=(config.crop_scale, 1.0))
+                views = random_resized_crop(
+                    originals, size, generator, scale=(config.crop_scale, 1.0), mirror=config.mirror
+                )
                 set_learning_rates(optimizer, warmup_cosine(step, warmup, steps))
                 optimizer.zero_grad()
                 value = loss(views, chosen)

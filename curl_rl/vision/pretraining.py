@@ -23,7 +23,7 @@ from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.console import say
 from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError, one_line
-from curl_rl.export import WEIGHTS, save_encoder
+from curl_rl.export import ENCODER, save_encoder
 from curl_rl.frames import is_recording
 from curl_rl.logger import Logger
 from curl_rl.meters import MetricMeans, Speedometer
@@ -34,8 +34,9 @@ from curl_rl.signals import Stopped, StopRequest, stop_requests
 from curl_rl.vision import distributed
 from curl_rl.vision.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
-from curl_rl.vision.data import ImageBatch, ImageSet, Split, load
+from curl_rl.vision.data import DIGITS, ImageBatch, ImageSet, Split, load
 from curl_rl.vision.evaluation import Benchmark, EvaluationConfig, evaluate_encoder, side_of
+from curl_rl.vision.export import save_head
 from curl_rl.vision.learner import Backbone, Learner
 from curl_rl.vision.linear_probe import OnlineProbe
 from curl_rl.vision.pictures import views_picture
@@ -69,7 +70,9 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
     """
     with contextlib.ExitStack() as stack:
         device = resolve_device(config.device)
-        config = replace(config, device=str(device))
+        # Absolute, for whoever judges the run from another directory.
+        data = config.data if config.data == DIGITS else str(Path(config.data).absolute())
+        config = replace(config, device=str(device), data=data)
         stack.enter_context(distributed.process_group(device))
         if device.type == "cuda" and distributed.world_size() > 1:
             device = torch.device("cuda", torch.cuda.current_device())
@@ -181,7 +184,7 @@ class Pretrainer:
                     # Before saving: a run whose checkpoint is complete is not started again to mend what is missing.
                     self._project()
                 self.save()
-            except OSError as error:
+            except (OSError, UserError) as error:
                 self._fail(error, "nothing that was saved is lost: mend this and start the same command again")
             except torch.OutOfMemoryError as error:
                 self._fail(error, f"the last checkpoint is intact: {_SAVE_MEMORY}")
@@ -189,7 +192,7 @@ class Pretrainer:
             self._say(f"saved at epoch {learner.steps / self.steps_per_epoch:.2f}; the same command resumes")
             raise Stopped(stop.signal_number)
         if is_recording(c.data):  # without classes there is nothing for the script below to judge by
-            self._say(f"done: {c.epochs} epochs; the encoder is {self.directory / WEIGHTS}")
+            self._say(f"done: {c.epochs} epochs; the encoder is {self.directory / ENCODER}.safetensors")
         else:
             self._say(f"done: {c.epochs} epochs; judge it with: python scripts/evaluate_vision.py {self.directory}")
 
@@ -415,6 +418,9 @@ class Pretrainer:
             }
             provenance = {"data": c.data, "method": c.method, "preset": c.preset, "seed": c.seed}
             provenance |= self.images.provenance
+            head = self.learner.objective.projection_head()
+            if head is not None:
+                save_head(head, self.directory)
             # The encoder first: a run that is complete by its checkpoint is not started again to mend what is missing.
             save_encoder(
                 self.learner.encoder,

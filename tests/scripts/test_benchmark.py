@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +33,21 @@ def test_the_update_is_measured_and_compared_with_itself(tmp_path: Path) -> None
     again = run("--compare", path, path)
     assert again.returncode == 0
     assert " 1 " in next(line for line in again.stdout.splitlines() if "joint" in line)
+
+
+@pytest.mark.slow
+def test_pretraining_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    done = run("--suite", "vision", "--batch", 2, "--rounds", 1, "--device", "cpu", "--threads", 1, "--json", path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())}
+    step, augmentation = rows["SimCLR step, batch 2, float32"], rows["augmentation, batch 2"]
+    assert step["ratio"] == pytest.approx(step["plain_ms"] / step["ours_ms"])
+    assert re.match(r"[\d,]+ images a second, plain [\d,]+", step["note"])
+    assert re.match(r"[\d.]+% of our step", augmentation["note"])
+    kornia = importlib.util.find_spec("kornia") is not None
+    assert ("augmentation, batch 2, kornia as plain" in rows) == kornia
+    assert ("kornia is not installed" in done.stdout) != kornia
 
 
 @pytest.mark.parametrize(

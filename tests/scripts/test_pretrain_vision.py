@@ -21,6 +21,7 @@ from PIL import Image
 
 from curl_rl.checkpoint import load_newest
 from curl_rl.logger import read_metrics
+from curl_rl.vision.evaluation import EvaluationConfig, evaluate_runs
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain_vision.py"
 LINE = (
@@ -100,6 +101,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert printed.out == ""
     assert re.fullmatch(f"pretrain_vision.py: error: .*{re.escape(line) if '?' in line else line}.*\n", printed.err)
     assert not (tmp_path / "run").exists()
+
+
+def test_of_many_processes_one_says_what_is_wrong(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert command("--run", tmp_path / "run", "--epochs", 0) == 2
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_a_relative_folder_is_found_from_elsewhere(
+    command: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    assert command("--run", tmp_path / "run", "--data", data.name) == 0
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_runs([tmp_path / "run"], EvaluationConfig(protocols=("knn",)))[0].voting == (3, 0.1)
 
 
 def test_help_is_exit_code_0_and_teaches(command: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,8 @@ def test_recorded_frames_are_seen_as_the_agent_will_see_them() -> None:
         ("moco", ("sgd", 0.06 / 2, 5e-4, 0)),
         # SimSiam, appendix D.
         ("simsiam", ("sgd", 0.03, 5e-4, 0)),
+        # lightly's CIFAR-10 benchmark: 0.06 for a batch of 128.
+        ("barlow", ("sgd", 0.06 * 2, 5e-4, 0)),
     ],
 )
 def test_published_optimizers(method: Any, expected: tuple[str, float, float, float]) -> None:
@@ -80,3 +82,24 @@ def test_the_directory_follows_from_data_method_preset_and_seed() -> None:
 
 def test_the_first_try_is_the_default() -> None:
     assert VisionConfig().data == VisionConfig().preset == "digits"
+
+
+@pytest.mark.parametrize(
+    ("line", "gpu", "preset"),
+    [
+        ("", True, "digits"),
+        ("--data digits", False, "digits"),
+        ("--data birds", False, "cpu"),
+        ("--data birds", True, "cifar10"),
+        ("--data birds --device cpu", True, "cpu"),
+        ("--data birds --device cuda:1", False, "cifar10"),
+        ("--data birds --preset digits", True, "digits"),
+    ],
+)
+def test_a_folder_without_a_preset_takes_the_devices(
+    line: str, gpu: bool, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    config = parse_command_line(line.split(), program="p", description="")[0]
+    assert config == load_preset(preset, "simclr", {"data": config.data, "device": config.device})
+    assert config.preset == preset

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.errors import UserError
 from curl_rl.export import save_encoder
 from curl_rl.resnet import ResNet, ResNetConfig
 from curl_rl.vision import config as vision_config
@@ -25,6 +26,7 @@ from curl_rl.vision.evaluation import (
     Benchmark,
     EvaluationConfig,
     Row,
+    Voting,
     evaluate_encoder,
     evaluate_pixels,
     evaluate_runs,
@@ -315,12 +317,34 @@ def test_what_is_no_finished_run_is_named(tmp_path: Path, spoil: Any, message: s
     assert str(run) in str(error.value)
 
 
+@pytest.mark.usefixtures("presets")
+def test_neighbours_vote_as_the_runs_settings_say(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data")
+    knn = EvaluationConfig(protocols=("knn",))
+    # Sixteen images: of more neighbours than that, all vote.
+    run = write_run(tmp_path / "run", data, 1, knn={"k": 3, "temperature": 0.5})
+    many = write_run(tmp_path / "many", data, 1, knn={"k": 200})
+    (row,) = evaluate_runs([run], knn)
+    assert row.voting == (3, 0.5)
+    assert row.scores == evaluate_runs([run], dataclasses.replace(knn, k=3, temperature=0.5))[0].scores
+    assert evaluate_runs([many], knn)[0].voting == (16, 0.1)
+    assert evaluate_runs([run], dataclasses.replace(knn, k=5))[0].voting == (5, 0.5)
+    with pytest.raises(UserError, match=r"knn.k are 3 and 200, and a table compares by one: say --k 3"):
+        evaluate_runs([run, many], knn)
+
+
 # ------------------------------------------------------------------------ the table
 
 
 ROWS = [
-    Row("simclr cpu", ("a", "b", "c"), (1, 2, 3), {"knn": (0.5, 0.6, 0.7), "linear": (0.75, 0.75, 0.75)}),
-    Row("raw pixels", (), (), {"knn": (0.345,)}),
+    Row(
+        "simclr cpu",
+        ("a", "b", "c"),
+        (1, 2, 3),
+        {"knn": (0.5, 0.6, 0.7), "linear": (0.75, 0.75, 0.75)},
+        Voting(20, 0.07),
+    ),
+    Row("raw pixels", (), (), {"knn": (0.345,)}, Voting(20, 0.07)),
 ]
 
 
@@ -331,8 +355,7 @@ def test_mean_and_sample_standard_deviation() -> None:
 
 
 def test_the_table_is_markdown_in_per_cent() -> None:
-    config = EvaluationConfig(k=20, temperature=0.07)
-    assert table(ROWS, config).splitlines() == [
+    assert table(ROWS, EvaluationConfig()).splitlines() == [
         "Top-1 in %, last epoch: kNN with k 20 and temperature 0.07, linear evaluation.",
         "",
         "|            | seeds | knn           | linear       |",
@@ -343,9 +366,9 @@ def test_the_table_is_markdown_in_per_cent() -> None:
 
 
 def test_the_report_holds_every_score_and_setting() -> None:
-    config = EvaluationConfig(k=20)
+    config = EvaluationConfig(seed=3)
     written = report(ROWS, config)
-    assert written["protocols"] == dataclasses.asdict(config)
+    assert written["protocols"] == dataclasses.asdict(config) | {"k": 20, "temperature": 0.07}
     assert written["rows"][0]["seeds"] == [1, 2, 3]
     assert written["rows"][0]["scores"]["linear"] == {"mean": 0.75, "std": 0.0, "each": [0.75, 0.75, 0.75]}
     assert written["rows"][1]["scores"] == {"knn": {"mean": 0.345, "std": None, "each": [0.345]}}

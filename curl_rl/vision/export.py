@@ -1,0 +1,167 @@
+"""What pretraining and fine-tuning leave beside the encoder: the projection head, and a classifier with its classes.
+
+Both lie in the form of :mod:`curl_rl.network_file`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curl_rl.augment import center_crop
+from curl_rl.encoders import PixelEncoder
+from curl_rl.export import describe_encoder, described_encoder
+from curl_rl.heads import MLP, BatchNorm
+from curl_rl.network_file import damaged, load_network, network_files, save_network
+from curl_rl.resnet import ResNet
+from curl_rl.vision.finetuning import Classifier, plain_batch_norm
+
+HEAD, CLASSIFIER = "head", "classifier"
+
+
+class SavedClassifier(nn.Module):
+    """A classifier that was loaded: images to logits, cropped as in its training.
+
+    Takes images ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1], of ``image_size`` or larger, of which
+    it sees the middle. Returns ``(B, classes)`` logits.
+    """
+
+    def __init__(
+        self, network: Classifier, classes: tuple[str, ...], image_size: int, provenance: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.classes = classes
+        """Names of the classes, in the order of the logits."""
+        self.image_size = image_size
+        """Side of the images, in pixels."""
+        self.provenance = provenance
+        """What it was trained on, how, and how good it was then."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(center_crop(images, self.image_size))
+        return logits
+
+    @torch.no_grad()
+    def names(self, images: Tensor) -> list[str]:
+        """The likeliest class of each image, by its name."""
+        return [self.classes[place] for place in self(images).argmax(1).tolist()]
+
+
+def save_head(head: MLP, directory: Path) -> None:
+    """Writes a projection head as ``head.safetensors`` and ``head.json`` into ``directory``."""
+    save_network(head.layers, directory, HEAD, {"layers": _described(head.layers)})
+
+
+def load_head(path: Path | str) -> nn.Sequential:
+    """A run's projection head, one child to a layer: ``(B, D)`` features to embeddings.
+
+    Its batch norm has no running statistics: :func:`curl_rl.vision.finetuning.new_classifier` gives it some.
+
+    Raises:
+        ValueError: a file is missing, damaged, or of a newer format, said in one line.
+    """
+    return load_network(network_files(path, HEAD), HEAD, lambda description: _built(description["layers"]))[0]
+
+
+def save_classifier(
+    network: Classifier, directory: Path, *, classes: Sequence[str], image_size: int, provenance: dict[str, Any]
+) -> None:
+    """Writes ``classifier.safetensors`` and ``classifier.json`` into ``directory``, each whole or not at all.
+
+    Args:
+        network: on an encoder of this package.
+        directory: where to; it must exist.
+        classes: their names, in the order of the logits.
+        image_size: side of the images that it was trained on.
+        provenance: what it was trained on, how, and how good it is.
+
+    Raises:
+        ValueError: another number of names than of logits, or an encoder of another kind.
+    """
+    if len(classes) != network.linear.out_features:
+        raise ValueError(f"classes must name {network.linear.out_features} classes, got {len(classes)}")
+    if not isinstance(network.encoder, PixelEncoder | ResNet):
+        raise ValueError(f"the encoder must be a PixelEncoder or a ResNet, got a {type(network.encoder).__name__}")
+    prefix = network.head_prefix
+    description = {
+        "classes": list(classes),
+        "image_size": image_size,
+        "encoder": describe_encoder(network.encoder),
+        "layers": _described(prefix) if isinstance(prefix, nn.Sequential) else [],
+        "linear": network.linear.in_features,
+        "provenance": provenance,
+    }
+    save_network(network, directory, CLASSIFIER, description)
+
+
+def load_classifier(path: Path | str) -> SavedClassifier:
+    """What :func:`save_classifier` wrote, in evaluation mode and without gradients.
+
+    Args:
+        path: the directory, or the ``classifier.safetensors`` in it.
+
+    Raises:
+        ValueError: a file is missing, damaged, or of a newer format, said in one line.
+    """
+
+    def build(description: dict[str, Any]) -> Classifier:
+        return Classifier(
+            described_encoder(description["encoder"]),
+            _built(description["layers"]),
+            nn.Linear(description["linear"], len(description["classes"])),
+        )
+
+    files = network_files(path, CLASSIFIER)
+    network, description = load_network(files, CLASSIFIER, build)
+    try:
+        classes, image_size, provenance = (description[name] for name in ("classes", "image_size", "provenance"))
+        if type(image_size) is not int or image_size < 1 or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"image_size {image_size!r} and classes {classes!r} must be a size and names")
+    except (KeyError, ValueError) as error:
+        raise damaged(CLASSIFIER, files[0], error) from None
+    saved = SavedClassifier(network, tuple(classes), image_size, provenance)
+    return saved.requires_grad_(False).eval()
+
+
+def _described(layers: nn.Sequential) -> list[dict[str, Any]]:
+    """The layers of a head, each a Sequential of a product, a norm or none, and a ReLU or none."""
+    found = []
+    for layer in layers:
+        assert isinstance(layer, nn.Sequential)
+        linear = layer[0]
+        assert isinstance(linear, nn.Linear)
+        norms = [part for part in layer if isinstance(part, nn.BatchNorm1d)]
+        described: dict[str, Any] = {
+            "inputs": linear.in_features,
+            "outputs": linear.out_features,
+            "bias": linear.bias is not None,
+            "relu": isinstance(layer[-1], nn.ReLU),
+            "norm": None,
+        }
+        if norms:
+            described["norm"] = {
+                "scale": norms[0].weight is not None,
+                "shift": norms[0].bias is not None,
+                "running_statistics": norms[0].running_mean is not None,
+            }
+        found.append(described)
+    return found
+
+
+def _built(layers: list[dict[str, Any]]) -> nn.Sequential:
+    """The layers that :func:`_described` tells of, their weights random."""
+    head = nn.Sequential()
+    for layer in layers:
+        parts: list[nn.Module] = [nn.Linear(layer["inputs"], layer["outputs"], bias=layer["bias"])]
+        if norm := layer["norm"]:
+            own = BatchNorm(layer["outputs"], scale=norm["scale"], shift=norm["shift"])
+            parts.append(plain_batch_norm(own) if norm["running_statistics"] else own)
+        if layer["relu"]:
+            parts.append(nn.ReLU())
+        head.append(nn.Sequential(*parts))
+    return head

@@ -1,0 +1,252 @@
+"""SimCLR v2's second and third stage on what lies on the disk (Chen et al. 2020, arXiv 2006.10029).
+
+A pretraining run is fine-tuned into a classifier on a share of the labels; the classifier then teaches a student on all
+images. Both leave a classifier (:mod:`curl_rl.vision.export`) in a directory of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from curl_rl.augment import center_crop
+from curl_rl.errors import UserError
+from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.vision.data import ImageSet, balanced_subset, load
+from curl_rl.vision.distillation import UNLABELLED, DistillationConfig, distill
+from curl_rl.vision.evaluation import read_run, side_of
+from curl_rl.vision.export import CLASSIFIER, SavedClassifier, load_classifier, load_head, save_classifier
+from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, usual_epochs
+from curl_rl.vision.learner import Backbone
+
+
+def fine_tune_run(
+    run: Path,
+    directory: Path,
+    *,
+    labels: float = 0.1,
+    from_layer: int = 0,
+    data: str | None = None,
+    epochs: int | None = None,
+    learning_rate: float = SupervisedConfig.learning_rate,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Fine-tunes a pretraining run's whole network on some of the labels, and saves the classifier.
+
+    Its crops are as large, and as often mirrored, as the views of the pretraining. Which labels it is given depends on
+    no seed.
+
+    Args:
+        run: the run's directory.
+        directory: where the classifier goes; it is made.
+        labels: share of the training set's labels, in equal numbers from each class.
+        from_layer: layers of the projection head that stay on the encoder: the paper keeps 1 of 3 where labels are few.
+        data: what to learn and test on; None, what the run was trained on.
+        epochs: of fine-tuning; None, SimCLR's: 60, or 30 from a tenth of the labels on.
+        learning_rate: the highest.
+        seed: of the order and the crops.
+        device: where to compute.
+
+    Returns:
+        Top-1 accuracy on the test images after the last epoch, in [0, 1].
+
+    Raises:
+        ValueError: the run, its head or the data do not allow it, or there is a classifier in the directory already.
+        FloatingPointError: the training diverged.
+    """
+    pretrained = read_run(run, device)
+    if not 0 < labels <= 1:
+        raise UserError(f"labels must be a share above 0 and at most 1, got {labels:g}")
+    head = load_head(run).to(device) if from_layer else None
+    layers = 0 if head is None else len(head)
+    if not 0 <= from_layer <= layers:
+        raise UserError(f"from_layer must be from 0 to {layers}, the layers of the head in {run}, got {from_layer}")
+    _make_room(directory)
+    views = pretrained.config.augment
+    settings = SupervisedConfig(
+        epochs=usual_epochs(labels) if epochs is None else epochs,
+        learning_rate=learning_rate,
+        crop_scale=views.scale[0],
+        mirror=views.mirror,
+    )
+    source, side = data or pretrained.config.data, side_of(pretrained.encoder)
+    train, test = (load(source, split, pretrained.image_size, storage="memory") for split in ("train", "test"))
+    chosen = balanced_subset(train.required_labels(), labels, seed=0)
+    images, targets = _held(train, side)
+    assert targets is not None
+    trained = fine_tune(
+        pretrained.encoder,
+        images[chosen],
+        targets[chosen],
+        *_labelled(test, side),
+        classes=len(train.classes),
+        generator=torch.Generator(device).manual_seed(seed),
+        config=settings,
+        head_prefix=None if head is None else head[:from_layer],
+    )
+    accuracy = float(trained.accuracy)
+    provenance = {
+        "stage": "fine-tuning",
+        "run": str(run.absolute()),
+        "data": source,
+        "loaded_size": train.size,
+        "labels": labels,
+        "from_layer": from_layer,
+        "seed": seed,
+        "training": dataclasses.asdict(settings),
+        "test_accuracy": accuracy,
+    }
+    save_classifier(trained.network, directory, classes=train.classes, image_size=side, provenance=provenance)
+    return accuracy
+
+
+def distill_classifier(
+    teacher: Path,
+    directory: Path,
+    *,
+    student: Path | None = None,
+    depth: int | None = None,
+    width: float | None = None,
+    labelled: float = 0.0,
+    alpha: float = 1.0,
+    temperature: float | None = None,
+    data: str | None = None,
+    epochs: int = 100,
+    learning_rate: float = SupervisedConfig.learning_rate,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Trains a student on a classifier's answers to all training images, which need no labels, and saves it.
+
+    Args:
+        teacher: directory of the classifier.
+        directory: where the student's goes; it is made.
+        student: a pretraining run whose encoder the student starts from; None, a new network like the teacher's.
+        depth: of a new network, where it is not to be the teacher's.
+        width: likewise.
+        labelled: share of the training set's labels in the mix, in equal numbers from each class.
+        alpha: the teacher's share of the loss; what is left goes to the labels.
+        temperature: of both softmaxes; None, the paper's: 0.1 for a student of the teacher's shape, 1 for another.
+        data: images to learn and be tested on; None, what the teacher was trained on.
+        epochs: of the student's training.
+        learning_rate: the highest.
+        seed: of a new network, the order and the crops.
+        device: where to compute.
+
+    Returns:
+        Top-1 accuracy on the test images after the last epoch, in [0, 1].
+
+    Raises:
+        ValueError: teacher, student and data do not fit each other, or there is a classifier in the directory already.
+        FloatingPointError: the training diverged.
+    """
+    master = load_classifier(teacher).to(device)
+    made_of = master.provenance
+    if not 0 <= labelled <= 1:
+        raise UserError(f"labelled must be a share from 0 to 1, got {labelled:g}")
+    if (labelled > 0) != (alpha < 1):
+        raise UserError(
+            f"labelled {labelled:g} and alpha {alpha:g} contradict each other: labels count by 1 − alpha, so give both "
+            "labelled above 0 and alpha below 1, or neither"
+        )
+    if student is not None and (depth is not None or width is not None):
+        raise UserError("depth and width are those of a new network: leave them out, or leave out student")
+    encoder = _new_student(master, depth, width, seed) if student is None else read_run(student, device).encoder
+    encoder.to(device).requires_grad_(True)
+    if side_of(encoder) != master.image_size:
+        raise UserError(
+            f"{student} was trained on views of {side_of(encoder)} pixels and the teacher on {master.image_size}: "
+            "they must be the same"
+        )
+    if temperature is None:
+        temperature = 0.1 if _shape(encoder) == _shape(master.network.encoder) else 1.0
+    _make_room(directory)
+    crops = {name: made_of["training"][name] for name in ("crop_scale", "mirror")}
+    training = SupervisedConfig(epochs=epochs, learning_rate=learning_rate, **crops)
+    settings = DistillationConfig(temperature=temperature, alpha=alpha, training=training)
+
+    source, size = data or made_of["data"], made_of["loaded_size"]
+    train, test = (load(source, split, size, storage="memory") for split in ("train", "test"))
+    if test.classes != master.classes:
+        raise UserError(f"{test.name} has the classes {_few(test.classes)}; the teacher's are {_few(master.classes)}")
+    images, targets = _held(train, master.image_size)
+    if labelled:
+        chosen = balanced_subset(train.required_labels(), labelled, seed=0)
+        assert targets is not None
+        known = torch.full_like(targets, UNLABELLED)
+        known[chosen] = targets[chosen]
+    trained = distill(
+        master.network,
+        encoder,
+        images,
+        known if labelled else None,
+        *_labelled(test, master.image_size),
+        generator=torch.Generator(device).manual_seed(seed),
+        config=settings,
+    )
+    accuracy = float(trained.accuracy)
+    provenance = {
+        "stage": "distillation",
+        "teacher": str(teacher.absolute()),
+        "student": None if student is None else str(student.absolute()),
+        "data": source,
+        "loaded_size": train.size,
+        "labelled": labelled,
+        "alpha": alpha,
+        "temperature": temperature,
+        "seed": seed,
+        "training": dataclasses.asdict(training),
+        "test_accuracy": accuracy,
+    }
+    save_classifier(
+        trained.network, directory, classes=master.classes, image_size=master.image_size, provenance=provenance
+    )
+    return accuracy
+
+
+def _new_student(teacher: SavedClassifier, depth: int | None, width: float | None, seed: int) -> Backbone:
+    like = teacher.network.encoder
+    if not isinstance(like, ResNet):
+        raise UserError("the teacher is no ResNet, after which a new network could be made: name a run as student")
+    changes = {name: value for name, value in (("depth", depth), ("width", width)) if value is not None}
+    fields = dataclasses.asdict(like.config) | changes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ResNet(like.image_shape, ResNetConfig(**fields))
+
+
+def _shape(encoder: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in encoder.state_dict().items()}
+
+
+def _make_room(directory: Path) -> None:
+    """Makes the directory, before minutes go by.
+
+    Raises:
+        UserError: it holds a classifier already, or cannot be written to.
+    """
+    if (directory / f"{CLASSIFIER}.json").exists():
+        raise UserError(f"{directory} holds a classifier already: choose another --out directory, or remove it")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {directory}: {error.strerror}") from None
+
+
+def _held(images: ImageSet, side: int) -> tuple[Tensor, Tensor | None]:
+    """All images of a set that lies in memory, their middle, and their labels."""
+    (batch,) = images.batches(len(images), shuffle=False)
+    return center_crop(batch.images, side), batch.labels
+
+
+def _labelled(images: ImageSet, side: int) -> tuple[Tensor, Tensor]:
+    labels = images.required_labels()
+    return _held(images, side)[0], labels
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"

@@ -1,0 +1,82 @@
+"""The plain pipeline takes the package's loss and draws its views, or comparing their speed would say nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.plain_vision import PlainSimCLR, PlainViews, batches
+from curl_rl.objectives import BatchInfo
+from curl_rl.objectives.simclr import SimCLR
+from curl_rl.vision.config import load_preset
+from curl_rl.vision.learner import Learner
+from curl_rl.vision.pretraining import build
+from curl_rl.vision.views import make_views
+
+CPU = torch.device("cpu")
+
+
+def test_the_losses_of_given_views_are_the_same_step_by_step() -> None:
+    narrow = {"resnet": {"width": 1 / 16}, "precision": "float32"}
+    config = load_preset("cpu", "simclr", {"encoder": narrow, "optimizer": {"warmup_epochs": 0}})
+    torch.manual_seed(0)
+    encoder, objective = build(config, CPU)
+    assert isinstance(objective, SimCLR)
+    # So many steps to come that the learning rate hardly falls in these.
+    ours = Learner(encoder, objective, config.optimizer, batch_size=6, steps_per_epoch=10_000, epochs=10)
+    simclr = config.objectives.simclr
+    plain = PlainSimCLR(4, lr=config.optimizer.lr, temperature=simclr.temperature, device=CPU)
+    plain.encoder.load_state_dict(encoder.state_dict())
+    weights = [value.detach().clone() for value in objective.head.parameters()]
+    for mine, theirs in zip([p for p in plain.head.parameters() if p.requires_grad], weights, strict=True):
+        mine.data.copy_(theirs)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(4):
+        views = [torch.rand(6, 3, 32, 32, generator=generator) for _ in range(2)]
+        expected = float(plain.loss(*views).detach())
+        metrics, _ = ours.step(views, BatchInfo(), torch.arange(6))
+        assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-3)
+        plain.update(*views)
+
+
+def test_views_are_drawn_from_the_same_distribution() -> None:
+    config = load_preset("cpu", "simclr").augment
+    # Three channels that differ, and a gradient: crops, mirroring, colours and greyscale all move these moments.
+    ramp = np.linspace(20, 230, 32)
+    image = np.stack([np.add.outer(ramp, ramp) / 2, np.tile(ramp, (32, 1)), np.full((32, 32), 90.0)], -1)
+    draws = 1500
+    drawn = torch.stack([view for _ in range(draws // 2) for view in _both(image.astype(np.uint8), config.scale)])
+    pixels = torch.from_numpy(image.astype(np.uint8)).permute(2, 0, 1).expand(draws, -1, -1, -1).contiguous()
+    ours = make_views(pixels, config, torch.Generator().manual_seed(0))[0]
+    for moment in (_mean, _spread, _saturation, _slope):
+        a, b = moment(drawn), moment(ours)
+        error = (a.var(0) / draws + b.var(0) / draws).sqrt()
+        # Pillow rounds to bytes after every step.
+        assert ((a.mean(0) - b.mean(0)).abs() < 4 * error + 0.004).all(), moment.__name__
+        assert torch.allclose(a.std(0), b.std(0), rtol=0.12, atol=0.004), moment.__name__
+
+
+def _both(image: np.ndarray, scale: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+    return PlainViews(image[None], scale)[0]
+
+
+def _mean(views: torch.Tensor) -> torch.Tensor:
+    return views.mean((2, 3))
+
+
+def _spread(views: torch.Tensor) -> torch.Tensor:
+    return views.std((2, 3))
+
+
+def _saturation(views: torch.Tensor) -> torch.Tensor:
+    return (views.amax(1) - views.amin(1)).mean((1, 2))
+
+
+def _slope(views: torch.Tensor) -> torch.Tensor:
+    return views[..., 16:].mean((1, 2, 3)) - views[..., :16].mean((1, 2, 3))
+
+
+def test_a_pass_is_whole_batches_of_the_images() -> None:
+    loader = batches(PlainViews(np.zeros((7, 8, 8, 3), np.uint8), (0.2, 1.0)), 3, workers=0)
+    assert [tuple(first.shape) for first, _ in loader] == [(3, 3, 8, 8)] * 2

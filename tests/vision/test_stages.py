@@ -1,0 +1,141 @@
+"""Fine-tuning and distillation from the disk to the disk, on images whose classes are told by one glance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from curl_rl.errors import UserError
+from curl_rl.export import save_encoder
+from curl_rl.heads import MLP
+from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.vision.config import SCHEMA, load_preset
+from curl_rl.vision.data import load
+from curl_rl.vision.export import load_classifier, save_head
+from curl_rl.vision.finetuning import top1_accuracy
+from curl_rl.vision.stages import distill_classifier, fine_tune_run
+
+CLASSES = ("dark", "light")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for base, name in ((0, "dark"), (150, "light")):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(base, base + 100, (8, 8, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "data"
+
+
+def write_run(directory: Path, data: Path, width: float = 1 / 16, size: int = 8) -> Path:
+    torch.manual_seed(0)
+    encoder = ResNet((3, size, size), ResNetConfig(width=width, stem="small"))
+    directory.mkdir()
+    views = {"size": size, "scale": [0.5, 1.0], "mirror": 0.0}
+    config = load_preset("cpu", "simclr", {"data": str(data), "augment": views})
+    SCHEMA.save(config, directory / "config.yaml")
+    save_encoder(encoder, directory, rendered_size=8, provenance={"epochs": 4})
+    save_head(MLP((encoder.feature_spec.dim, 7, 6, 5), batch_norm=True, last="scaled"), directory)
+    return directory
+
+
+@pytest.fixture
+def run(tmp_path: Path, data: Path) -> Path:
+    return write_run(tmp_path / "run", data)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_fine_tuning_learns_and_leaves_a_classifier_of_that_accuracy(
+    run: Path, data: Path, tmp_path: Path, layers: int
+) -> None:
+    accuracy = fine_tune_run(run, tmp_path / "out", labels=1.0, from_layer=layers, epochs=20)
+    classifier = load_classifier(tmp_path / "out")
+    assert classifier.classes == CLASSES
+    test = load(str(data), "test", 8)
+    (batch,) = test.batches(len(test), shuffle=False)
+    assert float(top1_accuracy(classifier.network, batch.images, test.required_labels())) == accuracy == 1.0
+    made = classifier.provenance
+    assert (made["labels"], made["from_layer"], made["test_accuracy"]) == (1.0, layers, accuracy)
+    # The crops are those of the pretraining, not the protocol's.
+    assert (made["training"]["crop_scale"], made["training"]["mirror"]) == (0.5, 0.0)
+    assert classifier.network.linear.in_features == [32, 7, 6, 5][layers]
+
+
+def test_the_epochs_are_those_of_simclr(run: Path, tmp_path: Path) -> None:
+    for labels, epochs in ((0.13, 30), (0.09, 60)):
+        fine_tune_run(run, tmp_path / f"{labels}", labels=labels)
+        assert load_classifier(tmp_path / f"{labels}").provenance["training"]["epochs"] == epochs
+
+
+def test_a_student_learns_what_the_teacher_answers_and_not_the_labels(run: Path, data: Path, tmp_path: Path) -> None:
+    fine_tune_run(run, tmp_path / "teacher", labels=1.0, epochs=20)
+    # The training images swap their labels: a student that looked at them would be wrong.
+    (data / "train" / "dark").rename(data / "train" / "x")
+    (data / "train" / "light").rename(data / "train" / "dark")
+    (data / "train" / "x").rename(data / "train" / "light")
+    how: dict[str, Any] = {"student": run, "epochs": 20, "temperature": 1.0}
+    assert distill_classifier(tmp_path / "teacher", tmp_path / "student", **how) == 1.0
+    student = load_classifier(tmp_path / "student")
+    assert student.classes == CLASSES
+    # With the swapped labels as nearly all of its loss it is.
+    assert distill_classifier(tmp_path / "teacher", tmp_path / "wrong", labelled=1.0, alpha=0.01, **how) == 0.0
+    # It can teach as well; the temperature is the paper's, by the student's shape.
+    for width, temperature in ((None, 0.1), (1 / 64, 1.0)):
+        distill_classifier(tmp_path / "student", tmp_path / f"{width}", epochs=1, width=width)
+        third = load_classifier(tmp_path / f"{width}")
+        assert third.network.linear.in_features == (32 if width is None else 8)
+        assert third.provenance["temperature"] == temperature
+
+
+def test_images_to_distil_on_need_no_labels(run: Path, data: Path, tmp_path: Path) -> None:
+    fine_tune_run(run, tmp_path / "teacher", labels=1.0, epochs=1)
+    for number, path in enumerate(sorted((data / "train").rglob("*.png"))):
+        path.rename(data / "train" / f"{number}.png")
+    for name in CLASSES:
+        (data / "train" / name).rmdir()
+    distill_classifier(tmp_path / "teacher", tmp_path / "student", epochs=1)
+    with pytest.raises(UserError, match="labels are needed"):
+        distill_classifier(tmp_path / "teacher", tmp_path / "other", labelled=0.5, alpha=0.5, epochs=1)
+
+
+def test_what_does_not_fit_is_one_line_before_anything_is_learnt(run: Path, data: Path, tmp_path: Path) -> None:
+    teacher, out = tmp_path / "teacher", tmp_path / "out"
+    fine_tune_run(run, teacher, labels=1.0, epochs=1)
+
+    def refuses(message: str, **changes: Any) -> None:
+        with pytest.raises(UserError, match=message):
+            distill_classifier(teacher, out, **changes)
+        assert not out.exists()
+
+    refuses("labelled must be a share from 0 to 1, got 2", labelled=2, alpha=0.5)
+    refuses("labelled 0.5 and alpha 1 contradict each other", labelled=0.5)
+    refuses("labelled 0 and alpha 0.5 contradict each other", alpha=0.5)
+    refuses("depth and width are those of a new network", student=run, width=1.0)
+    refuses("was trained on views of 6 pixels and the teacher on 8", student=write_run(tmp_path / "six", data, size=6))
+    with pytest.raises(UserError, match="labels must be a share above 0 and at most 1, got 0"):
+        fine_tune_run(run, out, labels=0)
+    with pytest.raises(UserError, match="from_layer must be from 0 to 3, .*, got 4"):
+        fine_tune_run(run, out, from_layer=4)
+    with pytest.raises(UserError, match="teacher holds a classifier already"):
+        fine_tune_run(run, teacher)
+    (run / "head.json").unlink()
+    with pytest.raises(ValueError, match="no head in .*run: head.json is missing"):
+        fine_tune_run(run, out, from_layer=1)
+    (data / "test" / "light").rename(data / "test" / "bright")
+    (data / "train" / "light").rename(data / "train" / "bright")
+    with pytest.raises(UserError, match="has the classes bright, dark; the teacher's are dark, light"):
+        distill_classifier(teacher, out)
+    description = json.loads((teacher / "classifier.json").read_text())
+    (teacher / "classifier.json").write_text(json.dumps(description | {"classes": ["one"]}))
+    with pytest.raises(ValueError, match="the classifier in .*teacher is damaged"):
+        distill_classifier(teacher, out)
