@@ -109,6 +109,12 @@ def fault(directory: Path, where: str, error: Exception, advice: str) -> Trainin
     return TrainingFault(f"stopped at {where}: {one_line(error)}; {advice}")
 
 
+def not_finite(names: list[str]) -> FloatingPointError:
+    """What has ended a run whose metrics or weights of these names are NaN or infinite."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return FloatingPointError(f"not finite any more: {', '.join(names[:5])}{more}")
+
+
 def check_room(directory: Path, needed: int, remedy: str = "lower replay.capacity") -> None:
     """Whether ``needed`` bytes of checkpoints fit on the disk, beside those that lie there already.
 

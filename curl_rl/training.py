@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from curl_rl import checkpoint, run_directory
 from curl_rl.agent import Agent
 from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.config import RunConfig, read_config
-from curl_rl.console import say
+from curl_rl.console import progress_bar, say
 from curl_rl.encoders import PixelEncoder
 from curl_rl.environments import Beginning, Environment, Environments, LocalEnvironment, WorkerEnvironments
 from curl_rl.errors import TrainingFault as TrainingFault  # what train() raises
@@ -405,20 +404,11 @@ class Trainer:
 
     def _refuse(self, broken: list[str]) -> None:
         if broken:
-            more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
-            self._fail(FloatingPointError(f"not finite any more: {', '.join(broken[:5])}{more}"), _MEND_NUMBERS)
+            self._fail(run_directory.not_finite(broken), _MEND_NUMBERS)
 
     def _progress_bar(self) -> tqdm[Any]:
-        interactive = sys.stderr.isatty()
-        return tqdm(
-            total=self.config.frames,
-            initial=min(self.progress.frames, self.config.frames),
-            unit="frame",
-            desc=self.config.env,
-            # A log file wants a line now and then, a terminal a lively bar.
-            mininterval=0.5 if interactive else 60,
-            dynamic_ncols=interactive,
-        )
+        c = self.config
+        return progress_bar(c.frames, initial=self.progress.frames, unit="frame", description=c.env)
 
     # ---------------------------------------------------------- saving, failing
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from curl_rl import checkpoint, run_directory
 from curl_rl.augment import center_crop
 from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
-from curl_rl.console import say
+from curl_rl.console import progress_bar, say
 from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError, one_line
 from curl_rl.export import ENCODER, save_encoder
@@ -369,21 +368,17 @@ class Pretrainer:
 
     def _refuse(self, broken: list[str]) -> None:
         if broken:
-            more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
-            self._fail(FloatingPointError(f"not finite any more: {', '.join(broken[:5])}{more}"), _MEND_NUMBERS)
+            self._fail(run_directory.not_finite(broken), _MEND_NUMBERS)
 
     def _progress_bar(self) -> tqdm[Any]:
-        interactive = sys.stderr.isatty()
-        return tqdm(
-            total=self.learner.total_steps * self.config.batch_size,
+        total = self.learner.total_steps * self.config.batch_size
+        return progress_bar(
+            total,
             initial=self.seen,
             unit="image",
+            description=self.config.method,
             unit_scale=True,
-            desc=self.config.method,
-            # A log file wants a line now and then, a terminal a lively bar.
-            mininterval=0.5 if interactive else 60,
-            dynamic_ncols=interactive,
-            disable=not self.is_writer,
+            hidden=not self.is_writer,
         )
 
     def _say(self, line: str) -> None:
