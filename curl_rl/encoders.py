@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curl_rl.conv_relu import conv_relu
+from curl_rl.memory_format import channels_last
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -123,7 +124,7 @@ class Convolutions(nn.Module):
         raw = observation.dtype == torch.uint8
         compute = torch.bfloat16 if self.precision == "bfloat16" else dtype
         # Bytes are exact in bfloat16; the 1/255 goes into the few weights of the first layer, not the many pixels.
-        x = observation.contiguous(memory_format=torch.channels_last).to(compute)
+        x = channels_last(observation).to(compute)
         with torch.autocast(observation.device.type, enabled=False):  # a caller's would override the precision
             for depth, layer in enumerate(layers):
                 weight = layer.weight / 255 if raw and depth == 0 else layer.weight

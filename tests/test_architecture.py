@@ -26,7 +26,7 @@ LEVELS: tuple[frozenset[str], ...] = (
             *("pretrained", "schedules", "seeds", "signals", "storage"),
         }
     ),
-    frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu"}),
+    frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu", "memory_format"}),
 )
 CORE = LEVELS[-1]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from curl_rl.memory_format import channels_last
+
 _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # numpy knows no bfloat16
 
 
@@ -24,7 +26,7 @@ def crop(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
     # a loop over images would wait for the offsets.
     copied = images.device.type == "cpu" and not images.requires_grad
     take = _copy_windows if copied else _gather_windows
-    return take(images, size, top, left).contiguous(memory_format=torch.channels_last)
+    return channels_last(take(images, size, top, left))
 
 
 def _copy_windows(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
