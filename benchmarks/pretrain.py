@@ -17,7 +17,7 @@ from curl_rl.compute import keep_freed_memory, resolve_precision
 from curl_rl.encoders import Precision
 from curl_rl.objectives import BatchInfo
 from curl_rl.vision.config import VisionConfig, load_preset
-from curl_rl.vision.data import ResidentImages
+from curl_rl.vision.image_sets import ResidentImages
 from curl_rl.vision.learner import Learner
 from curl_rl.vision.pretraining import build
 from curl_rl.vision.views import make_views

@@ -17,7 +17,8 @@ from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.resnet import ResNetConfig
 from curl_rl.schedules import LearningRateScaling
 from curl_rl.settings import Layer, Schema, merge, preset_layer, read_yaml
-from curl_rl.vision.data import DIGITS, Storage
+from curl_rl.vision.data import DIGITS
+from curl_rl.vision.image_sets import Storage
 from curl_rl.vision.views import AugmentConfig
 
 PRESETS = Path(__file__).resolve().parent.parent.parent / "configs" / "vision"

@@ -1,303 +1,36 @@
-"""Images to learn from: a folder of them or a built-in set, as batches of one size in an order that can be resumed.
-
-Small sets lie in memory as one uint8 tensor where they are augmented; larger ones stream from decoding workers. Both
-give the same batches, pixel for pixel, through :class:`ImageSet`.
+"""Images to learn from: a folder of them, or a built-in set.
 
 A folder holds ``<class>/*.jpg``, at any depth below the class, or images directly, which have no labels then; or such
 a folder in each of ``train`` and ``test`` (or ``val``). Hidden files and other suffixes are passed over. An image that
-cannot be decoded is named once on stderr, skipped and counted. What is not RGB is made so: grey, palette and CMYK by
-Pillow's conversion, 16 bits by dropping the lower 8, transparency by laying the image on white; the orientation that
-the camera noted (EXIF) is applied.
+cannot be decoded is named once on stderr, skipped and counted.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from curl_rl.errors import UserError, one_line
+from curl_rl.console import say
+from curl_rl.errors import UserError
 from curl_rl.frames import is_recording
+from curl_rl.storage import available_memory
+from curl_rl.vision.decoding import SUFFIXES, decode, say_unreadable, shorter_side
+from curl_rl.vision.image_sets import ImageSet, ResidentImages, Split, Storage, StreamedImages, epoch_order
 
 DIGITS = "digits"
 """What the built-in set is called; a folder of that name is ``./digits``."""
-Split = Literal["train", "test"]
-Storage = Literal["auto", "memory", "stream"]
-
-# Named one by one, because Pillow would take any format under any suffix, PostScript and its interpreter included.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _SHARE_OF_MEMORY = 0.25  # of what is free: training wants the rest
-_GIVE_UP = 1000  # unreadable images in a row, from which on the disk is at fault and not the images
 _CHUNK = 64  # images that a thread reads at a time
 
 T = TypeVar("T")
-
-
-class ImageBatch(NamedTuple):
-    """Some images of an :class:`ImageSet`, on its device."""
-
-    images: Tensor
-    """``(B, C, S, S)`` uint8; C = 3, and more for stacks of frames."""
-    labels: Tensor | None
-    """``(B,)`` int64: positions in :attr:`ImageSet.classes`; None where the images have no classes."""
-    indices: Tensor
-    """``(B,)`` int64: which images of the set these are."""
-    later: Tensor | None = None
-    """``(B, C, S, S)`` uint8: what the same places showed some time later, where that was asked for."""
-
-
-class ImageSet:
-    """Images of one size, given in batches.
-
-    Args:
-        name: what error messages call it.
-        count: number of images.
-        size: their side S in pixels.
-        classes: names of the classes; empty where there are none.
-        labels: ``(count,)`` int64, or None.
-        device: where batches are given.
-        skipped: names of images that could not be read.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        count: int,
-        size: int,
-        classes: tuple[str, ...],
-        labels: Tensor | None,
-        device: torch.device,
-        skipped: tuple[str, ...] = (),
-    ) -> None:
-        self.name = name
-        self.size = size
-        self.channels = 3
-        """Channels of each; more in stacks of frames."""
-        self.provenance: dict[str, Any] = {}
-        """What an encoder that learnt from them will say of them, beside their name."""
-        self.classes = classes
-        self.labels = None if labels is None else labels.to(device)
-        self.device = device
-        self.skipped = skipped
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def required_labels(self) -> Tensor:
-        """``(N,)`` labels.
-
-        Raises:
-            UserError: the images have none, or all the same one.
-        """
-        if self.labels is None:
-            raise UserError(f"labels are needed, and {self.name} has none: put its images into <class>/ folders")
-        if len(self.labels.unique()) < 2:
-            only = self.classes[int(self.labels[0])]
-            raise UserError(f"two or more classes are needed, and {self.name} has images of one only: {only}")
-        return self.labels
-
-    def batches_per_epoch(self, batch_size: int, *, drop_last: bool = True) -> int:
-        """Batches that :meth:`batches` gives in a whole epoch."""
-        return self._count // batch_size if drop_last else -(-self._count // batch_size)
-
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        epoch: int = 0,
-        start_batch: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> Iterator[ImageBatch]:
-        """One epoch, in an order that depends on ``seed`` and ``epoch`` alone.
-
-        Args:
-            batch_size: images in a batch, of all processes together.
-            seed: of the run.
-            epoch: which epoch.
-            start_batch: batches to leave out at the beginning: where a resumed run was.
-            shuffle: False gives the images as they lie, whatever seed and epoch are.
-            drop_last: every batch has exactly ``batch_size`` images, and those that are left over wait for another
-                epoch; False gives each image once, in a shorter last batch at the end.
-            rank: this process, which is given its consecutive share of every batch.
-            world_size: processes; shares differ by one image where the number does not divide the batch.
-
-        Raises:
-            UserError: a number out of range, or with ``drop_last`` a batch larger than the set.
-        """
-        if batch_size < 1:
-            raise UserError(f"batch_size must be at least 1, got {batch_size}")
-        if drop_last and batch_size > self._count:
-            raise UserError(f"batch_size {batch_size} is larger than {self.name}, which has {self._count} images")
-        whole = self.batches_per_epoch(batch_size, drop_last=drop_last)
-        if not 0 <= start_batch <= whole:
-            raise UserError(f"start_batch must be between 0 and the epoch's {whole} batches, got {start_batch}")
-        if not 0 <= rank < world_size:
-            raise UserError(f"rank must be at least 0 and below world_size, got {rank} of {world_size}")
-        order = epoch_order(self._count, seed, epoch) if shuffle else torch.arange(self._count)
-        chosen = order.split(batch_size)[start_batch:whole]
-        return self._read([places.tensor_split(world_size)[rank] for places in chosen], drop_last)
-
-    def _read(self, batches: list[Tensor], fill: bool) -> Iterator[ImageBatch]:
-        """The images at these places; ``fill``: in place of one that cannot be read, another one."""
-        raise NotImplementedError
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """``(count,)`` int64: the images' order in an epoch, a pure function of its arguments."""
-    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
-
-
-class ResidentImages(ImageSet):
-    """Images that lie in memory, on the device where they are used: ``images``, ``(N, 3, S, S)`` uint8.
-
-    Raises:
-        ValueError: images of another shape or type.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        images: Tensor,
-        classes: tuple[str, ...] = (),
-        labels: Tensor | None = None,
-        skipped: tuple[str, ...] = (),
-    ) -> None:
-        if (
-            images.ndim != 4
-            or images.shape[1] != 3
-            or images.shape[2] != images.shape[3]
-            or images.dtype != torch.uint8
-        ):
-            raise ValueError(f"images must be (N, 3, S, S) uint8, got {tuple(images.shape)} {images.dtype}")
-        super().__init__(name, len(images), images.shape[-1], classes, labels, images.device, skipped)
-        self.images = images
-
-    def _read(self, batches: list[Tensor], fill: bool) -> Iterator[ImageBatch]:
-        # One copy to the device for the epoch: a copy for each batch would make the host wait.
-        sizes = [len(batch) for batch in batches]
-        everything = torch.cat([torch.empty(0, dtype=torch.int64), *batches]).to(self.device)
-        for indices in everything.split(sizes):
-            labels = None if self.labels is None else self.labels[indices]
-            yield ImageBatch(self.images[indices], labels, indices)
-
-
-class StreamedImages(ImageSet):
-    """Images that are decoded as they are asked for, by worker processes.
-
-    An image that turns out unreadable is named, counted in :attr:`skipped` and left out of its batch, which is shorter
-    then; with ``drop_last``, where batches have one size, the next readable image of the set takes its place.
-
-    Args:
-        name: what error messages call it.
-        paths: the files.
-        size: side S in pixels.
-        classes: names of the classes; empty where there are none.
-        labels: ``(N,)`` int64, or None.
-        device: where batches are given.
-        workers: decoding processes; 0 decodes in this one.
-        skipped: names of images that are known to be unreadable, and not among ``paths``.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        paths: list[str],
-        size: int,
-        classes: tuple[str, ...],
-        labels: Tensor | None,
-        device: torch.device,
-        workers: int,
-        skipped: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(name, len(paths), size, classes, labels, device, skipped)
-        self._paths = paths
-        self._workers = workers
-
-    def _read(self, batches: list[Tensor], fill: bool) -> Iterator[ImageBatch]:
-        loader: DataLoader[_Decoded] = DataLoader(
-            _Decoder(self._paths, self.size, fill),
-            sampler=[batch.tolist() for batch in batches],
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=self._workers,
-            multiprocessing_context=_worker_context() if self._workers else None,
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # the global one would be drawn from, once more in a run that was resumed
-        )
-        for wanted, (images, places, problems) in zip(batches, loader, strict=True):
-            for path, problem in ((self._paths[place], problem) for place, problem in problems):
-                if path not in self.skipped:
-                    self.skipped += (path,)
-                    _say_unreadable(path, problem)
-            if fill and len(places) < len(wanted):
-                raise UserError(
-                    f"{len(problems)} images of {self.name} in a row cannot be read: is the disk still there?"
-                )
-            indices = places.to(self.device, non_blocking=True)
-            labels = None if self.labels is None else self.labels[indices]
-            yield ImageBatch(images.to(self.device, non_blocking=True), labels, indices)
-
-
-_Decoded = tuple[Tensor, Tensor, list[tuple[int, str]]]
-
-
-class _Decoder(Dataset[_Decoded]):
-    """Places in, a batch of pixels out: what a worker process holds."""
-
-    def __init__(self, paths: list[str], size: int, fill: bool) -> None:
-        self.paths, self.size, self.fill = paths, size, fill
-
-    def __getitem__(self, places: list[int]) -> _Decoded:
-        images = torch.empty((len(places), 3, self.size, self.size), dtype=torch.uint8)
-        found: list[int] = []
-        problems: dict[int, str] = {}
-        for wanted in places:
-            tries = min(_GIVE_UP, len(self.paths)) if self.fill else 1
-            for place in (number % len(self.paths) for number in range(wanted, wanted + tries)):
-                if place not in problems:
-                    problem = _decode(self.paths[place], self.size, images[len(found)].numpy())
-                    if problem is None:
-                        found.append(place)
-                        break
-                    problems[place] = problem
-            else:
-                if self.fill:
-                    break
-        return images[: len(found)], torch.tensor(found, dtype=torch.int64), list(problems.items())
-
-
-def _as_it_is(decoded: Any) -> Any:
-    return decoded
-
-
-def _worker_context() -> multiprocessing.context.BaseContext:
-    # A fork of this process could hang: it has threads, perhaps a GPU. The server forks in its stead, from a process
-    # that has imported this module and done nothing else, so that workers are there at once in every epoch.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-# ------------------------------------------------------------------------ loading
 
 
 def load(
@@ -361,13 +94,15 @@ def _load_folder(
     name = str(directory)
     found = _files(directory, classes)
     if not found:
-        raise UserError(f"{name} holds no images: no file ends in {', '.join(_SUFFIXES)}")
+        raise UserError(f"{name} holds no images: no file ends in {', '.join(SUFFIXES)}")
     # Headers first: sizes that do not fit are an error at the door, not one in the middle of an epoch.
-    sides = _in_threads(lambda i: _shorter_side(found[i].path), len(found), f"looking through {name}")
+    sides = _in_threads(lambda i: shorter_side(found[i].path), len(found), f"looking through {name}")
     files = _readable(found, [side if isinstance(side, str) else None for side in sides])
     size = _common_size(name, {file.path: side for file, side in zip(found, sides, strict=True)}, size)
 
-    needed, free = len(files) * 3 * size * size, _free_bytes(device)
+    needed, free = len(files) * 3 * size * size, available_memory()
+    if device.type == "cuda":  # through the host's memory
+        free = min(free, torch.cuda.mem_get_info(device)[0])
     if storage == "memory" and needed > free:
         raise UserError(
             f"storage memory: {len(files)} images of {size}×{size} take {needed / 1e9:.1f} GB and "
@@ -377,7 +112,7 @@ def _load_folder(
     if not streamed:
         pixels = torch.empty((len(files), 3, size, size), dtype=torch.uint8)
         rows, side = pixels.numpy(), size
-        problems = _in_threads(lambda i: _decode(files[i].path, side, rows[i]), len(files), f"reading {name}")
+        problems = _in_threads(lambda i: decode(files[i].path, side, rows[i]), len(files), f"reading {name}")
         pixels = pixels[[i for i, problem in enumerate(problems) if problem is None]] if any(problems) else pixels
         files = _readable(files, problems)
     if len(files) < 2:
@@ -386,7 +121,7 @@ def _load_folder(
     kept = {file.path for file in files}
     skipped = tuple(file.path for file in found if file.path not in kept)
     if skipped:
-        _say(f"{name}: skipped {len(skipped)} of {len(found)} images, which cannot be read")
+        say(f"{name}: skipped {len(skipped)} of {len(found)} images, which cannot be read")
     labels = torch.tensor([file.label for file in files]) if classes else None
     if not streamed:
         return ResidentImages(name, pixels.to(device), classes, labels, skipped)
@@ -399,7 +134,7 @@ def _readable(files: list[_File], problems: list[str | None]) -> list[_File]:
     """The files without a problem; each of the others is named."""
     for file, problem in zip(files, problems, strict=True):
         if problem is not None:
-            _say_unreadable(file.path, problem)
+            say_unreadable(file.path, problem)
     return [file for file, problem in zip(files, problems, strict=True) if problem is None]
 
 
@@ -422,14 +157,6 @@ def _common_size(name: str, sides: dict[str, int | str], size: int | None) -> in
     return known[smallest] if size is None else size
 
 
-def _free_bytes(device: torch.device) -> int:
-    """Memory that can be had for images on the device; they pass through the host's."""
-    with open("/proc/meminfo") as file:
-        kilobytes = dict(line.split(":") for line in file)["MemAvailable"].split()[0]
-    host = 1024 * int(kilobytes)
-    return min(host, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else host
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
@@ -448,14 +175,6 @@ def _in_threads(work: Callable[[int], T], count: int, description: str) -> list[
     finally:
         pool.shutdown(cancel_futures=True)
     return results
-
-
-def _say(line: str) -> None:
-    tqdm.write(line, file=sys.stderr)
-
-
-def _say_unreadable(path: str, problem: str) -> None:
-    _say(f"skipped {path}, which cannot be read: {problem}")
 
 
 # ------------------------------------------------------------------------ folders
@@ -519,55 +238,8 @@ def _images_below(directory: str, *, nested: bool = True) -> Iterator[str]:
             name for name in inner if not above.startswith(f"{os.path.realpath(os.path.join(base, name))}{os.sep}")
         )
         for name in sorted(names):
-            if not name.startswith(".") and name.lower().endswith(_SUFFIXES):
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
                 yield os.path.join(base, name)
-
-
-# ----------------------------------------------------------------------- decoding
-
-
-def _shorter_side(path: str) -> int | str:
-    """Pixels of an image's shorter side, from its header alone; or why it cannot be read."""
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            return min(image.size)
-    except Exception as error:  # see _decode
-        return one_line(error)
-
-
-def _decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
-    """Writes an image's centred square into ``target``, ``(3, S, S)``; returns why not, if it cannot be read."""
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            image.draft(None, (size, size))  # a large JPEG is decoded at a half, a quarter or an eighth, never below S
-            ImageOps.exif_transpose(image, in_place=True)
-            rgb = _to_rgb(image)
-    except MemoryError:
-        raise
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise nearly anything on a broken file: SyntaxError, struct.error ...
-        return one_line(error)
-    side = min(rgb.size)
-    if max(rgb.size) > side:
-        left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-        rgb = rgb.crop((left, top, left + side, top + side))
-    if side != size:
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    target[:] = np.asarray(rgb).transpose(2, 0, 1)
-    return None
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, of which none is known to be white")
-    if image.mode.startswith("I"):
-        grey = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        visible = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), visible).convert("RGB")
-    return image.convert("RGB")
 
 
 # ------------------------------------------------------------------------- digits

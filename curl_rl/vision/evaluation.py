@@ -27,8 +27,9 @@ from curl_rl.resnet import ResNet
 from curl_rl.run_directory import CONFIG
 from curl_rl.settings import read_yaml
 from curl_rl.vision.config import SCHEMA, KNNConfig, VisionConfig, load_preset, read_config
-from curl_rl.vision.data import ImageSet, balanced_subset, load
+from curl_rl.vision.data import balanced_subset, load
 from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, usual_epochs
+from curl_rl.vision.image_sets import ImageSet
 from curl_rl.vision.knn import knn_accuracy
 from curl_rl.vision.learner import Backbone
 from curl_rl.vision.linear_probe import LinearProbeConfig, linear_evaluation

@@ -33,9 +33,10 @@ from curl_rl.signals import Stopped, StopRequest, stop_requests
 from curl_rl.vision import distributed
 from curl_rl.vision.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
-from curl_rl.vision.data import DIGITS, ImageBatch, ImageSet, Split, load
+from curl_rl.vision.data import DIGITS, load
 from curl_rl.vision.evaluation import Benchmark, EvaluationConfig, evaluate_encoder, side_of
 from curl_rl.vision.export import save_head
+from curl_rl.vision.image_sets import ImageBatch, ImageSet, Split
 from curl_rl.vision.learner import Backbone, Learner
 from curl_rl.vision.linear_probe import OnlineProbe
 from curl_rl.vision.pictures import views_picture

@@ -11,7 +11,7 @@ from torch import Tensor
 from curl_rl.errors import UserError
 from curl_rl.frames import RecordedFrames, stack_indices
 from curl_rl.storage import available_memory
-from curl_rl.vision.data import ImageBatch, ImageSet, Split, Storage
+from curl_rl.vision.image_sets import ImageBatch, ImageSet, Split, Storage
 
 _SHARE_OF_MEMORY = 0.25  # of what is free: training wants the rest
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from curl_rl.augment import center_crop
 from curl_rl.errors import UserError
 from curl_rl.resnet import ResNet, ResNetConfig
-from curl_rl.vision.data import ImageSet, balanced_subset, load
+from curl_rl.vision.data import balanced_subset, load
 from curl_rl.vision.distillation import UNLABELLED, DistillationConfig, distill
 from curl_rl.vision.evaluation import read_run, side_of
 from curl_rl.vision.export import CLASSIFIER, SavedClassifier, load_classifier, load_head, save_classifier
 from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, usual_epochs
+from curl_rl.vision.image_sets import ImageSet
 from curl_rl.vision.learner import Backbone
 
 

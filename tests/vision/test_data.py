@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from curl_rl.vision import data
-from curl_rl.vision.data import ImageSet, ResidentImages, StreamedImages, balanced_subset, epoch_order, load
+from curl_rl.vision.data import balanced_subset, load
+from curl_rl.vision.image_sets import ImageSet, ResidentImages, StreamedImages, epoch_order
 
 
 def pixels(number: int, height: int = 6, width: int | None = None) -> np.ndarray:
@@ -404,19 +405,14 @@ def test_a_set_streams_when_it_takes_more_than_a_quarter_of_free_memory(
 ) -> None:
     make_classes(tmp_path, ant=10)
     needed = 10 * 3 * 6 * 6
-    monkeypatch.setattr(data, "_free_bytes", lambda device: 4 * needed)
+    monkeypatch.setattr(data, "available_memory", lambda: 4 * needed)
     assert isinstance(load(tmp_path), ResidentImages)
-    monkeypatch.setattr(data, "_free_bytes", lambda device: 4 * needed - 1)
+    monkeypatch.setattr(data, "available_memory", lambda: 4 * needed - 1)
     assert isinstance(load(tmp_path), StreamedImages)
     assert isinstance(load(tmp_path, storage="memory"), ResidentImages)
-    monkeypatch.setattr(data, "_free_bytes", lambda device: needed - 1)
+    monkeypatch.setattr(data, "available_memory", lambda: needed - 1)
     with pytest.raises(ValueError, match=r"storage memory: 10 images of 6×6 take .* take compute.storage stream"):
         load(tmp_path, storage="memory")
-
-
-def test_free_memory_is_below_what_the_machine_has() -> None:
-    total = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
-    assert 0 < data._free_bytes(torch.device("cpu")) < 1024 * total
 
 
 def test_images_in_memory_must_be_square_bytes() -> None:

@@ -21,7 +21,6 @@ from curl_rl.resnet import ResNet, ResNetConfig
 from curl_rl.vision import config as vision_config
 from curl_rl.vision import evaluation
 from curl_rl.vision.config import SCHEMA, load_preset
-from curl_rl.vision.data import ResidentImages
 from curl_rl.vision.evaluation import (
     Benchmark,
     EvaluationConfig,
@@ -36,6 +35,7 @@ from curl_rl.vision.evaluation import (
     untrained_like,
 )
 from curl_rl.vision.finetuning import Classifier, SupervisedConfig, TrainedClassifier
+from curl_rl.vision.image_sets import ResidentImages
 from curl_rl.vision.linear_probe import LinearEvaluation, LinearProbeConfig, linear_evaluation
 
 SMALL = ResNetConfig(width=1 / 16, stem="small")

@@ -38,7 +38,7 @@ from curl_rl.vision.config import (
     VisionConfig,
     read_config,
 )
-from curl_rl.vision.data import ImageBatch
+from curl_rl.vision.image_sets import ImageBatch
 from curl_rl.vision.pretraining import Pretrainer, pretrain
 from curl_rl.vision.views import AugmentConfig
 
