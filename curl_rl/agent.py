@@ -216,10 +216,13 @@ class Agent(nn.Module):
         random one would read that map in a way of its own, and throw away what the trained one had learnt to read.
 
         Raises:
-            ValueError: updates were made already.
+            ValueError: updates were made already, or the encoder has another shape. Nothing is copied then.
         """
         if self.updates:
             raise ValueError(f"an encoder is what an agent starts from, and this one has made {self.updates} updates")
+        shapes = [(one.observation_shape, one.config) for one in (encoder, self.encoder)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"the encoder has the shape {shapes[0]} and the agent's {shapes[1]}: they must agree")
         weights = encoder.state_dict()
         self.encoder.load_state_dict(weights)
         self.target_encoder.load_state_dict(weights)

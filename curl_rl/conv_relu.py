@@ -19,7 +19,7 @@ _FUSED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if torch.back
 _BFLOAT16: bool = _FUSED is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int, trace: Tensor | None = None) -> Tensor:
     """max(0, x * weight + bias): a convolution without padding, and ReLU.
 
     Args:
@@ -27,23 +27,29 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
         weight: ``(O, C, k, k)`` of ``x``'s type.
         bias: ``(O,)`` of ``x``'s type.
         stride: of both directions.
+        trace: ``(B, 1, 1, 1)``, 0 for an image that may be trusted and NaN for one that may not. oneDNN's ReLU makes 0
+            of NaN, so that a network that has diverged would go on looking sound; where it is used, each image's trace
+            is added to the first number of its map.
 
     Returns:
-        ``(B, O, h, w)``. Numbers, gradients and gradients of gradients are those of ``conv2d`` and ``relu``.
+        ``(B, O, h, w)``. Finite numbers, their gradients and gradients of gradients are those of ``conv2d`` and
+        ``relu``.
     """
     fusable = x.device.type == "cpu" and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _BFLOAT16))
     # What is exported or compiled must hold PyTorch's public operations only.
     if _FUSED is None or not fusable or torch.compiler.is_compiling():
         return F.conv2d(x, weight, bias, stride).relu()
-    result: Tensor = _ConvReLU.apply(x, weight, bias, stride)
+    result: Tensor = _ConvReLU.apply(x, weight, bias, stride, trace)
     return result
 
 
 class _ConvReLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, trace: Tensor | None) -> Tensor:
         assert _FUSED is not None
         y: Tensor = _FUSED(x, weight, bias, [0, 0], [stride, stride], [1, 1], 1, "relu", [], "")
+        if trace is not None:
+            y[:, :1, :1, :1] += trace
         ctx.save_for_backward(x, weight, y)
         ctx.stride = stride
         return y
@@ -54,6 +60,10 @@ class _ConvReLU(torch.autograd.Function):
         before_relu = torch.ops.aten.threshold_backward(grads[0], y, 0)
         needed = list(ctx.needs_input_grad[:3])
         stride = [ctx.stride, ctx.stride]
-        return *torch.ops.aten.convolution_backward(
-            before_relu, x, weight, [len(weight)], stride, [0, 0], [1, 1], False, [0, 0], 1, needed
-        ), None
+        return (
+            *torch.ops.aten.convolution_backward(
+                before_relu, x, weight, [len(weight)], stride, [0, 0], [1, 1], False, [0, 0], 1, needed
+            ),
+            None,
+            None,
+        )

@@ -125,12 +125,24 @@ class Convolutions(nn.Module):
         compute = torch.bfloat16 if self.precision == "bfloat16" else dtype
         # Bytes are exact in bfloat16; the 1/255 goes into the few weights of the first layer, not the many pixels.
         x = channels_last(observation).to(compute)
+        trace = self._trace(observation)
         with torch.autocast(observation.device.type, enabled=False):  # a caller's would override the precision
             for depth, layer in enumerate(layers):
                 weight = layer.weight / 255 if raw and depth == 0 else layer.weight
                 assert layer.bias is not None
-                x = conv_relu(x, weight.to(compute), layer.bias.to(compute), layer.stride[0])
+                last = depth == len(layers) - 1
+                x = conv_relu(
+                    x, weight.to(compute), layer.bias.to(compute), layer.stride[0], trace.to(compute) if last else None
+                )
         return x
+
+    @torch.no_grad()
+    def _trace(self, observation: Tensor) -> Tensor:
+        """``(B, 1, 1, 1)``: 0 where weights and pixels are finite, else NaN. See :func:`conv_relu`."""
+        total = torch.stack([parameter.sum() for parameter in self.layers.parameters()]).sum()
+        if observation.dtype == torch.uint8:
+            return (total * 0).expand(len(observation), 1, 1, 1)
+        return (total + observation.sum((1, 2, 3), keepdim=True)) * 0
 
 
 class Projection(nn.Module):

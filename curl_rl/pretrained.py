@@ -57,7 +57,7 @@ class PretrainedEncoder(nn.Module):
         freeze: bool = False,
     ) -> None:
         super().__init__()
-        if not 0 < scale < math.inf:
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < math.inf:
             raise ValueError(f"scale must be positive: 1 for floats in [0, 1], 1/255 for [0, 255], got {scale}")
         if layout not in get_args(Layout):
             raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}")
@@ -106,7 +106,8 @@ class PretrainedEncoder(nn.Module):
         """``(..., *image)`` to vector ``(..., features)`` and last map ``(..., C, h, w)``."""
         images = self._channels_first(observations)
         if images.is_floating_point() and self.scale != 1:
-            images = images * self.scale
+            # In half precision 1/255 itself would be off by a thousandth.
+            images = images.to(torch.promote_types(images.dtype, torch.float32)) * self.scale
         if self.side is not None:
             images = center_crop(images, self.side)
         batch = images.shape[:-3]

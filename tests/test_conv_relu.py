@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from curl_rl import EncoderConfig, PixelEncoder, conv_relu
+from curl_rl.encoders import Precision
 
 
 def operands(dtype: torch.dtype, *, batch: int = 3, channels: int = 5, size: int = 12) -> list[torch.Tensor]:
@@ -70,3 +71,23 @@ def test_an_encoder_is_exported_in_public_operations_only() -> None:
     names = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
     assert not any(name.startswith("mkldnn") for name in names)
     assert torch.allclose(exported.module()(observation), encoder(observation), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_not_hidden(precision: Precision, broken: float) -> None:
+    """oneDNN's ReLU makes 0 of NaN, where PyTorch's keeps it."""
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 20, 20)
+    images[2, 1, 7, 9] = broken
+    encoder = PixelEncoder((3, 20, 20), EncoderConfig(filters=4, strides=(2, 1, 1), latent=5), precision)
+    features = encoder(images)
+    assert features.isfinite().all(dim=1).tolist() == [True, True, False, True], "the one image, and no other"
+    layers = [encoder.convolutions.layers[depth] for depth in range(3)]
+    for parameter in (layers[0].weight, layers[1].bias, layers[2].weight):
+        with torch.no_grad():
+            kept = parameter.flatten()[0].clone()
+            parameter.view(-1)[0] = broken
+            for sound in (torch.rand(2, 3, 20, 20), torch.randint(0, 256, (2, 3, 20, 20), dtype=torch.uint8)):
+                assert not encoder(sound).isfinite().any()
+            parameter.view(-1)[0] = kept
