@@ -59,12 +59,17 @@ class TrainingConfig:
     environments: int = 1
     """Environments that step together, from 2 on each in a process of its own; then come the updates for all of these
     steps. With overlap too, the fastest: all of them simulate while the updates run. Each has an equal part of the
-    replay."""
+    replay, and its process takes about 250 MB."""
 
     def __post_init__(self) -> None:
         for name in ("random_steps", "update_every", "environments"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        if self.overlap and self.random_steps < self.environments:
+            raise ValueError(
+                f"training.random_steps must be at least training.environments, {self.environments}, with "
+                f"training.overlap, got {self.random_steps}: the first updates run before the first steps are in"
+            )
 
 
 @dataclass(frozen=True)

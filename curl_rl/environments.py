@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import os
 import signal
-import warnings
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -14,11 +15,16 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector.async_vector_env import AsyncState
 
 Observation = npt.NDArray[np.uint8]
 Action = npt.NDArray[np.float32]
 Environment = gymnasium.Env[Observation, Action]
 Outcome = tuple[Observation, float, bool, bool, dict[str, Any]]
+
+
+class EnvironmentFault(RuntimeError):
+    """What an environment in another process has raised, in words: its own class may not be known here."""
 
 
 class Beginning(NamedTuple):
@@ -73,17 +79,23 @@ class WorkerEnvironments:
     """Runs what ``make`` makes in ``count`` processes; :meth:`send` actions, do something else, :meth:`receive`.
 
     Observations come back through shared memory. The processes are spawned, not forked, because a forked child of one
-    that has drawn hangs. What an environment raises there is raised here.
+    that has drawn hangs. (One that is left alone, because this process was killed, prints what it stumbles over and
+    ends.)
 
     Args:
         make: makes one environment, over there; cloudpickle must be able to carry it.
         count: how many.
+
+    Raises:
+        EnvironmentFault: an environment raised something; a FloatingPointError stays one.
+        RuntimeError: a process died.
     """
 
     def __init__(self, make: Callable[[], Environment], count: int = 1) -> None:
         # We start episodes ourselves, each with a seed of its own.
-        make_there = [functools.partial(_make_there, make, number) for number in range(count)]
-        self._vector = AsyncVectorEnv(make_there, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+        make_there = [functools.partial(_make_there, make, number, os.getpid()) for number in range(count)]
+        with _alive():
+            self._vector = AsyncVectorEnv(make_there, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
         self.count = count
         self.observation_space = self._vector.single_observation_space
         self.action_space = self._vector.single_action_space
@@ -115,9 +127,13 @@ class WorkerEnvironments:
 
     def close(self) -> None:
         """Ends the processes, and a step that is under way with them."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the step under way
-            self._vector.close(terminate=True)
+        if self._vector.closed:
+            return
+        for process in self._vector.processes:
+            process.kill()  # they do not hear SIGTERM
+        # Otherwise gymnasium would wait for the answer to the step under way, from a process that died as well.
+        self._vector._state = AsyncState.DEFAULT
+        self._vector.close(terminate=True)
 
 
 def _begin(environment: Environment, beginning: Beginning) -> tuple[Observation | None, dict[str, Any]]:
@@ -147,21 +163,53 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
     ) -> tuple[Observation, dict[str, Any]]:
         assert seed is not None, "only begin() resets"
         assert options is not None, "only begin() resets"
-        observation, info = _begin(self.env, Beginning(seed, options[_ACTIONS][self._number]))
+        with _told_in_words():
+            observation, info = _begin(self.env, Beginning(seed, options[_ACTIONS][self._number]))
         if observation is None:
             assert self.observation_space.shape is not None
             return np.zeros(self.observation_space.shape, np.uint8), {**info, _OVER: True}
-        return observation, {**info, _OVER: False}
+        return self._checked(observation), {**info, _OVER: False}
+
+    def step(self, action: Action) -> Outcome:
+        with _told_in_words():
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._checked(observation), float(reward), terminated, truncated, info
+
+    def _checked(self, observation: Observation) -> Observation:
+        """Shared memory takes anything of as many bytes, and what does not fit it casts."""
+        shape = self.observation_space.shape
+        if not isinstance(observation, np.ndarray) or observation.dtype != np.uint8 or observation.shape != shape:
+            kind = f"{getattr(observation, 'dtype', type(observation).__name__)} {np.shape(observation)}"
+            raise EnvironmentFault(f"the environment's observation is {kind}: it must be uint8 {shape}")
+        return observation
 
 
-def _make_there(make: Callable[[], Environment], number: int) -> Environment:
-    """Ctrl-C reaches every process of a terminal; only the one that trains shall act on it.
+def _make_there(make: Callable[[], Environment], number: int, trainer: int) -> Environment:
+    """Ctrl-C and a stop of the whole group reach every process; only the one that trains shall act on them.
 
-    gymnasium makes an environment here as well, to look at its spaces.
+    gymnasium makes an environment there as well, to look at its spaces.
     """
-    if multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _Beginner(make(), number)
+    if os.getpid() != trainer:
+        for number_of_signal in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number_of_signal, signal.SIG_IGN)
+    with _told_in_words():
+        return _Beginner(make(), number)
+
+
+@contextlib.contextmanager
+def _told_in_words() -> Iterator[None]:
+    """What is raised in here can be carried into another process: an exception of anybody's own class may not."""
+    try:
+        yield
+    except EnvironmentFault:
+        raise
+    except Exception as error:
+        if multiprocessing.parent_process() is None:
+            raise
+        traceback.print_exc()
+        if isinstance(error, FloatingPointError):
+            raise FloatingPointError(str(error)) from None
+        raise EnvironmentFault(f"{type(error).__name__}: {error}") from None
 
 
 def _only(infos: dict[str, Any], number: int) -> dict[str, Any]:

@@ -177,7 +177,7 @@ class Replay:
             "memory": "in memory",
             "disk": f"on disk, in {self._directory}",
         }[self.storage]
-        return f"replay: {self._capacity:,} transitions, {human_size(self.nbytes)} {where}"
+        return f"replay: {len(self._action):,} transitions, {human_size(self.nbytes)} {where}"
 
     # ------------------------------------------------------------------ adding
 

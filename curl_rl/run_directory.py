@@ -91,6 +91,12 @@ def set_aside(directory: Path) -> Path | None:
         raise UserError(f"cannot rename {directory}: {error.strerror}") from None
 
 
+def kept(directory: Path) -> str:
+    """What is left of a run that breaks off without being saved."""
+    saved = any((directory / CHECKPOINTS).glob("*.ckpt"))
+    return "the last checkpoint is intact" if saved else "nothing was saved yet"
+
+
 def fault(directory: Path, where: str, error: Exception, advice: str) -> TrainingFault:
     """What to raise where ``error`` has ended a run; its traceback lies in the directory then.
 

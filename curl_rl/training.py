@@ -22,7 +22,13 @@ from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.config import RunConfig, read_config
 from curl_rl.console import progress_bar, say
 from curl_rl.encoders import PixelEncoder
-from curl_rl.environments import Beginning, Environment, Environments, LocalEnvironment, WorkerEnvironments
+from curl_rl.environments import (
+    Beginning,
+    Environment,
+    Environments,
+    LocalEnvironment,
+    WorkerEnvironments,
+)
 from curl_rl.errors import TrainingFault as TrainingFault  # what train() raises
 from curl_rl.errors import UserError, one_line
 from curl_rl.estimate import estimated_time
@@ -134,7 +140,10 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
     with contextlib.ExitStack() as stack:
         environments: Environments
         if config.training.overlap or config.training.environments > 1:
-            workers = WorkerEnvironments(make_environment, config.training.environments)
+            try:
+                workers = WorkerEnvironments(make_environment, config.training.environments)
+            except RuntimeError as error:
+                raise UserError(f"environment: {one_line(error)}") from None
             stack.callback(workers.close)
             environments = workers
         else:
@@ -246,7 +255,7 @@ class Trainer:
                 while not stop and p.frames < c.frames:
                     before = p.frames
                     self.step()
-                    bar.update(p.frames - before)
+                    bar.update(min(p.frames, c.frames) - min(before, c.frames))
                     # The last interval is rarely a whole one, and is reported all the same.
                     if _crossed(before, p.frames, c.log.every) or p.frames >= c.frames:
                         self._log(bar)
@@ -261,8 +270,8 @@ class Trainer:
             except OSError as error:
                 self._fail(error, "nothing that was saved is lost: make room and start the same command again")
             except torch.OutOfMemoryError as error:
-                self._fail(error, f"the last checkpoint is intact: {_SAVE_MEMORY}")
-        if stop.signal_number is not None:
+                self._fail(error, f"{run_directory.kept(self.directory)}: {_SAVE_MEMORY}")
+        if stop.signal_number is not None and (p.frames < c.frames or self._evaluation_due()):
             say(f"saved at {p.frames:,} frames; the same command resumes")
             raise Stopped(stop.signal_number)
         say(f"done: {p.frames:,} frames; play it with: python scripts/evaluate_agent.py {self.directory}")
@@ -526,16 +535,15 @@ class Trainer:
             if randomness is not None:
                 self.generator.set_state(randomness)
             if not save:
-                self._fail(
-                    error, "the last checkpoint is intact: mend the environment and start the same command again"
-                )
+                kept = run_directory.kept(self.directory)
+                self._fail(error, f"{kept}: mend the environment and start the same command again")
             saved = "the run is saved"
             try:
                 self.save()
             except TrainingFault:
                 raise
             except Exception as unsaved:
-                saved = f"the last checkpoint is intact, a new one could not be written ({one_line(unsaved)})"
+                saved = f"{run_directory.kept(self.directory)}, a new one could not be written ({one_line(unsaved)})"
             self._fail(error, f"{saved}: mend the environment and start the same command again")
 
     def _fail(self, error: Exception, advice: str) -> NoReturn:

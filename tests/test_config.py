@@ -299,6 +299,10 @@ def test_help_shows_what_the_fields_say(capsys: pytest.CaptureFixture[str]) -> N
         ("--replay.capacity 511", "replay.capacity 511 is smaller than agent.batch_size 512"),
         ("--environment.size 0", "environment.size must be at least 1, got 0"),
         ("--training.random_steps 0", "training.random_steps must be at least 1, got 0"),
+        (
+            "--training.overlap true --training.environments 4 --training.random_steps 3",
+            "training.random_steps must be at least training.environments, 4, with training.overlap, got 3",
+        ),
         ("--evaluation.every -1", "evaluation.every must be 0 (never) or more, got -1"),
         ("--evaluation.episodes 0", "evaluation.episodes must be at least 1, got 0"),
         ("--checkpoint.keep 0", "checkpoint.keep must be at least 1, got 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import torch
 import envs
 from curl_rl import checkpoint
 from curl_rl.config import CheckpointConfig, RunConfig, load_preset
-from curl_rl.environments import Beginning, LocalEnvironment, WorkerEnvironments
+from curl_rl.environments import Beginning, EnvironmentFault, LocalEnvironment, WorkerEnvironments
 from curl_rl.learner import Learner
 from curl_rl.seeds import derived_seed
 from curl_rl.training import TrainingFault, load_agent, train
@@ -131,7 +132,7 @@ def test_what_the_environment_raises_there_is_raised_here() -> None:
     environment = WorkerEnvironments(Broken)
     environment.begin({0: Beginning(0)})
     environment.send(np.zeros((1, 1), np.float32))
-    with pytest.raises(OSError, match="the simulator lost its licence"):
+    with pytest.raises(EnvironmentFault, match="OSError: the simulator lost its licence"):
         environment.receive()
     environment.close()
     environment.close()
@@ -148,6 +149,7 @@ def test_an_interrupt_of_the_whole_terminal_does_not_stop_the_environment(two: W
     two.begin({0: Beginning(0), 1: Beginning(1)})
     for process in two._vector.processes:
         os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)
     two.send(np.zeros((2, 2), np.float32))
     assert [outcome[0].shape for outcome in two.receive()] == [(6, 16, 16)] * 2
 
@@ -179,6 +181,65 @@ def test_a_run_that_is_stopped_in_an_episode_and_resumed_ends_the_same(
     whole, stopped = (load_agent(tmp_path / name)[0].state_dict() for name in ("whole", "stopped"))
     for name, value in whole.items():
         assert torch.equal(value, stopped[name]), name
+
+
+class Own(Exception):
+    """Cannot be carried to another process as it is."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+class Failing(Nested):
+    """Fails on its third step, in the way it is told."""
+
+    def __init__(self, how: str) -> None:
+        self.how, self.count = how, 0
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        if self.count == 3:
+            if self.how == "own exception":
+                raise Own("hydraulics", "pneumatics")
+            if self.how == "odd exception":
+                b"\xff".decode()
+            if self.how == "not finite":
+                raise FloatingPointError("the simulator diverged")
+            if self.how == "shape":
+                return np.zeros((4, 4, 3), np.uint8), 0.0, False, False, {}
+            if self.how == "dtype":
+                return np.full((3, 4, 4), 0.7, np.float32), 0.0, False, False, {}
+            os._exit(3)
+        return super().step(action)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "message"),
+    [
+        ("own exception", EnvironmentFault, "Own: hydraulics and pneumatics"),
+        ("odd exception", EnvironmentFault, "UnicodeDecodeError: .* codec can't decode"),
+        ("not finite", FloatingPointError, "the simulator diverged"),
+        ("shape", EnvironmentFault, r"observation is uint8 \(4, 4, 3\): it must be uint8 \(3, 4, 4\)"),
+        ("dtype", EnvironmentFault, r"observation is float32 \(3, 4, 4\): it must be uint8"),
+        ("death", RuntimeError, "the environment's process died"),
+    ],
+)
+def test_whatever_one_of_several_does_wrong_is_said_and_all_are_closed(
+    how: str, kind: type[Exception], message: str
+) -> None:
+    environments = WorkerEnvironments(functools.partial(Failing, how), 2)
+    environments.begin({0: Beginning(0), 1: Beginning(1)})
+    still = np.zeros((2, 1), np.float32)
+
+    def play() -> None:
+        for _ in range(3):
+            environments.send(still)
+            environments.receive()
+
+    with pytest.raises(kind, match=message):
+        play()
+    environments.close()
+    assert not any(process.is_alive() for process in environments._vector.processes)
 
 
 class BreaksOnce:

@@ -976,7 +976,8 @@ def test_a_broken_environment_on_a_full_disk_names_both(tmp_path: Path, monkeypa
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(TrainingFault, match="renderer is gone; the last checkpoint is intact, a new one could not be"):
+    saying = "renderer is gone; the last checkpoint is intact, a new one could not be written"
+    with pytest.raises(TrainingFault, match=saying):
         trained(tiny(tmp_path / "run"), at(17, broken))
 
 

@@ -187,7 +187,7 @@ class Pretrainer:
             except (OSError, UserError) as error:
                 self._fail(error, "nothing that was saved is lost: mend this and start the same command again")
             except torch.OutOfMemoryError as error:
-                self._fail(error, f"the last checkpoint is intact: {_SAVE_MEMORY}")
+                self._fail(error, f"{run_directory.kept(self.directory)}: {_SAVE_MEMORY}")
         if learner.steps < learner.total_steps and stop.signal_number is not None:
             self._say(f"saved at epoch {learner.steps / self.steps_per_epoch:.2f}; the same command resumes")
             raise Stopped(stop.signal_number)
