@@ -301,7 +301,8 @@ def test_help_shows_what_the_fields_say(capsys: pytest.CaptureFixture[str]) -> N
         ("--training.random_steps 0", "training.random_steps must be at least 1, got 0"),
         (
             "--training.overlap true --training.environments 4 --training.random_steps 3",
-            "training.random_steps must be at least training.environments, 4, with training.overlap, got 3",
+            "training.random_steps must be at least training.environments, 4, with training.overlap, got 3: the first "
+            "updates run before the first steps are in",
         ),
         ("--evaluation.every -1", "evaluation.every must be 0 (never) or more, got -1"),
         ("--evaluation.episodes 0", "evaluation.episodes must be at least 1, got 0"),
