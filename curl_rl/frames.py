@@ -82,7 +82,8 @@ class Shard(NamedTuple):
 class FrameWriter:
     """Adds episodes to a folder, which is new or holds a recording of the same description.
 
-    Nothing is written before the first shard. Only one writer may be at work in a folder.
+    Nothing is written before the first episodes fill a shard, and a shard never without ``frames.json``, which says
+    whose it is. Only one writer may be at work in a folder.
 
     Raises:
         UserError: the folder holds something else, another recording, or one that cannot be read.
@@ -97,7 +98,7 @@ class FrameWriter:
             if differences := _differences(earlier, recording):
                 raise UserError(f"{folder} holds another recording ({differences}): choose another folder")
         elif folder.exists() and (not folder.is_dir() or any(p.name not in _LEFT_BY_A_START for p in folder.iterdir())):
-            raise UserError(f"{folder} exists and is no recording: choose another folder")
+            raise UserError(f"{folder} exists and is no recording ({DESCRIPTION} is missing): choose another folder")
 
     @property
     def frames(self) -> int:
@@ -155,6 +156,8 @@ class FrameWriter:
         whole = {name: torch.cat([part[name] for part in self._waiting]) for name in _DTYPES}
         shard = Shard(f"frames-{len(self._shards):05d}.safetensors", len(whole["frames"]), len(self._waiting))
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._shards:
+            self._describe()  # a shard that nothing describes could be anybody's
         write_durably(self.folder / shard.name, [safetensors.torch.save(whole)])
         self._shards.append(shard)
         self._waiting.clear()
@@ -263,9 +266,8 @@ def is_recording(folder: Path | str) -> bool:
     return (Path(folder) / DESCRIPTION).is_file()
 
 
-# Of a recorder that was killed before it had described its first shard.
-_FIRST_SHARD = "frames-00000.safetensors"
-_LEFT_BY_A_START = ("run.lock", _FIRST_SHARD, f"{_FIRST_SHARD}.partial", f"{DESCRIPTION}.partial")
+# Of a recorder that was killed before it had written its first description.
+_LEFT_BY_A_START = ("run.lock", f"{DESCRIPTION}.partial")
 
 
 def _read_description(folder: Path) -> tuple[Recording, list[Shard]]:

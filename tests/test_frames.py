@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from curl_rl import frames as frames_module
+from curl_rl.durable import write_durably
 from curl_rl.errors import UserError
 from curl_rl.frames import FrameWriter, RecordedFrames, Recording, is_recording
 
@@ -108,9 +109,8 @@ def test_whole_episodes_are_held_out(tmp_path: Path, episodes: int, expected: se
 def test_a_recording_that_was_stopped_goes_on(tmp_path: Path) -> None:
     writer = FrameWriter(tmp_path / "data", RECORDING)
     assert not (tmp_path / "data").exists()
-    # Killed between the first shard and its description.
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "frames-00000.safetensors").write_bytes(b"whole, but not described")
+    (tmp_path / "data" / "frames.json.partial").write_bytes(b"half")
     writer = FrameWriter(tmp_path / "data", RECORDING)
     for number in range(3):
         writer.add_episode(**episode(number, LENGTHS[number]))
@@ -124,6 +124,37 @@ def test_a_recording_that_was_stopped_goes_on(tmp_path: Path) -> None:
     everything = torch.arange(15)
     assert torch.equal(stopped.observations(everything, 3), alone.observations(everything, 3))
     assert torch.equal(stopped.states, alone.states)
+
+
+def test_killed_before_the_first_shard_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = tmp_path / "data" / "frames-00000.safetensors"
+    alone = write(tmp_path / "alone") / shard.name
+
+    def killed(path: Path, parts: list[bytes]) -> None:
+        write_durably(path, parts)
+        if path == shard:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(frames_module, "write_durably", killed)
+        write(tmp_path / "data")
+    assert shard.exists()
+    with pytest.raises(UserError, match="lists no shard"):
+        RecordedFrames(tmp_path / "data")
+    # The shard that is not listed belongs to this recording all the same, and to no other.
+    with pytest.raises(UserError, match="holds another recording"):
+        FrameWriter(tmp_path / "data", replace(RECORDING, seed=2))
+    write(tmp_path / "data")
+    assert shard.read_bytes() == alone.read_bytes()
+
+
+def test_frames_that_have_lost_their_description_are_not_written_over(tmp_path: Path) -> None:
+    shard = write(tmp_path / "data", (2,)) / "frames-00000.safetensors"
+    (tmp_path / "data" / "frames.json").unlink()
+    before = shard.read_bytes()
+    with pytest.raises(UserError, match=r"data exists and is no recording \(frames.json is missing\)"):
+        write(tmp_path / "data", (2,), seed=2)
+    assert shard.read_bytes() == before
 
 
 def test_another_recording_or_folder_is_not_written_into(tmp_path: Path) -> None:
