@@ -97,6 +97,8 @@ class FrameWriter:
             earlier, self._shards = _read_description(folder)
             if differences := _differences(earlier, recording):
                 raise UserError(f"{folder} holds another recording ({differences}): choose another folder")
+            if self._shards:
+                RecordedFrames(folder)  # what cannot be read is not worth going on with; pixels stay in the files
         elif folder.exists() and (not folder.is_dir() or any(p.name not in _LEFT_BY_A_START for p in folder.iterdir())):
             raise UserError(f"{folder} exists and is no recording ({DESCRIPTION} is missing): choose another folder")
 

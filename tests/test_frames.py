@@ -231,6 +231,22 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path, damage: Any, line: str) ->
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda f: (f / "frames-00001.safetensors").unlink(), "frames-00001.safetensors is missing"),
+        (lambda f: truncate(f / "frames-00001.safetensors"), "frames-00001.safetensors is damaged"),
+        (lambda f: reshard(f, episodes=torch.full((7,), 3)), "do not count up from 0"),
+    ],
+)
+def test_a_damaged_recording_does_not_go_on(tmp_path: Path, damage: Any, line: str) -> None:
+    damage(write(tmp_path / "data"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    with pytest.raises(UserError, match=line):
+        write(tmp_path / "data", (*LENGTHS, 6))
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+
+
 def test_frames_without_a_physical_state(tmp_path: Path) -> None:
     writer = FrameWriter(tmp_path / "data", replace(RECORDING, state_names=()))
     writer.add_episode(**{**episode(0, 2), "states": [np.zeros(0)] * 2})

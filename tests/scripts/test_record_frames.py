@@ -172,3 +172,8 @@ def test_a_damaged_recording_is_one_line(command: Any, tmp_path: Path) -> None:
     (tmp_path / "data" / "frames.json").write_text(json.dumps({"format": 9}))
     code, said = command("--env", "tiny-reach", "--out", tmp_path / "data")
     assert (code, "has format 9 and this version reads up to 1" in said) == (2, True)
+    line = ["--env", "tiny-reach", "--size", 8, "--out", tmp_path / "cut"]
+    assert command(*line, "--agent_steps", 30)[0] == 0
+    (tmp_path / "cut" / "frames-00000.safetensors").unlink()
+    code, said = command(*line, "--agent_steps", 60)
+    assert (code, said.count("\n"), "frames-00000.safetensors is missing" in said) == (2, 1, True)
