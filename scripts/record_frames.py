@@ -5,8 +5,9 @@
     python scripts/record_frames.py --policy runs/cartpole-swingup/cpu/seed1 --agent_steps 10000 --out frames/trained
     python scripts/pretrain_vision.py --data frames/cartpole --preset frames      # learns from them
 
-One frame is recorded to an agent step. The same command goes on with a recording that was stopped, or makes it longer;
-nothing is ever overwritten.
+One frame is recorded to an agent step. The same command goes on with a recording that was stopped, or makes it longer.
+The last episode of a finished recording is cut at --agent_steps; made longer, it is recorded again, whole, in place of
+the cut one. Nothing else is ever overwritten.
 """
 
 from __future__ import annotations

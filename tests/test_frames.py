@@ -31,7 +31,7 @@ RECORDING = Recording(
 LENGTHS = (5, 1, 3, 4, 2)
 
 
-def episode(number: int, length: int) -> dict[str, list[Any]]:
+def episode(number: int, length: int) -> dict[str, Any]:
     """Frames whose every pixel is 20 · episode + step, with states and actions that say the same."""
     return {
         "frames": [np.full((3, 4, 4), 20 * number + step, np.uint8) for step in range(length)],
@@ -135,9 +135,10 @@ def test_killed_before_the_first_shard_is_listed(tmp_path: Path, monkeypatch: py
         if path == shard:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(frames_module, "write_durably", killed)
-        write(tmp_path / "data")
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "data")
     assert shard.exists()
     with pytest.raises(UserError, match="lists no shard"):
         RecordedFrames(tmp_path / "data")
@@ -201,6 +202,84 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
 
 
+def lengthen(folder: Path) -> None:
+    """The third episode, of 3 frames in all, after it was cut at 2; then a fourth."""
+    writer = FrameWriter(folder, RECORDING)
+    assert (writer.frames, writer.episodes, writer.whole_frames, writer.whole_episodes) == (8, 3, 6, 2)
+    writer.add_episode(**episode(2, 3))
+    assert (writer.frames, writer.episodes, writer.whole_frames, writer.whole_episodes) == (9, 3, 9, 3)
+    writer.add_episode(**episode(3, 4))
+    writer.flush()
+
+
+@pytest.fixture
+def cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Episodes of 5, 1 and 2 frames in one shard, the last cut."""
+    with monkeypatch.context() as patch:
+        patch.setattr(frames_module, "SHARD_FRAMES", 100)
+        writer = FrameWriter(tmp_path / "cut", RECORDING)
+        for number, length in enumerate((5, 1, 2)):
+            writer.add_episode(**episode(number, length), cut=length == 2)
+        writer.flush()
+    return tmp_path / "cut"
+
+
+def test_a_cut_episode_gives_way_to_the_whole_one(cut: Path, tmp_path: Path) -> None:
+    assert json.loads((cut / "frames.json").read_text())["cut"] is True
+    before = RecordedFrames(cut)
+    lengthen(cut)
+    longer, alone = RecordedFrames(cut), RecordedFrames(write(tmp_path / "alone", LENGTHS[:4]))
+    assert torch.equal(longer.episodes, alone.episodes)
+    assert torch.equal(longer.frames(torch.arange(13)), alone.frames(torch.arange(13)))
+    assert json.loads((cut / "frames.json").read_text())["cut"] is False
+    # The shard that was replaced is gone, and whoever has it open still reads it.
+    assert not (cut / "frames-00000.safetensors").exists()
+    assert codes(before.observations(torch.tensor([7]), 1)) == [[41]]
+    writer = FrameWriter(cut, RECORDING)
+    assert (writer.whole_frames, writer.whole_episodes) == (13, 4)
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_killed_while_a_cut_episode_is_replaced(
+    cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Before and after each of the writes: of the shard anew, of its description, and the removal of the old one."""
+    events = 0
+
+    def killing(do: Any) -> Any:
+        def event(*arguments: Any, **keywords: Any) -> None:
+            nonlocal events
+            if events == moment:
+                raise KeyboardInterrupt
+            do(*arguments, **keywords)
+            events += 2
+            if events == moment + 1:
+                raise KeyboardInterrupt
+
+        return event
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frames_module, "write_durably", killing(write_durably))
+        patch.setattr(Path, "unlink", killing(Path.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            lengthen(cut)
+    found = RecordedFrames(cut)
+    assert found.episodes.bincount().tolist() in ([5, 1, 2], [5, 1, 3])
+    assert torch.equal(found.states[:8], RecordedFrames(write(tmp_path / "alone", LENGTHS[:3])).states[:8])
+    if len(found) == 8:
+        lengthen(cut)
+    else:
+        write(cut, LENGTHS[:4])
+    assert RecordedFrames(cut).episodes.bincount().tolist() == [5, 1, 3, 4]
+
+
+def test_a_recording_that_does_not_say_whether_it_was_cut_may_have_been(cut: Path) -> None:
+    description = json.loads((cut / "frames.json").read_text())
+    del description["cut"]
+    (cut / "frames.json").write_text(json.dumps(description))
+    assert FrameWriter(cut, RECORDING).whole_episodes == 2
+
+
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
@@ -211,6 +290,7 @@ def truncate(path: Path) -> None:
         (lambda f: described(f, format=2), "has format 2 and this version reads up to 1"),
         (lambda f: described(f, shards=[], frames=0, episodes=0), "lists no shard"),
         (lambda f: described(f, size="4"), "a name that is no text, or a count that is no whole number"),
+        (lambda f: described(f, cut="no"), "cut must be true or false, got 'no'"),
         (lambda f: described(f, frames=16), "its shards have 15 frames of 5 episodes together, and it speaks of 16"),
         (lambda f: described(f, state_names=["one"]), r"states must be \(6, 1\) torch.float64, got \(6, 2\)"),
         (
