@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,11 +66,16 @@ class Recording:
     policy: str
     """Who acted: random, or a run and how its policy was used."""
     state_names: tuple[str, ...]
-    """What each number of the physical state is, such as position/slider; empty where none is known."""
+    """What each number of the physical state is, such as position/slider, none twice; empty where none is known."""
     action_size: int
     """Numbers in an action."""
     channels: int = 3
     """Channels of a frame."""
+
+    def __post_init__(self) -> None:
+        doubled = [name for name, count in Counter(self.state_names).items() if count > 1]
+        if doubled:
+            raise UserError(f"state_names has {doubled[0]} twice: each number of the state needs a name of its own")
 
 
 class Shard(NamedTuple):
@@ -353,7 +359,10 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
             f"{path} is damaged: its shards have {totals[0]} frames of {totals[1]} episodes together, and it speaks of "
             f"{content['frames']} of {content['episodes']}"
         )
-    return Recording(**fields), shards, cut
+    try:
+        return Recording(**fields), shards, cut
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def _read_shard(folder: Path, shard: Shard, recording: Recording) -> dict[str, Tensor]:

@@ -290,6 +290,7 @@ def test_a_recording_that_does_not_say_whether_it_was_cut_may_have_been(cut: Pat
         (lambda f: described(f, format=2), "has format 2 and this version reads up to 1"),
         (lambda f: described(f, shards=[], frames=0, episodes=0), "lists no shard"),
         (lambda f: described(f, size="4"), "a name that is no text, or a count that is no whole number"),
+        (lambda f: described(f, state_names=["x", "y", "x"]), "frames.json is damaged: state_names has x twice"),
         (lambda f: described(f, cut="no"), "cut must be true or false, got 'no'"),
         (lambda f: described(f, frames=16), "its shards have 15 frames of 5 episodes together, and it speaks of 16"),
         (lambda f: described(f, state_names=["one"]), r"states must be \(6, 1\) torch.float64, got \(6, 2\)"),
@@ -325,6 +326,11 @@ def test_a_damaged_recording_does_not_go_on(tmp_path: Path, damage: Any, line: s
     with pytest.raises(UserError, match=line):
         write(tmp_path / "data", (*LENGTHS, 6))
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+
+
+def test_two_quantities_need_two_names() -> None:
+    with pytest.raises(ValueError, match="state_names has step twice: each number of the state needs a name of its"):
+        replace(RECORDING, state_names=("episode", "step", "step"))
 
 
 def test_frames_without_a_physical_state(tmp_path: Path) -> None:
