@@ -148,6 +148,9 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
         (["--env", "tiny-reach", "--seed", -1], "--seed must be 0 or more"),
         (["--env", "tiny-reach", "--size", 0], "environment.size must be at least 1, got 0"),
         (["--env", "tiny-reach", "--preset", "cpuu"], "unknown preset cpuu"),
+        (["--env", "tiny-reach", "--actions", "mean"], "--actions mean is of a run, and none acts: leave it out"),
+        (["--env", "tiny-reach", "--actions", "sampled"], "--actions sampled is of a run"),
+        (["--policy", "{run}", "--preset", "cpu"], "--preset cpu: {run} plays in its own environment, leave it out"),
         (["--policy", "nowhere"], "nowhere is no run"),
         (["--policy", "{run}", "--env", "cheetah-run"], "--env cheetah-run is not what"),
         (["--policy", "{run}", "--size", 36], "--size, --quality and --action_repeat are decided by"),
@@ -160,7 +163,7 @@ def test_a_mistake_is_one_line(command: Any, run: Path, tmp_path: Path, argument
     before = sorted(path.name for path in run.iterdir())
     code, said = command("--out", tmp_path / "data", *given)
     assert code == 2
-    assert line in said.splitlines()[-1]
+    assert line.replace("{run}", str(run)) in said.splitlines()[-1]
     assert "Traceback" not in said
     assert len(said.splitlines()) == 1
     assert not (tmp_path / "data").exists()
