@@ -330,12 +330,20 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # JSON's, and bytes that are no UTF-8
         raise UserError(f"{path} is damaged: {one_line(error)}") from None
+    except RecursionError:
+        raise UserError(f"{path} is damaged: brackets in brackets without end") from None
     try:
+        if type(content["format"]) is not int or content["format"] < 1:
+            raise UserError(
+                f"{path} is damaged: its format must be a whole number from 1, got {content['format']!r:.40}"
+            )
         if content["format"] > _FORMAT:
             raise UserError(
                 f"{path} has format {content['format']} and this version reads up to {_FORMAT}: install a newer one"
             )
         fields = {field.name: content[field.name] for field in dataclasses.fields(Recording)}
+        if not isinstance(fields["state_names"], list):
+            raise UserError(f"{path} is damaged: state_names must be a list, got {fields['state_names']!r:.40}")
         names = fields["state_names"] = tuple(fields["state_names"])
         shards = [Shard(entry["name"], entry["frames"], entry["episodes"]) for entry in content["shards"]]
         counts = [content["frames"], content["episodes"], *(count for shard in shards for count in shard[1:])]

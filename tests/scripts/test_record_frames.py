@@ -19,6 +19,7 @@ import envs
 from curl_rl.config import parse_command_line
 from curl_rl.frames import RecordedFrames
 from curl_rl.training import load_agent, train
+from curl_rl.vision import config as vision
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "record_frames.py"
 RUN = (
@@ -168,6 +169,14 @@ def test_a_mistake_is_one_line(command: Any, run: Path, tmp_path: Path, argument
     assert len(said.splitlines()) == 1
     assert not (tmp_path / "data").exists()
     assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_a_run_of_pretraining_has_no_policy(command: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    vision.SCHEMA.save(vision.load_preset("cpu", "curl"), tmp_path / "run" / "config.yaml")
+    code, said = command("--policy", tmp_path / "run", "--out", tmp_path / "data")
+    assert code == 2
+    assert said.splitlines()[-1].endswith("run is a run of pretraining: it has an encoder and no policy")
 
 
 def test_a_damaged_recording_is_one_line(command: Any, tmp_path: Path) -> None:
