@@ -9,9 +9,10 @@
 ``episodes``  ``(N,)`` int64, the number of the episode, from 0
 
 The frame in which an episode ends, at which no action is taken, is not stored. An episode's frames follow each other
-and lie in one shard; the first is the reset's. An observation is a stack of frames up to its index, the episode's first
-frame repeated where there are fewer, as in the replay. A shard counts once ``frames.json`` lists it: a recording that
-was killed is readable up to there, and goes on from there.
+and lie in one shard; the first is the reset's; the last episode may be cut, which ``frames.json`` says then. An
+observation is a stack of frames up to its index, the episode's first frame repeated where there are fewer, as in the
+replay. A shard counts once ``frames.json`` lists it: a recording that was killed is readable up to there, and goes on
+from there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +66,16 @@ class Recording:
     policy: str
     """Who acted: random, or a run and how its policy was used."""
     state_names: tuple[str, ...]
-    """What each number of the physical state is, such as position/slider; empty where none is known."""
+    """What each number of the physical state is, such as position/slider, none twice; empty where none is known."""
     action_size: int
     """Numbers in an action."""
     channels: int = 3
     """Channels of a frame."""
+
+    def __post_init__(self) -> None:
+        doubled = [name for name, count in Counter(self.state_names).items() if count > 1]
+        if doubled:
+            raise UserError(f"state_names has {doubled[0]} twice: each number of the state needs a name of its own")
 
 
 class Shard(NamedTuple):
@@ -82,7 +89,8 @@ class Shard(NamedTuple):
 class FrameWriter:
     """Adds episodes to a folder, which is new or holds a recording of the same description.
 
-    Nothing is written before the first shard. Only one writer may be at work in a folder.
+    Nothing is written before the first episodes fill a shard, and a shard never without ``frames.json``, which says
+    whose it is. Only one writer may be at work in a folder.
 
     Raises:
         UserError: the folder holds something else, another recording, or one that cannot be read.
@@ -92,12 +100,20 @@ class FrameWriter:
         self.folder, self.recording = folder, recording
         self._shards: list[Shard] = []
         self._waiting: list[dict[str, Tensor]] = []
+        self._cut_frames = 0  # of the last episode, if it was cut
+        self._next_number = 0
+        self._replaced: Shard | None = None  # on the disk and listed until what is in it is there anew
         if (folder / DESCRIPTION).exists():
-            earlier, self._shards = _read_description(folder)
+            earlier, self._shards, cut = _read_description(folder)
             if differences := _differences(earlier, recording):
                 raise UserError(f"{folder} holds another recording ({differences}): choose another folder")
+            if self._shards:
+                # What cannot be read is not worth going on with; pixels stay in the files.
+                lengths = RecordedFrames(folder).episodes.bincount()
+                self._cut_frames = int(lengths[-1]) if cut else 0
+                self._next_number = 1 + max(int(shard.name.split("-")[1].split(".")[0]) for shard in self._shards)
         elif folder.exists() and (not folder.is_dir() or any(p.name not in _LEFT_BY_A_START for p in folder.iterdir())):
-            raise UserError(f"{folder} exists and is no recording: choose another folder")
+            raise UserError(f"{folder} exists and is no recording ({DESCRIPTION} is missing): choose another folder")
 
     @property
     def frames(self) -> int:
@@ -106,8 +122,18 @@ class FrameWriter:
 
     @property
     def episodes(self) -> int:
-        """Episodes recorded so far, and so the number of the next one."""
+        """Episodes recorded so far, one that was cut included."""
         return sum(shard.episodes for shard in self._shards) + len(self._waiting)
+
+    @property
+    def whole_frames(self) -> int:
+        """Frames of the episodes that were recorded to their ends."""
+        return self.frames - self._cut_frames
+
+    @property
+    def whole_episodes(self) -> int:
+        """Episodes that were recorded to their ends, and so the number of the next one to be added."""
+        return self.episodes - (self._cut_frames > 0)
 
     def add_episode(
         self,
@@ -115,14 +141,19 @@ class FrameWriter:
         states: Sequence[npt.NDArray[np.float64]],
         actions: Sequence[npt.NDArray[np.float32]],
         rewards: Sequence[float],
+        *,
+        cut: bool = False,
     ) -> None:
-        """Adds one episode of T ≥ 1 frames; what waits is written once it fills a shard.
+        """Adds one episode of T ≥ 1 frames, in place of the last one if that was cut.
+
+        What waits is written once it fills a shard; until then an episode that was cut stays on the disk.
 
         Args:
             frames: ``(C, H, W)`` uint8 each.
             states: ``(D,)`` each.
             actions: ``(A,)`` each.
             rewards: of each action.
+            cut: the episode goes on after these frames, and is to be added anew should the recording be made longer.
 
         Raises:
             ValueError: different numbers of them, another shape, or a number that is not finite.
@@ -134,13 +165,16 @@ class FrameWriter:
             "states": torch.from_numpy(np.stack(states).astype(np.float64)),
             "actions": torch.from_numpy(np.stack(actions).astype(np.float32)),
             "rewards": torch.tensor(rewards, dtype=torch.float32),
-            "episodes": torch.full((len(frames),), self.episodes),
+            "episodes": torch.full((len(frames),), self.whole_episodes),
         }
         _check_shard("the episode", part, r, len(frames))
         for name in ("states", "actions", "rewards"):
             if not part[name].isfinite().all():
                 raise ValueError(f"the episode's {name} are not finite")
+        if self._cut_frames:
+            self._drop_last()
         self._waiting.append(part)
+        self._cut_frames = len(frames) if cut else 0
         if sum(len(waiting["frames"]) for waiting in self._waiting) >= SHARD_FRAMES:
             self.flush()
 
@@ -153,12 +187,29 @@ class FrameWriter:
         if not self._waiting:
             return
         whole = {name: torch.cat([part[name] for part in self._waiting]) for name in _DTYPES}
-        shard = Shard(f"frames-{len(self._shards):05d}.safetensors", len(whole["frames"]), len(self._waiting))
+        shard = Shard(f"frames-{self._next_number:05d}.safetensors", len(whole["frames"]), len(self._waiting))
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._shards and self._replaced is None:
+            self._describe()  # a shard that nothing describes could be anybody's
         write_durably(self.folder / shard.name, [safetensors.torch.save(whole)])
         self._shards.append(shard)
+        self._next_number += 1
         self._waiting.clear()
         self._describe()
+        if self._replaced:
+            (self.folder / self._replaced.name).unlink(missing_ok=True)
+            self._replaced = None
+
+    def _drop_last(self) -> None:
+        """Forgets the last episode; if it lies in a shard, the others of that shard wait to be written anew."""
+        if not self._waiting:
+            self._replaced = self._shards[-1]
+            tensors = _read_shard(self.folder, self._replaced, self.recording)
+            lengths = tensors["episodes"].unique_consecutive(return_counts=True)[1].tolist()
+            parts = zip(*(tensors[name].split(lengths) for name in _DTYPES), strict=True)
+            self._waiting = [dict(zip(_DTYPES, part, strict=True)) for part in parts]
+            self._shards.pop()
+        self._waiting.pop()
 
     def _describe(self) -> None:
         description = {
@@ -166,6 +217,7 @@ class FrameWriter:
             **dataclasses.asdict(self.recording),
             "frames": sum(shard.frames for shard in self._shards),
             "episodes": sum(shard.episodes for shard in self._shards),
+            "cut": self._cut_frames > 0,
             "shards": [shard._asdict() for shard in self._shards],
         }
         write_durably(self.folder / DESCRIPTION, [(json.dumps(description, indent=2) + "\n").encode()])
@@ -180,7 +232,7 @@ class RecordedFrames:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.recording, shards = _read_description(self.folder)
+        self.recording, shards, _ = _read_description(self.folder)
         if not shards:
             raise UserError(f"{self.folder} holds no frames: {DESCRIPTION} lists no shard")
         parts = [_read_shard(self.folder, shard, self.recording) for shard in shards]
@@ -263,12 +315,12 @@ def is_recording(folder: Path | str) -> bool:
     return (Path(folder) / DESCRIPTION).is_file()
 
 
-# Of a recorder that was killed before it had described its first shard.
-_FIRST_SHARD = "frames-00000.safetensors"
-_LEFT_BY_A_START = ("run.lock", _FIRST_SHARD, f"{_FIRST_SHARD}.partial", f"{DESCRIPTION}.partial")
+# Of a recorder that was killed before it had written its first description.
+_LEFT_BY_A_START = ("run.lock", f"{DESCRIPTION}.partial")
 
 
-def _read_description(folder: Path) -> tuple[Recording, list[Shard]]:
+def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
+    """What is in ``frames.json``, and whether the last episode was cut."""
     path = folder / DESCRIPTION
     try:
         content: Any = json.loads(path.read_text())
@@ -278,22 +330,34 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard]]:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # JSON's, and bytes that are no UTF-8
         raise UserError(f"{path} is damaged: {one_line(error)}") from None
+    except RecursionError:
+        raise UserError(f"{path} is damaged: brackets in brackets without end") from None
     try:
+        if type(content["format"]) is not int or content["format"] < 1:
+            raise UserError(
+                f"{path} is damaged: its format must be a whole number from 1, got {content['format']!r:.40}"
+            )
         if content["format"] > _FORMAT:
             raise UserError(
                 f"{path} has format {content['format']} and this version reads up to {_FORMAT}: install a newer one"
             )
         fields = {field.name: content[field.name] for field in dataclasses.fields(Recording)}
+        if not isinstance(fields["state_names"], list):
+            raise UserError(f"{path} is damaged: state_names must be a list, got {fields['state_names']!r:.40}")
         names = fields["state_names"] = tuple(fields["state_names"])
         shards = [Shard(entry["name"], entry["frames"], entry["episodes"]) for entry in content["shards"]]
         counts = [content["frames"], content["episodes"], *(count for shard in shards for count in shard[1:])]
         texts = [fields["env"], fields["quality"], fields["policy"], *names, *(shard.name for shard in shards)]
         numbers = [fields["size"], fields["action_repeat"], fields["channels"], fields["action_size"]]
         numbers += [fields["seed"], *counts]
+        # Recordings made before this was written down do not say; to record a whole episode again does no harm.
+        cut = content.get("cut", True)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: no proper description of a recording ({one_line(error)})") from None
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
         raise UserError(f"{path} is damaged: a name that is no text, or a count that is no whole number")
+    if not isinstance(cut, bool):
+        raise UserError(f"{path} is damaged: cut must be true or false, got {cut!r}")
     for shard in shards:
         if not re.fullmatch(r"frames-\d{5,}\.safetensors", shard.name):
             raise UserError(f"{path} is damaged: {shard.name!r} is no shard's name")
@@ -303,7 +367,10 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard]]:
             f"{path} is damaged: its shards have {totals[0]} frames of {totals[1]} episodes together, and it speaks of "
             f"{content['frames']} of {content['episodes']}"
         )
-    return Recording(**fields), shards
+    try:
+        return Recording(**fields), shards, cut
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def _read_shard(folder: Path, shard: Shard, recording: Recording) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Recording: a policy plays, and what it saw and the physical state behind it go into a folder of frames.
 
-Each episode depends on the recording's seed and on its own number alone, and episodes are stored whole, so a recording
-that was stopped and started again is the one that would have been.
+Each episode depends on the recording's seed and on its own number alone, and episodes are stored whole, but for the
+last one of a finished recording. That one is recorded again if the recording is made longer, so a recording that was
+stopped and started again, or made longer, is the one that would have been.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def record(
         writer: the folder, new or with frames of an earlier call.
         frames: in the end, those of earlier calls included.
         stop: asked at every step; once it says yes, the episode under way is dropped.
-        after_frame: called after each frame, to show progress.
+        after_frame: called after each frame that comes to those that the folder holds, to show progress.
 
     Returns:
         Whether there are so many frames now; False if it was stopped.
@@ -93,7 +94,7 @@ def record(
     channels = writer.recording.channels
     try:
         while writer.frames < frames:
-            seed, number = writer.recording.seed, writer.episodes
+            seed, number = writer.recording.seed, writer.whole_episodes
             generator = np.random.default_rng(derived_seed(seed, "recorded actions", number))
             observation, _ = env.reset(seed=derived_seed(seed, "recorded episode", number))
             seen: list[Observation] = []
@@ -101,7 +102,7 @@ def record(
             actions: list[Action] = []
             rewards: list[float] = []
             over = False
-            while not over and writer.frames + len(seen) < frames:
+            while not over and writer.whole_frames + len(seen) < frames:
                 if stop():
                     return False
                 seen.append(observation[-channels:])
@@ -110,8 +111,9 @@ def record(
                 observation, reward, terminated, truncated, _ = env.step(actions[-1])
                 rewards.append(float(reward))
                 over = terminated or truncated
-                after_frame()
-            writer.add_episode(seen, states, actions, rewards)
+                if writer.whole_frames + len(seen) > writer.frames:  # not again of an episode that was cut
+                    after_frame()
+            writer.add_episode(seen, states, actions, rewards, cut=not over)
     finally:
         writer.flush()
     return True

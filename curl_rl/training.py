@@ -40,6 +40,7 @@ from curl_rl.meters import MetricMeans, Speedometer
 from curl_rl.pictures import crops_picture
 from curl_rl.replay import Replay, segment_files
 from curl_rl.seeds import derived_seed
+from curl_rl.settings import read_yaml
 from curl_rl.signals import Stopped, StopRequest, stop_requests
 from curl_rl.starting_encoder import check_fit, read_starting_encoder
 
@@ -555,11 +556,13 @@ def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig,
     """The agent of a run, its configuration, and how many frames it was trained on. Nothing in the run is changed.
 
     Raises:
-        UserError: there is no run or no whole checkpoint, or the device is not there.
+        UserError: there is no run or no whole checkpoint, it trained no agent, or the device is not there.
     """
     path = directory / run_directory.CONFIG
     if not path.is_file():
         raise UserError(f"{directory} is no run: it has no {run_directory.CONFIG}")
+    if "method" in read_yaml(path):
+        raise UserError(f"{directory} is a run of pretraining: it has an encoder and no policy")
     config, on = read_config(path), resolve_device(device)
     try:
         found = checkpoint.load_newest(directory / run_directory.CHECKPOINTS, read_only=True)

@@ -38,16 +38,17 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="recorded frames")
     parser.add_argument("encoders", type=Path, nargs="+", metavar="ENCODER", help="runs' directories, encoders' files")
     parser.add_argument("--untrained", action="store_true", help="add a row: the same shape with random weights")
-    parser.add_argument(
-        "--untrained_seeds", type=int, default=3, metavar="N", help="how many random encoders share it [%(default)s]"
-    )
+    parser.add_argument("--untrained_seeds", type=int, metavar="N", help="how many random encoders share that row [3]")
     parser.add_argument("--raw_pixels", action="store_true", help="add a row: the pixels, averaged down to 12×12")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every score here as well")
     parser.add_argument("--out", type=Path, metavar="PICTURE", help="draw bars here: .png, .svg, .pdf")
     arguments = parser.parse_args()
-    if arguments.untrained_seeds < 1:
-        parser.error(f"--untrained_seeds must be at least 1, got {arguments.untrained_seeds}")
+    seeds = 3 if arguments.untrained_seeds is None else arguments.untrained_seeds
+    if seeds < 1:
+        parser.error(f"--untrained_seeds must be at least 1, got {seeds}")
+    if arguments.untrained_seeds is not None and not arguments.untrained:
+        parser.error(f"--untrained_seeds {seeds} is of the row that --untrained adds: add it, or leave this out")
     if arguments.out:
         try:
             import matplotlib
@@ -62,7 +63,7 @@ def main() -> int:
         rows = probe_encoders(
             frames,
             arguments.encoders,
-            untrained=arguments.untrained_seeds if arguments.untrained else 0,
+            untrained=seeds if arguments.untrained else 0,
             raw_pixels=arguments.raw_pixels,
             device=resolve_device(arguments.device),
         )

@@ -5,8 +5,9 @@
     python scripts/record_frames.py --policy runs/cartpole-swingup/cpu/seed1 --agent_steps 10000 --out frames/trained
     python scripts/pretrain_vision.py --data frames/cartpole --preset frames      # learns from them
 
-One frame is recorded to an agent step. The same command goes on with a recording that was stopped, or makes it longer;
-nothing is ever overwritten.
+One frame is recorded to an agent step. The same command goes on with a recording that was stopped, or makes it longer.
+The last episode of a finished recording is cut at --agent_steps; made longer, it is recorded again, whole, in place of
+the cut one. Nothing else is ever overwritten.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> int:
     )
     parser.add_argument("--env", help="environment, as train_agent.py takes it [that of the run, if a run acts]")
     parser.add_argument("--policy", default="random", help="who acts: random, or the directory of a run [%(default)s]")
-    parser.add_argument("--actions", choices=("sampled", "mean"), default="sampled", help="of a run [%(default)s]")
+    parser.add_argument("--actions", choices=("sampled", "mean"), help="of a run [sampled]")
     parser.add_argument(
         "--agent_steps", type=int, default=10_000, help="frames in the end, one to an agent step [%(default)s]"
     )
@@ -49,8 +50,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of episodes and actions [%(default)s]")
     parser.add_argument(
         "--preset",
-        default="cpu",
-        help="of train_agent.py, whose size, quality and action repeat are taken [%(default)s]",
+        help="of train_agent.py, whose size, quality and action repeat are taken where no run acts [cpu]",
     )
     parser.add_argument("--size", type=int, help="height and width of a frame, in pixels")
     parser.add_argument("--quality", choices=("faithful", "fast"), help="how frames are drawn")
@@ -77,12 +77,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.policy == "random":
         if arguments.env is None:
             raise UserError("--env is needed where no run acts, such as --env cartpole-swingup")
+        if arguments.actions is not None:
+            raise UserError(
+                f"--actions {arguments.actions} is of a run, and none acts: leave it out, or name --policy RUN"
+            )
         name, policy_name = arguments.env, "random"
-        shown = load_preset(arguments.preset, name).environment
+        shown = load_preset(arguments.preset or "cpu", name).environment
     else:
+        if arguments.preset is not None:
+            raise UserError(
+                f"--preset {arguments.preset}: {arguments.policy} plays in its own environment, leave it out"
+            )
         agent, config, trained = load_agent(Path(arguments.policy), arguments.device)
         name, shown = config.env, config.environment
-        policy_name = f"{arguments.policy} at {trained} frames, {arguments.actions} actions"
+        actions = arguments.actions or "sampled"
+        policy_name = f"{arguments.policy} at {trained} frames, {actions} actions"
         if arguments.env not in (None, name):
             raise UserError(f"--env {arguments.env} is not what {arguments.policy} has learnt: {name} is")
     e = changed(shown, arguments)
@@ -107,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         policy = (
             random_policy(recording.action_size)
             if agent is None
-            else agent_policy(agent, sampled=arguments.actions == "sampled")
+            else agent_policy(agent, sampled=arguments.actions != "mean")
         )
         FrameWriter(arguments.out, recording)  # refuses a folder before anything is written into it
         with lock_run(arguments.out), stop_requests() as stop:

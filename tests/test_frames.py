@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from curl_rl import frames as frames_module
+from curl_rl.durable import write_durably
 from curl_rl.errors import UserError
 from curl_rl.frames import FrameWriter, RecordedFrames, Recording, is_recording
 
@@ -30,7 +31,7 @@ RECORDING = Recording(
 LENGTHS = (5, 1, 3, 4, 2)
 
 
-def episode(number: int, length: int) -> dict[str, list[Any]]:
+def episode(number: int, length: int) -> dict[str, Any]:
     """Frames whose every pixel is 20 · episode + step, with states and actions that say the same."""
     return {
         "frames": [np.full((3, 4, 4), 20 * number + step, np.uint8) for step in range(length)],
@@ -108,9 +109,8 @@ def test_whole_episodes_are_held_out(tmp_path: Path, episodes: int, expected: se
 def test_a_recording_that_was_stopped_goes_on(tmp_path: Path) -> None:
     writer = FrameWriter(tmp_path / "data", RECORDING)
     assert not (tmp_path / "data").exists()
-    # Killed between the first shard and its description.
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "frames-00000.safetensors").write_bytes(b"whole, but not described")
+    (tmp_path / "data" / "frames.json.partial").write_bytes(b"half")
     writer = FrameWriter(tmp_path / "data", RECORDING)
     for number in range(3):
         writer.add_episode(**episode(number, LENGTHS[number]))
@@ -124,6 +124,38 @@ def test_a_recording_that_was_stopped_goes_on(tmp_path: Path) -> None:
     everything = torch.arange(15)
     assert torch.equal(stopped.observations(everything, 3), alone.observations(everything, 3))
     assert torch.equal(stopped.states, alone.states)
+
+
+def test_killed_before_the_first_shard_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = tmp_path / "data" / "frames-00000.safetensors"
+    alone = write(tmp_path / "alone") / shard.name
+
+    def killed(path: Path, parts: list[bytes]) -> None:
+        write_durably(path, parts)
+        if path == shard:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frames_module, "write_durably", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "data")
+    assert shard.exists()
+    with pytest.raises(UserError, match="lists no shard"):
+        RecordedFrames(tmp_path / "data")
+    # The shard that is not listed belongs to this recording all the same, and to no other.
+    with pytest.raises(UserError, match="holds another recording"):
+        FrameWriter(tmp_path / "data", replace(RECORDING, seed=2))
+    write(tmp_path / "data")
+    assert shard.read_bytes() == alone.read_bytes()
+
+
+def test_frames_that_have_lost_their_description_are_not_written_over(tmp_path: Path) -> None:
+    shard = write(tmp_path / "data", (2,)) / "frames-00000.safetensors"
+    (tmp_path / "data" / "frames.json").unlink()
+    before = shard.read_bytes()
+    with pytest.raises(UserError, match=r"data exists and is no recording \(frames.json is missing\)"):
+        write(tmp_path / "data", (2,), seed=2)
+    assert shard.read_bytes() == before
 
 
 def test_another_recording_or_folder_is_not_written_into(tmp_path: Path) -> None:
@@ -170,6 +202,84 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
 
 
+def lengthen(folder: Path) -> None:
+    """The third episode, of 3 frames in all, after it was cut at 2; then a fourth."""
+    writer = FrameWriter(folder, RECORDING)
+    assert (writer.frames, writer.episodes, writer.whole_frames, writer.whole_episodes) == (8, 3, 6, 2)
+    writer.add_episode(**episode(2, 3))
+    assert (writer.frames, writer.episodes, writer.whole_frames, writer.whole_episodes) == (9, 3, 9, 3)
+    writer.add_episode(**episode(3, 4))
+    writer.flush()
+
+
+@pytest.fixture
+def cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Episodes of 5, 1 and 2 frames in one shard, the last cut."""
+    with monkeypatch.context() as patch:
+        patch.setattr(frames_module, "SHARD_FRAMES", 100)
+        writer = FrameWriter(tmp_path / "cut", RECORDING)
+        for number, length in enumerate((5, 1, 2)):
+            writer.add_episode(**episode(number, length), cut=length == 2)
+        writer.flush()
+    return tmp_path / "cut"
+
+
+def test_a_cut_episode_gives_way_to_the_whole_one(cut: Path, tmp_path: Path) -> None:
+    assert json.loads((cut / "frames.json").read_text())["cut"] is True
+    before = RecordedFrames(cut)
+    lengthen(cut)
+    longer, alone = RecordedFrames(cut), RecordedFrames(write(tmp_path / "alone", LENGTHS[:4]))
+    assert torch.equal(longer.episodes, alone.episodes)
+    assert torch.equal(longer.frames(torch.arange(13)), alone.frames(torch.arange(13)))
+    assert json.loads((cut / "frames.json").read_text())["cut"] is False
+    # The shard that was replaced is gone, and whoever has it open still reads it.
+    assert not (cut / "frames-00000.safetensors").exists()
+    assert codes(before.observations(torch.tensor([7]), 1)) == [[41]]
+    writer = FrameWriter(cut, RECORDING)
+    assert (writer.whole_frames, writer.whole_episodes) == (13, 4)
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_killed_while_a_cut_episode_is_replaced(
+    cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Before and after each of the writes: of the shard anew, of its description, and the removal of the old one."""
+    events = 0
+
+    def killing(do: Any) -> Any:
+        def event(*arguments: Any, **keywords: Any) -> None:
+            nonlocal events
+            if events == moment:
+                raise KeyboardInterrupt
+            do(*arguments, **keywords)
+            events += 2
+            if events == moment + 1:
+                raise KeyboardInterrupt
+
+        return event
+
+    with monkeypatch.context() as patch:
+        patch.setattr(frames_module, "write_durably", killing(write_durably))
+        patch.setattr(Path, "unlink", killing(Path.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            lengthen(cut)
+    found = RecordedFrames(cut)
+    assert found.episodes.bincount().tolist() in ([5, 1, 2], [5, 1, 3])
+    assert torch.equal(found.states[:8], RecordedFrames(write(tmp_path / "alone", LENGTHS[:3])).states[:8])
+    if len(found) == 8:
+        lengthen(cut)
+    else:
+        write(cut, LENGTHS[:4])
+    assert RecordedFrames(cut).episodes.bincount().tolist() == [5, 1, 3, 4]
+
+
+def test_a_recording_that_does_not_say_whether_it_was_cut_may_have_been(cut: Path) -> None:
+    description = json.loads((cut / "frames.json").read_text())
+    del description["cut"]
+    (cut / "frames.json").write_text(json.dumps(description))
+    assert FrameWriter(cut, RECORDING).whole_episodes == 2
+
+
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
@@ -177,9 +287,17 @@ def truncate(path: Path) -> None:
         (lambda f: truncate(f / "frames.json"), "frames.json is damaged"),
         (lambda f: (f / "frames.json").write_bytes(b"\xff\xfe"), "frames.json is damaged"),
         (lambda f: (f / "frames.json").write_text("[]"), "no proper description of a recording"),
+        (lambda f: (f / "frames.json").write_text("[" * 100_000), "frames.json is damaged: brackets in brackets"),
+        (lambda f: described(f, format=0), "its format must be a whole number from 1, got 0$"),
+        (lambda f: described(f, format=-3), "its format must be a whole number from 1, got -3$"),
+        (lambda f: described(f, format=0.5), r"its format must be a whole number from 1, got 0\.5$"),
+        (lambda f: described(f, format=True), "its format must be a whole number from 1, got True$"),
+        (lambda f: described(f, state_names="ab"), "state_names must be a list, got 'ab'"),
         (lambda f: described(f, format=2), "has format 2 and this version reads up to 1"),
         (lambda f: described(f, shards=[], frames=0, episodes=0), "lists no shard"),
         (lambda f: described(f, size="4"), "a name that is no text, or a count that is no whole number"),
+        (lambda f: described(f, state_names=["x", "y", "x"]), "frames.json is damaged: state_names has x twice"),
+        (lambda f: described(f, cut="no"), "cut must be true or false, got 'no'"),
         (lambda f: described(f, frames=16), "its shards have 15 frames of 5 episodes together, and it speaks of 16"),
         (lambda f: described(f, state_names=["one"]), r"states must be \(6, 1\) torch.float64, got \(6, 2\)"),
         (
@@ -198,6 +316,27 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path, damage: Any, line: str) ->
     with pytest.raises(UserError, match=line) as refused:
         RecordedFrames(tmp_path / "data")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda f: (f / "frames-00001.safetensors").unlink(), "frames-00001.safetensors is missing"),
+        (lambda f: truncate(f / "frames-00001.safetensors"), "frames-00001.safetensors is damaged"),
+        (lambda f: reshard(f, episodes=torch.full((7,), 3)), "do not count up from 0"),
+    ],
+)
+def test_a_damaged_recording_does_not_go_on(tmp_path: Path, damage: Any, line: str) -> None:
+    damage(write(tmp_path / "data"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    with pytest.raises(UserError, match=line):
+        write(tmp_path / "data", (*LENGTHS, 6))
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+
+
+def test_two_quantities_need_two_names() -> None:
+    with pytest.raises(ValueError, match="state_names has step twice: each number of the state needs a name of its"):
+        replace(RECORDING, state_names=("episode", "step", "step"))
 
 
 def test_frames_without_a_physical_state(tmp_path: Path) -> None:

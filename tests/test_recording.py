@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,31 @@ def test_a_recording_that_was_stopped_is_the_one_that_would_have_been(tmp_path: 
     assert torch.equal(resumed.actions, alone.actions)
     assert torch.equal(resumed.episodes, alone.episodes)
     assert len(set(env.seeds)) == 3
+
+
+@pytest.mark.parametrize("lengths", [(3, 23), (13, 14, 23), (5, 23), (15, 16, 17, 23), (8, 8, 23)])
+def test_a_recording_made_longer_is_the_one_that_would_have_been(tmp_path: Path, lengths: tuple[int, ...]) -> None:
+    alone = recorded(tmp_path / "alone", 23)
+    for length in lengths:
+        before = len(RecordedFrames(tmp_path / "longer")) if (tmp_path / "longer").exists() else 0
+        progress = itertools.count()
+        writer = FrameWriter(tmp_path / "longer", RECORDING)
+        record(Counter(), random_policy(2), writer, frames=length, after_frame=progress.__next__)
+        assert len(RecordedFrames(tmp_path / "longer")) == length
+        assert next(progress) == length - before
+    longer = RecordedFrames(tmp_path / "longer")
+    assert torch.equal(longer.actions, alone.actions)
+    assert torch.equal(longer.states, alone.states)
+    assert torch.equal(longer.episodes, alone.episodes)
+
+
+def test_a_cut_episode_stays_until_it_is_recorded_again(tmp_path: Path) -> None:
+    recorded(tmp_path / "data", 13)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    asked = iter([False] * 4 + [True])  # one frame further than it was cut at
+    writer = FrameWriter(tmp_path / "data", RECORDING)
+    assert record(Counter(), random_policy(2), writer, frames=23, stop=lambda: next(asked)) is False
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
 
 
 def test_a_policy_that_breaks_leaves_what_was_recorded(tmp_path: Path) -> None:

@@ -111,6 +111,10 @@ def test_the_bars_are_the_scores(script: ModuleType, tmp_path: Path) -> None:
         ("{tmp}/nowhere {run}", "no recorded frames in .*nowhere: frames.json is missing"),
         ("{folder} {tmp}/nowhere", "no encoder in .*nowhere"),
         ("{folder} {run} --untrained_seeds 0", "--untrained_seeds must be at least 1, got 0"),
+        (
+            "{folder} {run} --untrained_seeds 5",
+            "--untrained_seeds 5 is of the row that --untrained adds: add it, or .*",
+        ),
         ("{folder} {run} --device cuda:99", "device cuda:99 is not there"),
         ("{folder} {run} --json /dev/null/x.json", "cannot write /dev/null: .*"),
         ("{folder}", "the following arguments are required: ENCODER"),

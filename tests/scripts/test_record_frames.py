@@ -19,6 +19,7 @@ import envs
 from curl_rl.config import parse_command_line
 from curl_rl.frames import RecordedFrames
 from curl_rl.training import load_agent, train
+from curl_rl.vision import config as vision
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "record_frames.py"
 RUN = (
@@ -148,6 +149,9 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
         (["--env", "tiny-reach", "--seed", -1], "--seed must be 0 or more"),
         (["--env", "tiny-reach", "--size", 0], "environment.size must be at least 1, got 0"),
         (["--env", "tiny-reach", "--preset", "cpuu"], "unknown preset cpuu"),
+        (["--env", "tiny-reach", "--actions", "mean"], "--actions mean is of a run, and none acts: leave it out"),
+        (["--env", "tiny-reach", "--actions", "sampled"], "--actions sampled is of a run"),
+        (["--policy", "{run}", "--preset", "cpu"], "--preset cpu: {run} plays in its own environment, leave it out"),
         (["--policy", "nowhere"], "nowhere is no run"),
         (["--policy", "{run}", "--env", "cheetah-run"], "--env cheetah-run is not what"),
         (["--policy", "{run}", "--size", 36], "--size, --quality and --action_repeat are decided by"),
@@ -160,11 +164,19 @@ def test_a_mistake_is_one_line(command: Any, run: Path, tmp_path: Path, argument
     before = sorted(path.name for path in run.iterdir())
     code, said = command("--out", tmp_path / "data", *given)
     assert code == 2
-    assert line in said.splitlines()[-1]
+    assert line.replace("{run}", str(run)) in said.splitlines()[-1]
     assert "Traceback" not in said
     assert len(said.splitlines()) == 1
     assert not (tmp_path / "data").exists()
     assert sorted(path.name for path in run.iterdir()) == before
+
+
+def test_a_run_of_pretraining_has_no_policy(command: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    vision.SCHEMA.save(vision.load_preset("cpu", "curl"), tmp_path / "run" / "config.yaml")
+    code, said = command("--policy", tmp_path / "run", "--out", tmp_path / "data")
+    assert code == 2
+    assert said.splitlines()[-1].endswith("run is a run of pretraining: it has an encoder and no policy")
 
 
 def test_a_damaged_recording_is_one_line(command: Any, tmp_path: Path) -> None:
@@ -172,3 +184,8 @@ def test_a_damaged_recording_is_one_line(command: Any, tmp_path: Path) -> None:
     (tmp_path / "data" / "frames.json").write_text(json.dumps({"format": 9}))
     code, said = command("--env", "tiny-reach", "--out", tmp_path / "data")
     assert (code, "has format 9 and this version reads up to 1" in said) == (2, True)
+    line = ["--env", "tiny-reach", "--size", 8, "--out", tmp_path / "cut"]
+    assert command(*line, "--agent_steps", 30)[0] == 0
+    (tmp_path / "cut" / "frames-00000.safetensors").unlink()
+    code, said = command(*line, "--agent_steps", 60)
+    assert (code, said.count("\n"), "frames-00000.safetensors is missing" in said) == (2, 1, True)
