@@ -66,7 +66,6 @@ def fine_tune_run(
     layers = 0 if head is None else len(head)
     if not 0 <= from_layer <= layers:
         raise UserError(f"from_layer must be from 0 to {layers}, the layers of the head in {run}, got {from_layer}")
-    _make_room(directory)
     views = pretrained.config.augment
     settings = SupervisedConfig(
         epochs=usual_epochs(labels) if epochs is None else epochs,
@@ -74,6 +73,7 @@ def fine_tune_run(
         crop_scale=views.scale[0],
         mirror=views.mirror,
     )
+    _make_room(directory)
     source, side = data or pretrained.config.data, side_of(pretrained.encoder)
     train, test = (load(source, split, pretrained.image_size, storage="memory") for split in ("train", "test"))
     chosen = balanced_subset(train.required_labels(), labels, seed=0)
@@ -165,10 +165,10 @@ def distill_classifier(
         )
     if temperature is None:
         temperature = 0.1 if _shape(encoder) == _shape(master.network.encoder) else 1.0
-    _make_room(directory)
     crops = {name: made_of["training"][name] for name in ("crop_scale", "mirror")}
     training = SupervisedConfig(epochs=epochs, learning_rate=learning_rate, **crops)
     settings = DistillationConfig(temperature=temperature, alpha=alpha, training=training)
+    _make_room(directory)
 
     source, size = data or made_of["data"], made_of["loaded_size"]
     train, test = (load(source, split, size, storage="memory") for split in ("train", "test"))
