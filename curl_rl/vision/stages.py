@@ -44,7 +44,7 @@ def fine_tune_run(
     Args:
         run: the run's directory.
         directory: where the classifier goes; it is made.
-        labels: share of the training set's labels, in equal numbers from each class.
+        labels: share of the training set's labels, the same number from each class; 1 takes all.
         from_layer: layers of the projection head that stay on the encoder: the paper keeps 1 of 3 where labels are few.
         data: what to learn and test on; None, what the run was trained on.
         epochs: of fine-tuning; None, SimCLR's: 60, or 30 from a tenth of the labels on.
@@ -129,7 +129,7 @@ def distill_classifier(
         student: a pretraining run whose encoder the student starts from; None, a new network like the teacher's.
         depth: of a new network, where it is not to be the teacher's.
         width: likewise.
-        labelled: share of the training set's labels in the mix, in equal numbers from each class.
+        labelled: share of the training set's labels in the mix, the same number from each class; 1 takes all.
         alpha: the teacher's share of the loss; what is left goes to the labels.
         temperature: of both softmaxes; None, the paper's: 0.1 for a student of the teacher's shape, 1 for another.
         data: images to learn and be tested on; None, what the teacher was trained on.
