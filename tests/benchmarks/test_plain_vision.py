@@ -78,5 +78,25 @@ def _slope(views: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_pass_is_whole_batches_of_the_images() -> None:
-    loader = batches(PlainViews(np.zeros((7, 8, 8, 3), np.uint8), (0.2, 1.0)), 3, workers=0)
+    loader = batches(PlainViews(np.zeros((7, 8, 8, 3), np.uint8), (0.2, 1.0)), 3, workers=0, device=CPU)
     assert [tuple(first.shape) for first, _ in loader] == [(3, 3, 8, 8)] * 2
+
+
+class Numbered(PlainViews):
+    """Gives the images' numbers in place of views."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(index), torch.tensor(index)
+
+
+def test_repeats_are_one_longer_pass_over_the_same_images() -> None:
+    images = Numbered(np.zeros((6, 8, 8, 3), np.uint8), (0.2, 1.0))
+    drawn = [first for first, _ in batches(images, 3, workers=0, device=CPU, repeats=4)]
+    assert len(drawn) == 8
+    assert torch.cat(drawn).bincount().tolist() == [4] * 6
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+def test_batches_for_a_gpu_are_pinned(device: str, pinned: bool) -> None:
+    images = PlainViews(np.zeros((6, 8, 8, 3), np.uint8), (0.2, 1.0))
+    assert batches(images, 3, workers=0, device=torch.device(device)).pin_memory == pinned
