@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 
 class PlainViews(Dataset[tuple[Tensor, Tensor]]):
@@ -75,9 +75,27 @@ def _jittered(view: Image.Image) -> Image.Image:
     return view
 
 
-def batches(views: PlainViews, batch: int, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A loader of whole, shuffled batches, whose workers stay from one pass to the next."""
-    return DataLoader(views, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0)
+def batches(
+    views: PlainViews, batch: int, *, workers: int, device: torch.device, repeats: int = 1
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """A loader of whole, shuffled batches, whose workers stay from one pass to the next.
+
+    Args:
+        views: what is drawn from.
+        batch: images in a batch, each as two views.
+        workers: processes that draw; 0 draws in this one.
+        device: where the batches will go; those for a GPU lie in pinned memory, from which it copies while it computes.
+        repeats: times that each image comes in a pass.
+    """
+    return DataLoader(
+        ConcatDataset([views] * repeats),
+        batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )
 
 
 class _Block(nn.Module):
@@ -158,7 +176,7 @@ class PlainSimCLR:
 
     def update(self, first: Tensor, second: Tensor) -> None:
         """One step of the optimizer."""
-        loss = self.loss(first.to(self.device), second.to(self.device))
+        loss = self.loss(*(views.to(self.device, non_blocking=True) for views in (first, second)))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

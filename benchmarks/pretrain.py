@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,13 +23,18 @@ from curl_rl.vision.learner import Learner
 from curl_rl.vision.pretraining import build
 from curl_rl.vision.views import make_views
 
-STEPS = 8  # in one measurement: the plain loader works ahead, and must neither get a head start nor leave work behind
+STEPS = 8  # of one measurement; the plain pipeline with workers makes more
+_BATCHES_A_WORKER = 12
 
 
 def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     """Rows of the step of the preset `cpu` and of its augmentation, beside the plain pipeline and beside kornia.
 
-    A measurement is a pass over eight batches, from the loader's first image to the last step; times are a step's.
+    Times are a step's. A measurement is eight steps, but of the plain pipeline with workers a whole pass of its loader
+    from the first image to the last step, since a loader works ahead and must neither get a head start nor leave work
+    behind. A pass starts with no batch ready, and the first takes a worker as long as any; so there are twelve for each
+    worker, beside which that wait is small. In eight steps most of many workers would make one batch or none, and the
+    plain pipeline would look slower than it is.
     """
     if device.type == "cpu":
         keep_freed_memory()
@@ -49,7 +55,9 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     )
     views = PlainViews(pixels.permute(0, 2, 3, 1).contiguous().numpy(), config.augment.scale)
     # As the package's own streams have it: a core is left to the network.
-    loader = batches(views, batch, workers=max(1, len(os.sched_getaffinity(0)) - 1))
+    workers = max(1, len(os.sched_getaffinity(0)) - 1)
+    repeats = math.ceil(_BATCHES_A_WORKER * workers / STEPS)
+    loader = batches(views, batch, workers=workers, device=device, repeats=repeats)
 
     cases: dict[str, Callable[[], object]] = {"plain": lambda: plain.pass_over(loader)}
     for name in precisions:
@@ -60,7 +68,7 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
             make_views(part.images, config.augment, generator)
 
     cases["augmentation"] = augment
-    alone = batches(views, batch, workers=0)
+    alone = batches(views, batch, workers=0, device=torch.device("cpu"))
     cases["plain augmentation"] = lambda: [None for _ in alone]
     kornia = importlib.util.find_spec("kornia") is not None
     if kornia:
@@ -68,7 +76,8 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     else:
         print("kornia is not installed: its augmentation is left out")
     measured = side_by_side(cases, rounds=rounds, warm_up=1, device=device, description=f"vision, batch {batch}")
-    seconds = {name: [value / STEPS for value in values] for name, values in measured.items()}
+    steps = dict.fromkeys(cases, STEPS) | {"plain": len(loader)}
+    seconds = {name: [value / steps[name] for value in values] for name, values in measured.items()}
 
     rows = []
     for name in precisions:

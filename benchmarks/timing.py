@@ -152,20 +152,37 @@ def read_rows(path: Path) -> list[Row]:
         ValueError: the file is missing or holds something else.
     """
     try:
-        return [Row(**fields) for fields in json.loads(path.read_text())]
+        rows = [Row(**fields) for fields in json.loads(path.read_text())]
+        for row in rows:
+            _check_types(row)
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no list of benchmark rows ({type(error).__name__})") from None
+    return rows
+
+
+def _check_types(row: Row) -> None:
+    for name, value in asdict(row).items():
+        if name in ("name", "note", "machine"):
+            right = isinstance(value, str)
+        else:
+            right = value is None or type(value) in (int, float)
+        if not right:
+            raise TypeError(f"{name} is {value!r}")
 
 
 def comparison(before: list[Row], after: list[Row]) -> str:
-    """Two runs of a benchmark side by side, row by row: what became faster or slower."""
+    """Two runs of a benchmark side by side, row by row: what became faster or slower, and on which machines."""
+    machines = [" and ".join(dict.fromkeys(row.machine or "not known" for row in rows)) for rows in (before, after)]
+    heads = [f"{letter}: {machine}" for letter, machine in zip("AB", machines, strict=True)]
+    if machines[0] != machines[1]:
+        heads.append("warning: machine or software differs: A / B says nothing of the code alone")
     old = {row.name: row for row in before}
     lines: list[tuple[str, ...]] = [("name", "A ms", "B ms", "A / B", "A ratio", "B ratio", "")]
     for row in after:
         was = old.pop(row.name, None)
         lines.append(_pair(row.name, was, row))
     lines += [_pair(name, row, None) for name, row in old.items()]
-    return aligned(lines)
+    return "\n".join([*heads, aligned(lines)])
 
 
 def _pair(name: str, a: Row | None, b: Row | None) -> tuple[str, ...]:

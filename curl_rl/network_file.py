@@ -44,6 +44,9 @@ def save_network(network: nn.Module, directory: Path, name: str, description: Ma
         name: of both files.
         description: what :func:`load_network` rebuilds the network from, and what people want to know; as JSON can
             hold it.
+
+    Raises:
+        ValueError: the description holds a number that is not finite, which no JSON can; nothing is written.
     """
     whole = described(network, description)
     write_durably(directory / f"{name}.safetensors", [as_safetensors(network, whole)])
@@ -51,17 +54,21 @@ def save_network(network: nn.Module, directory: Path, name: str, description: Ma
 
 
 def described(network: nn.Module, description: Mapping[str, Any]) -> dict[str, Any]:
-    """The description as a file holds it: with the format's number and the ``id`` of the weights."""
+    """The description as a file holds it: with the format's number and the ``id`` of the weights.
+
+    Raises:
+        ValueError: it holds a number that is not finite.
+    """
     whole = {"format": _FORMAT, "id": weights_sha256(network.state_dict()), **description}
-    # As it will be read: tuples are lists in JSON.
-    return json.loads(json.dumps(whole))
+    # As it will be read: tuples are lists in JSON, and NaN is refused.
+    return _from_json(json.dumps(whole))
 
 
 def as_safetensors(network: nn.Module, description: Mapping[str, Any]) -> bytes:
     """Weights in float32, and the whole description of :func:`described`, as one file."""
     weights = {name: value.detach().cpu().float().contiguous() for name, value in network.state_dict().items()}
     # Readers of other libraries look for the format "pt".
-    return safetensors.torch.save(weights, {"format": "pt", METADATA: json.dumps(description)})
+    return safetensors.torch.save(weights, {"format": "pt", METADATA: json.dumps(description, allow_nan=False)})
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:

@@ -35,7 +35,12 @@ def main() -> int:
     parser.add_argument("--student", type=Path, metavar="RUN", help="pretraining run to start from [a new network]")
     parser.add_argument("--depth", type=int, choices=(18, 34, 50), help="of a new network [the teacher's]")
     parser.add_argument("--width", type=float, help="of a new network [the teacher's]")
-    parser.add_argument("--labelled", type=float, default=0.0, help="share of the training labels in the mix [0]")
+    parser.add_argument(
+        "--labelled",
+        type=float,
+        default=0.0,
+        help="share of the training labels in the mix, the same number from each class; 1 takes all [0]",
+    )
     parser.add_argument("--alpha", type=float, default=1.0, help="the teacher's share of the loss [1]")
     parser.add_argument("--temperature", type=float, help="of both softmaxes [0.1 in the teacher's shape, else 1]")
     parser.add_argument("--out", type=Path, help="directory of the student [TEACHER/student]")

@@ -54,7 +54,8 @@ def main() -> int:
         type=float,
         nargs="+",
         default=list(default.labels),
-        help="shares of the labels to fine-tune on, each in a training of its own [0.01 0.1]",
+        help="shares of the labels to fine-tune on, the same number from each class (1 takes all), each in a training "
+        "of its own [0.01 0.1]",
     )
     parser.add_argument("--untrained", action="store_true", help="add a row: the same backbone with random weights")
     parser.add_argument("--raw_pixels", action="store_true", help="add a row: nearest neighbours of the images")

@@ -32,7 +32,12 @@ def main() -> int:
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of pretrain_vision.py")
-    parser.add_argument("--labels", type=float, default=0.1, help="share of the training labels [%(default)s]")
+    parser.add_argument(
+        "--labels",
+        type=float,
+        default=0.1,
+        help="share of the training labels, the same number from each class; 1 takes all [%(default)s]",
+    )
     parser.add_argument(
         "--from_layer", type=int, default=0, help="layers of the projection head that stay on the encoder [0]"
     )

@@ -271,11 +271,12 @@ def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
 
     Every class that occurs gives the same number of images, chosen at random: fraction · N / classes, rounded (a half
     upwards), at least one; a class with fewer gives all it has. So 1 % of 50,000 images in 10 classes is 500 images, 50
-    of each. With the same seed a smaller part lies in every larger one.
+    of each. A fraction of 1 takes all, however unequal the classes are. With the same seed a smaller part lies in every
+    larger one.
 
     Args:
         labels: ``(N,)`` integers.
-        fraction: in (0, 1].
+        fraction: in (0, 1]; 1 is the whole set.
         seed: which of the possible parts.
 
     Raises:
@@ -285,6 +286,8 @@ def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
         raise UserError(f"fraction must be above 0 and at most 1, got {fraction}")
     if labels.ndim != 1 or not len(labels):
         raise UserError(f"labels must be (N,) with N at least 1, got {tuple(labels.shape)}")
+    if fraction == 1:
+        return torch.arange(len(labels), device=labels.device)
     classes = labels.cpu().unique()
     share = max(1, int(fraction * len(labels) / len(classes) + 0.5))
     order = epoch_order(len(labels), seed, 0)

@@ -51,8 +51,8 @@ class EvaluationConfig:
     temperature: float | None = None
     """Of their votes. [default: the run's own knn.temperature]"""
     labels: tuple[float, ...] = (0.01, 0.1)
-    """Shares of the training set's labels to fine-tune on, in equal numbers from each class, each in a training of its
-    own."""
+    """Shares of the training set's labels to fine-tune on, the same number from each class (1 takes all), each in a
+    training of its own."""
     seed: int = 0
     """Of the linear evaluation's held-out part, and of the order and the crops in fine-tuning. Which labels
     fine-tuning is given depends on no seed."""

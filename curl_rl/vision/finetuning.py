@@ -56,10 +56,9 @@ class SupervisedConfig:
             raise ValueError(
                 f"epochs must be at least 1 and batch_size at least 2, got {self.epochs} and {self.batch_size}"
             )
-        if self.learning_rate < 0 or self.weight_decay < 0:
-            raise ValueError(
-                f"learning_rate and weight_decay must not be negative, got {self.learning_rate} and {self.weight_decay}"
-            )
+        for name in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs must be from 0 to below epochs, got {self.warmup_epochs} of {self.epochs}")
         if not 0 <= self.mirror <= 1:
@@ -224,7 +223,7 @@ def train_classifier(
 
     Raises:
         ValueError: fewer than two images.
-        FloatingPointError: the loss stopped being finite.
+        FloatingPointError: the loss stopped being finite, or the weights after the last step are not.
     """
     if len(images) < 2:
         raise ValueError(f"{name} needs at least 2 images, got {len(images)}")
@@ -259,6 +258,13 @@ def train_classifier(
                     f"try a learning_rate below {config.learning_rate}"
                 )
             bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
+    # No loss has seen what the last step made.
+    for part, weights in network.state_dict().items():
+        if not weights.isfinite().all():
+            raise FloatingPointError(
+                f"{name} diverged in its last step: {part} holds numbers that are not finite; "
+                f"try a learning_rate below {config.learning_rate}"
+            )
 
 
 @torch.no_grad()

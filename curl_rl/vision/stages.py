@@ -44,7 +44,7 @@ def fine_tune_run(
     Args:
         run: the run's directory.
         directory: where the classifier goes; it is made.
-        labels: share of the training set's labels, in equal numbers from each class.
+        labels: share of the training set's labels, the same number from each class; 1 takes all.
         from_layer: layers of the projection head that stay on the encoder: the paper keeps 1 of 3 where labels are few.
         data: what to learn and test on; None, what the run was trained on.
         epochs: of fine-tuning; None, SimCLR's: 60, or 30 from a tenth of the labels on.
@@ -66,7 +66,6 @@ def fine_tune_run(
     layers = 0 if head is None else len(head)
     if not 0 <= from_layer <= layers:
         raise UserError(f"from_layer must be from 0 to {layers}, the layers of the head in {run}, got {from_layer}")
-    _make_room(directory)
     views = pretrained.config.augment
     settings = SupervisedConfig(
         epochs=usual_epochs(labels) if epochs is None else epochs,
@@ -74,6 +73,7 @@ def fine_tune_run(
         crop_scale=views.scale[0],
         mirror=views.mirror,
     )
+    _make_room(directory)
     source, side = data or pretrained.config.data, side_of(pretrained.encoder)
     train, test = (load(source, split, pretrained.image_size, storage="memory") for split in ("train", "test"))
     chosen = balanced_subset(train.required_labels(), labels, seed=0)
@@ -129,7 +129,7 @@ def distill_classifier(
         student: a pretraining run whose encoder the student starts from; None, a new network like the teacher's.
         depth: of a new network, where it is not to be the teacher's.
         width: likewise.
-        labelled: share of the training set's labels in the mix, in equal numbers from each class.
+        labelled: share of the training set's labels in the mix, the same number from each class; 1 takes all.
         alpha: the teacher's share of the loss; what is left goes to the labels.
         temperature: of both softmaxes; None, the paper's: 0.1 for a student of the teacher's shape, 1 for another.
         data: images to learn and be tested on; None, what the teacher was trained on.
@@ -165,10 +165,10 @@ def distill_classifier(
         )
     if temperature is None:
         temperature = 0.1 if _shape(encoder) == _shape(master.network.encoder) else 1.0
-    _make_room(directory)
     crops = {name: made_of["training"][name] for name in ("crop_scale", "mirror")}
     training = SupervisedConfig(epochs=epochs, learning_rate=learning_rate, **crops)
     settings = DistillationConfig(temperature=temperature, alpha=alpha, training=training)
+    _make_room(directory)
 
     source, size = data or made_of["data"], made_of["loaded_size"]
     train, test = (load(source, split, size, storage="memory") for split in ("train", "test"))

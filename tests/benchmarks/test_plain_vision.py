@@ -21,7 +21,7 @@ def test_the_losses_of_given_views_are_the_same_step_by_step() -> None:
     narrow = {"resnet": {"width": 1 / 16}, "precision": "float32"}
     config = load_preset("cpu", "simclr", {"encoder": narrow, "optimizer": {"warmup_epochs": 0}})
     torch.manual_seed(0)
-    encoder, objective = build(config, CPU)
+    encoder, objective = build(config, 3, CPU)
     assert isinstance(objective, SimCLR)
     # So many steps to come that the learning rate hardly falls in these.
     ours = Learner(encoder, objective, config.optimizer, batch_size=6, steps_per_epoch=10_000, epochs=10)
@@ -78,5 +78,25 @@ def _slope(views: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_pass_is_whole_batches_of_the_images() -> None:
-    loader = batches(PlainViews(np.zeros((7, 8, 8, 3), np.uint8), (0.2, 1.0)), 3, workers=0)
+    loader = batches(PlainViews(np.zeros((7, 8, 8, 3), np.uint8), (0.2, 1.0)), 3, workers=0, device=CPU)
     assert [tuple(first.shape) for first, _ in loader] == [(3, 3, 8, 8)] * 2
+
+
+class Numbered(PlainViews):
+    """Gives the images' numbers in place of views."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(index), torch.tensor(index)
+
+
+def test_repeats_are_one_longer_pass_over_the_same_images() -> None:
+    images = Numbered(np.zeros((6, 8, 8, 3), np.uint8), (0.2, 1.0))
+    drawn = [first for first, _ in batches(images, 3, workers=0, device=CPU, repeats=4)]
+    assert len(drawn) == 8
+    assert torch.cat(drawn).bincount().tolist() == [4] * 6
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+def test_batches_for_a_gpu_are_pinned(device: str, pinned: bool) -> None:
+    images = PlainViews(np.zeros((6, 8, 8, 3), np.uint8), (0.2, 1.0))
+    assert batches(images, 3, workers=0, device=torch.device(device)).pin_memory == pinned

@@ -37,7 +37,19 @@ def test_rows_survive_writing_with_the_machine_in_each(tmp_path: Path) -> None:
     assert [row.name for row in read_rows(tmp_path / "rows.json")] == ["x", "only a note"]
 
 
-@pytest.mark.parametrize("content", ["", "[1]", '[{"nome": "x"}]', None])
+NO_ROWS = [
+    "",
+    "[1]",
+    '[{"nome": "x"}]',
+    '[{"name": "x", "ours_ms": "5"}]',
+    '[{"name": "x", "ratio": true}]',
+    '[{"name": ["x"]}]',
+    '[{"name": "x", "machine": 3}]',
+    None,
+]
+
+
+@pytest.mark.parametrize("content", NO_ROWS)
 def test_what_is_no_list_of_rows_is_one_line(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "rows.json"
     if content is not None:
@@ -49,10 +61,24 @@ def test_what_is_no_list_of_rows_is_one_line(tmp_path: Path, content: str | None
 def test_a_comparison_pairs_rows_by_name() -> None:
     before = [Row("same", ours_ms=10.0, ratio=2.0), Row("gone", ours_ms=1.0)]
     after = [Row("same", ours_ms=4.0, ratio=5.0), Row("new", ours_ms=3.0)]
-    lines = [line.split() for line in comparison(before, after).splitlines()[1:]]
+    lines = [line.split() for line in comparison(before, after).splitlines()[3:]]
     assert lines[0] == ["same", "10", "4", "2.5", "2", "5"]
     assert lines[1] == ["new", "–", "3", "–", "–", "–", "only", "in", "B"]
     assert lines[2] == ["gone", "1", "–", "–", "–", "–", "only", "in", "A"]
+
+
+def test_a_comparison_says_on_which_machines_and_warns_where_they_differ() -> None:
+    before, after = ([Row("x", ours_ms=1.0, machine=f"{cores} cores")] * 2 for cores in (2, 16))
+    heads = ["A: 2 cores", "B: 16 cores", "warning: machine or software differs: A / B says nothing of the code alone"]
+    lines = comparison(before, after).splitlines()
+    assert lines[:3] == heads
+    assert lines[3].startswith("name")
+    lines = comparison(before, before).splitlines()
+    assert lines[:2] == ["A: 2 cores", "B: 2 cores"]
+    assert lines[2].startswith("name")
+    # Files that were put together, and one that does not say.
+    lines = comparison([*before, *after], [Row("x")]).splitlines()
+    assert lines[:3] == ["A: 2 cores and 16 cores", "B: not known", heads[2]]
 
 
 def test_a_table_leaves_out_what_is_not_known() -> None:

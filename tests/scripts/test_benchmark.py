@@ -32,6 +32,8 @@ def test_the_update_is_measured_and_compared_with_itself(tmp_path: Path) -> None
     assert rows["floor, exact, batch 2"]["note"].startswith("convolutions alone: 1 GFLOP")
     again = run("--compare", path, path)
     assert again.returncode == 0
+    machine = rows[joint["name"]]["machine"]
+    assert again.stdout.splitlines()[:2] == [f"A: {machine}", f"B: {machine}"]
     assert " 1 " in next(line for line in again.stdout.splitlines() if "joint" in line)
 
 

@@ -533,6 +533,13 @@ def test_every_class_gives_at_least_one_and_no_more_than_it_has() -> None:
     assert labels[balanced_subset(labels, 0.37, seed=0)].tolist() == [3, 3, 7, 7, 1]
 
 
+def test_a_fraction_of_one_takes_all_of_unequal_classes() -> None:
+    labels = torch.tensor([0] * 60 + [1] * 10 + [0] * 40)
+    assert balanced_subset(labels, 1.0, seed=0).tolist() == list(range(110))
+    # 0.99 · 110 / 2 = 54.45 each
+    assert labels[balanced_subset(labels, 0.99, seed=0)].bincount().tolist() == [54, 10]
+
+
 def test_a_subset_is_fixed_by_its_seed_and_lies_in_the_larger_ones() -> None:
     labels = torch.arange(4).repeat(100)
     one, ten = (balanced_subset(labels, fraction, seed=1) for fraction in (0.01, 0.1))

@@ -109,7 +109,14 @@ def test_batches_of_unequal_labelling_add_up_to_the_equation() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"temperature": 0.0}, "temperature"), ({"alpha": -0.1}, "alpha"), ({"alpha": 1.1}, "alpha")],
+    [
+        ({"temperature": 0.0}, "temperature must be positive and finite, got 0.0"),
+        ({"temperature": math.nan}, "temperature must be positive and finite, got nan"),
+        ({"temperature": math.inf}, "temperature must be positive and finite, got inf"),
+        ({"alpha": -0.1}, "alpha"),
+        ({"alpha": 1.1}, "alpha"),
+        ({"alpha": math.nan}, "alpha must lie between 0 and 1, got nan"),
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(fields: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

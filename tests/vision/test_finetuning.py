@@ -133,10 +133,16 @@ def test_data_that_cannot_be_learned_from_are_refused() -> None:
     [
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 1}, "batch_size"),
-        ({"learning_rate": -0.1}, "learning_rate"),
-        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"learning_rate": -0.1}, "learning_rate must be finite and not negative, got -0.1"),
+        ({"learning_rate": math.nan}, "learning_rate must be finite and not negative, got nan"),
+        ({"learning_rate": math.inf}, "learning_rate must be finite and not negative, got inf"),
+        ({"weight_decay": -0.1}, "weight_decay must be finite and not negative, got -0.1"),
+        ({"weight_decay": math.nan}, "weight_decay must be finite and not negative, got nan"),
+        ({"weight_decay": math.inf}, "weight_decay must be finite and not negative, got inf"),
         ({"epochs": 5, "warmup_epochs": 5}, "warmup_epochs must be from 0 to below epochs, got 5 of 5"),
         ({"crop_scale": 0.0}, "crop_scale"),
+        ({"crop_scale": math.nan}, "crop_scale"),
+        ({"mirror": math.nan}, "mirror"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(fields: dict[str, float], message: str) -> None:
@@ -223,6 +229,23 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice() -> None:
     with pytest.raises(FloatingPointError, match="^test diverged in epoch 2: .* try a learning_rate below 0.05$"):
         train_classifier(recorder, images, loss, config, seeded(), "test")
     assert len(recorder.views) == 4
+
+
+def test_a_last_step_that_leaves_no_numbers_is_told() -> None:
+    """The root's slope at zero is infinite: the only loss is 0, and the step after it ends nowhere."""
+    images, recorder = tinted(4)[0], Recorder()
+    config = SupervisedConfig(epochs=1, batch_size=4)
+    with pytest.raises(FloatingPointError, match="^test diverged in its last step: matrix holds .* below 0.05$"):
+        train_classifier(recorder, images, lambda views, chosen: recorder.matrix.sqrt().sum(), config, seeded(), "test")
+
+
+def test_running_statistics_that_are_no_numbers_are_told() -> None:
+    """They are in the file, and no gradient and no loss of training mode shows them."""
+    images, network = tinted(4)[0], nn.BatchNorm2d(3, affine=True)
+    network.running_var[1] = math.inf
+    config = SupervisedConfig(epochs=1, batch_size=4)
+    with pytest.raises(FloatingPointError, match="^test diverged in its last step: running_var holds"):
+        train_classifier(network, images, lambda views, chosen: network(views).mean(), config, seeded(), "test")
 
 
 def test_a_single_image_is_refused() -> None:

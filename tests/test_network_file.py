@@ -1,0 +1,23 @@
+"""What no network's file may hold is refused when it is written, not when it is read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from curl_rl.network_file import as_safetensors, save_network
+
+
+@pytest.mark.parametrize(("number", "name"), [(math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity")])
+def test_a_description_with_a_number_that_is_not_finite_is_refused_and_nothing_written(
+    tmp_path: Path, number: float, name: str
+) -> None:
+    description = {"training": {"learning_rate": number}}
+    with pytest.raises(ValueError, match=f"^{name} is no number that a description holds$"):
+        save_network(nn.Linear(2, 1), tmp_path, "network", description)
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        as_safetensors(nn.Linear(2, 1), description)
