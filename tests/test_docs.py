@@ -39,7 +39,7 @@ def _directory_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     directory = tmp_path / "runs" / "tiny-reach" / "cpu" / "seed1"
     directory.mkdir(parents=True)
-    # What `train_agent.py --env tiny-reach --preset cpu`, the README's first command, leaves, as far as pages look at it.
+    # As the README's first command leaves it: train_agent.py --env tiny-reach --preset cpu
     config = load_preset("cpu", "tiny-reach")
     shape = (3 * config.environment.stack, config.agent.crop, config.agent.crop)
     assert (shape, config.environment.size) == ((9, 28, 28), 32), "the pages name these sizes"
