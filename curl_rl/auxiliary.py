@@ -140,7 +140,7 @@ class AuxiliaryLoss(nn.Module):
             self._carry, self._unfinished = result.carry, True
             self.steps += 1
         else:
-            with _evaluating(self.encoder):
+            with evaluating(self.encoder):
                 result = self._result(views)
         self.metrics = result.metrics
         loss: Tensor = result.loss
@@ -242,7 +242,7 @@ class ModuleEncoder(nn.Module):
             raise ValueError(f"divisor must be positive, got {divisor}")
         self.module, self.observation_shape, self.divisor = module, observation_shape, divisor
         weight = next(module.parameters())
-        with torch.no_grad(), _evaluating(module):
+        with torch.no_grad(), evaluating(module):
             vector: Tensor = module(torch.zeros(1, *observation_shape, dtype=weight.dtype, device=weight.device))
         if vector.ndim != 2:
             raise ValueError(
@@ -291,7 +291,7 @@ def _repeat_edges(images: Tensor, pad: int) -> Tensor:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; afterwards each part is in the mode that it was in."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

@@ -141,7 +141,8 @@ class Convolutions(nn.Module):
         """``(B, 1, 1, 1)``: 0 where weights and pixels are finite, else NaN. See :func:`conv_relu`."""
         total = torch.stack([parameter.sum() for parameter in self.layers.parameters()]).sum()
         if observation.dtype == torch.uint8:
-            return (total * 0).expand(len(observation), 1, 1, 1)
+            # len(observation) would tie an exported program to one batch size.
+            return (total * 0).expand(observation.shape[0], 1, 1, 1)
         return (total + observation.sum((1, 2, 3), keepdim=True)) * 0
 
 

@@ -21,6 +21,9 @@ ENCODER = "encoder"
 HUB_NAME = "model"
 """What the Hugging Face Hub calls the same files."""
 
+# Of a frame or an image, in pixels: programs are tried out on images of that size before they are written.
+_LARGEST_SIDE = 2**14
+
 
 def save_encoder(
     encoder: PixelEncoder | ResNet, directory: Path, *, rendered_size: int, provenance: dict[str, Any]
@@ -34,10 +37,19 @@ def save_encoder(
         provenance: what the encoder was trained on, as JSON can hold it. Versions of curl_rl and torch and, in a git
             clone, the ``revision`` of the code are added, unless they are there already, and as ``run`` the last
             three names of the directory.
+
+    Raises:
+        ValueError: a PixelEncoder whose crop is no square, or is larger than ``rendered_size``.
     """
-    # Not all of the path: a file that is handed on need not tell whose home it comes from.
-    run = "/".join(directory.resolve().parts[-3:])
+    _check_size(encoder, rendered_size)
+    run = last_names(directory.resolve())
     save_network(encoder, directory, ENCODER, _description(encoder, rendered_size, {"run": run, **provenance}))
+
+
+def last_names(path: Path | str) -> str:
+    """The last three names of a path, for provenance: a file that is handed on need not tell whose disk it is from."""
+    path = Path(path)
+    return "/".join(path.relative_to(path.anchor).parts[-3:])
 
 
 def describe(pretrained: PretrainedEncoder) -> dict[str, Any]:
@@ -73,8 +85,9 @@ def load_encoder(
     encoder, description = load_network(files, ENCODER, described_encoder)
     try:
         rendered_size, provenance = description["rendered_size"], description["provenance"]
-        if type(rendered_size) is not int or rendered_size < 1 or not isinstance(provenance, dict):
-            raise ValueError(f"rendered_size {rendered_size!r} and provenance must be a size and a mapping")
+        _check_size(encoder, rendered_size)
+        if not isinstance(provenance, dict):
+            raise ValueError(f"provenance must be a mapping, got a {type(provenance).__name__}")
     except (KeyError, ValueError) as error:
         raise damaged(ENCODER, files[0], error) from None
     return PretrainedEncoder(encoder, rendered_size, provenance, scale=scale, layout=layout, freeze=freeze)
@@ -114,6 +127,18 @@ def described_encoder(description: dict[str, Any]) -> PixelEncoder | ResNet:
         config: Any = ResNetConfig
         return ResNet(shape, config(**values))
     raise ValueError(f"there is no encoder of the kind {kind!r}")
+
+
+def _check_size(encoder: PixelEncoder | ResNet, rendered_size: int) -> None:
+    """Whether the encoder's crops can have been cut from frames of that side."""
+    if not isinstance(encoder, PixelEncoder):
+        least = 1
+    else:
+        least, width = encoder.observation_shape[1:]
+        if least != width:
+            raise ValueError(f"observation_shape {list(encoder.observation_shape)} must be square: (C, side, side)")
+    if type(rendered_size) is not int or not least <= rendered_size <= _LARGEST_SIDE:
+        raise ValueError(f"rendered_size must be a side from {least} to {_LARGEST_SIDE}, got {rendered_size!r}")
 
 
 def _description(encoder: PixelEncoder | ResNet, rendered_size: int, provenance: dict[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def network_files(path: Path | str, name: str, *other_names: str) -> tuple[Path,
     """The file of weights and that of the description that ``path`` stands for; the second need not be there.
 
     Args:
-        path: a file of safetensors, or a directory that holds one.
+        path: a file of safetensors, the JSON of the same name beside it, or a directory that holds one.
         name: of the files in a directory, without their suffix.
         other_names: under which they may lie as well.
 
@@ -98,6 +98,8 @@ def network_files(path: Path | str, name: str, *other_names: str) -> tuple[Path,
         UserError: there are none.
     """
     path = Path(path)
+    if path.suffix == ".json" and path.is_file() and path.with_suffix(".safetensors").is_file():
+        path = path.with_suffix(".safetensors")
     if path.suffix == ".safetensors":
         if not path.is_file():
             _missing(name, path)
@@ -105,6 +107,8 @@ def network_files(path: Path | str, name: str, *other_names: str) -> tuple[Path,
     for stem in (name, *other_names):
         if (path / f"{stem}.safetensors").is_file():
             return path / f"{stem}.safetensors", path / f"{stem}.json"
+    if path.is_file():
+        raise UserError(f"{path} is no {name}: name the directory of a run, or an {name}.safetensors")
     _missing(name, path / f"{name}.safetensors")
 
 
@@ -144,7 +148,11 @@ def load_network(files: tuple[Path, Path], name: str, build: Callable[[dict[str,
 def damaged(name: str, weights_file: Path, error: Exception) -> UserError:
     """The one line that a file of this kind deserves when ``error`` came of what it holds."""
     place = weights_file.parent if weights_file.name == f"{name}.safetensors" else weights_file
-    return UserError(f"the {name} in {place} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
+    return UserError(f"the {name} in {place} is damaged ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _missing(name: str, file: Path) -> NoReturn:
@@ -155,8 +163,7 @@ def _read(
     weights_file: Path, description_file: Path, name: str, build: Callable[[dict[str, Any]], nn.Module]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and weights, after the file's own header has shown that it holds what is described, and no more."""
-    beside = _parsed(description_file) if description_file.is_file() else None
-    _check_format(beside, description_file)
+    beside = _beside(description_file) if description_file.is_file() else None
     with safetensors.safe_open(weights_file, "pt") as file:
         metadata = file.metadata() or {}
         description = _from_json(metadata[METADATA]) if METADATA in metadata else None
@@ -178,6 +185,18 @@ def _read(
     if "id" in description and description["id"] != weights_sha256(weights):
         raise UserError(f"{weights_file} has been changed: its weights have another hash than its id says")
     return description, weights
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """The description in a JSON file; it is named where it is damaged, since the safetensors may be sound."""
+    try:
+        description = _parsed(path)
+        _check_format(description, path)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{path} is damaged ({_reason(error)})") from None
+    return description
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ onnx: for onnxruntime and its like, in C++ too. exported: for torch.export.load.
 images of one size, uint8 unless --dtype says float32 (in [0, 1]), crop them to what the encoder sees, and return
 (batch, features); they are compared with the encoder on noise before they are written. safetensors: one file with
 weights and description, for curl_rl.load_encoder or any other reader; --size, --dtype and --layout do not concern it.
+The output's suffix is the format's: .onnx, .pt2 or .safetensors.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from curl_rl.errors import one_line
 from curl_rl.export import as_safetensors, load_encoder
 from curl_rl.pretrained import PretrainedEncoder
 
+# By which readers know a file, load_encoder among them.
+SUFFIXES = {"onnx": ".onnx", "exported": ".pt2", "safetensors": ".safetensors"}
+
 
 def main() -> int:
     """Read the command line, write the file, say what was proven."""
@@ -35,19 +39,26 @@ def main() -> int:
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="directory of the run, or an encoder.safetensors")
-    parser.add_argument("--format", choices=("onnx", "exported", "safetensors"), required=True)
+    parser.add_argument("--format", choices=tuple(SUFFIXES), required=True)
     parser.add_argument("--output", type=Path, required=True, help="the file to write; it must not exist yet")
     parser.add_argument("--size", type=int, help="side of the images [those that the encoder was trained on]")
-    parser.add_argument("--dtype", choices=("uint8", "float32"), default="uint8", help="of the images [%(default)s]")
-    parser.add_argument("--layout", choices=("CHW", "HWC"), default="CHW", help="channels first or last [%(default)s]")
+    parser.add_argument("--dtype", choices=("uint8", "float32"), help="of the images [uint8]")
+    parser.add_argument("--layout", choices=("CHW", "HWC"), help="channels first or last [CHW]")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     arguments = parser.parse_args()
     output: Path = arguments.output
+    if output.suffix != SUFFIXES[arguments.format]:
+        parser.error(f"--output {output} must end in {SUFFIXES[arguments.format]} for --format {arguments.format}")
+    for name in ("size", "dtype", "layout") if arguments.format == "safetensors" else ():
+        if (value := getattr(arguments, name)) is not None:
+            parser.error(
+                f"--{name} {value} does not concern --format safetensors, which holds no program: leave it out"
+            )
     if output.exists() and not arguments.overwrite:
         parser.error(f"--output {output} exists: choose another, or say --overwrite")
     try:
         encoder = load_encoder(arguments.run)
-        taken = ProgramInput(arguments.size, arguments.dtype, arguments.layout)
+        taken = ProgramInput(arguments.size, arguments.dtype or "uint8", arguments.layout or "CHW")
         output.parent.mkdir(parents=True, exist_ok=True)
         print(f"{output}: {write(encoder, arguments.format, output, taken)}")
     except (ValueError, ImportError) as error:

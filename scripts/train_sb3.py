@@ -15,14 +15,20 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import envs
-from curl_rl import EncoderConfig, load_encoder
+from curl_rl import EncoderConfig, PretrainedEncoder, load_encoder
 from curl_rl.errors import one_line
+from curl_rl.objectives import ObjectiveName
 from envs.rendering import RenderingUnavailable
+
+# RGB frames in an observation of envs.make.
+STACK = 3
+# The smallest frames that the convolutions of Stable-Baselines3's NatureCNN leave anything of.
+LEAST_FOR_NATURE = 36
 
 
 def main() -> int:
@@ -38,15 +44,15 @@ def main() -> int:
         "--encoder",
         default="curl",
         help="nature: Stable-Baselines3's own; pixel: ours, trained by SAC alone; curl (or another objective's name): "
-        "ours, trained by SAC and that loss; a run: its encoder, frozen [%(default)s]",
+        "ours, trained by SAC and that loss; a run, or an encoder.safetensors: that encoder, frozen [%(default)s]",
     )
     parser.add_argument("--steps", type=int, default=5000, help="agent steps [%(default)s]")
     parser.add_argument(
         "--every", type=int, default=1000, help="agent steps from evaluation to evaluation [%(default)s]"
     )
     parser.add_argument("--episodes", type=int, default=10, help="episodes of an evaluation [%(default)s]")
-    parser.add_argument("--size", type=int, default=36, help="side of a frame in pixels [%(default)s]")
-    parser.add_argument("--crop", type=int, default=32, help="side of what a new encoder of ours sees [%(default)s]")
+    parser.add_argument("--size", type=int, help="side of a frame in pixels [that of the run's frames; else 36]")
+    parser.add_argument("--crop", type=int, help="side of what a new encoder of ours sees [32]")
     parser.add_argument("--batch_size", type=int, default=64, help="of SAC and of the contrastive loss [%(default)s]")
     parser.add_argument("--seed", type=int, default=1, help="of everything [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the evaluations here, a line each")
@@ -63,8 +69,10 @@ def main() -> int:
 def train(arguments: argparse.Namespace) -> None:
     """Trains and evaluates as the command line says."""
     for name in ("steps", "every", "episodes", "size", "crop", "batch_size"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    pretrained = None if names_a_new_one(arguments.encoder) else load_encoder(arguments.encoder)
+    size, crop = sizes(arguments, pretrained)
     # Here, so that --help works without the library, and its absence is one line.
     from stable_baselines3 import SAC
     from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -73,17 +81,17 @@ def train(arguments: argparse.Namespace) -> None:
 
     from curl_rl.integrations.stable_baselines3 import ContrastiveCallback, CurlFeaturesExtractor
 
-    environment = Monitor(envs.make(arguments.env, size=arguments.size))
-    evaluation_environment = Monitor(envs.make(arguments.env, size=arguments.size))
+    environment = Monitor(envs.make(arguments.env, size=size, stack=STACK))
+    evaluation_environment = Monitor(envs.make(arguments.env, size=size, stack=STACK))
     policy: dict[str, Any] = {"net_arch": [256, 256]}
     callbacks: list[BaseCallback] = []
     if arguments.encoder != "nature":
         policy["features_extractor_class"] = CurlFeaturesExtractor
-        if "/" in arguments.encoder or Path(arguments.encoder).is_dir():
-            policy["features_extractor_kwargs"] = {"pretrained": load_encoder(arguments.encoder)}
+        if pretrained is not None:
+            policy["features_extractor_kwargs"] = {"pretrained": pretrained}
         else:
             shape = EncoderConfig(strides=(2, 2, 1))
-            policy["features_extractor_kwargs"] = {"crop": arguments.crop, "config": shape}
+            policy["features_extractor_kwargs"] = {"crop": crop, "config": shape}
             if arguments.encoder != "pixel":
                 callbacks.append(ContrastiveCallback(arguments.encoder, batch_size=arguments.batch_size))
     model = SAC(
@@ -116,6 +124,61 @@ def train(arguments: argparse.Namespace) -> None:
     model.learn(arguments.steps, callback=CallbackList([*callbacks, Evaluation()]), progress_bar=False)
     environment.close()
     evaluation_environment.close()
+
+
+def names_a_new_one(encoder: str) -> bool:
+    """Whether ``--encoder`` names a kind of encoder, and no file.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    names = ("nature", "pixel", *(name for name in get_args(ObjectiveName) if name != "none"))
+    is_path = "/" in encoder or encoder.endswith(".safetensors") or Path(encoder).exists()
+    if encoder not in names and not is_path:
+        raise ValueError(f"--encoder must be one of {', '.join(names)}, or the directory of a run, got {encoder!r}")
+    return encoder in names
+
+
+def sizes(arguments: argparse.Namespace, pretrained: PretrainedEncoder | None) -> tuple[int, int]:
+    """Sides of the frames and of what a new encoder of ours sees, in pixels.
+
+    Raises:
+        ValueError: encoder, ``--size`` and ``--crop`` do not fit each other.
+    """
+    name, size, crop = arguments.encoder, arguments.size, arguments.crop
+    if crop is not None and (pretrained is not None or name == "nature"):
+        raise ValueError(f"--crop {crop} is for a new encoder of ours, and does not concern {name}: leave it out")
+    if pretrained is not None:
+        channels, trained_on, least = pretrained.observation_shape[0], pretrained.rendered_size, pretrained.side or 1
+        if channels != 3 * STACK:
+            raise ValueError(
+                f"--encoder {name} takes {channels} channels, and the observations here have {3 * STACK}, {STACK} RGB "
+                f"frames: take one that was trained with --environment.stack {STACK}"
+            )
+        size = size or trained_on
+        if size < least:
+            raise ValueError(
+                f"--size {size} is too small for {name}, which sees {least}×{least}: take --size {trained_on}"
+            )
+        if size != trained_on:
+            print(
+                f"the encoder was trained on frames of {trained_on} pixels: in those of --size {size} it sees the "
+                "scene at another scale",
+                file=sys.stderr,
+            )
+        return size, least
+    size, crop = size or 36, crop or 32
+    if name == "nature":
+        if size < LEAST_FOR_NATURE:
+            raise ValueError(f"--size {size} is too small for nature: take --size {LEAST_FOR_NATURE} or more")
+    elif size < crop:
+        raise ValueError(f"--size {size} is smaller than --crop {crop}: take --size {crop + 4}, or a smaller --crop")
+    elif size == crop and name != "pixel":
+        raise ValueError(
+            f"--size {size} leaves --crop {crop} nothing to choose from, so all views of {name} would be the same: "
+            f"take --size {crop + 4}, or a smaller --crop"
+        )
+    return size, crop
 
 
 if __name__ == "__main__":

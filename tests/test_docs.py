@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from curl_rl import auxiliary
-from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.config import load_preset
+from curl_rl.encoders import PixelEncoder
 from curl_rl.export import save_encoder
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -38,8 +39,13 @@ def _directory_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     directory = tmp_path / "runs" / "tiny-reach" / "cpu" / "seed1"
     directory.mkdir(parents=True)
-    encoder = PixelEncoder((9, 32, 32), EncoderConfig(filters=8, strides=(2, 2)))
-    save_encoder(encoder, directory, rendered_size=36, provenance={"task": "tiny-reach"})
+    # As the README's first command leaves it: train_agent.py --env tiny-reach --preset cpu
+    config = load_preset("cpu", "tiny-reach")
+    shape = (3 * config.environment.stack, config.agent.crop, config.agent.crop)
+    assert (shape, config.environment.size) == ((9, 28, 28), 32), "the pages name these sizes"
+    encoder = PixelEncoder(shape, config.agent.encoder)
+    provenance = {"env": config.env, "preset": config.preset, "seed": config.seed, "frames": config.frames}
+    save_encoder(encoder, directory, rendered_size=config.environment.size, provenance=provenance)
 
 
 @pytest.mark.parametrize("page", PAGES)

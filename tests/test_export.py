@@ -16,7 +16,7 @@ import torch
 
 import curl_rl
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.export import as_safetensors, load_encoder, save_encoder
+from curl_rl.export import as_safetensors, last_names, load_encoder, save_encoder
 from curl_rl.resnet import ResNet, ResNetConfig
 
 PROVENANCE = {"env": "cheetah-run", "preset": "curl", "seed": 3, "frames": 700}
@@ -62,6 +62,7 @@ def test_frozen_or_ready_to_be_trained_further(run: Path) -> None:
 def test_the_file_itself_may_be_named(run: Path) -> None:
     seen = observations(2, 6, 12, 12)
     assert torch.equal(load_encoder(str(run / "encoder.safetensors"))(seen), load_encoder(run)(seen))
+    assert torch.equal(load_encoder(run / "encoder.json")(seen), load_encoder(run)(seen))
 
 
 def test_a_pickle_is_no_part_of_it(run: Path, encoder: PixelEncoder) -> None:
@@ -186,6 +187,19 @@ def nothing_to_see(run: Path) -> None:
     described(run, rendered_size=-4)
 
 
+def smaller_than_the_crop(run: Path) -> None:
+    described(run, rendered_size=11)
+
+
+def larger_than_a_picture(run: Path) -> None:
+    described(run, rendered_size=2**14 + 1)
+
+
+def not_square(run: Path) -> None:
+    """The weights fit: a column less leaves as many places in the map."""
+    described(run, observation_shape=[6, 12, 11])
+
+
 def not_a_number(run: Path) -> None:
     (run / "encoder.json").write_text('{"format": NaN}')
 
@@ -196,6 +210,7 @@ def old_without_description(run: Path) -> None:
 
 
 DAMAGED = "the encoder in {run} is damaged "
+DAMAGED_JSON = "{run}/encoder.json is damaged "
 
 
 @pytest.mark.parametrize(
@@ -205,11 +220,11 @@ DAMAGED = "the encoder in {run} is damaged "
         (old_without_description, "no encoder in {run}: encoder.json is missing"),
         (truncated, DAMAGED + "(SafetensorError: "),
         (a_pickle, DAMAGED + "(SafetensorError: "),
-        (not_text, DAMAGED + "(UnicodeDecodeError: "),
-        (not_json, DAMAGED + "(JSONDecodeError: "),
-        (nested, DAMAGED + "(RecursionError: "),
-        (a_list, DAMAGED + "(TypeError: a description is a mapping, got a list)"),
-        (endless, DAMAGED + "(ValueError: encoder.json has 2000000 bytes"),
+        (not_text, DAMAGED_JSON + "(UnicodeDecodeError: "),
+        (not_json, DAMAGED_JSON + "(JSONDecodeError: "),
+        (nested, DAMAGED_JSON + "(RecursionError: "),
+        (a_list, DAMAGED_JSON + "(TypeError: a description is a mapping, got a list)"),
+        (endless, DAMAGED_JSON + "(ValueError: encoder.json has 2000000 bytes"),
         (lacking_a_field, DAMAGED + "(KeyError: 'provenance')"),
         (of_another_shape, DAMAGED + "(ValueError: convolutions.layers.0.weight is [4, 6, 3, 3] and should be [4, 9,"),
         (of_no_shape, DAMAGED + "(ValueError: observation_shape must be three positive integers"),
@@ -220,9 +235,12 @@ DAMAGED = "the encoder in {run} is damaged "
         (with_one_more, DAMAGED + "(ValueError: stowaway is [3] and should be no part of it)"),
         (of_another_type, DAMAGED + "(ValueError: projection.norm.bias is of type I64 and should be F32)"),
         (not_finite, DAMAGED + "(ValueError: projection.linear.bias holds numbers that are not finite)"),
-        (nothing_to_see, DAMAGED + "(ValueError: rendered_size -4"),
-        (not_a_number, DAMAGED + "(ValueError: NaN is no number that a description holds)"),
-        (without_format, DAMAGED + "(ValueError: format must be a whole number, 1 to 2, got '2')"),
+        (nothing_to_see, DAMAGED + "(ValueError: rendered_size must be a side from 12 to 16384, got -4)"),
+        (smaller_than_the_crop, DAMAGED + "(ValueError: rendered_size must be a side from 12 to 16384, got 11)"),
+        (larger_than_a_picture, DAMAGED + "(ValueError: rendered_size must be a side from 12 to 16384, got 16385)"),
+        (not_square, DAMAGED + "(ValueError: observation_shape [6, 12, 11] must be square: (C, side, side))"),
+        (not_a_number, DAMAGED_JSON + "(ValueError: NaN is no number that a description holds)"),
+        (without_format, DAMAGED_JSON + "(ValueError: format must be a whole number, 1 to 2, got '2')"),
         (retouched, "{run}/encoder.safetensors has been changed: its weights have another hash"),
         (newer, "{run}/encoder.json has format 3, newer than 2: update curl_rl to read it"),
         (newer_alone, "{run}/encoder.safetensors has format 3, newer than 2: update curl_rl to read it"),
@@ -244,8 +262,34 @@ def test_a_path_that_is_not_there_is_not_taken_for_its_neighbour(run: Path) -> N
     with pytest.raises(ValueError, match=f"no encoder in {run}: misspelt.safetensors is missing"):
         load_encoder(run / "misspelt.safetensors")
     (run / "config.yaml").touch()
-    with pytest.raises(ValueError, match="no encoder in .*/config.yaml: encoder.safetensors is missing"):
+    with pytest.raises(ValueError, match="/config.yaml is no encoder: name the directory of a run, or an encoder.safe"):
         load_encoder(run / "config.yaml")
+    (run / "encoder.json").unlink()
+    with pytest.raises(ValueError, match="no encoder in .*/encoder.json: encoder.safetensors is missing"):
+        load_encoder(run / "encoder.json")
+
+
+@pytest.mark.parametrize(
+    ("shape", "rendered_size", "line"),
+    [
+        ((6, 12, 14), 20, r"observation_shape \[6, 12, 14\] must be square"),
+        ((6, 12, 12), 11, "rendered_size must be a side from 12 to 16384, got 11"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_written(
+    shape: tuple[int, int, int], rendered_size: int, line: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=line):
+        save_encoder(
+            PixelEncoder(shape, EncoderConfig(4, (2, 1), 5)), tmp_path, rendered_size=rendered_size, provenance={}
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("scale", [None, "1"])
+def test_a_scale_of_another_type_is_one_line(run: Path, scale: Any) -> None:
+    with pytest.raises(ValueError, match=r"^scale must be positive: 1 for floats in \[0, 1\], .*, got (None|1)$"):
+        load_encoder(run, scale=scale)
 
 
 # ---- what the files say
@@ -313,6 +357,8 @@ def test_a_file_of_format_1_is_read(run: Path, encoder: PixelEncoder) -> None:
 def test_provenance_has_run_versions_and_the_revision_of_this_clone(run: Path) -> None:
     found = load_encoder(run).provenance
     assert found["run"] == str(Path(*run.parts[-3:]))
+    assert last_names("/a/b/c/d") == "b/c/d"
+    assert [last_names(path) for path in ("digits", "/data")] == ["digits", "data"]
     assert (found["curl_rl"], found["torch"]) == (curl_rl.__version__, torch.__version__)
     root = Path(curl_rl.__file__).parent.parent
     if not (root / ".git").exists():

@@ -223,7 +223,7 @@ def test_larger_frames_are_cropped_to_the_middle_and_resnets_take_them_whole(tmp
 )
 def test_what_does_not_fit_the_frames(frames: RecordedFrames, tmp_path: Path, encoder: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        probe_encoders(frames, [run(tmp_path / "run", encoder())])
+        probe_encoders(frames, [run(tmp_path / "run", encoder(), rendered_size=16)])
 
 
 def test_frames_that_tell_nothing(tmp_path: Path) -> None:

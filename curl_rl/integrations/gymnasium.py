@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import nn
 
+from curl_rl.auxiliary import evaluating
 from curl_rl.pretrained import PretrainedEncoder
 
 Encoded = NDArray[np.float32]
@@ -22,7 +23,8 @@ class FeatureObservation(gymnasium.ObservationWrapper[Encoded, Any, Any]):
     Args:
         env: with observations ``(C, H, W)``, uint8 or floating point in [0, 1].
         encoder: takes a batch of them and returns ``(B, D)``. It works where it is (move it to a GPU first) and without
-            gradients, and is put into evaluation mode. What :func:`~curl_rl.load_encoder` gives takes observations in
+            gradients, in evaluation mode, and stays the caller's: each part is left in the mode that it was in, and the
+            features follow where it is trained further. What :func:`~curl_rl.load_encoder` gives takes observations in
             whatever order and scale it was loaded for, stacks of frames ``(S, H, W, C)`` included.
         channels_last: whether observations are ``(H, W, C)`` instead; for other encoders, which cannot tell.
 
@@ -74,13 +76,17 @@ class _Features:
             or len(space.shape) != dimensions
             or not (space.dtype == np.uint8 or np.issubdtype(space.dtype, np.floating))
         ):
+            unnamed = (
+                isinstance(encoder, PretrainedEncoder) and encoder.layout == "auto" and len(space.shape or ()) == 4
+            )
+            hint = "; for a stack of frames load the encoder with layout='SHWC' or 'SCHW'" if unnamed else ""
             raise ValueError(
-                f"observations must be images, a Box of uint8 or floats with {dimensions} dimensions, got {space}"
+                f"observations must be images, a Box of uint8 or floats with {dimensions} dimensions, got {space}{hint}"
             )
         # A scale such as 0.0039 is a rounded 1/255.
         if space.dtype != np.uint8 and ((space.low < 0).any() or (space.high > 1.01 * white).any()):
             raise ValueError(f"floating-point observations must lie in [0, {white:g}], got {space}")
-        self.encoder = encoder.eval()
+        self.encoder = encoder
         self.channels_last = channels_last
         self.device = next(encoder.parameters()).device
         blank = self(np.zeros((1, *space.shape), space.dtype))  # an encoder that does not fit says so now
@@ -96,5 +102,6 @@ class _Features:
             images = images.permute(0, 3, 1, 2)
         if images.dtype != torch.uint8:
             images = images.float()
-        features: Encoded = self.encoder(images).float().cpu().numpy()
+        with evaluating(self.encoder):
+            features: Encoded = self.encoder(images).float().cpu().numpy()
         return features

@@ -60,7 +60,8 @@ def push_encoder(
 ) -> str:
     """Puts an encoder on the Hub, as :func:`save_for_hub` writes it, and makes the repository if there is none.
 
-    All of ``encoder.provenance`` goes along, the name of the data's folder included: change it first if it shall not.
+    All of ``encoder.provenance`` goes along, the last three names of the paths of run and data included (a file that an
+    earlier version wrote has the data's whole path): change it first if it shall not.
 
     Args:
         encoder: what to push.

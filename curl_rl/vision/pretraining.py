@@ -22,7 +22,7 @@ from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.console import progress_bar, say
 from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError, one_line
-from curl_rl.export import ENCODER, save_encoder
+from curl_rl.export import ENCODER, last_names, save_encoder
 from curl_rl.frames import is_recording
 from curl_rl.logger import Logger
 from curl_rl.meters import MetricMeans, Speedometer
@@ -412,7 +412,7 @@ class Pretrainer:
                 "means": self.means.state(),
                 "images": len(self.images),
             }
-            provenance = {"data": c.data, "method": c.method, "preset": c.preset, "seed": c.seed}
+            provenance = {"data": last_names(c.data), "method": c.method, "preset": c.preset, "seed": c.seed}
             provenance |= self.images.provenance
             head = self.learner.objective.projection_head()
             if head is not None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from curl_rl.augment import center_crop
 from curl_rl.errors import UserError
+from curl_rl.export import last_names
 from curl_rl.resnet import ResNet, ResNetConfig
 from curl_rl.vision.data import balanced_subset, load
 from curl_rl.vision.distillation import UNLABELLED, DistillationConfig, distill
@@ -92,8 +93,8 @@ def fine_tune_run(
     accuracy = float(trained.accuracy)
     provenance = {
         "stage": "fine-tuning",
-        "run": str(run.absolute()),
-        "data": source,
+        "run": last_names(run.absolute()),
+        "data": source,  # the whole path: students learn from the same images unless told otherwise
         "loaded_size": train.size,
         "labels": labels,
         "from_layer": from_layer,
@@ -192,8 +193,8 @@ def distill_classifier(
     accuracy = float(trained.accuracy)
     provenance = {
         "stage": "distillation",
-        "teacher": str(teacher.absolute()),
-        "student": None if student is None else str(student.absolute()),
+        "teacher": last_names(teacher.absolute()),
+        "student": None if student is None else last_names(student.absolute()),
         "data": source,
         "loaded_size": train.size,
         "labelled": labelled,

@@ -104,6 +104,22 @@ def test_encoder_is_in_evaluation_mode_and_takes_no_gradient() -> None:
     np.testing.assert_array_equal(wrapped.reset(seed=1)[0], wrapped.reset(seed=1)[0])
 
 
+def test_the_callers_encoder_is_left_as_it_was() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(162, 4), nn.BatchNorm1d(4))
+    network[3].eval()  # a mixture, which one call of train() would not bring back
+    wrapped = FeatureObservation(_Noise(), _Scaled(network))
+    before = wrapped.reset(seed=1)[0]
+    assert [part.training for part in network] == [True, True, True, False]
+    with torch.no_grad():
+        network[2].weight.mul_(2)
+    assert not np.array_equal(wrapped.reset(seed=1)[0], before), "the features follow"
+
+    loaded = _pretrained(freeze=False)
+    FeatureObservation(_Still(np.zeros((6, 9, 9), np.uint8)), loaded).reset()
+    assert loaded.training
+    assert loaded.encoder.training
+
+
 class _Scaled(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -145,7 +161,8 @@ def test_vector_environment_that_resets_within_the_step_is_refused(encoder: Pixe
 def _pretrained(**options: object) -> PretrainedEncoder:
     torch.manual_seed(0)
     encoder = PixelEncoder((6, 9, 9), EncoderConfig(filters=4, strides=(2,), latent=5))
-    return PretrainedEncoder(encoder, 9, {}, freeze=True, **options)  # type: ignore[arg-type]
+    options.setdefault("freeze", True)
+    return PretrainedEncoder(encoder, 9, {}, **options)  # type: ignore[arg-type]
 
 
 class _Still(gymnasium.Env):
@@ -177,6 +194,8 @@ def test_order_and_scale_are_the_pretrained_encoders() -> None:
         np.testing.assert_allclose(features, right, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="floating-point observations must lie in"):
         FeatureObservation(_Still(last.astype(np.float32)), plain)
+    with pytest.raises(ValueError, match=r"; for a stack of frames load the encoder with layout='SHWC' or 'SCHW'$"):
+        FeatureObservation(_Still(stacked), plain)
     with pytest.raises(ValueError, match="4 dimensions"):
         FeatureObservation(_Still(last), _pretrained(layout="SHWC"))
     with pytest.raises(ValueError, match="channels_last would turn layout 'HWC' round once more"):

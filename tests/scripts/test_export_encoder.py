@@ -80,32 +80,48 @@ def test_onnx_is_written(command: Any, run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["absent", "--format", "onnx", "--output", "a"], "no encoder in absent: encoder.safetensors is missing"),
+        (["absent", "--format", "onnx", "--output", "a.onnx"], "no encoder in absent: encoder.safetensors is missing"),
         (
-            ["run", "--format", "exported", "--output", "a", "--size", "7"],
+            ["run", "--format", "exported", "--output", "a.pt2", "--size", "7"],
             "side 7 is too small: the encoder sees 12×12",
         ),
         (
-            ["run", "--format", "safetensors", "--output", "taken"],
-            "--output taken exists: choose another, or say --over",
+            ["run", "--format", "safetensors", "--output", "taken.safetensors"],
+            "--output taken.safetensors exists: choose another, or say --over",
         ),
-        (["run", "--format", "safetensors", "--output", "taken/a"], "cannot write taken/a: "),
+        (["run", "--format", "safetensors", "--output", "taken.safetensors/a.safetensors"], "cannot write taken.s"),
         (["run", "--format", "torchscript", "--output", "a"], "argument --format: invalid choice: 'torchscript'"),
+        (
+            ["run", "--format", "safetensors", "--output", "a.bin"],
+            "--output a.bin must end in .safetensors for --format safetensors",
+        ),
+        (
+            ["run", "--format", "exported", "--output", "a.onnx"],
+            "--output a.onnx must end in .pt2 for --format exported",
+        ),
+        (["run", "--format", "onnx", "--output", "a"], "--output a must end in .onnx for --format onnx"),
+        *(
+            (
+                ["run", "--format", "safetensors", "--output", "a.safetensors", f"--{name}", value],
+                f"--{name} {value} does",
+            )
+            for name, value in (("size", "20"), ("dtype", "uint8"), ("layout", "HWC"))
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(
     command: Any, run: Path, arguments: list[str], line: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.parent)
-    Path("taken").write_text("mine")
+    Path("taken.safetensors").write_text("mine")
     with pytest.raises(SystemExit) as stopped:
         command(*arguments)
     assert stopped.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith(f"export_encoder.py: error: {line}")
     assert said.count("\n") == 1
-    assert Path("taken").read_text() == "mine"
-    assert not Path("a").exists()
+    assert Path("taken.safetensors").read_text() == "mine"
+    assert sorted(path.name for path in Path().iterdir()) == ["run", "taken.safetensors"]
 
 
 def test_overwriting_is_asked_for(command: Any, run: Path, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_fine_tuning_learns_and_leaves_a_classifier_of_that_accuracy(
     assert float(top1_accuracy(classifier.network, batch.images, test.required_labels())) == accuracy == 1.0
     made = classifier.provenance
     assert (made["labels"], made["from_layer"], made["test_accuracy"]) == (1.0, layers, accuracy)
+    assert made["run"] == "/".join(run.parts[-3:])
     # The crops are those of the pretraining, not the protocol's.
     assert (made["training"]["crop_scale"], made["training"]["mirror"]) == (0.5, 0.0)
     assert classifier.network.linear.in_features == [32, 7, 6, 5][layers]
@@ -96,6 +97,8 @@ def test_a_student_learns_what_the_teacher_answers_and_not_the_labels(run: Path,
         third = load_classifier(tmp_path / f"{width}")
         assert third.network.linear.in_features == (32 if width is None else 8)
         assert third.provenance["temperature"] == temperature
+        assert third.provenance["teacher"] == "/".join((tmp_path / "student").parts[-3:])
+    assert student.provenance["student"] == "/".join(run.parts[-3:])
 
 
 def test_images_to_distil_on_need_no_labels(run: Path, data: Path, tmp_path: Path) -> None:

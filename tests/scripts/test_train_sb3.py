@@ -1,0 +1,134 @@
+"""The example for Stable-Baselines3, as a user calls it: which frames it draws, and that mistakes are one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+import envs
+from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.export import save_encoder
+
+pytest.importorskip("stable_baselines3")
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_sb3.py"
+SHORT = ("--steps", 8, "--every", 8, "--episodes", 1, "--batch_size", 4)
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("train_sb3", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def command(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the script in this process, in a few steps; returns its exit code."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["train_sb3.py", *map(str, (*SHORT, *arguments))])
+        try:
+            code: int = script.main()
+        except SystemExit as ended:  # argparse's own
+            return int(str(ended.code))
+        return code
+
+    return run
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sides of the frames of each environment that is made."""
+    made: list[int] = []
+    make = envs.make
+
+    def recorded(name: str, *, size: int, **others: Any) -> Any:
+        made.append(size)
+        return make(name, size=size, **others)
+
+    monkeypatch.setattr(envs, "make", recorded)
+    return made
+
+
+def write_run(directory: Path, channels: int = 9) -> Path:
+    """An encoder of 18×18, from frames of 20."""
+    torch.manual_seed(0)
+    directory.mkdir()
+    encoder = PixelEncoder((channels, 18, 18), EncoderConfig(2, (2, 2), 4))
+    save_encoder(encoder, directory, rendered_size=20, provenance={})
+    return directory
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_run(tmp_path / "run")
+
+
+def test_frames_are_of_the_size_that_the_runs_encoder_was_trained_on(
+    command: Any, run: Path, drawn: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--encoder", "run", "--json", "rows.jsonl") == 0  # no slash: it is there
+    assert drawn == [20, 20]
+    (row,) = map(json.loads, Path("rows.jsonl").read_text().splitlines())
+    assert row["steps"] == 8
+    assert capsys.readouterr().err == ""
+
+
+def test_another_size_is_taken_and_said(
+    command: Any, run: Path, drawn: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "encoder.safetensors").rename("enc.safetensors")
+    assert command("--encoder", "enc.safetensors", "--size", 22) == 0
+    assert drawn == [22, 22]
+    said = capsys.readouterr().err
+    assert said.startswith("the encoder was trained on frames of 20 pixels: in those of --size 22 ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("flags", "sizes"), [((), [36, 36]), (("--size", 24, "--crop", 20), [24, 24])])
+def test_a_new_encoder_has_its_own_sizes(command: Any, drawn: list[int], flags: tuple[Any, ...], sizes: Any) -> None:
+    assert command("--encoder", "curl", *flags) == 0
+    assert drawn == sizes
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--encoder", "run", "--crop", 18), "--crop 18 is for a new encoder of ours, and does not concern run: leave"),
+        (("--encoder", "nature", "--crop", 18), "--crop 18 is for a new encoder of ours, and does not concern nature"),
+        (("--encoder", "run", "--size", 17), "--size 17 is too small for run, which sees 18×18: take --size 20"),
+        (("--encoder", "single"), "--encoder single takes 3 channels, and the observations here have 9, 3 RGB frames"),
+        (("--encoder", "enc.safetensors"), "no encoder in .: enc.safetensors is missing"),
+        (("--encoder", "crul"), "--encoder must be one of nature, pixel, curl, simclr, "),
+        (("--encoder", "none"), "--encoder must be one of nature, pixel, curl, simclr, "),
+        (("--encoder", "nature", "--size", 35), "--size 35 is too small for nature: take --size 36 or more"),
+        (("--size", 30), "--size 30 is smaller than --crop 32: take --size 36, or a smaller --crop"),
+        (("--size", 32), "--size 32 leaves --crop 32 nothing to choose from, so all views of curl would be the same"),
+        (("--size", 0), "--size must be at least 1, got 0"),
+    ],
+)
+def test_a_misfit_is_one_line_that_names_the_flag(
+    command: Any, run: Path, flags: tuple[Any, ...], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(Path("single"), channels=3)
+    assert command(*flags) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"train_sb3.py: error: {line}")
+    assert said.count("\n") == 1
+
+
+def test_stable_baselines3_has_the_least_size_that_the_script_says(command: Any) -> None:
+    assert command("--encoder", "nature", "--size", 36) == 0
