@@ -104,8 +104,7 @@ class Convolutions(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         if tuple(observation.shape[-3:]) != self.input_shape:
             raise ValueError(f"expected images of shape {self.input_shape}, got {tuple(observation.shape[-3:])}")
-        on_cpu = observation.device.type == "cpu" and not torch.compiler.is_compiling()
-        parts = self._parts(len(observation)) if on_cpu else 1
+        parts = self._parts(len(observation)) if self._on_cpu(observation) else 1
         if parts == 1:
             return self._pass(observation)
         return torch.cat([self._pass(part) for part in observation.tensor_split(parts)])
@@ -125,24 +124,25 @@ class Convolutions(nn.Module):
         compute = torch.bfloat16 if self.precision == "bfloat16" else dtype
         # Bytes are exact in bfloat16; the 1/255 goes into the few weights of the first layer, not the many pixels.
         x = channels_last(observation).to(compute)
-        trace = self._trace(observation)
+        trace = self._trace(observation) if self._on_cpu(observation) else None
         with torch.autocast(observation.device.type, enabled=False):  # a caller's would override the precision
             for depth, layer in enumerate(layers):
                 weight = layer.weight / 255 if raw and depth == 0 else layer.weight
                 assert layer.bias is not None
-                last = depth == len(layers) - 1
-                x = conv_relu(
-                    x, weight.to(compute), layer.bias.to(compute), layer.stride[0], trace.to(compute) if last else None
-                )
+                own = trace if depth == len(layers) - 1 else None
+                x = conv_relu(x, weight.to(compute), layer.bias.to(compute), layer.stride[0], own)
         return x
+
+    @staticmethod
+    def _on_cpu(observation: Tensor) -> bool:
+        return observation.device.type == "cpu" and not torch.compiler.is_compiling()
 
     @torch.no_grad()
     def _trace(self, observation: Tensor) -> Tensor:
         """``(B, 1, 1, 1)``: 0 where weights and pixels are finite, else NaN. See :func:`conv_relu`."""
         total = torch.stack([parameter.sum() for parameter in self.layers.parameters()]).sum()
         if observation.dtype == torch.uint8:
-            # len(observation) would tie an exported program to one batch size.
-            return (total * 0).expand(observation.shape[0], 1, 1, 1)
+            return (total * 0).expand(len(observation), 1, 1, 1)
         return (total + observation.sum((1, 2, 3), keepdim=True)) * 0
 
 

@@ -33,7 +33,7 @@ from curl_rl.errors import TrainingFault as TrainingFault  # what train() raises
 from curl_rl.errors import UserError, one_line
 from curl_rl.estimate import estimated_time
 from curl_rl.evaluation import evaluate
-from curl_rl.export import save_encoder
+from curl_rl.export import last_names, save_encoder
 from curl_rl.learner import Learner
 from curl_rl.logger import Logger
 from curl_rl.meters import MetricMeans, Speedometer
@@ -449,7 +449,8 @@ class Trainer:
             # The encoder first: a run that is complete by its checkpoint is not started again to mend what is missing.
             provenance = {"env": self.config.env, "preset": self.config.preset, "seed": self.config.seed}
             if self.config.encoder is not None:
-                provenance |= {"encoder": str(self.config.encoder), "encoder_sha256": self.config.encoder_sha256}
+                start = last_names(self.config.encoder)
+                provenance |= {"encoder": start, "encoder_sha256": self.config.encoder_sha256}
             save_encoder(
                 self.agent.encoder,
                 self.directory,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,7 +44,7 @@ def knn_predict(
     check_labelled(train_features, train_labels, classes, "training")
     if not 1 <= k <= len(train_features):
         raise ValueError(f"k must be between 1 and the {len(train_features)} training features, got {k}")
-    if temperature <= 0:
+    if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be positive, got {temperature}")
     dtype = torch.promote_types(train_features.dtype, torch.float32)
     keys = F.normalize(train_features.to(dtype), dim=1).T
