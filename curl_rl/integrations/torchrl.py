@@ -8,7 +8,7 @@ from curl_rl.pretrained import PretrainedEncoder
 
 try:
     # TorchRL's modules are tensordict's; nothing else of it is needed.
-    from tensordict.nn import TensorDictModule  # type: ignore[import-not-found, unused-ignore]
+    from tensordict.nn import TensorDictModule
 except ModuleNotFoundError as error:
     if error.name != "tensordict":
         raise
