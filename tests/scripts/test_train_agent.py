@@ -91,7 +91,7 @@ def weights(run: Path) -> list[Any]:
             "--agent.objective moco --objectives.moco.queue 3",
             "objectives.moco.queue 3 is smaller than the 4 keys of one batch: it must hold at least as many",
         ),
-        ("--encoder /nowhere", "encoder: no encoder in /nowhere: encoder.json is missing"),
+        ("--encoder /nowhere", "encoder: no encoder in /nowhere: encoder.safetensors is missing"),
         (
             "--agent.freeze_encoder true",
             "agent.freeze_encoder leaves agent.objective curl .*: add --agent.objective none",

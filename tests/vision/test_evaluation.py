@@ -154,7 +154,7 @@ def test_fine_tuning_is_given_the_same_few_labels_of_each_class(
         config = EvaluationConfig(protocols=("fine_tune",), labels=(0.09, 0.3, 1.0), seed=seed)
         found = evaluate_encoder(encoder, benchmark, config)
     assert found == {"fine_tune_9%": 1.0, "fine_tune_30%": 1.25, "fine_tune_100%": 1.5}
-    assert [len(given[1]) for given, _ in calls] == [3, 12, 39, 3, 12, 39]  # 40 images: 14, 13 and 13 of a class
+    assert [len(given[1]) for given, _ in calls] == [3, 12, 40, 3, 12, 40]  # 40 images: 14, 13 and 13 of a class
     for (given, named), (other, _) in zip(calls[:3], calls[3:], strict=True):
         assert given[0] is encoder
         assert given[1].shape[1:] == (3, 8, 8)
