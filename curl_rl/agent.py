@@ -14,6 +14,7 @@ from curl_rl.augment import center_crop, random_crop
 from curl_rl.encoders import EncoderConfig, PixelEncoder, Precision, Projection, orthogonal_init
 from curl_rl.losses import effective_rank
 from curl_rl.memory import momentum_copy, move_towards
+from curl_rl.memory_format import channels_last
 from curl_rl.objectives import (
     BatchInfo,
     Features,
@@ -308,8 +309,10 @@ class Agent(nn.Module):
             like = self.log_alpha
             return torch.randn(batch.action.shape, generator=generator, device=like.device, dtype=like.dtype)
 
-        moments = {0: batch.observation} | dict(zip(self.future_offsets, batch.future, strict=True))
-        observation, next_observation = view(batch.observation), view(batch.next_observation)
+        # On a CPU a crop wants its images in channels_last order: once for all views of them.
+        once = channels_last(batch.observation) if batch.observation.device.type == "cpu" else batch.observation
+        moments = {0: once} | dict(zip(self.future_offsets, batch.future, strict=True))
+        observation, next_observation = view(once), view(batch.next_observation)
         views = {spec: view(moments[spec.future]) for spec in self._views() if spec != ViewSpec(0)}
         return UpdateInputs(
             observation, batch.action, batch.reward, batch.discount, next_observation, views, noise(), noise()
