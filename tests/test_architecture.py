@@ -23,7 +23,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *("console", "durable", "environments", "errors", "lars", "meters"),
-            *("pretrained", "schedules", "seeds", "signals", "storage"),
+            *("pretrained", "progress", "schedules", "seeds", "signals", "storage"),
         }
     ),
     frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu", "memory_format"}),
