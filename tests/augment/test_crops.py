@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from curl_rl.augment import center_crop, crop, random_crop
-from curl_rl.augment.crops import _copy_windows, _gather_windows
+from curl_rl.augment.crops import _gather_rows, _gather_windows
 
 
 def coordinates(batch: int, height: int, width: int) -> torch.Tensor:
@@ -32,9 +34,37 @@ def test_both_ways_of_taking_windows_agree() -> None:
     images = coordinates(6, 9, 7)
     rng = np.random.default_rng(1)
     offsets = [torch.from_numpy(rng.integers(0, span - 4, 6)) for span in (9, 7)]
-    copied, gathered = (take(images, 5, *offsets) for take in (_copy_windows, _gather_windows))
+    copied, gathered = (take(images, 5, *offsets) for take in (_gather_rows, _gather_windows))
     assert torch.equal(copied, gathered)
     assert crop(images, 5, *offsets).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "lay_out",
+    [
+        lambda images: images[1:],
+        lambda images: images[:, 1:2],
+        lambda images: images[:, :, 2:, 1:],
+        lambda images: images.transpose(2, 3),
+        lambda images: images.to(torch.bfloat16, memory_format=torch.channels_last)[::2],
+        lambda images: images[:0],
+    ],
+    ids=["offset", "one channel", "corner", "transposed", "channels_last", "empty"],
+)
+def test_images_may_lie_in_memory_in_any_way(lay_out: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    images = lay_out(coordinates(6, 9, 11))
+    rng = np.random.default_rng(2)
+    top, left = (torch.from_numpy(rng.integers(0, span - 4, len(images))) for span in images.shape[2:])
+    cropped = crop(images, 5, top, left)
+    assert cropped.shape == (*images.shape[:2], 5, 5)
+    for i, (y, x) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
+        assert torch.equal(cropped[i], images[i, :, y : y + 5, x : x + 5])
+
+
+@pytest.mark.parametrize(("top", "left"), [(5, 0), (0, 3), (-1, 0), (0, -1)])
+def test_a_window_outside_of_its_image_is_refused(top: int, left: int) -> None:
+    with pytest.raises(ValueError, match="a window of 5×5 leaves its image of 9×7"):
+        crop(coordinates(2, 9, 7), 5, torch.tensor([0, top]), torch.tensor([0, left]))
 
 
 @pytest.mark.gpu
