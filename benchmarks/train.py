@@ -1,4 +1,4 @@
-"""Frames a second of whole training runs, and where their time goes."""
+"""Frames a second of whole training runs, where their time goes, and what environments in their own processes gain."""
 
 from __future__ import annotations
 
@@ -17,44 +17,63 @@ import envs
 from benchmarks.timing import Row, wait_for
 from curl_rl.compute import keep_freed_memory
 from curl_rl.config import PRESETS, TASKS, RunConfig, load_preset
-from curl_rl.environments import Environment, LocalEnvironment
+from curl_rl.environments import Environment, Environments, LocalEnvironment, WorkerEnvironments
 from curl_rl.training import Trainer
 
 _RANDOM_STEPS, _WARM_UP = 20, 8
+_ENOUGH_SECONDS = 5.0  # timed at least, where the steps that were asked for take less
+
+# --training.environments and --training.overlap; and whether there are updates beside the steps.
+_ARRANGEMENTS = [
+    (environments, overlap, updates)
+    for updates in (True, False)
+    for environments, overlap in ((1, False), (1, True), (2, False), (2, True), (4, False), (4, True))
+    if updates or not overlap
+]
 
 
-def measure(device: torch.device, task: str, updates: int) -> list[Row]:
-    """A row for every preset: frames a second of acting and learning on ``task``, and the share of each part.
+def measure(device: torch.device, task: str, steps: int) -> list[Row]:
+    """A row for every preset: frames a second of acting and learning on ``task``, and the share of each part; and one
+    for every arrangement of the preset ``cpu``'s environments.
 
-    Evaluation and saving are left out. On a GPU the update is also timed as a captured graph.
+    At least ``steps`` agent steps are timed. Evaluation and saving are left out. On a GPU the update is also timed as a
+    captured graph.
     """
     changes = {"training": {"random_steps": _RANDOM_STEPS}, "replay": {"capacity": 2000}, "device": str(device)}
+    if device.type == "cpu":
+        keep_freed_memory()
     rows = []
     for path in tqdm([path for path in sorted(PRESETS.glob("*.yaml")) if path != TASKS], desc="train", leave=False):
         config = load_preset(path.stem, task, changes)
-        if device.type == "cpu":
-            keep_freed_memory()
-        rows.append(_row(config, device, updates))
+        rows.append(_row(config, device, steps))
         if device.type == "cuda":
             captured = replace(config, compute=replace(config.compute, capture=True))
-            with _trainer(captured, device) as trainer:
-                seconds = _timed_steps(trainer, updates, device) / updates
-            note = f"{config.environment.action_repeat / seconds:.3g} frames a second"
-            rows.append(Row(f"train {task}, {path.stem}, captured: an agent step", ours_ms=seconds * 1e3, note=note))
+            rows.append(_total(captured, device, steps, f"{path.stem}, captured"))
+    config = load_preset("cpu", task, changes)
+    for environments, overlap, updates in tqdm(_ARRANGEMENTS, desc="environments", leave=False):
+        random_steps = _RANDOM_STEPS if updates else 10**9
+        training = replace(config.training, environments=environments, overlap=overlap, random_steps=random_steps)
+        name = f"cpu{'' if updates else ' at random'}, environments {environments}{', overlap' if overlap else ''}"
+        rows.append(_total(replace(config, training=training), device, steps, name))
     return rows
 
 
-def _row(config: RunConfig, device: torch.device, updates: int) -> Row:
+def _row(config: RunConfig, device: torch.device, steps: int) -> Row:
     # A GPU works on while Python goes on: the total is timed first, the parts in a second run that waits after each.
-    with _trainer(config, device) as trainer:
-        seconds = _timed_steps(trainer, updates, device) / updates
+    total = _total(config, device, steps, config.preset)
     with _trainer(config, device) as trainer:
         parts = _watch(trainer, device)
-        watched = _timed_steps(trainer, updates, device, parts)
-    parts["rest"] = watched - sum(parts.values())
-    shares = ", ".join(f"{name} {part / watched:.1%}" for name, part in parts.items())
-    note = f"{config.environment.action_repeat / seconds:.3g} frames a second: {shares}"
-    return Row(f"train {config.env}, {config.preset}: an agent step", ours_ms=seconds * 1e3, note=note)
+        seconds, _, _ = _timed_steps(trainer, steps, device, parts)
+    parts["rest"] = seconds - sum(parts.values())
+    shares = ", ".join(f"{name} {part / seconds:.1%}" for name, part in parts.items())
+    return replace(total, note=f"{total.note}: {shares}")
+
+
+def _total(config: RunConfig, device: torch.device, steps: int, name: str) -> Row:
+    with _trainer(config, device) as trainer:
+        seconds, agent_steps, frames = _timed_steps(trainer, steps, device)
+    note = f"{frames / seconds:.3g} frames a second"
+    return Row(f"train {config.env}, {name}: an agent step", ours_ms=seconds / agent_steps * 1e3, note=note)
 
 
 @contextlib.contextmanager
@@ -65,26 +84,39 @@ def _trainer(config: RunConfig, device: torch.device) -> Iterator[Trainer]:
         return envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
 
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        environment, evaluation_environment = make(), make()
-        stack.callback(environment.close)
+        evaluation_environment = make()
         stack.callback(evaluation_environment.close)
-        trainer = Trainer(config, Path(folder), device, LocalEnvironment(environment), evaluation_environment)
+        environments: Environments
+        if config.training.environments > 1 or config.training.overlap:
+            environments = workers = WorkerEnvironments(make, config.training.environments)
+            stack.callback(workers.close)
+        else:
+            environment = make()
+            stack.callback(environment.close)
+            environments = LocalEnvironment(environment)
+        trainer = Trainer(config, Path(folder), device, environments, evaluation_environment)
         stack.callback(trainer.close)
         yield trainer
 
 
-def _timed_steps(trainer: Trainer, updates: int, device: torch.device, parts: dict[str, float] | None = None) -> float:
-    """Seconds of ``updates`` agent steps with their updates, after the random ones and a few updates to warm up."""
-    while trainer.agent.updates < _WARM_UP:
+def _timed_steps(
+    trainer: Trainer, steps: int, device: torch.device, parts: dict[str, float] | None = None
+) -> tuple[float, int, int]:
+    """Seconds of at least ``steps`` agent steps, how many they were, and their environment frames.
+
+    The random steps and a few updates to warm up come before, and are not counted.
+    """
+    progress = trainer.progress
+    while trainer.agent.updates < _WARM_UP and progress.agent_steps < _RANDOM_STEPS + _WARM_UP:
         trainer.step()
     for name in parts or {}:
         parts[name] = 0.0  # type: ignore[index]
     wait_for(device)
-    begin = time.perf_counter()
-    for _ in range(updates):
+    steps_before, frames_before, begin = progress.agent_steps, progress.frames, time.perf_counter()
+    while progress.agent_steps - steps_before < steps or time.perf_counter() - begin < _ENOUGH_SECONDS:
         trainer.step()
     wait_for(device)
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, progress.agent_steps - steps_before, progress.frames - frames_before
 
 
 def _watch(trainer: Trainer, device: torch.device) -> dict[str, float]:

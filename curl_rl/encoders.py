@@ -15,10 +15,6 @@ from curl_rl.memory_format import channels_last
 
 Precision = Literal["float32", "bfloat16"]
 
-# The C library asks the system for larger blocks anew each time, and the system hands them over zeroed, page by page:
-# a pass over 512 images in one piece takes three times as long as in two.
-_LARGEST_KEPT_BLOCK = 2**25
-
 
 class FeatureSpec(NamedTuple):
     """What an encoder gives: the size of its vector and the ``(C, h, w)`` of its map."""
@@ -104,20 +100,6 @@ class Convolutions(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         if tuple(observation.shape[-3:]) != self.input_shape:
             raise ValueError(f"expected images of shape {self.input_shape}, got {tuple(observation.shape[-3:])}")
-        parts = self._parts(len(observation)) if self._on_cpu(observation) else 1
-        if parts == 1:
-            return self._pass(observation)
-        return torch.cat([self._pass(part) for part in observation.tensor_split(parts)])
-
-    def _parts(self, batch: int) -> int:
-        """In how many parts a batch is passed, so that the first map, which is the largest, is a block that is kept."""
-        first = cast("nn.Conv2d", self.layers[0])
-        height, width = ((side - 3) // first.stride[0] + 1 for side in self.input_shape[1:])
-        itemsize = 2 if self.precision == "bfloat16" else first.weight.itemsize
-        size = batch * first.out_channels * height * width * itemsize
-        return max(1, min(batch, math.ceil(size / _LARGEST_KEPT_BLOCK)))
-
-    def _pass(self, observation: Tensor) -> Tensor:
         layers = cast("list[nn.Conv2d]", list(self.layers))
         dtype = layers[0].weight.dtype
         raw = observation.dtype == torch.uint8
