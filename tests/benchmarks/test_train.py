@@ -1,0 +1,27 @@
+"""The measuring of whole training, tried on a task that takes no time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import train
+from curl_rl.config import load_preset
+
+
+@pytest.mark.parametrize("environments", [1, 2])
+def test_frames_are_those_of_the_steps_that_were_timed(monkeypatch: pytest.MonkeyPatch, environments: int) -> None:
+    monkeypatch.setattr(train, "_ENOUGH_SECONDS", 0.0)
+    changes = {
+        "training": {"random_steps": train._RANDOM_STEPS, "environments": environments},
+        "replay": {"capacity": 100},
+        "environment": {"size": 20, "action_repeat": 2},
+        "agent": {"crop": 16, "batch_size": 4},
+    }
+    config = load_preset("cpu", "tiny-reach", changes)
+    with train._trainer(config, torch.device("cpu")) as trainer:
+        seconds, agent_steps, frames = train._timed_steps(trainer, 7, torch.device("cpu"))
+        assert agent_steps == {1: 7, 2: 8}[environments], "all environments step together"
+        assert frames == 2 * agent_steps
+        assert trainer.agent.updates == train._WARM_UP + agent_steps
+        assert seconds > 0
