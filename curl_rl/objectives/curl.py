@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curl_rl.encoders import Features, FeatureSpec
@@ -26,6 +27,9 @@ class CurlConfig:
     similarity_init: Literal["identity", "uniform"] = "identity"
     """Where the bilinear W starts. identity: I/√D, so that the similarity of two layer-normalised embeddings starts as
     √D times their cosine. uniform: every entry drawn from [0, 1), as in the released code."""
+    layer_norm: bool = False
+    """Standardise each embedding over its numbers first. CURL's own encoder ends in a layer norm; this is for one that
+    does not, such as a ResNet, whose positive features are else alike in every pair."""
 
 
 class Curl(Objective):
@@ -36,6 +40,7 @@ class Curl(Objective):
 
     def __init__(self, features: FeatureSpec, config: CurlConfig = CurlConfig()) -> None:
         super().__init__()
+        self._layer_norm = config.layer_norm
         if config.similarity_init == "identity":
             weight = torch.eye(features.dim) / features.dim**0.5
         else:
@@ -43,8 +48,10 @@ class Curl(Objective):
         self.W = nn.Parameter(weight)
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        (query,), (key,) = online, target
-        logits = bilinear_similarity(query.vector, self.W, key.vector)
+        query, key = online[0].vector, target[0].vector
+        if self._layer_norm:
+            query, key = (F.layer_norm(vector, vector.shape[-1:]) for vector in (query, key))
+        logits = bilinear_similarity(query, self.W, key)
         loss = info_nce(logits)
         scores = logits.detach()
         metrics = {

@@ -91,3 +91,18 @@ def test_metrics_tell_a_solved_task_from_one_without_information() -> None:
     blind = objective([features(same)], [features(same)], BatchInfo())
     assert blind.loss.item() == pytest.approx(math.log(4), rel=1e-9)
     assert blind.metrics["logits_std"] == pytest.approx(0, abs=1e-9)
+
+
+def test_layer_norm_takes_mean_and_scale_out_of_each_embedding() -> None:
+    objective = Curl(SPEC, CurlConfig(similarity_init="uniform", layer_norm=True)).double()
+    query, key = (draw(5, 4, seed=seed) for seed in (0, 1))
+    plain = Curl(SPEC).double()
+    plain.load_state_dict(objective.state_dict())
+    standard = [
+        (z - z.mean(1, keepdim=True)) / (z.var(1, correction=0, keepdim=True) + 1e-5).sqrt() for z in (query, key)
+    ]
+    result = objective([features(query)], [features(key)], BatchInfo())
+    expected = plain([features(standard[0])], [features(standard[1])], BatchInfo())
+    assert result.loss.item() == pytest.approx(expected.loss.item(), rel=1e-12)
+    moved = objective([features(1000 * query + 70)], [features(1000 * key - 3)], BatchInfo())
+    assert moved.loss.item() == pytest.approx(result.loss.item(), rel=1e-3)
