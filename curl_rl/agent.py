@@ -153,7 +153,7 @@ class UpdateInputs(NamedTuple):
     """``(B, A)`` standard normal: draws the action of the actor's loss."""
 
 
-class _Due(NamedTuple):
+class Due(NamedTuple):
     """Who takes a step in one update; the critics always do."""
 
     actor: bool
@@ -279,6 +279,16 @@ class Agent(nn.Module):
         return self.log_alpha.exp()
 
     @property
+    def due(self) -> Due:
+        """Who takes a step in the next update."""
+        c, step = self.config, self.updates
+        return Due(
+            actor=step % c.actor_every == 0,
+            targets=step % c.target_every == 0,
+            objective=self.objective is not None and step % c.objective_every == 0,
+        )
+
+    @property
     def future_offsets(self) -> tuple[int, ...]:
         """How many steps ahead the objective's views lie, each offset once; the replay is asked for them."""
         return tuple(sorted({view.future for view in self._views() if view.future}))
@@ -324,17 +334,12 @@ class Agent(nn.Module):
         ``diagnose`` adds the metrics that cost something (the embedding's effective rank); it changes nothing else.
         Returns detached scalars by name.
         """
-        c, step = self.config, self.updates
-        due = _Due(
-            actor=step % c.actor_every == 0,
-            targets=step % c.target_every == 0,
-            objective=self.objective is not None and step % c.objective_every == 0,
-        )
-        metrics = (self._update_joint if c.update_rule == "joint" else self._update_exact)(inputs, due, diagnose)
+        learn = self._update_joint if self.config.update_rule == "joint" else self._update_exact
+        metrics = learn(inputs, self.due, diagnose)
         self.updates += 1
         return metrics
 
-    def _update_exact(self, inputs: UpdateInputs, due: _Due, diagnose: bool) -> dict[str, Tensor]:
+    def _update_exact(self, inputs: UpdateInputs, due: Due, diagnose: bool) -> dict[str, Tensor]:
         """Critics, actor and temperature, targets, objective: each looks at what those before it have learnt."""
         observed = self.encoder.encode(inputs.observation)
         loss, metrics = self._critic_loss(inputs, observed)
@@ -357,7 +362,7 @@ class Agent(nn.Module):
             self._after_objective_step(result, due)
         return metrics
 
-    def _update_joint(self, inputs: UpdateInputs, due: _Due, diagnose: bool) -> dict[str, Tensor]:
+    def _update_joint(self, inputs: UpdateInputs, due: Due, diagnose: bool) -> dict[str, Tensor]:
         """One pass over the observation for all: the encoder takes one step on the sum of both losses' gradients.
 
         The actor looks at the features of that pass, so at the encoder before the step. Targets move last.
@@ -442,7 +447,7 @@ class Agent(nn.Module):
             metrics["effective_rank"] = effective_rank(online[0].vector.detach())
         return result, {f"objective/{name}": value for name, value in metrics.items()}
 
-    def _after_objective_step(self, result: Result, due: _Due) -> None:
+    def _after_objective_step(self, result: Result, due: Due) -> None:
         assert self.objective is not None
         momentum = 1 - self.config.encoder_tau if due.targets else 1.0
         self.objective.after_step(result.carry, result.loss.new_full((), momentum))

@@ -7,14 +7,17 @@ and the generators are registered with the graph.
 
 from __future__ import annotations
 
-import math
+import warnings
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curl_rl.agent import Agent, UpdateInputs
+from curl_rl.agent import Agent, Due, UpdateInputs
 from curl_rl.replay import Batch, Replay
+
+_WARM_UP = 2  # eager updates of each kind before its capture: in them optimizers make their state
 
 
 class Learner:
@@ -25,8 +28,8 @@ class Learner:
         replay: it remembers.
         generator: draws crops and noise; on the agent's device.
         replay_generator: draws transitions; on the replay's storage device.
-        capture: capture the update as CUDA graphs, one for each update of the cycle in which actor, targets and
-            objective take turns. The first cycles, and the updates that are diagnosed, run eagerly.
+        capture: capture the update as CUDA graphs, one for each set of those that take a step in it (actor, targets,
+            objective). The first updates of each kind, and those that are diagnosed, run eagerly.
 
     Attributes:
         newest: the last update's batch and what was drawn for it; None before the first.
@@ -57,20 +60,21 @@ class Learner:
         self.generator, self.replay_generator = generator, replay_generator
         self.newest: tuple[Batch, UpdateInputs] | None = None
         self._capture = capture
-        self._graphs: dict[int, _CapturedUpdate] = {}
-        c = agent.config
-        self._cycle = math.lcm(c.actor_every, c.target_every, c.objective_every if agent.objective is not None else 1)
-        self._eager_updates_left = 2 * self._cycle  # in them optimizers make their state
+        self._graphs: dict[Due, _CapturedUpdate] = {}
+        self._warmed_up: Counter[Due] = Counter()
         if capture:
             agent.make_capturable()
+            # Optimizers complain of it in the warm-up, which is meant to run without a capture.
+            warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
             self._side_stream = torch.cuda.Stream(generator.device)
 
     def update(self, *, diagnose: bool = False) -> dict[str, Tensor]:
         """One update of the agent. Returns its metrics, see :meth:`Agent.update`."""
         if not self._capture:
             return self._learn(diagnose)
-        if diagnose or self._eager_updates_left:
-            self._eager_updates_left = max(self._eager_updates_left - 1, 0)
+        due = self.agent.due
+        if diagnose or self._warmed_up[due] < _WARM_UP:
+            self._warmed_up[due] += 1
             # On a stream of its own, as PyTorch asks of what warms up a capture.
             side = self._side_stream
             side.wait_stream(torch.cuda.current_stream())
@@ -78,13 +82,12 @@ class Learner:
                 metrics = self._learn(diagnose)
             torch.cuda.current_stream().wait_stream(side)
             return metrics
-        turn = self.agent.updates % self._cycle
-        if turn not in self._graphs:
+        if due not in self._graphs:
             pool = next(iter(self._graphs.values())).graph.pool() if self._graphs else None
-            self._graphs[turn] = _CapturedUpdate(self, pool)
+            self._graphs[due] = _CapturedUpdate(self, pool)
         else:
             self.agent.updates += 1  # the graph holds the device's work only
-        return self._graphs[turn].replay()
+        return self._graphs[due].replay()
 
     def sample(self) -> Batch:
         """A batch as the agent wants it."""
@@ -105,7 +108,7 @@ class Learner:
 
 
 class _CapturedUpdate:
-    """One update of the cycle as a graph. Capturing runs nothing; only :meth:`replay` does."""
+    """An update of one kind as a graph. Capturing runs nothing; only :meth:`replay` does."""
 
     def __init__(self, learner: Learner, pool: Any) -> None:
         self.graph, self._learner = torch.cuda.CUDAGraph(), learner

@@ -85,6 +85,27 @@ def test_an_update_never_asks_what_a_tensor_holds(
         metrics["critic/loss"].item()
 
 
+def test_a_learner_knows_who_takes_a_step_in_the_next_update() -> None:
+    agent = make_learner(actor_every=3, target_every=2, objective_every=5).agent
+    without = make_learner(objective="none").agent
+    seen = []
+    for step in range(31):
+        agent.updates = without.updates = step
+        seen.append(tuple(agent.due))
+        assert not without.due.objective
+    assert seen[:7] == [
+        (True, True, True),
+        (False, False, False),
+        (False, True, False),
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+        (True, True, False),
+    ]
+    assert seen[30] == seen[0]
+    assert len(set(seen)) == 8
+
+
 def test_capture_without_a_gpu_is_refused() -> None:
     with pytest.raises(ValueError, match="there are no CUDA graphs on cpu"):
         make_learner(capture=True)
@@ -105,8 +126,17 @@ def test_capture_with_the_replay_in_memory_is_refused() -> None:
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("update", ["exact", "joint"])
-@pytest.mark.parametrize("kind", [{}, FROZEN], ids=["trained", "frozen"])
-def test_captured_updates_learn_what_eager_ones_learn(update: Any, kind: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "graphs"),
+    [
+        ({}, 2),
+        (FROZEN, 2),
+        # Of thirty updates the four kinds without the objective come four or eight times, those with it once or twice.
+        ({"actor_every": 3, "target_every": 2, "objective_every": 5}, 4),
+    ],
+    ids=["trained", "frozen", "in long turns"],
+)
+def test_captured_updates_learn_what_eager_ones_learn(update: Any, kind: dict[str, Any], graphs: int) -> None:
     """Over warm-up, capture and many replays, while the replay grows and a diagnosed update comes between."""
     eager, captured = (make_learner("cuda", capture=c, update_rule=update, **kind) for c in (False, True))
     for step in range(30):
@@ -121,7 +151,7 @@ def test_captured_updates_learn_what_eager_ones_learn(update: Any, kind: dict[st
                 following = np.concatenate([observation[3:], observation[:3] // 2])
                 learner.replay.add(np.zeros(ACTIONS), 0.5, following, terminated=False, truncated=False)
     assert eager.agent.updates == captured.agent.updates == 30
-    assert len(captured._graphs) == 2, "the updates of both turns were captured"
+    assert len(captured._graphs) == graphs, "each kind of update is captured once, after two eager ones"
 
 
 @pytest.mark.gpu
