@@ -11,26 +11,20 @@ student lies in --out in the same form. docs/simclr_v2.md is the whole recipe.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from curl_rl.command_line import command_parser, refusals
 from curl_rl.compute import resolve_device
-from curl_rl.errors import one_line
 from curl_rl.vision.finetuning import SupervisedConfig
 from curl_rl.vision.stages import distill_classifier
 
 
 def main() -> int:
     """Read the command line, distil, say how good the student became."""
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # a mistake is one line, without it
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("teacher", type=Path, metavar="TEACHER", help="directory of a classifier")
     parser.add_argument("--student", type=Path, metavar="RUN", help="pretraining run to start from [a new network]")
     parser.add_argument("--depth", type=int, choices=(18, 34, 50), help="of a new network [the teacher's]")
@@ -53,7 +47,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     a = parser.parse_args()
     out: Path = a.out or a.teacher / "student"
-    try:
+    with refusals(parser):
         accuracy = distill_classifier(
             a.teacher,
             out,
@@ -69,12 +63,6 @@ def main() -> int:
             seed=a.seed,
             device=resolve_device(a.device),
         )
-    except (ValueError, FloatingPointError) as error:
-        parser.error(one_line(error))
-    except OSError as error:
-        parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
-    except KeyboardInterrupt:
-        return 130
     print(f"right on {accuracy:.2%} of the test images; student: {out}")
     return 0
 

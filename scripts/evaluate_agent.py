@@ -9,7 +9,6 @@ The policy is deterministic and sees centre crops. Nothing in the run is changed
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -20,8 +19,8 @@ from tqdm import tqdm
 
 import envs
 from curl_rl.agent import Agent
+from curl_rl.command_line import check_writable, command_parser, refusals
 from curl_rl.config import RunConfig
-from curl_rl.errors import one_line
 from curl_rl.evaluation import Evaluation, evaluate
 from curl_rl.logger import write_gif
 from curl_rl.training import load_agent
@@ -30,12 +29,7 @@ from envs.rendering import RenderingUnavailable
 
 def main() -> int:
     """Read the command line, play, print the score."""
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # a mistake is one line, without it
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("--episodes", type=int, default=10, help="episodes to play [%(default)s]")
     parser.add_argument(
@@ -49,11 +43,11 @@ def main() -> int:
         parser.error(f"--episodes must be at least 1, got {arguments.episodes}")
     if arguments.seed < 0:
         parser.error(f"--seed must be 0 or more, got {arguments.seed}")
-    try:
+    with refusals(parser, RenderingUnavailable):
         agent, config, frames = load_agent(arguments.run, arguments.device)
         # Before playing, which takes minutes: a place that cannot be written to.
         for path in filter(None, (arguments.gif, arguments.json)):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(path)
         record = arguments.gif is not None
         result = play(agent, config, episodes=arguments.episodes, seed=arguments.seed, record=record)
         metrics = result.metrics()
@@ -68,12 +62,6 @@ def main() -> int:
         if result.pictures is not None:
             write_gif(arguments.gif, result.pictures, result.pictures_per_second)
             print(f"video: {arguments.gif}")
-    except (ValueError, FloatingPointError, RenderingUnavailable) as error:
-        parser.error(one_line(error))
-    except OSError as error:
-        parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

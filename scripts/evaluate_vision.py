@@ -14,29 +14,21 @@ network on the same few labels of each class every time: 60 epochs, or 30 for a 
 
 from __future__ import annotations
 
-import argparse
-import errno
 import json
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from curl_rl.command_line import check_writable, command_parser, refusals
 from curl_rl.compute import resolve_device
-from curl_rl.errors import one_line
 from curl_rl.vision.evaluation import EvaluationConfig, evaluate_runs, report, table
 
 
 def main() -> int:
     """Read the command line, judge, print the table."""
     default = EvaluationConfig()
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # a mistake is one line, without it
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of runs")
     parser.add_argument(
         "--protocols",
@@ -65,7 +57,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every score here as well")
     arguments = parser.parse_args()
-    try:
+    with refusals(parser):
         config = EvaluationConfig(
             protocols=tuple(dict.fromkeys(arguments.protocols)),
             k=arguments.k,
@@ -75,9 +67,7 @@ def main() -> int:
         )
         # Before judging, which takes minutes: a place that cannot be written to.
         if arguments.json:
-            arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            if arguments.json.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(arguments.json))
+            check_writable(arguments.json)
         rows = evaluate_runs(
             arguments.runs,
             config,
@@ -90,12 +80,6 @@ def main() -> int:
         print(table(rows, config))
         if arguments.json:
             arguments.json.write_text(json.dumps(report(rows, config), indent=2) + "\n")
-    except (ValueError, FloatingPointError) as error:
-        parser.error(one_line(error))
-    except OSError as error:
-        parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

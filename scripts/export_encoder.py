@@ -14,12 +14,12 @@ The output's suffix is the format's: .onnx, .pt2 or .safetensors.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from curl_rl.command_line import check_writable, command_parser, refusals
 from curl_rl.deployment import ProgramInput, export_program
 from curl_rl.durable import write_durably
 from curl_rl.errors import one_line
@@ -32,12 +32,7 @@ SUFFIXES = {"onnx": ".onnx", "exported": ".pt2", "safetensors": ".safetensors"}
 
 def main() -> int:
     """Read the command line, write the file, say what was proven."""
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # a mistake is one line, without it
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("run", type=Path, help="directory of the run, or an encoder.safetensors")
     parser.add_argument("--format", choices=tuple(SUFFIXES), required=True)
     parser.add_argument("--output", type=Path, required=True, help="the file to write; it must not exist yet")
@@ -56,20 +51,16 @@ def main() -> int:
             )
     if output.exists() and not arguments.overwrite:
         parser.error(f"--output {output} exists: choose another, or say --overwrite")
-    try:
+    with refusals(parser):
         encoder = load_encoder(arguments.run)
         taken = ProgramInput(arguments.size, arguments.dtype or "uint8", arguments.layout or "CHW")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        print(f"{output}: {write(encoder, arguments.format, output, taken)}")
-    except (ValueError, ImportError) as error:
-        parser.error(one_line(error))
-    except OSError as error:
-        parser.error(f"cannot write {output}: {error.strerror or one_line(error)}")
-    except RuntimeError as error:
-        print(f"{parser.prog}: {one_line(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        check_writable(output)
+        try:
+            said = write(encoder, arguments.format, output, taken)
+        except RuntimeError as error:
+            print(f"{parser.prog}: {one_line(error)}", file=sys.stderr)
+            return 1
+        print(f"{output}: {said}")
     return 0
 
 

@@ -11,26 +11,20 @@ names its classes; scripts/distill_vision.py makes it a teacher. docs/simclr_v2.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from curl_rl.command_line import command_parser, refusals
 from curl_rl.compute import resolve_device
-from curl_rl.errors import one_line
 from curl_rl.vision.finetuning import SupervisedConfig
 from curl_rl.vision.stages import fine_tune_run
 
 
 def main() -> int:
     """Read the command line, fine-tune, say how good it became."""
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # a mistake is one line, without it
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run of pretrain_vision.py")
     parser.add_argument(
         "--labels",
@@ -51,7 +45,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     a = parser.parse_args()
     out: Path = a.out or a.run / f"finetuned-{a.labels:g}-layer{a.from_layer}"
-    try:
+    with refusals(parser):
         accuracy = fine_tune_run(
             a.run,
             out,
@@ -63,12 +57,6 @@ def main() -> int:
             seed=a.seed,
             device=resolve_device(a.device),
         )
-    except (ValueError, FloatingPointError) as error:
-        parser.error(one_line(error))
-    except OSError as error:
-        parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
-    except KeyboardInterrupt:
-        return 130
     print(f"right on {accuracy:.2%} of the test images; classifier: {out}")
     return 0
 

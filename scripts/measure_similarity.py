@@ -12,7 +12,6 @@ objective/logits_std, objective/confidence, objective/accuracy.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -25,8 +24,8 @@ from torch import Tensor
 import envs
 from curl_rl.agent import Agent
 from curl_rl.augment import random_crop
+from curl_rl.command_line import command_parser, refusals
 from curl_rl.config import RunConfig, load_preset
-from curl_rl.errors import UserError
 from curl_rl.losses import bilinear_similarity, contrastive_accuracy, info_nce
 from curl_rl.objectives import Curl, CurlConfig, FeatureSpec
 from envs.rendering import RenderingUnavailable
@@ -34,24 +33,17 @@ from envs.rendering import RenderingUnavailable
 
 def main() -> int:
     """Read the command line, measure, print a table."""
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # a mistake is one line, without it
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--env", nargs="+", default=["cheetah-run", "cartpole-swingup"], help="tasks [%(default)s]")
     parser.add_argument("--seed", type=int, default=1, help="of frames, crops, encoder and W [%(default)s]")
     arguments = parser.parse_args()
     print("| embeddings | start of W | loss | accuracy | logits' std by row: mean (min to max) | confidence by row |")
     print("| --- | --- | --- | --- | --- | --- |")
-    try:
+    with refusals(parser, RenderingUnavailable):
         for env in arguments.env:
             torch.manual_seed(arguments.seed)
             config = load_preset("curl", env)
             report(f"{env}, untrained encoder", *embeddings(config, arguments.seed))
-    except (UserError, ValueError, RenderingUnavailable) as error:
-        parser.error(str(error))
     torch.manual_seed(arguments.seed)
     shape = (config.agent.batch_size, config.agent.encoder.latent)
     report("independent", *(torch.nn.functional.layer_norm(torch.randn(shape), shape[1:]) for _ in range(2)))

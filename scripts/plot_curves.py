@@ -11,7 +11,6 @@ policy: the mean return of the episodes that ended within the runs' random steps
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -19,18 +18,13 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from curl_rl.command_line import command_parser, refusals
 from curl_rl.curves import Curve, read_curves
-from curl_rl.errors import one_line
 
 
 def main() -> int:
     """Read the command line, read the runs, draw."""
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # a mistake is one line, without it
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("directories", type=Path, nargs="+", help="where to look for runs")
     parser.add_argument("--out", type=Path, default=Path("curves.png"), help="picture to write: .png, .svg, .pdf")
     arguments = parser.parse_args()
@@ -39,11 +33,9 @@ def main() -> int:
     except ImportError:
         parser.error("matplotlib is missing: pip install matplotlib, or install this package with the extra [plot]")
     matplotlib.use("Agg")
-    try:
+    with refusals(parser):
         curves = read_curves(arguments.directories)
         draw(curves, arguments.out)
-    except (ValueError, OSError) as error:
-        parser.error(one_line(error))
     print(f"{sum(len(curve.seeds) for curve in curves)} runs drawn: {arguments.out}")
     return 0
 

@@ -12,15 +12,14 @@ is called constant and counts for nothing.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from curl_rl.command_line import check_writable, command_parser, refusals
 from curl_rl.compute import resolve_device
-from curl_rl.errors import one_line
 from curl_rl.frames import RecordedFrames
 from curl_rl.state_probe import Row, Split, probe_encoders, report, table
 
@@ -29,12 +28,7 @@ LOWEST = -0.25  # where the picture ends: how much worse than the mean a predict
 
 def main() -> int:
     """Read the command line, probe, print the table."""
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # a mistake is one line, without it
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("folder", type=Path, help="recorded frames")
     parser.add_argument("encoders", type=Path, nargs="+", metavar="ENCODER", help="runs' directories, encoders' files")
     parser.add_argument("--untrained", action="store_true", help="add a row: the same shape with random weights")
@@ -55,11 +49,11 @@ def main() -> int:
         except ImportError:
             parser.error("matplotlib is missing: pip install matplotlib, or install this package with the extra [plot]")
         matplotlib.use("Agg")
-    try:
+    with refusals(parser):
         frames = RecordedFrames(arguments.folder)
         # Before encoding, which takes a while: a place that cannot be written to.
         for path in filter(None, (arguments.json, arguments.out)):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(path)
         rows = probe_encoders(
             frames,
             arguments.encoders,
@@ -76,12 +70,6 @@ def main() -> int:
         if arguments.out:
             draw(rows, arguments.out)
             print(f"picture: {arguments.out}")
-    except ValueError as error:
-        parser.error(one_line(error))
-    except OSError as error:
-        parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

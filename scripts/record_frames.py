@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 import envs
 from curl_rl.checkpoint import lock_run
+from curl_rl.command_line import command_parser, refusals
 from curl_rl.config import EnvironmentConfig, load_preset
-from curl_rl.errors import UserError, one_line
+from curl_rl.errors import UserError
 from curl_rl.frames import FrameWriter, Recording
 from curl_rl.recording import agent_policy, random_policy, record
 from curl_rl.signals import stop_requests
@@ -34,12 +35,7 @@ from envs.rendering import RenderingUnavailable
 
 def main() -> int:
     """Read the command line, play and record; the exit code says how it ended."""
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # a mistake is one line, without it
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--env", help="environment, as train_agent.py takes it [that of the run, if a run acts]")
     parser.add_argument("--policy", default="random", help="who acts: random, or the directory of a run [%(default)s]")
     parser.add_argument("--actions", choices=("sampled", "mean"), help="of a run [sampled]")
@@ -61,14 +57,8 @@ def main() -> int:
         parser.error(f"--agent_steps must be at least 1, got {arguments.agent_steps}")
     if not 0 <= arguments.seed < 2**32:
         parser.error(f"--seed must be 0 or more and below 2**32, got {arguments.seed}")
-    try:
+    with refusals(parser, RenderingUnavailable):
         return run(arguments)
-    except (ValueError, FloatingPointError, RenderingUnavailable) as error:
-        parser.error(one_line(error))
-    except OSError as error:
-        parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
-    except KeyboardInterrupt:
-        return 130
 
 
 def run(arguments: argparse.Namespace) -> int:

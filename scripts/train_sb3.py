@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import envs
 from curl_rl import EncoderConfig, PretrainedEncoder, load_encoder
-from curl_rl.errors import one_line
+from curl_rl.command_line import command_parser, refusals
 from curl_rl.objectives import ObjectiveName
 from envs.rendering import RenderingUnavailable
 
@@ -33,12 +33,7 @@ LEAST_FOR_NATURE = 36
 
 def main() -> int:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # a mistake is one line, without it
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--env", default="tiny-reach", help="environment of envs.make [%(default)s]")
     parser.add_argument(
         "--encoder",
@@ -57,12 +52,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of everything [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the evaluations here, a line each")
     arguments = parser.parse_args()
-    try:
+    with refusals(parser, RenderingUnavailable):
         train(arguments)
-    except (ValueError, ImportError, RenderingUnavailable, OSError) as error:
-        parser.error(one_line(error))
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

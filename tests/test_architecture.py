@@ -19,7 +19,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"agent", "auxiliary"}),
     frozenset({"run_directory", "replay", "deployment"}),
     frozenset({"sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings", "frames"}),
-    frozenset({"network_file"}),
+    frozenset({"network_file", "command_line"}),
     frozenset(
         {
             *("console", "durable", "environments", "errors", "lars", "meters"),

@@ -1,0 +1,70 @@
+"""How commands refuse: exit codes and lines, as a shell would see them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from curl_rl.command_line import check_writable, command_parser, refusals
+from curl_rl.errors import UserError
+
+
+class Unavailable(RuntimeError):
+    """What one command alone calls a mistake."""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("k is 0:\n  it must be 1"), "k is 0: it must be 1"),
+        (FloatingPointError("the loss is nan"), "the loss is nan"),
+        (ImportError("install onnx"), "install onnx"),
+        (Unavailable("no screen"), "no screen"),
+        (PermissionError(13, "Permission denied", "here"), "cannot write here: Permission denied"),
+        (OSError("the disk is gone"), "the disk is gone"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = command_parser("What it does.")
+    parser.prog = "do.py"
+    with pytest.raises(SystemExit) as ending, refusals(parser, Unavailable):
+        raise error
+    assert ending.value.code == 2
+    assert capsys.readouterr().err.strip() == f"do.py: error: {line}"
+
+
+def test_a_wrong_option_is_one_line_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        command_parser("What it does.").parse_args(["--unknown"])
+    assert ending.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_an_interrupt_ends_as_shells_expect_and_a_fault_of_ours_is_not_hidden() -> None:
+    parser = command_parser("What it does.")
+    with pytest.raises(SystemExit) as ending, refusals(parser):
+        raise KeyboardInterrupt
+    assert ending.value.code == 130
+    with pytest.raises(Unavailable), refusals(parser):
+        raise Unavailable
+    with pytest.raises(AssertionError), refusals(parser):
+        raise AssertionError
+
+
+def test_an_output_is_checked_before_the_work(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "file.json")
+    assert (tmp_path / "new").is_dir()
+    with pytest.raises(IsADirectoryError):
+        check_writable(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises((FileExistsError, NotADirectoryError)):
+        check_writable(tmp_path / "file" / "below")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_that_may_not_be_written_into_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        check_writable(tmp_path / "file")
