@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.plain_vision import PlainSimCLR, PlainViews, batches
 from benchmarks.timing import Row, compared, side_by_side
-from curl_rl.compute import keep_freed_memory, resolve_precision
+from curl_rl.compute import resolve_precision
 from curl_rl.encoders import Precision
 from curl_rl.objectives import BatchInfo
 from curl_rl.vision.config import VisionConfig, load_preset
@@ -36,8 +36,6 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     worker, beside which that wait is small. In eight steps most of many workers would make one batch or none, and the
     plain pipeline would look slower than it is.
     """
-    if device.type == "cpu":
-        keep_freed_memory()
     config = load_preset("cpu", "simclr", {"batch_size": batch})
     size = config.augment.size
     torch.manual_seed(0)

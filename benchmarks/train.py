@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 import envs
 from benchmarks.timing import Row, wait_for
-from curl_rl.compute import keep_freed_memory
 from curl_rl.config import PRESETS, TASKS, RunConfig, load_preset
 from curl_rl.environments import Environment, Environments, LocalEnvironment, WorkerEnvironments
 from curl_rl.training import Trainer
@@ -40,8 +39,6 @@ def measure(device: torch.device, task: str, steps: int) -> list[Row]:
     captured graph.
     """
     changes = {"training": {"random_steps": _RANDOM_STEPS}, "replay": {"capacity": 2000}, "device": str(device)}
-    if device.type == "cpu":
-        keep_freed_memory()
     rows = []
     for path in tqdm([path for path in sorted(PRESETS.glob("*.yaml")) if path != TASKS], desc="train", leave=False):
         config = load_preset(path.stem, task, changes)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from benchmarks.plain import PlainAgent, PlainReplay
 from benchmarks.timing import Row, alone, compared, side_by_side
 from curl_rl.agent import Agent, AgentConfig
-from curl_rl.compute import keep_freed_memory, resolve_precision
+from curl_rl.compute import resolve_precision
 from curl_rl.encoders import EncoderConfig
 from curl_rl.learner import Learner
 from curl_rl.replay import Replay, ReplayConfig
@@ -23,8 +23,6 @@ TRANSITIONS = 2000  # stored: enough that a batch's memory is not in the caches
 
 def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     """Rows of the update at the paper's network, beside the plain one: the algorithm unchanged, and the joint one."""
-    if device.type == "cpu":
-        keep_freed_memory()  # as training does; the plain one profits as well
     plain = plain_update(device, batch)
     precision = resolve_precision("auto", device)
     learners = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -99,8 +100,8 @@ class AgentConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"agent.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("actor_lr", "critic_lr", "encoder_lr", "temperature_lr", "initial_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"agent.{name} must be positive, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"agent.{name} must be positive and finite, got {getattr(self, name)}")
         for name in ("discount", "critic_tau", "encoder_tau"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"agent.{name} must lie in [0, 1], got {getattr(self, name)}")

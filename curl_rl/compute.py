@@ -23,11 +23,14 @@ def resolve_device(name: str) -> torch.device:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UserError(f"device must be auto, cpu, cuda or cuda:<n>, got {name!r}")
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cpu":
+        return device
+    index = device.index or 0
+    if index >= torch.cuda.device_count():
         raise UserError(f"device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use --device cpu")
-    return device
+    return torch.device("cuda", index)  # without an index torch.cuda.set_device refuses it
 
 
 def resolve_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
@@ -49,6 +52,11 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
         return precision
     fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
     return "bfloat16" if fast else "float32"
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch says by it that the device's memory is full; for a CPU it has no type of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def keep_freed_memory() -> None:

@@ -15,6 +15,7 @@ from curl_rl.agent import AgentConfig
 from curl_rl.errors import UserError as UserError  # what reading a configuration raises
 from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.replay import ReplayConfig
+from curl_rl.seeds import check_seed
 from curl_rl.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.settings import to_dict as to_dict  # a configuration's own function for those who have one
 
@@ -131,8 +132,8 @@ class ComputeConfig:
     """Run sampling, crops and update as one CUDA graph; needs the replay on the GPU."""
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise ValueError(f"compute.threads must be 0 (automatic) or more, got {self.threads}")
+        if not 0 <= self.threads <= 4096:
+            raise ValueError(f"compute.threads must be from 0 (automatic) to 4096, got {self.threads}")
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,7 @@ class RunConfig:
         # Ten digits are what a checkpoint's name has room for, 32 bits what every generator of random numbers takes.
         if not 1 <= self.frames < 10**10:
             raise ValueError(f"frames must be at least 1 and have at most ten digits, got {self.frames}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be 0 or more and below 2**32, got {self.seed}")
+        check_seed(self.seed)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:<n>, got {self.device!r}")
         if self.encoder_sha256 is not None and self.encoder is None:

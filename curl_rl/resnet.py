@@ -20,6 +20,9 @@ from curl_rl.encoders import Features, FeatureSpec, Precision
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
+_WIDEST = 64  # 4,096 channels in the stem: beyond any network
+
+
 @dataclass(frozen=True)
 class ResNetConfig:
     """Shape of a :class:`ResNet`. Torchvision's weights want width 1, the imagenet stem, ImageNet's mean and std."""
@@ -47,8 +50,8 @@ class ResNetConfig:
             raise ValueError(f"depth must be one of {sorted(_BLOCKS)}, got {self.depth}")
         if self.stem not in ("imagenet", "small"):
             raise ValueError(f"stem must be imagenet or small, got {self.stem!r}")
-        if self.width <= 0 or 64 * self.width % 1:
-            raise ValueError(f"width must be a positive multiple of 1/64, got {self.width}")
+        if not 0 < self.width <= _WIDEST or 64 * self.width % 1:
+            raise ValueError(f"width must be a positive multiple of 1/64 and at most {_WIDEST}, got {self.width}")
         if self.batch_norm_splits < 1:
             raise ValueError(f"batch_norm_splits must be at least 1, got {self.batch_norm_splits}")
         if not self.mean or not self.std or min(self.std) <= 0:

@@ -21,6 +21,16 @@ Purpose = Literal[
 ]
 
 
+def check_seed(seed: int) -> None:
+    """Refuses what is no seed of a run.
+
+    Raises:
+        ValueError: it is negative, or 2³² and more.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be 0 or more and below 2**32, got {seed}")
+
+
 def derived_seed(run_seed: int, purpose: Purpose, index: int = 0) -> int:
     """A seed below 2³²: independent between runs, purposes and indices.
 

@@ -68,6 +68,7 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
     device = resolve_device(config.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs belong to the current one
+    _check_device(config, device)
     config = replace(config, device=str(device))
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
@@ -531,6 +532,24 @@ def _spaces(environment: Environment | Environments) -> tuple[tuple[int, int, in
         raise UserError(f"the environment must take actions in [-1, 1], it takes {actions}")
     channels, height, width = observations.shape
     return (channels, height, width), actions.shape[0]
+
+
+def _check_device(config: RunConfig, device: torch.device) -> None:
+    """Whether it can do what is asked for, before an earlier run is set aside.
+
+    Raises:
+        UserError: no units for the precision, or a capture where none is possible.
+    """
+    resolve_precision(config.agent.precision, device)
+    if config.compute.capture and device.type != "cuda":
+        raise UserError(
+            f"compute.capture: there are no CUDA graphs on {device}; leave it false, or use a GPU by --device"
+        )
+    if config.compute.capture and config.replay.storage not in ("auto", "device"):
+        raise UserError(
+            f"compute.capture: an update can be captured only with the replay on the GPU, and replay.storage is "
+            f"{config.replay.storage}: take device, with a smaller --replay.capacity if need be"
+        )
 
 
 def _check(config: RunConfig, environment: Environment) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
+from curl_rl.compute import is_out_of_memory, keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.errors import UserError
 
 
@@ -20,6 +20,25 @@ def test_precision_auto_is_what_the_hardware_is_fast_in() -> None:
 def test_devices_by_name() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_gpu_always_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one ``torch.cuda.set_device`` refuses it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, number in (("auto", 0), ("cuda", 0), ("cuda:1", 1)):
+        assert resolve_device(name) == torch.device("cuda", number)
+        assert resolve_device(name).index == number
+
+
+def test_a_full_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as full:
+        torch.empty(2**55, dtype=torch.uint8)
+    with pytest.raises(RuntimeError) as other:
+        torch.zeros(2) @ torch.zeros(3)
+    assert is_out_of_memory(full.value)
+    assert not is_out_of_memory(other.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "cuda:99"])

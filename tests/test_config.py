@@ -309,7 +309,8 @@ def test_help_shows_what_the_fields_say(capsys: pytest.CaptureFixture[str]) -> N
         ("--checkpoint.keep 0", "checkpoint.keep must be at least 1, got 0"),
         ("--log.every 0", "log.every must be at least 1, got 0"),
         ("--log.images_every -1", "log.images_every must be 0 (never) or more, got -1"),
-        ("--compute.threads -1", "compute.threads must be 0 (automatic) or more, got -1"),
+        ("--compute.threads -1", "compute.threads must be from 0 (automatic) to 4096, got -1"),
+        ("--compute.threads 100000000000", "compute.threads must be from 0 (automatic) to 4096, got 100000000000"),
         ("--config /nowhere.yaml", "cannot read /nowhere.yaml: No such file or directory"),
     ],
 )  # fmt: skip

@@ -38,6 +38,14 @@ def filled(replay: Replay, transitions: int = 12) -> Replay:
     return replay
 
 
+def grow(replay: Replay, seed: int) -> None:
+    """One more episode of a single step."""
+    first = np.random.default_rng(seed).integers(0, 256, (3, 24, 24), dtype=np.uint8)
+    replay.start_episode(np.concatenate([first, first]))
+    following = np.concatenate([first, first // 2])
+    replay.add(np.zeros(ACTIONS), 0.5, following, terminated=False, truncated=True)
+
+
 def make_learner(device: str = "cpu", *, capture: bool = False, seed: int = 0, **changes: Any) -> Learner:
     torch.manual_seed(seed)
     agent = Agent(SHAPE, ACTIONS, AgentConfig(**{**vars(CONFIG), **changes})).to(device)
@@ -83,6 +91,12 @@ def test_an_update_never_asks_what_a_tensor_holds(
     assert {value.device.type for value in metrics.values()} == {"meta"}
     with pytest.raises((RuntimeError, NotImplementedError)):
         metrics["critic/loss"].item()
+
+
+def test_transitions_that_came_later_are_sampled_too() -> None:
+    learner = make_learner(batch_size=400)
+    grow(learner.replay, 0)
+    assert (learner.sample().action == 0).all(1).any(), "the last of thirteen transitions alone has such an action"
 
 
 def test_a_learner_knows_who_takes_a_step_in_the_next_update() -> None:
@@ -147,9 +161,7 @@ def test_captured_updates_learn_what_eager_ones_learn(update: Any, kind: dict[st
             assert metrics[1][name].item() == pytest.approx(value.item(), rel=1e-3, abs=1e-5), (step, name)
         if step % 5 == 0:
             for learner in (eager, captured):
-                observation = learner.replay._observation.copy()
-                following = np.concatenate([observation[3:], observation[:3] // 2])
-                learner.replay.add(np.zeros(ACTIONS), 0.5, following, terminated=False, truncated=False)
+                grow(learner.replay, step)
     assert eager.agent.updates == captured.agent.updates == 30
     assert len(captured._graphs) == graphs, "each kind of update is captured once, after two eager ones"
 

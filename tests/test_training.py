@@ -46,7 +46,7 @@ from curl_rl.encoders import EncoderConfig
 from curl_rl.logger import read_metrics
 from curl_rl.replay import Replay, ReplayConfig
 from curl_rl.signals import Stopped
-from curl_rl.training import TrainingFault, load_agent, train
+from curl_rl.training import TrainingFault, _check_device, load_agent, train
 
 SIZE, STACK, REPEAT = 10, 2, 2
 
@@ -778,6 +778,40 @@ def test_fresh_renames_and_never_deletes(tmp_path: Path, capsys: pytest.CaptureF
     assert f"the earlier run is now {aside}" in capsys.readouterr().err
     assert {p.relative_to(aside): p.read_bytes() for p in aside.rglob("*") if p.is_file()} == before
     assert state(tmp_path / "run")["/progress/frames"] >= 20
+
+
+@pytest.mark.parametrize(
+    ("device", "capture", "storage", "message"),
+    [
+        ("cpu", True, "auto", "compute.capture: there are no CUDA graphs on cpu"),
+        ("cuda:0", True, "memory", "captured only with the replay on the GPU, and replay.storage is memory"),
+    ],
+)
+def test_what_a_device_cannot_do_is_refused_before_a_run_is_set_aside(
+    undisturbed: Path, tmp_path: Path, device: str, capture: bool, storage: Any, message: str
+) -> None:
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    config = tiny(run)
+    config = replace(
+        config, compute=replace(config.compute, capture=capture), replay=replace(config.replay, storage=storage)
+    )
+    with pytest.raises(UserError, match=message):
+        _check_device(config, torch.device(device))
+    if device == "cpu":
+        with pytest.raises(UserError, match=message):
+            train(config, environments(), fresh=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("capture", [False, True])
+def test_a_run_finds_the_gpu_by_itself(tmp_path: Path, capture: bool) -> None:
+    config = tiny(tmp_path / "run")
+    config = replace(config, device="auto", compute=replace(config.compute, capture=capture))
+    train(config, environments())
+    assert state(tmp_path / "run")["/progress/frames"] >= config.frames
+    assert "device: cuda:0" in (tmp_path / "run" / "config.yaml").read_text()
 
 
 def test_a_second_process_is_refused_and_changes_nothing(undisturbed: Path, tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ class Objective(nn.Module):
     views_together: bool = False
     """Whether the online views pass the encoder as one batch, which matters to batch norm: its statistics are then over
     all of them, else over each view for itself. Methods differ, and are taken as their released code has them."""
+    reads_maps: bool = False
+    """Whether the loss compares places, by ``Features.map``. Where it does not, the processes of a pretraining do not
+    send each other these large maps, and the loss is given empty ones."""
     batch_dependent: bool = True
     """Whether a sample's part in the loss depends on who else is in the batch: in-batch negatives, batch norm. If so,
     the gradients of small batches do not add up to that of one large batch."""

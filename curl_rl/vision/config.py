@@ -16,6 +16,7 @@ from curl_rl.encoders import EncoderConfig, Precision
 from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.resnet import ResNetConfig
 from curl_rl.schedules import LearningRateScaling
+from curl_rl.seeds import check_seed
 from curl_rl.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.vision.data import DIGITS
 from curl_rl.vision.image_sets import Storage
@@ -160,8 +161,8 @@ class ComputeConfig:
     """Decoding processes of a stream. [default: one per core, less one]"""
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise ValueError(f"compute.threads must be 0 (automatic) or more, got {self.threads}")
+        if not 0 <= self.threads <= 4096:
+            raise ValueError(f"compute.threads must be from 0 (automatic) to 4096, got {self.threads}")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"compute.workers must be 0 or more, got {self.workers}")
 
@@ -216,8 +217,7 @@ class VisionConfig:
             raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size must be at least 1, got {self.image_size}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be 0 or more and below 2**32, got {self.seed}")
+        check_seed(self.seed)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:<n>, got {self.device!r}")
         if self.optimizer.warmup_epochs >= self.epochs:

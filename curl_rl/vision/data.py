@@ -33,6 +33,17 @@ _CHUNK = 64  # images that a thread reads at a time
 T = TypeVar("T")
 
 
+def say_what_cannot_be_learnt(train: ImageSet, test: ImageSet) -> None:
+    """Tells of test images whose class no training image has, such as those of a misspelt folder."""
+    seen = set(train.required_labels().unique().tolist())
+    labels = test.required_labels()
+    unseen = [label for label in labels.unique().tolist() if label not in seen]
+    if unseen:
+        names = ", ".join(test.classes[label] for label in unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+        count = int(sum((labels == label).sum() for label in unseen))
+        say(f"{train.name} has no image of {names}: {count:,} of {len(labels):,} test images must count as wrong")
+
+
 def load(
     source: str | Path,
     split: Split = "train",

@@ -32,7 +32,8 @@ class DistillationConfig:
     """How a student learns from a teacher."""
 
     temperature: float = 1.0
-    """Both softmaxes' temperature. The paper's: 1 for a smaller student, 0.1 for one like the teacher."""
+    """Both softmaxes' temperature. As we remember the paper's: 1 for a smaller student, 0.1 for one like the teacher;
+    the released notebook has 1."""
     alpha: float = 1.0
     """The teacher's share of the loss; what is left goes to the labels, where there are any. The paper's default is 1:
     the teacher alone."""
@@ -49,8 +50,10 @@ class DistillationConfig:
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Cross-entropy of the student's answers to the teacher's, both at ``temperature`` (equation 2).
 
-    The mean over ``(B, K)`` logits, a scalar; no gradient reaches the teacher. As in the paper it is not multiplied by
-    temperature², so its gradient shrinks with that (Hinton et al. 2015, arXiv 1503.02531, section 2.1).
+    The mean over ``(B, K)`` logits, a scalar; no gradient reaches the teacher. The gradient by the student's logits is
+    (student's answers − teacher's) / temperature / B: a temperature of 0.1 makes it up to ten times as steep. The
+    released code multiplies by temperature² (as Hinton et al. 2015, arXiv 1503.02531, section 2.1, who balance it
+    with the labels' loss), the paper's equation does not.
     """
     return F.cross_entropy(student_logits / temperature, (teacher_logits.detach() / temperature).softmax(1))
 

@@ -103,13 +103,19 @@ def gather(shard: Tensor, total: int) -> Tensor:
     return gathered
 
 
-def gather_features(features: list[Features], total: int) -> list[Features]:
-    """Each view's features of all processes, from those of this one, with gradient: see :func:`gather`."""
-    return [Features(gather(view.vector, total), gather(view.map, total)) for view in features]
+def gather_features(features: list[Features], total: int, *, maps: bool) -> list[Features]:
+    """Each view's features of all processes, from those of this one, with gradient: see :func:`gather`.
+
+    Without ``maps`` these stay where they are, and the result's are empty.
+    """
+    return [
+        Features(gather(view.vector, total), gather(view.map, total) if maps else view.map.new_empty(0))
+        for view in features
+    ]
 
 
 @torch.no_grad()
-def encode_shuffled(encode: Callable[[Tensor], Features], images: Tensor, order: Tensor) -> Features:
+def encode_shuffled(encode: Callable[[Tensor], Features], images: Tensor, order: Tensor, *, maps: bool) -> Features:
     """Features of the whole batch, encoded in another order: MoCo's shuffled batch norm (arXiv 1911.05722, 3.3).
 
     A key is then normalised together with other images than its query, and cannot be told by their statistics. The
@@ -119,12 +125,13 @@ def encode_shuffled(encode: Callable[[Tensor], Features], images: Tensor, order:
         encode: the slow copy's.
         images: ``(b, C, H, W)``, this process's shard.
         order: ``(total,)``, a permutation, the same on every process.
+        maps: as in :func:`gather_features`.
     """
     total = len(order)
     own = gather(images, total)[order].tensor_split(world_size())[rank()]
-    (shuffled,) = gather_features([encode(own)], total)
+    (shuffled,) = gather_features([encode(own)], total, maps=maps)
     back = order.argsort()
-    return Features(shuffled.vector[back], shuffled.map[back])
+    return Features(shuffled.vector[back], shuffled.map[back] if maps else shuffled.map)
 
 
 @torch.no_grad()

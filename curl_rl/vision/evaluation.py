@@ -8,6 +8,7 @@ that is judged; the test set chooses nothing.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,9 +26,10 @@ from curl_rl.errors import UserError
 from curl_rl.export import load_encoder
 from curl_rl.resnet import ResNet
 from curl_rl.run_directory import CONFIG
+from curl_rl.seeds import check_seed
 from curl_rl.settings import read_yaml
 from curl_rl.vision.config import SCHEMA, KNNConfig, VisionConfig, load_preset, read_config
-from curl_rl.vision.data import balanced_subset, load
+from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
 from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, usual_epochs
 from curl_rl.vision.image_sets import ImageSet
 from curl_rl.vision.knn import knn_accuracy
@@ -65,12 +67,11 @@ class EvaluationConfig:
             raise ValueError(f"protocols must be some of knn, linear and fine_tune, got {list(self.protocols)}")
         if self.k is not None and self.k < 1:
             raise ValueError(f"k must be at least 1, got {self.k}")
-        if self.temperature is not None and not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
         if not self.labels or not all(0 < share <= 1 for share in self.labels):
             raise ValueError(f"labels must be shares above 0 and at most 1, got {list(self.labels)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+        check_seed(self.seed)
 
     @property
     def scores(self) -> list[str]:
@@ -100,6 +101,19 @@ class Voting(NamedTuple):
     """By similarity over this, exponentially weighted."""
 
 
+class JudgedOn(NamedTuple):
+    """Labelled images, as a table's reader may want to know them."""
+
+    source: str
+    """As it was named: a folder, or digits."""
+    image_size: int
+    """Side of the images, in pixels."""
+    train_images: int
+    """How many there are to learn from."""
+    test_images: int
+    """How many to be tested on."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of a table: what several runs that differ in their seeds alone have scored."""
@@ -114,6 +128,8 @@ class Row:
     """By name, the accuracy of each in [0, 1]."""
     voting: Voting | None = None
     """Of its nearest neighbours; None where they were not asked."""
+    data: tuple[JudgedOn, ...] = ()
+    """What all rows of its table were judged on."""
 
     def mean(self, score: str) -> float:
         """Over the runs."""
@@ -155,6 +171,7 @@ def load_benchmark(source: str, size: int, *, device: torch.device | str = "cpu"
     )
     for part in parts:
         part.required_labels()
+    say_what_cannot_be_learnt(*parts)
     return Benchmark(*parts)
 
 
@@ -353,7 +370,10 @@ def evaluate_runs(
         return scores
 
     several = data is None and len({run.config.data for run in runs}) > 1
-    trained, baselines = _Rows(voting), _Rows(voting)
+    judged_on = tuple(
+        JudgedOn(source, size, len(images.train), len(images.test)) for (source, size), images in benchmarks.items()
+    )
+    trained, baselines = _Rows(voting, judged_on), _Rows(voting, judged_on)
     for run in runs:
         on, seed = f", {run.config.data}" if several else "", run.config.seed
         kind = run.kind() + on
@@ -390,9 +410,13 @@ def table(rows: Sequence[Row], config: EvaluationConfig) -> str:
 
 
 def report(rows: Sequence[Row], config: EvaluationConfig) -> dict[str, Any]:
-    """The same for JSON: the protocols' settings, and every score of every run."""
+    """The same for JSON: the protocols' settings, the data, and every score of every run."""
     used = {} if rows[0].voting is None else rows[0].voting._asdict()
-    return {"protocols": dataclasses.asdict(config) | used, "rows": [row.as_dict() for row in rows]}
+    return {
+        "protocols": dataclasses.asdict(config) | used,
+        "data": [data._asdict() for data in rows[0].data],
+        "rows": [row.as_dict() for row in rows],
+    }
 
 
 def _cell(row: Row, score: str) -> str:
@@ -454,8 +478,8 @@ def read_run(directory: Path, device: torch.device | str) -> Run:
 class _Rows:
     """Rows in the making."""
 
-    def __init__(self, voting: Voting | None) -> None:
-        self._voting = voting
+    def __init__(self, voting: Voting | None, data: tuple[JudgedOn, ...]) -> None:
+        self._voting, self._data = voting, data
         self._found: dict[str, list[tuple[int | None, dict[str, float], str | None]]] = {}
 
     def has(self, name: str, seed: int | None) -> bool:
@@ -472,6 +496,7 @@ class _Rows:
                 tuple(seed for seed, _, _ in found if seed is not None),
                 {score: tuple(scores[score] for _, scores, _ in found) for score in found[0][1]},
                 self._voting,
+                self._data,
             )
             for name, found in self._found.items()
         ]

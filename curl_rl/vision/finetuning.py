@@ -25,6 +25,7 @@ from curl_rl.vision.knn import check_labelled
 from curl_rl.vision.linear_probe import zero_linear
 
 _STATISTICS_FROM = 1024  # images that the running statistics of a head's batch norm start from
+_HIGHEST_RATE = 1e6  # no training survives it, and float32 has no 1e39
 _BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own
 
 
@@ -32,8 +33,9 @@ _BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own
 class SupervisedConfig:
     """How a classifier is trained on images: SGD with Nesterov momentum 0.9, random crops and flips, cosine schedule.
 
-    The defaults are SimCLR's for 1 % of the labels (arXiv 2002.05709, appendix B.5: 0.05 for each 256 images of a
-    batch, neither weight decay nor warm-up); for 10 % and more it takes 30 epochs.
+    The defaults are SimCLR's for 1 % of the labels (arXiv 2002.05709, appendix B.5: 0.05 for a batch of 256,
+    neither weight decay nor warm-up); for 10 % and more it takes 30 epochs. Other batch sizes keep this learning
+    rate, which the paper scales with them.
     """
 
     epochs: int = 60
@@ -57,8 +59,8 @@ class SupervisedConfig:
                 f"epochs must be at least 1 and batch_size at least 2, got {self.epochs} and {self.batch_size}"
             )
         for name in ("learning_rate", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= _HIGHEST_RATE:
+                raise ValueError(f"{name} must be from 0 to {_HIGHEST_RATE:,.0f}, got {getattr(self, name)}")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs must be from 0 to below epochs, got {self.warmup_epochs} of {self.epochs}")
         if not 0 <= self.mirror <= 1:

@@ -131,17 +131,17 @@ class Learner(nn.Module):
             own = [Features(vector, map_) for vector, map_ in zip(vectors, maps, strict=True)]
         else:
             own = [self.encoder.encode(view) for view in views]
-        return distributed.gather_features(own, self.batch_size)
+        return distributed.gather_features(own, self.batch_size, maps=self.objective.reads_maps)
 
     @torch.no_grad()
     def _encode_target(self, views: list[Tensor], order: Tensor) -> list[Features]:
         """Features of the whole batch by the slow copy, without gradient."""
         if self.target is None:
             return []
-        encode = self.target.encode
+        encode, maps = self.target.encode, self.objective.reads_maps
         if self.splits > 1:
-            return [distributed.encode_shuffled(encode, view, order) for view in views]
-        return distributed.gather_features([encode(view) for view in views], self.batch_size)
+            return [distributed.encode_shuffled(encode, view, order, maps=maps) for view in views]
+        return distributed.gather_features([encode(view) for view in views], self.batch_size, maps=maps)
 
     def training_state(self) -> dict[str, Any]:
         """All that :meth:`load_training_state` needs to go on as if nothing had happened."""

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from curl_rl import checkpoint, run_directory
 from curl_rl.augment import center_crop
-from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
+from curl_rl.compute import is_out_of_memory, keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.console import progress_bar, say
 from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError, one_line
@@ -33,7 +33,7 @@ from curl_rl.signals import Stopped, StopRequest, stop_requests
 from curl_rl.vision import distributed
 from curl_rl.vision.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
-from curl_rl.vision.data import DIGITS, load
+from curl_rl.vision.data import DIGITS, load, say_what_cannot_be_learnt
 from curl_rl.vision.evaluation import Benchmark, EvaluationConfig, evaluate_encoder, side_of
 from curl_rl.vision.export import save_head
 from curl_rl.vision.image_sets import ImageBatch, ImageSet, Split
@@ -47,7 +47,9 @@ from curl_rl.vision.views import make_views
 AXIS = "images"
 """What the x axis of a pretraining run counts: source images, each as often as it was seen."""
 
-_SAVE_MEMORY = "lower batch_size, or stream the images by --compute.storage stream"
+_SAVE_MEMORY = (
+    "lower batch_size, encoder.resnet.width or objectives.moco.queue, or stream the images by --compute.storage stream"
+)
 _MEND_NUMBERS = "try a lower optimizer.lr or a longer warm-up, with --fresh or in another --run directory"
 
 
@@ -94,7 +96,9 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
         distributed.any_process(False)  # the others wait until the directory is this run's
         try:
             pretrainer = Pretrainer(config, device, images)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None
         stack.callback(pretrainer.close)
         pretrainer.run()
@@ -266,6 +270,7 @@ class Pretrainer:
             )
             self.images.required_labels()
             test.required_labels()
+            say_what_cannot_be_learnt(self.images, test)
         except UserError as error:
             say(f"no nearest neighbours while training: {error}")
             return
@@ -525,7 +530,7 @@ def check(config: VisionConfig, images: ImageSet) -> None:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             encoder, objective = build(config, images.channels, torch.device("meta"))
             objective.try_out(encoder.feature_spec, config.batch_size)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:  # sizes beyond what a tensor can have are of these types
         raise UserError(one_line(error)) from None
     if isinstance(encoder, ResNet):
         # Batch norm needs two numbers at least, of images or of places.

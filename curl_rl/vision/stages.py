@@ -16,7 +16,8 @@ from curl_rl.augment import center_crop
 from curl_rl.errors import UserError
 from curl_rl.export import last_names
 from curl_rl.resnet import ResNet, ResNetConfig
-from curl_rl.vision.data import balanced_subset, load
+from curl_rl.seeds import check_seed
+from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
 from curl_rl.vision.distillation import UNLABELLED, DistillationConfig, distill
 from curl_rl.vision.evaluation import read_run, side_of
 from curl_rl.vision.export import CLASSIFIER, SavedClassifier, load_classifier, load_head, save_classifier
@@ -60,6 +61,7 @@ def fine_tune_run(
         ValueError: the run, its head or the data do not allow it, or there is a classifier in the directory already.
         FloatingPointError: the training diverged.
     """
+    check_seed(seed)
     pretrained = read_run(run, device)
     if not 0 < labels <= 1:
         raise UserError(f"labels must be a share above 0 and at most 1, got {labels:g}")
@@ -77,6 +79,7 @@ def fine_tune_run(
     _make_room(directory)
     source, side = data or pretrained.config.data, side_of(pretrained.encoder)
     train, test = (load(source, split, pretrained.image_size, storage="memory") for split in ("train", "test"))
+    say_what_cannot_be_learnt(train, test)
     chosen = balanced_subset(train.required_labels(), labels, seed=0)
     images, targets = _held(train, side)
     assert targets is not None
@@ -146,6 +149,7 @@ def distill_classifier(
         ValueError: teacher, student and data do not fit each other, or there is a classifier in the directory already.
         FloatingPointError: the training diverged.
     """
+    check_seed(seed)
     master = load_classifier(teacher).to(device)
     made_of = master.provenance
     if not 0 <= labelled <= 1:

@@ -22,6 +22,8 @@ from curl_rl.augment import (
     random_solarise,
 )
 
+_STRONGEST = 100.0  # far beyond any use, and nothing overflows
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -85,15 +87,18 @@ class AugmentConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"augment.{name} must be between 0 and 1, got {getattr(self, name)}")
         for name in ("brightness", "contrast", "saturation"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"augment.{name} must be 0 (unchanged) or more, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= _STRONGEST:
+                raise ValueError(
+                    f"augment.{name} must be from 0 (unchanged) to {_STRONGEST:g}, got {getattr(self, name)}"
+                )
         if not 0 <= self.hue <= 0.5:
             raise ValueError(f"augment.hue must be between 0 and 0.5 (half the circle), got {self.hue}")
-        for name, most in (("scale", 1.0), ("local_scale", 1.0), ("ratio", None), ("blur_sigma", None)):
+        for name, most in (("scale", 1.0), ("local_scale", 1.0), ("ratio", _STRONGEST), ("blur_sigma", 100.0)):
             low, high = getattr(self, name)
-            if not 0 < low <= high or (most is not None and high > most):
-                limit = "" if most is None else f", at most {most:g}"
-                raise ValueError(f"augment.{name} must be two rising positive numbers{limit}, got [{low}, {high}]")
+            if not 0 < low <= high <= most:
+                raise ValueError(
+                    f"augment.{name} must be two rising positive numbers, at most {most:g}, got [{low}, {high}]"
+                )
         if not 0 < self.blur_kernel <= 1:
             raise ValueError(f"augment.blur_kernel must be above 0 and at most 1, got {self.blur_kernel}")
         if not 0 <= self.randaugment_magnitude <= 30:

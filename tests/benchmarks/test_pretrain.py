@@ -21,7 +21,6 @@ def test_every_worker_makes_a_dozen_batches_and_times_are_a_steps(monkeypatch: p
         return {name: [0.8] for name in cases}
 
     monkeypatch.setattr(pretrain, "side_by_side", timed)
-    monkeypatch.setattr(pretrain, "keep_freed_memory", lambda: None)  # it would hold for every later test
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     rows = {row.name: row for row in pretrain.measure(torch.device("cpu"), 2, rounds=1)}
     step, augmentation = rows["SimCLR step, batch 2, float32"], rows["augmentation, batch 2"]

@@ -516,6 +516,19 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 # ------------------------------------------------------------------- subsets
 
 
+def test_test_images_of_a_class_that_was_never_seen_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_classes(tmp_path / "train", ant=2, bee=1)
+    make_classes(tmp_path / "test", ant=1, Bee=2, wasp=1)
+    sets = [load(tmp_path, split) for split in ("train", "test")]
+    data.say_what_cannot_be_learnt(*sets)
+    line = "train has no image of Bee, wasp: 3 of 4 test images must count as wrong"
+    assert capsys.readouterr().err.strip().endswith(line)
+    data.say_what_cannot_be_learnt(sets[0], sets[0])
+    assert not capsys.readouterr().err
+
+
 def test_a_balanced_subset_has_its_documented_size_in_each_class() -> None:
     labels = torch.arange(10).repeat(5000)
     for fraction, each in ((0.01, 50), (0.1, 500), (1.0, 5000)):

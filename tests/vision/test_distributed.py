@@ -92,7 +92,9 @@ def steps_on_features(row: str, own: slice) -> Outcome:
         online = [Features(shards[i] @ weight, maps) for i in range(len(objective.online_views))]
         target = [Features(shards[2 + i], maps) for i in range(len(objective.target_views))]
         result = objective(
-            distributed.gather_features(online, BATCH), distributed.gather_features(target, BATCH), BatchInfo()
+            distributed.gather_features(online, BATCH, maps=False),
+            distributed.gather_features(target, BATCH, maps=True),
+            BatchInfo(),
         )
         objective.zero_grad()
         weight.grad = None
@@ -111,7 +113,7 @@ def steps_of_network(splits: int, batch: int) -> Outcome:
     distributed.distribute_batch_norm(encoder)
     objective = method("simclr", encoder.feature_spec)
     online = [encoder.encode(images(batch, seed=view)[own]) for view in range(2)]
-    loss = objective(distributed.gather_features(online, batch), [], BatchInfo()).loss
+    loss = objective(distributed.gather_features(online, batch, maps=False), [], BatchInfo()).loss
     loss.backward()
     distributed.sum_gradients(encoder.parameters())
     distributed.average_running_statistics(encoder)
@@ -128,7 +130,7 @@ def shuffled_keys(batch: int) -> Outcome:
     encoder, own = network(splits=2), slice(*_bounds(batch))
     distributed.distribute_batch_norm(encoder)
     order = torch.tensor([2, 0, 3, 1])
-    features = distributed.encode_shuffled(encoder.encode, images(batch, seed=0)[own], order)
+    features = distributed.encode_shuffled(encoder.encode, images(batch, seed=0)[own], order, maps=True)
     return {"vector": features.vector, "map": features.map}
 
 

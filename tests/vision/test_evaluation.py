@@ -381,9 +381,11 @@ def test_the_report_holds_every_score_and_setting() -> None:
         ({"protocols": ()}, "protocols must be some of knn, linear and fine_tune, got []"),
         ({"protocols": ("magic",)}, "protocols must be some of knn, linear and fine_tune, got ['magic']"),
         ({"k": 0}, "k must be at least 1, got 0"),
-        ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
+        ({"temperature": 0.0}, "temperature must be positive and finite, got 0.0"),
+        ({"temperature": float("inf")}, "temperature must be positive and finite, got inf"),
+        ({"seed": 2**32}, "seed must be 0 or more and below 2**32, got 4294967296"),
         ({"labels": (0.1, 1.5)}, "labels must be shares above 0 and at most 1, got [0.1, 1.5]"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"seed": -1}, "seed must be 0 or more and below 2**32, got -1"),
     ],
 )
 def test_settings_that_mean_nothing(changes: dict[str, Any], message: str) -> None:
