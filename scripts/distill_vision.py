@@ -41,7 +41,9 @@ def main() -> int:
     parser.add_argument("--data", help="folder with train and test, or digits [what the teacher was trained on]")
     parser.add_argument("--epochs", type=int, default=100, help="[%(default)s]")
     parser.add_argument(
-        "--learning_rate", type=float, default=SupervisedConfig.learning_rate, help="the highest [%(default)s]"
+        "--learning_rate",
+        type=float,
+        help=f"the highest [{SupervisedConfig.learning_rate}, times a temperature below 1: it steepens the gradient]",
     )
     parser.add_argument("--seed", type=int, default=0, help="of a new network, the order and the crops [%(default)s]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")

@@ -121,7 +121,7 @@ def distill_classifier(
     temperature: float | None = None,
     data: str | None = None,
     epochs: int = 100,
-    learning_rate: float = SupervisedConfig.learning_rate,
+    learning_rate: float | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> float:
@@ -135,10 +135,12 @@ def distill_classifier(
         width: likewise.
         labelled: share of the training set's labels in the mix, the same number from each class; 1 takes all.
         alpha: the teacher's share of the loss; what is left goes to the labels.
-        temperature: of both softmaxes; None, the paper's: 0.1 for a student of the teacher's shape, 1 for another.
+        temperature: of both softmaxes; None: 0.1 for a student of the teacher's shape, 1 for another, as in
+            the paper, by memory.
         data: images to learn and be tested on; None, what the teacher was trained on.
         epochs: of the student's training.
-        learning_rate: the highest.
+        learning_rate: the highest; None, that of fine-tuning, times the temperature where it is below 1, because the
+            gradient is divided by that.
         seed: of a new network, the order and the crops.
         device: where to compute.
 
@@ -171,6 +173,8 @@ def distill_classifier(
     if temperature is None:
         temperature = 0.1 if _shape(encoder) == _shape(master.network.encoder) else 1.0
     crops = {name: made_of["training"][name] for name in ("crop_scale", "mirror")}
+    if learning_rate is None:
+        learning_rate = SupervisedConfig.learning_rate * min(temperature, 1.0)
     training = SupervisedConfig(epochs=epochs, learning_rate=learning_rate, **crops)
     settings = DistillationConfig(temperature=temperature, alpha=alpha, training=training)
     _make_room(directory)

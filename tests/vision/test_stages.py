@@ -97,6 +97,7 @@ def test_a_student_learns_what_the_teacher_answers_and_not_the_labels(run: Path,
         third = load_classifier(tmp_path / f"{width}")
         assert third.network.linear.in_features == (32 if width is None else 8)
         assert third.provenance["temperature"] == temperature
+        assert third.provenance["training"]["learning_rate"] == pytest.approx(0.05 * temperature)
         assert third.provenance["teacher"] == "/".join((tmp_path / "student").parts[-3:])
     assert student.provenance["student"] == "/".join(run.parts[-3:])
 
