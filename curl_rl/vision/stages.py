@@ -173,10 +173,11 @@ def distill_classifier(
     if temperature is None:
         temperature = 0.1 if _shape(encoder) == _shape(master.network.encoder) else 1.0
     crops = {name: made_of["training"][name] for name in ("crop_scale", "mirror")}
+    settings = DistillationConfig(temperature=temperature, alpha=alpha)
     if learning_rate is None:
         learning_rate = SupervisedConfig.learning_rate * min(temperature, 1.0)
     training = SupervisedConfig(epochs=epochs, learning_rate=learning_rate, **crops)
-    settings = DistillationConfig(temperature=temperature, alpha=alpha, training=training)
+    settings = dataclasses.replace(settings, training=training)
     _make_room(directory)
 
     source, size = data or made_of["data"], made_of["loaded_size"]
