@@ -55,9 +55,15 @@ def _spread_ms(seconds: list[float]) -> float:
 
 
 def side_by_side(
-    cases: dict[str, Callable[[], object]], *, rounds: int, warm_up: int, device: torch.device, description: str
+    cases: dict[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warm_up: int,
+    device: torch.device,
+    description: str,
+    cycle: int = 1,
 ) -> dict[str, list[float]]:
-    """Seconds of each case by name: all cases once in every round, so that a machine's moods meet them alike.
+    """Seconds of each case by name: all cases in turn in every round, so that a machine's moods meet them alike.
 
     Args:
         cases: what to time.
@@ -65,6 +71,7 @@ def side_by_side(
         warm_up: rounds before, which do not count.
         device: waited for before the clock is read.
         description: of the progress bar.
+        cycle: calls that make one time, their mean: for work whose calls differ in turn.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     with tqdm(total=(rounds + warm_up) * len(cases), desc=description, leave=False) as bar:
@@ -72,10 +79,11 @@ def side_by_side(
             for name, work in cases.items():
                 wait_for(device)
                 begin = time.perf_counter()
-                work()
+                for _ in range(cycle):
+                    work()
                 wait_for(device)
                 if number >= 0:
-                    seconds[name].append(time.perf_counter() - begin)
+                    seconds[name].append((time.perf_counter() - begin) / cycle)
                 bar.update()
     return seconds
 

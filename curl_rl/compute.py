@@ -40,7 +40,9 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
         UserError: bfloat16 was asked for of hardware that would only emulate it.
     """
     if device.type == "cuda" and precision != "float32":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        with torch.cuda.device(device):  # it asks the current one
+            supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        if supported:
             return "bfloat16"
         if precision == "bfloat16":
             name = torch.cuda.get_device_name(device)

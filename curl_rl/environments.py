@@ -17,6 +17,8 @@ import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState
 
+from curl_rl.errors import UserError
+
 Observation = npt.NDArray[np.uint8]
 Action = npt.NDArray[np.float32]
 Environment = gymnasium.Env[Observation, Action]
@@ -232,3 +234,21 @@ def _alive() -> Iterator[None]:
         yield
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise RuntimeError("the environment's process died") from None
+
+
+def pixel_spaces(environment: Environment | Environments) -> tuple[tuple[int, int, int], int]:
+    """``(C, H, W)`` of the observations and the size of the actions.
+
+    Raises:
+        UserError: observations that are no uint8 pixels, or actions that are no vector in [-1, 1].
+    """
+    observations, actions = environment.observation_space, environment.action_space
+    pixels = isinstance(observations, gymnasium.spaces.Box) and observations.dtype == np.uint8
+    if not pixels or observations.shape is None or len(observations.shape) != 3:
+        raise UserError(f"the environment must give uint8 observations (C, H, W), it gives {observations}")
+    if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
+        raise UserError(f"the environment must take a vector of real numbers as action, it takes {actions}")
+    if not (np.all(actions.low == -1) and np.all(actions.high == 1)):
+        raise UserError(f"the environment must take actions in [-1, 1], it takes {actions}")
+    channels, height, width = observations.shape
+    return (channels, height, width), actions.shape[0]

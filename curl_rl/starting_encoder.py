@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from curl_rl import run_directory
 from curl_rl.agent import AgentConfig
+from curl_rl.config import RunConfig, read_config
+from curl_rl.console import say
 from curl_rl.encoders import PixelEncoder
+from curl_rl.environments import Environment, pixel_spaces
 from curl_rl.errors import UserError, one_line
 from curl_rl.export import load_encoder
 from curl_rl.network_file import weights_sha256
 from curl_rl.pretrained import PretrainedEncoder
+
+
+def find_starting_encoder(
+    config: RunConfig, environment: Environment, *, resumes: bool
+) -> tuple[RunConfig, PixelEncoder | None]:
+    """The configuration with the hash of the weights that the run starts from, and the encoder, if it is to be read.
+
+    A run that ``resumes`` from a checkpoint has its weights there and the hash in its configuration: the file may be
+    gone or hold others by now.
+
+    Raises:
+        UserError: it cannot be read, is not the one that was recorded, or does not fit.
+    """
+    if config.encoder is None:
+        return config, None
+    directory = config.directory
+    if (
+        resumes
+        and (directory / run_directory.CONFIG).is_file()
+        and any((directory / run_directory.CHECKPOINTS).glob("*.ckpt"))
+    ):
+        recorded = read_config(directory / run_directory.CONFIG).encoder_sha256
+        return replace(config, encoder_sha256=config.encoder_sha256 or recorded), None
+    pretrained, found = read_starting_encoder(config.encoder, config.encoder_sha256)
+    encoder = _check_fit(config.encoder, pretrained, pixel_spaces(environment)[0], config.agent)
+    if pretrained.rendered_size != config.environment.size:
+        say(
+            f"the encoder was trained on frames of {pretrained.rendered_size} pixels: in those of environment.size "
+            f"{config.environment.size} it sees the scene at another scale"
+        )
+    return replace(config, encoder_sha256=found), encoder
 
 
 def read_starting_encoder(path: Path, sha256: str | None = None) -> tuple[PretrainedEncoder, str]:
@@ -34,7 +70,7 @@ def read_starting_encoder(path: Path, sha256: str | None = None) -> tuple[Pretra
     return pretrained, found
 
 
-def check_fit(
+def _check_fit(
     path: Path, pretrained: PretrainedEncoder, observation_shape: tuple[int, int, int], config: AgentConfig
 ) -> PixelEncoder:
     """The encoder itself, if an agent of this configuration can start from it.

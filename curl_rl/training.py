@@ -9,16 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from curl_rl import checkpoint, run_directory
-from curl_rl.agent import Agent
-from curl_rl.compute import keep_freed_memory, resolve_device, resolve_precision
-from curl_rl.config import RunConfig, read_config
+from curl_rl.compute import keep_freed_memory, resolve_device
+from curl_rl.config import RunConfig
 from curl_rl.console import progress_bar, say
 from curl_rl.encoders import PixelEncoder
 from curl_rl.environments import (
@@ -27,6 +25,7 @@ from curl_rl.environments import (
     Environments,
     LocalEnvironment,
     WorkerEnvironments,
+    pixel_spaces,
 )
 from curl_rl.errors import TrainingFault as TrainingFault  # what train() raises
 from curl_rl.errors import UserError, one_line
@@ -39,10 +38,11 @@ from curl_rl.meters import MetricMeans, Speedometer
 from curl_rl.pictures import crops_picture
 from curl_rl.progress import Episode, Progress
 from curl_rl.replay import Replay, segment_files
+from curl_rl.run_agent import build_agent
+from curl_rl.run_checks import check_device, check_environment
 from curl_rl.seeds import derived_seed
-from curl_rl.settings import read_yaml
 from curl_rl.signals import Stopped, StopRequest, stop_requests
-from curl_rl.starting_encoder import check_fit, read_starting_encoder
+from curl_rl.starting_encoder import find_starting_encoder
 
 _SAVE_MEMORY = "lower agent.batch_size, or keep the replay elsewhere by --replay.storage memory"
 _MEND_NUMBERS = "the last checkpoint is from before; try a lower learning rate, or look at the rewards"
@@ -68,7 +68,7 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
     device = resolve_device(config.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs belong to the current one
-    _check_device(config, device)
+    check_device(config, device)
     config = replace(config, device=str(device))
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
@@ -90,8 +90,8 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
             environments = LocalEnvironment(environment)
         evaluation_environment = make_environment()
         stack.callback(evaluation_environment.close)
-        _check(config, evaluation_environment)
-        config, start = _starting_encoder(config, evaluation_environment, resumes=not fresh)
+        check_environment(config, evaluation_environment)
+        config, start = find_starting_encoder(config, evaluation_environment, resumes=not fresh)
         if fresh and (aside := run_directory.set_aside(directory)):
             say(f"the earlier run is now {aside}")
         stack.enter_context(run_directory.claimed(directory, config))
@@ -119,11 +119,11 @@ class Trainer:
     ) -> None:
         self.config, self.directory, self.device = config, directory, device
         self.environments, self.evaluation_environment = environments, evaluation_environment
-        shape, action_dim = _spaces(environments)
+        shape, action_dim = pixel_spaces(environments)
         # Weights come from a generator of their own, so that nothing else that draws can change them.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "networks"))
-            self.agent = _build_agent(config, device, shape, action_dim)
+            self.agent = build_agent(config, device, shape, action_dim)
         try:
             self.replay = Replay(
                 config.replay,
@@ -402,7 +402,7 @@ class Trainer:
         """About what the checkpoints of the whole run take on the disk."""
         c = self.config
         transitions = min(c.replay.capacity, math.ceil(c.frames / c.environment.action_repeat))
-        channels, height, width = _spaces(self.environments)[0]
+        channels, height, width = pixel_spaces(self.environments)[0]
         networks = sum(value.nbytes for value in self.agent.state_dict().values())
         # Adam keeps two numbers to a weight; while one checkpoint is written, all the others are still there.
         return transitions * (channels // c.environment.stack) * height * width + 3 * networks * (c.checkpoint.keep + 1)
@@ -488,124 +488,6 @@ class Trainer:
     def _fail(self, error: Exception, advice: str) -> NoReturn:
         where = f"{self.progress.frames:,} frames (update {self.agent.updates:,})"
         raise run_directory.fault(self.directory, where, error, advice) from error
-
-
-def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig, int]:
-    """The agent of a run, its configuration, and how many frames it was trained on. Nothing in the run is changed.
-
-    Raises:
-        UserError: there is no run or no whole checkpoint, it trained no agent, or the device is not there.
-    """
-    path = directory / run_directory.CONFIG
-    if not path.is_file():
-        raise UserError(f"{directory} is no run: it has no {run_directory.CONFIG}")
-    if "method" in read_yaml(path):
-        raise UserError(f"{directory} is a run of pretraining: it has an encoder and no policy")
-    config, on = read_config(path), resolve_device(device)
-    try:
-        found = checkpoint.load_newest(directory / run_directory.CHECKPOINTS, read_only=True)
-    except (ValueError, OSError) as error:
-        raise UserError(one_line(error)) from None
-    if found is None:
-        raise UserError(f"{directory} has no checkpoint yet")
-    _, state = found
-    manifest, config = state["replay"], replace(config, device=str(on))
-    agent = _build_agent(config, on, tuple(manifest["observation_shape"]), manifest["action_dim"])
-    agent.load_training_state(state["agent"])
-    return agent, config, state["progress"]["frames"]
-
-
-def _build_agent(config: RunConfig, device: torch.device, shape: tuple[int, int, int], action_dim: int) -> Agent:
-    precision = resolve_precision(config.agent.precision, device)
-    return Agent(shape, action_dim, replace(config.agent, precision=precision), config.objectives).to(device)
-
-
-def _spaces(environment: Environment | Environments) -> tuple[tuple[int, int, int], int]:
-    """``(C, H, W)`` of the observations and the size of the actions."""
-    observations, actions = environment.observation_space, environment.action_space
-    pixels = isinstance(observations, gymnasium.spaces.Box) and observations.dtype == np.uint8
-    if not pixels or observations.shape is None or len(observations.shape) != 3:
-        raise UserError(f"the environment must give uint8 observations (C, H, W), it gives {observations}")
-    if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
-        raise UserError(f"the environment must take a vector of real numbers as action, it takes {actions}")
-    if not (np.all(actions.low == -1) and np.all(actions.high == 1)):
-        raise UserError(f"the environment must take actions in [-1, 1], it takes {actions}")
-    channels, height, width = observations.shape
-    return (channels, height, width), actions.shape[0]
-
-
-def _check_device(config: RunConfig, device: torch.device) -> None:
-    """Whether it can do what is asked for, before an earlier run is set aside.
-
-    Raises:
-        UserError: no units for the precision, or a capture where none is possible.
-    """
-    resolve_precision(config.agent.precision, device)
-    if config.compute.capture and device.type != "cuda":
-        raise UserError(
-            f"compute.capture: there are no CUDA graphs on {device}; leave it false, or use a GPU by --device"
-        )
-    if config.compute.capture and config.replay.storage not in ("auto", "device"):
-        raise UserError(
-            f"compute.capture: an update can be captured only with the replay on the GPU, and replay.storage is "
-            f"{config.replay.storage}: take device, with a smaller --replay.capacity if need be"
-        )
-
-
-def _check(config: RunConfig, environment: Environment) -> None:
-    """What can only be known with the environment at hand, before anything is written.
-
-    Raises:
-        UserError: the agent or the replay does not fit the environment.
-    """
-    shape, action_dim = _spaces(environment)
-    if shape[0] % config.environment.stack:
-        raise UserError(f"environment.stack {config.environment.stack} does not divide the {shape[0]} channels")
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            agent = _build_agent(config, torch.device("meta"), shape, action_dim)
-            if agent.objective is not None:
-                agent.objective.try_out(agent.encoder.feature_spec, config.agent.batch_size)
-    except ValueError as error:
-        raise UserError(one_line(error)) from None
-    steps, count = getattr(environment, "max_episode_steps", None), config.training.environments
-    if steps is not None and config.replay.capacity < count * steps:
-        what = "an episode" if count == 1 else f"{count} episodes"
-        raise UserError(
-            f"replay.capacity {config.replay.capacity} is smaller than {what} of {config.env}: {count * steps} "
-            "agent steps"
-        )
-
-
-def _starting_encoder(
-    config: RunConfig, environment: Environment, *, resumes: bool
-) -> tuple[RunConfig, PixelEncoder | None]:
-    """The configuration with the hash of the weights that the run starts from, and the encoder, if it is to be read.
-
-    A run that ``resumes`` from a checkpoint has its weights there and the hash in its configuration: the file may be
-    gone or hold others by now.
-
-    Raises:
-        UserError: it cannot be read, is not the one that was recorded, or does not fit.
-    """
-    if config.encoder is None:
-        return config, None
-    directory = config.directory
-    if (
-        resumes
-        and (directory / run_directory.CONFIG).is_file()
-        and any((directory / run_directory.CHECKPOINTS).glob("*.ckpt"))
-    ):
-        recorded = read_config(directory / run_directory.CONFIG).encoder_sha256
-        return replace(config, encoder_sha256=config.encoder_sha256 or recorded), None
-    pretrained, found = read_starting_encoder(config.encoder, config.encoder_sha256)
-    encoder = check_fit(config.encoder, pretrained, _spaces(environment)[0], config.agent)
-    if pretrained.rendered_size != config.environment.size:
-        say(
-            f"the encoder was trained on frames of {pretrained.rendered_size} pixels: in those of environment.size "
-            f"{config.environment.size} it sees the scene at another scale"
-        )
-    return replace(config, encoder_sha256=found), encoder
 
 
 def _crossed(before: int, after: int, every: int) -> bool:

@@ -23,7 +23,7 @@ from curl_rl.command_line import check_writable, command_parser, refusals
 from curl_rl.config import RunConfig
 from curl_rl.evaluation import Evaluation, evaluate
 from curl_rl.logger import write_gif
-from curl_rl.training import load_agent
+from curl_rl.run_agent import load_agent
 from envs.rendering import RenderingUnavailable
 
 

@@ -28,8 +28,8 @@ from curl_rl.config import EnvironmentConfig, load_preset
 from curl_rl.errors import UserError
 from curl_rl.frames import FrameWriter, Recording
 from curl_rl.recording import agent_policy, random_policy, record
+from curl_rl.run_agent import load_agent
 from curl_rl.signals import stop_requests
-from curl_rl.training import load_agent
 from envs.rendering import RenderingUnavailable
 
 

@@ -13,16 +13,17 @@ ROOT = Path(__file__).resolve().parent.parent
 # The parts of curl_rl from the top down. A part imports what lies on lower levels, never its own level or a higher one.
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"training", "vision", "integrations", "curves", "state_probe"}),
-    frozenset({"compute", "estimate", "learner"}),
+    frozenset({"run_checks"}),
+    frozenset({"estimate", "learner", "run_agent", "starting_encoder"}),
     # config gathers the dataclasses that stand beside their things
-    frozenset({"config", "evaluation", "pictures", "recording", "starting_encoder"}),
+    frozenset({"config", "evaluation", "pictures", "recording"}),
     frozenset({"agent", "auxiliary"}),
     frozenset({"run_directory", "replay", "deployment"}),
     frozenset({"sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings", "frames"}),
-    frozenset({"network_file", "command_line"}),
+    frozenset({"network_file", "command_line", "compute", "environments"}),
     frozenset(
         {
-            *("console", "durable", "environments", "errors", "lars", "meters"),
+            *("console", "durable", "errors", "lars", "meters"),
             *("pretrained", "progress", "schedules", "seeds", "signals", "storage"),
         }
     ),

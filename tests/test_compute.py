@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -57,9 +60,21 @@ def test_keeping_freed_memory_leaves_results_alone() -> None:
 def test_a_gpu_without_bfloat16_gets_float32_unless_it_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, supported: bool
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
+    current = [0]
+
+    @contextlib.contextmanager
+    def made_current(device: torch.device) -> Iterator[None]:
+        current.append(device.index)
+        yield
+        current.pop()
+
+    def is_supported(including_emulation: bool) -> bool:
+        return including_emulation or supported == (current[-1] == 1)  # the current one is of the other kind
+
+    monkeypatch.setattr(torch.cuda, "device", made_current)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "an old GPU")
-    gpu = torch.device("cuda", 0)
+    gpu = torch.device("cuda", 1)
     assert resolve_precision("auto", gpu) == ("bfloat16" if supported else "float32")
     assert resolve_precision("float32", gpu) == "float32"
     if supported:

@@ -19,8 +19,9 @@ from curl_rl.curves import read_curves
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.export import load_encoder, save_encoder
 from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.run_agent import load_agent
 from curl_rl.starting_encoder import read_starting_encoder
-from curl_rl.training import Trainer, load_agent, train
+from curl_rl.training import Trainer, train
 
 SIZE, CROP = 16, 14
 SHAPE = EncoderConfig(3, (2, 1), 5)

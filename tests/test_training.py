@@ -30,8 +30,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from curl_rl import checkpoint, training
-from curl_rl.agent import AgentConfig
+from curl_rl import checkpoint, run_agent, run_checks, training
+from curl_rl.agent import Agent, AgentConfig
 from curl_rl.config import (
     CheckpointConfig,
     ComputeConfig,
@@ -45,8 +45,10 @@ from curl_rl.config import (
 from curl_rl.encoders import EncoderConfig
 from curl_rl.logger import read_metrics
 from curl_rl.replay import Replay, ReplayConfig
+from curl_rl.run_agent import load_agent
+from curl_rl.run_checks import check_device
 from curl_rl.signals import Stopped
-from curl_rl.training import TrainingFault, _check_device, load_agent, train
+from curl_rl.training import TrainingFault, train
 
 SIZE, STACK, REPEAT = 10, 2, 2
 
@@ -585,7 +587,7 @@ def test_random_steps_are_uniform_and_the_policys_are_not_used_before(
 ) -> None:
     actions: list[npt.NDArray[np.float32]] = []
     acted: list[int] = []
-    step, act = Corridor.step, training.Agent.act
+    step, act = Corridor.step, Agent.act
 
     def noting(env: Corridor, action: npt.NDArray[np.float32]) -> Any:
         actions.append(action.copy())
@@ -596,7 +598,7 @@ def test_random_steps_are_uniform_and_the_policys_are_not_used_before(
         return act(agent, observation, noise)
 
     monkeypatch.setattr(Corridor, "step", noting)
-    monkeypatch.setattr(training.Agent, "act", counting)
+    monkeypatch.setattr(Agent, "act", counting)
     monkeypatch.setattr(training, "estimated_time", lambda *_: "no estimate")
     random_steps = 400
     config = tiny(
@@ -756,7 +758,8 @@ def test_automatic_precision_is_no_other_setting_on_another_machine(
     automatic = replace(config, agent=replace(config.agent, precision="auto"))
     found = []
     for precision in ("bfloat16", "float32"):
-        monkeypatch.setattr(training, "resolve_precision", lambda *_, precision=precision: precision)
+        for module in (run_agent, run_checks):
+            monkeypatch.setattr(module, "resolve_precision", lambda *_, precision=precision: precision)
         trained(replace(automatic, frames=automatic.frames + 10 * len(found)))
         found.append(load_agent(tmp_path, "cpu")[0].config.precision)
     assert found == ["bfloat16", "float32"]
@@ -796,7 +799,7 @@ def test_what_a_device_cannot_do_is_refused_before_a_run_is_set_aside(
         config, compute=replace(config.compute, capture=capture), replay=replace(config.replay, storage=storage)
     )
     with pytest.raises(UserError, match=message):
-        _check_device(config, torch.device(device))
+        check_device(config, torch.device(device))
     if device == "cpu":
         with pytest.raises(UserError, match=message):
             train(config, environments(), fresh=True)
@@ -914,9 +917,9 @@ def test_diverging_networks_overwrite_no_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["loss", "weight"])
 def test_nan_in_a_loss_or_a_weight_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    update = training.Agent.update
+    update = Agent.update
 
-    def diverging(agent: training.Agent, inputs: Any, *, diagnose: bool = False) -> dict[str, torch.Tensor]:
+    def diverging(agent: Agent, inputs: Any, *, diagnose: bool = False) -> dict[str, torch.Tensor]:
         metrics = update(agent, inputs, diagnose=diagnose)
         if agent.updates == 11:
             if what == "loss":
@@ -925,7 +928,7 @@ def test_nan_in_a_loss_or_a_weight_is_never_saved(tmp_path: Path, monkeypatch: p
                 agent.log_alpha.data.fill_(math.inf)
         return metrics
 
-    monkeypatch.setattr(training.Agent, "update", diverging)
+    monkeypatch.setattr(Agent, "update", diverging)
     monkeypatch.setattr(training, "estimated_time", lambda *_: "no estimate")
     config = tiny(tmp_path / "run", checkpoint=CheckpointConfig(every=1), log=LogConfig(every=1000))
     name = "critic/loss" if what == "loss" else "log_alpha"
@@ -954,7 +957,7 @@ def test_a_first_observation_that_the_replay_refuses_is_said_again_at_the_next_s
 def test_too_little_memory_in_an_update_names_what_to_lower(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update, count = training.Agent.update, itertools.count()
+    update, count = Agent.update, itertools.count()
 
     def exhausting(agent: Any, inputs: Any, *, diagnose: bool = False) -> Any:
         if next(count) == 17:
@@ -964,7 +967,7 @@ def test_too_little_memory_in_an_update_names_what_to_lower(
     config = tiny(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(training, "estimated_time", lambda *_: "no estimate")
-        patch.setattr(training.Agent, "update", exhausting)
+        patch.setattr(Agent, "update", exhausting)
         with pytest.raises(TrainingFault, match=r"CUDA out of memory; .*agent\.batch_size"):
             trained(config)
     assert differing(state(undisturbed), state(resumed(config))) == []
@@ -1086,7 +1089,7 @@ def test_rows_that_somebody_damaged_are_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_load_agent_gives_the_agent_as_it_was_saved(undisturbed: Path) -> None:
-    agent, config, frames = training.load_agent(undisturbed, "cpu")
+    agent, config, frames = load_agent(undisturbed, "cpu")
     saved = state(undisturbed)
     assert frames == saved["/progress/frames"]
     assert config.seed == 3
@@ -1095,10 +1098,10 @@ def test_load_agent_gives_the_agent_as_it_was_saved(undisturbed: Path) -> None:
 
 def test_load_agent_says_what_is_missing(undisturbed: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is no run: it has no config\.yaml"):
-        training.load_agent(tmp_path)
+        load_agent(tmp_path)
     shutil.copy(undisturbed / "config.yaml", tmp_path)
     with pytest.raises(UserError, match="has no checkpoint yet"):
-        training.load_agent(tmp_path)
+        load_agent(tmp_path)
 
 
 # ---- MuJoCo

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,19 @@ def test_cases_take_turns_and_the_warm_up_does_not_count() -> None:
     seconds = side_by_side(cases, rounds=3, warm_up=2, device=torch.device("cpu"), description="")
     assert "".join(calls) == "ababababab"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_a_cycle_of_calls_makes_one_time_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    durations = {"even": itertools.cycle([1.0, 3.0]), "odd": itertools.cycle([4.0, 5.0, 6.0])}
+
+    def work(name: str) -> None:
+        clock[0] += next(durations[name])
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    cases = {name: lambda name=name: work(name) for name in durations}
+    seconds = side_by_side(cases, rounds=2, warm_up=1, device=torch.device("cpu"), description="", cycle=2)
+    assert seconds == {"even": [2.0, 2.0], "odd": [5.0, 5.5]}  # after a warm-up of 4 and 5: 6 and 4, 5 and 6
 
 
 def test_rows_survive_writing_with_the_machine_in_each(tmp_path: Path) -> None:

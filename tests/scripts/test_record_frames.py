@@ -18,7 +18,8 @@ import torch
 import envs
 from curl_rl.config import parse_command_line
 from curl_rl.frames import RecordedFrames
-from curl_rl.training import load_agent, train
+from curl_rl.run_agent import load_agent
+from curl_rl.training import train
 from curl_rl.vision import config as vision
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "record_frames.py"

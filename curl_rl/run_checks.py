@@ -1,0 +1,54 @@
+"""Whether a run can be done as it is configured: asked before anything of it, or of an earlier one, is touched."""
+
+from __future__ import annotations
+
+import torch
+
+from curl_rl.compute import resolve_precision
+from curl_rl.config import RunConfig
+from curl_rl.environments import Environment, pixel_spaces
+from curl_rl.errors import UserError, one_line
+from curl_rl.run_agent import build_agent
+
+
+def check_device(config: RunConfig, device: torch.device) -> None:
+    """Whether it can do what is asked for, before an earlier run is set aside.
+
+    Raises:
+        UserError: no units for the precision, or a capture where none is possible.
+    """
+    resolve_precision(config.agent.precision, device)
+    if config.compute.capture and device.type != "cuda":
+        raise UserError(
+            f"compute.capture: there are no CUDA graphs on {device}; leave it false, or use a GPU by --device"
+        )
+    if config.compute.capture and config.replay.storage not in ("auto", "device"):
+        raise UserError(
+            f"compute.capture: an update can be captured only with the replay on the GPU, and replay.storage is "
+            f"{config.replay.storage}: take device, with a smaller --replay.capacity if need be"
+        )
+
+
+def check_environment(config: RunConfig, environment: Environment) -> None:
+    """What can only be known with the environment at hand, before anything is written.
+
+    Raises:
+        UserError: the agent or the replay does not fit the environment.
+    """
+    shape, action_dim = pixel_spaces(environment)
+    if shape[0] % config.environment.stack:
+        raise UserError(f"environment.stack {config.environment.stack} does not divide the {shape[0]} channels")
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            agent = build_agent(config, torch.device("meta"), shape, action_dim)
+            if agent.objective is not None:
+                agent.objective.try_out(agent.encoder.feature_spec, config.agent.batch_size)
+    except ValueError as error:
+        raise UserError(one_line(error)) from None
+    steps, count = getattr(environment, "max_episode_steps", None), config.training.environments
+    if steps is not None and config.replay.capacity < count * steps:
+        what = "an episode" if count == 1 else f"{count} episodes"
+        raise UserError(
+            f"replay.capacity {config.replay.capacity} is smaller than {what} of {config.env}: {count * steps} "
+            "agent steps"
+        )
