@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -20,35 +22,49 @@ STEPS_BETWEEN_FRAMES = 4
 
 
 def measure(rounds: int) -> list[Row]:
-    """One row a task. Each quality draws in a process of its own: two contexts in one give wrong timings."""
+    """One row a task. Each quality draws in a process of its own, because two contexts in one give wrong timings; the
+    two take turns, frame by frame."""
     rows = []
     for task in tqdm(TASKS, desc="render", leave=False):
-        (plain, faithful), (ours, fast) = (_in_its_own_process(task, quality, 10 * rounds) for quality in _QUALITIES)
-        apart = np.abs(faithful.astype(np.float64) - fast).mean()
+        with contextlib.ExitStack() as stack:
+            spawn = multiprocessing.get_context("spawn")
+            pools = [
+                stack.enter_context(
+                    ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=(task, quality))
+                )
+                for quality in _QUALITIES
+            ]
+            turns = [[pool.submit(_draw).result() for pool in pools] for _ in range(_WARM_UP + 10 * rounds)]
+        (plain, faithful), (ours, fast) = (zip(*drawn, strict=True) for drawn in zip(*turns[_WARM_UP:], strict=True))
+        apart = np.abs(np.stack(faithful).astype(np.float64) - np.stack(fast)).mean()
         note = f"pictures {apart:.2f} of 255 apart on average; plain: faithful, ours: fast"
-        rows.append(compared(f"render {task}, 100×100", plain, ours, note))
+        rows.append(compared(f"render {task}, 100×100", list(plain), list(ours), note))
     return rows
 
 
 _QUALITIES: tuple[Quality, Quality] = ("faithful", "fast")
+_WARM_UP = 3  # frames
+
+_episode: Iterator[tuple[float, npt.NDArray[np.uint8]]]  # of a process that draws
 
 
-def _in_its_own_process(task: str, quality: Quality, frames: int) -> tuple[list[float], npt.NDArray[np.uint8]]:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(draw, task, quality, frames).result()
+def _begin(task: str, quality: Quality) -> None:
+    global _episode
+    _episode = frames(task, quality)
 
 
-def draw(task: str, quality: Quality, frames: int) -> tuple[list[float], npt.NDArray[np.uint8]]:
-    """Seconds of each frame, without the simulation, and the frames ``(frames, 100, 100, 3)`` of a seeded episode."""
+def _draw() -> tuple[float, npt.NDArray[np.uint8]]:
+    return next(_episode)
+
+
+def frames(task: str, quality: Quality) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
+    """Frames ``(100, 100, 3)`` of a seeded episode, and the seconds of each without the simulation."""
     environment = envs.make(task, size=100, stack=1, action_repeat=STEPS_BETWEEN_FRAMES, quality=quality)
     inner = environment.unwrapped.env  # type: ignore[attr-defined]
     environment.reset(seed=0)
     generator = np.random.default_rng(0)
-    seconds, pictures = [], []
-    for _ in range(frames + 3):
+    while True:
         environment.step(generator.uniform(-1, 1, environment.action_space.shape).astype(np.float32))
         begin = time.perf_counter()
-        pictures.append(inner.render())
-        seconds.append(time.perf_counter() - begin)
-    environment.close()
-    return seconds[3:], np.stack(pictures[3:])
+        picture = inner.render()
+        yield time.perf_counter() - begin, picture

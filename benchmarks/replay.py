@@ -70,11 +70,14 @@ def _growth(device: torch.device, *, steps: int = 30_000) -> Row:
         if number % 10 == 0:
             replay.sample(32, generator, discount=0.99)
         if number in (steps // 3, steps - 1):
-            sizes.append(_resident_mb())
+            sizes.append(_taken_mb(device))
     note = f"the process grew by {sizes[1] - sizes[0]:.1f} MB over {steps - steps // 3:,} steps of a full ring"
     return Row("memory over a long run", note=note)
 
 
-def _resident_mb() -> float:
+def _taken_mb(device: torch.device) -> float:
+    """What the process holds of the device's memory."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device) / 2**20
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from curl_rl.durable import write_json
+
 
 @dataclass(frozen=True)
 class Row:
@@ -150,7 +152,7 @@ def aligned(lines: list[tuple[str, ...]]) -> str:
 
 def write_rows(path: Path, rows: list[Row], measured_on: str) -> None:
     """All rows as a JSON list."""
-    path.write_text(json.dumps([{**asdict(row), "machine": measured_on} for row in rows], indent=1) + "\n")
+    write_json(path, [{**asdict(row), "machine": measured_on} for row in rows])
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import envs
 from benchmarks.timing import Row, wait_for
 from curl_rl.config import PRESETS, TASKS, RunConfig, load_preset
-from curl_rl.environments import Environment, Environments, LocalEnvironment, WorkerEnvironments
+from curl_rl.environments import Environment, LocalEnvironment, open_environments
 from curl_rl.training import Trainer
 
 _RANDOM_STEPS, _WARM_UP = 20, 8
@@ -83,14 +83,8 @@ def _trainer(config: RunConfig, device: torch.device) -> Iterator[Trainer]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         evaluation_environment = make()
         stack.callback(evaluation_environment.close)
-        environments: Environments
-        if config.training.environments > 1 or config.training.overlap:
-            environments = workers = WorkerEnvironments(make, config.training.environments)
-            stack.callback(workers.close)
-        else:
-            environment = make()
-            stack.callback(environment.close)
-            environments = LocalEnvironment(environment)
+        t = config.training
+        environments = stack.enter_context(open_environments(make, t.environments, overlap=t.overlap))
         trainer = Trainer(config, Path(folder), device, environments, evaluation_environment)
         stack.callback(trainer.close)
         yield trainer
@@ -110,8 +104,9 @@ def _timed_steps(
         parts[name] = 0.0  # type: ignore[index]
     wait_for(device)
     steps_before, frames_before, begin = progress.agent_steps, progress.frames, time.perf_counter()
-    while progress.agent_steps - steps_before < steps or time.perf_counter() - begin < _ENOUGH_SECONDS:
-        trainer.step()
+    with tqdm(disable=True) as bar:
+        while progress.agent_steps - steps_before < steps or time.perf_counter() - begin < _ENOUGH_SECONDS:
+            trainer.advance(bar)
     wait_for(device)
     return time.perf_counter() - begin, progress.agent_steps - steps_before, progress.frames - frames_before
 
@@ -147,4 +142,6 @@ def _watch(trainer: Trainer, device: torch.device) -> dict[str, float]:
     trainer.agent.draw = timed("crop", trainer.agent.draw)  # type: ignore[method-assign]
     trainer.agent.update = timed("update", trainer.agent.update)  # type: ignore[method-assign]
     trainer.means.add = timed("log", trainer.means.add)  # type: ignore[method-assign]
+    trainer._log = timed("log", trainer._log)  # type: ignore[method-assign]
+    trainer._log_pictures = timed("log", trainer._log_pictures)  # type: ignore[method-assign]
     return parts

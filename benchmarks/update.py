@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from benchmarks.plain import PlainAgent, PlainReplay
 from benchmarks.timing import Row, alone, compared, side_by_side
@@ -36,13 +38,16 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
         for update in ("exact", "joint"):
             config = replace(learners[precision].agent.config, update_rule=update)
             learners[f"{precision}, {update}, captured"] = our_learner(device, config, capture=True)
+    # What is held against the floor is what one would run: on a GPU the captured ones.
+    best = {"exact": precision, "joint": f"{precision}, joint"}
+    if device.type == "cuda":
+        best = {update: f"{precision}, {update}, captured" for update in best}
     cases: dict[str, Callable[[], object]] = {"plain": plain}
     cases |= {name: learner.update for name, learner in learners.items()}
-    sampling = learners[precision]
-    cases["sample and crop"] = lambda: sampling.agent.draw(sampling.sample(), sampling.generator)
-    floors = {f"floor, {update}": floor(device, batch, precision, update) for update in ("exact", "joint")}
-    cases |= {name: work for name, (work, _) in floors.items()}
-    # Actor and targets have every other update, so two make one time; the warm-up is over before a capture is due.
+    cases["sample and crop"] = _sampling(learners[best["exact"]], device)
+    floors = {update: floor(device, batch, precision, update) for update in best}
+    cases |= {f"floor, {update}": convolutions.run for update, convolutions in floors.items()}
+    # Actor and targets have every other update, so two make one time. Captures are over before the first counts.
     seconds = side_by_side(
         cases,
         rounds=rounds,
@@ -57,23 +62,43 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
         rows.append(
             compared(f"update, batch {batch}, {name}", seconds["plain"], seconds[name], _per_second(seconds[name]))
         )
-    ours = float(np.median(seconds[precision]))
-    share = float(np.median(seconds["sample and crop"])) / ours
-    rows.append(alone(f"sample and crop, batch {batch}", seconds["sample and crop"], f"{share:.1%} of an update"))
-    for update, learner_name in (("exact", precision), ("joint", f"{precision}, joint")):
-        name = f"floor, {update}"
-        below = float(np.median(seconds[learner_name])) / float(np.median(seconds[name]))
-        flops = floors[name][1]
-        rate = flops / float(np.median(seconds[name])) / 1e9
+    drawing = _median(seconds["sample and crop"])
+    shares = [f"{drawing / _median(seconds[name]):.1%} of the {update} update" for update, name in best.items()]
+    rows.append(alone(f"sample and crop, batch {batch}", seconds["sample and crop"], ", ".join(shares)))
+    for update, learner_name in best.items():
+        fastest, work = _median(seconds[f"floor, {update}"]), floors[update]
         note = (
-            f"convolutions alone: {flops / 1e9:.0f} GFLOP at {rate:.0f} GFLOP/s; the update takes {below:.2f} times it"
+            f"convolutions alone: {work.flops / 1e9:.1f} GFLOP at {work.flops / fastest / 1e9:.0f} GFLOP/s and "
+            f"{work.bytes / 1e9:.2f} GB at {work.bytes / fastest / 1e9:.0f} GB/s; the update takes "
+            f"{_median(seconds[learner_name]) / fastest:.2f} times it"
         )
-        rows.append(alone(f"{name}, batch {batch}", seconds[name], note))
+        rows.append(alone(f"floor, {update}, batch {batch}", seconds[f"floor, {update}"], note))
     return rows
 
 
+def _median(seconds: list[float]) -> float:
+    return float(np.median(seconds))
+
+
+def _sampling(learner: Learner, device: torch.device) -> Callable[[], object]:
+    """Drawing a batch and its crops, on a GPU as a graph of its own."""
+
+    def draw() -> object:
+        return learner.agent.draw(learner.sample(), learner.generator)
+
+    if device.type != "cuda":
+        return draw
+    draw()
+    graph = torch.cuda.CUDAGraph()
+    for generator in (learner.generator, learner.replay_generator):
+        graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        draw()
+    return graph.replay
+
+
 def _per_second(seconds: list[float]) -> str:
-    return f"{1 / float(np.median(seconds)):.3g} updates a second"
+    return f"{1 / _median(seconds):.3g} updates a second"
 
 
 def plain_update(device: torch.device, batch: int) -> Callable[[], object]:
@@ -114,8 +139,18 @@ def fill(replay: Replay, transitions: int, *, episode: int = 250) -> None:
         replay.add(action, 0.5, observation, terminated=False, truncated=number % episode == episode - 1)
 
 
-def floor(device: torch.device, batch: int, precision: str, update: str) -> tuple[Callable[[], object], float]:
-    """The convolutions of one update and nothing else, each in the fastest way known here; and their FLOPs.
+class Convolutions(NamedTuple):
+    """The least that an update must do."""
+
+    run: Callable[[], object]
+    flops: int
+    """A multiplication and an addition count as two."""
+    bytes: int
+    """Read and written, each input and each result once."""
+
+
+def floor(device: torch.device, batch: int, precision: str, update: str) -> Convolutions:
+    """The convolutions of one update and nothing else, each in the fastest way known here.
 
     Forward passes: the next observation by the encoder and by its slow copy, the key, and the observation once (joint)
     or twice (exact), of which the latter have a backward pass. No ReLU, no conversion, no gradient of a bias; inputs
@@ -124,20 +159,22 @@ def floor(device: torch.device, batch: int, precision: str, update: str) -> tupl
     config = EncoderConfig()
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     channels, size = SHAPE[0], 84
-    layers, forward_flops, backward_flops = [], 0.0, 0.0
+    passes, learnt = (5, 2) if update == "exact" else (4, 1)
+    layers, flops, moved = [], 0, 0
     for depth, stride in enumerate(config.strides):
         after = (size - 3) // stride + 1
-        x = torch.rand(batch, channels, size, size, device=device).to(dtype, memory_format=torch.channels_last)
-        weight = torch.rand(config.filters, channels, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
-        grad = torch.rand(batch, config.filters, after, after, device=device).to(
-            dtype, memory_format=torch.channels_last
-        )
+
+        def lying_ready(*shape: int) -> Tensor:
+            return torch.rand(shape, device=device).to(dtype, memory_format=torch.channels_last)
+
+        x, weight = lying_ready(batch, channels, size, size), lying_ready(config.filters, channels, 3, 3)
+        grad = lying_ready(batch, config.filters, after, after)
         layers.append((x, weight, grad, stride, depth > 0))
-        flops = 2.0 * batch * after**2 * config.filters * channels * 9
-        forward_flops += flops
-        backward_flops += flops * (2 if depth else 1)  # pixels need no gradient
+        backward = 2 if depth else 1  # by the weights and the input, but pixels need no gradient
+        flops += (passes + learnt * backward) * 2 * batch * after**2 * config.filters * channels * 9
+        # Forwards input and output, as often backwards, and the input's gradient; weights are next to nothing.
+        moved += (passes + learnt) * (x.nbytes + grad.nbytes) + learnt * (backward - 1) * x.nbytes
         channels, size = config.filters, after
-    passes, learnt = (5, 2) if update == "exact" else (4, 1)
 
     def work() -> None:
         with torch.no_grad():
@@ -148,4 +185,4 @@ def floor(device: torch.device, batch: int, precision: str, update: str) -> tupl
                     grad, x, weight, None, [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1, [inner, True, False]
                 )
 
-    return work, passes * forward_flops + learnt * backward_flops
+    return Convolutions(work, flops, moved)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from curl_rl.compute import is_out_of_memory
 from curl_rl.errors import one_line
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -29,7 +30,7 @@ def refusals(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterato
     """Around a command's work: a mistake of the user's ends it with one line and exit code 2, Ctrl-C with 130.
 
     Mistakes are ValueError, OSError, ImportError (an extra is missing), FloatingPointError (settings that overflow),
-    and ``more``.
+    more than fits into memory, and ``more``.
     """
     mistakes: tuple[type[Exception], ...] = (ValueError, FloatingPointError, ImportError, *more)
     try:
@@ -39,6 +40,10 @@ def refusals(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterato
     except OSError as error:
         # A file that is missing or broken where one is read is a ValueError by then.
         parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        parser.error(f"out of memory: {one_line(error)}")
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
 

@@ -56,9 +56,10 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
     return "bfloat16" if fast else "float32"
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch says by it that the device's memory is full; for a CPU it has no type of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    of_cpu = type(error) is RuntimeError and "can't allocate memory" in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or of_cpu
 
 
 def keep_freed_memory() -> None:

@@ -59,8 +59,8 @@ class TrainingConfig:
     this newest one; a run is as reproducible as without."""
     environments: int = 1
     """Environments that step together, from 2 on each in a process of its own; then come the updates for all of these
-    steps. With overlap too, the fastest: all of them simulate while the updates run. Each has an equal part of the
-    replay, and its process takes about 250 MB."""
+    steps; with overlap too, all of them simulate while the updates run. On two CPU cores neither gains, because the
+    update takes both. Each has an equal part of the replay, and its process takes about 250 MB."""
 
     def __post_init__(self) -> None:
         for name in ("random_steps", "update_every", "environments"):
@@ -129,7 +129,8 @@ class ComputeConfig:
     threads: int = 0
     """CPU threads of PyTorch; 0, as many as it chooses."""
     capture: bool = False
-    """Run sampling, crops and update as one CUDA graph; needs the replay on the GPU."""
+    """Run sampling, crops and update as a CUDA graph, one for each kind of update (with the actor's step, without it),
+    each of which keeps a batch and its crops in memory; needs the replay on the GPU."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.threads <= 4096:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 def write_durably(path: Path, parts: Iterable[bytes]) -> None:
@@ -26,6 +28,11 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes ``content`` as JSON, indented for people, as :func:`write_durably` does."""
+    write_durably(path, [(json.dumps(content, indent=2) + "\n").encode()])
 
 
 def sync_directory(directory: Path) -> None:

@@ -52,6 +52,9 @@ class Environments(Protocol):
     def receive(self) -> list[Outcome]:
         """What ``step`` of each environment returned."""
 
+    def close(self) -> None:
+        """Closes all of them, and ends their processes."""
+
 
 class LocalEnvironment:
     """One environment in this process, which steps when it is received."""
@@ -75,6 +78,10 @@ class LocalEnvironment:
         assert self._action is not None, "send() comes before receive()"
         observation, reward, terminated, truncated, info = self.environment.step(self._action)
         return [(observation, float(reward), terminated, truncated, info)]
+
+    def close(self) -> None:
+        """See :class:`Environments`."""
+        self.environment.close()
 
 
 class WorkerEnvironments:
@@ -234,6 +241,20 @@ def _alive() -> Iterator[None]:
         yield
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise RuntimeError("the environment's process died") from None
+
+
+@contextlib.contextmanager
+def open_environments(make: Callable[[], Environment], count: int, *, overlap: bool) -> Iterator[Environments]:
+    """One environment in this process or, with several or ``overlap``, each in one of its own; closed at the end.
+
+    Raises:
+        EnvironmentFault: an environment could not be made in its process.
+    """
+    environments = WorkerEnvironments(make, count) if overlap or count > 1 else LocalEnvironment(make())
+    try:
+        yield environments
+    finally:
+        environments.close()
 
 
 def pixel_spaces(environment: Environment | Environments) -> tuple[tuple[int, int, int], int]:

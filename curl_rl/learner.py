@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from curl_rl.agent import Agent, Due, UpdateInputs
+from curl_rl.errors import UserError
 from curl_rl.replay import Batch, Replay
+from curl_rl.storage import Storage
 
 _WARM_UP = 2  # eager updates of each kind before its capture: in them optimizers make their state
 
@@ -35,7 +37,7 @@ class Learner:
         newest: the last update's batch and what was drawn for it; None before the first.
 
     Raises:
-        ValueError: ``capture``, and the agent or the replay is not on a GPU.
+        UserError: ``capture``, and the agent or the replay is not on a GPU.
     """
 
     def __init__(
@@ -47,15 +49,8 @@ class Learner:
         *,
         capture: bool = False,
     ) -> None:
-        if capture and generator.device.type != "cuda":
-            raise ValueError(
-                f"compute.capture: there are no CUDA graphs on {generator.device}; leave it false, or use a GPU"
-            )
-        if capture and replay.storage != "device":
-            raise ValueError(
-                f"compute.capture: the replay lies in {replay.storage}, and an update can be captured only with the "
-                "replay on the GPU; use --replay.storage device with a smaller --replay.capacity"
-            )
+        if capture:
+            check_capture(generator.device, replay.storage)
         self.agent, self.replay = agent, replay
         self.generator, self.replay_generator = generator, replay_generator
         self.newest: tuple[Batch, UpdateInputs] | None = None
@@ -72,6 +67,21 @@ class Learner:
         """One update of the agent. Returns its metrics, see :meth:`Agent.update`."""
         if not self._capture:
             return self._learn(diagnose)
+        with torch.cuda.device(self.generator.device):  # streams and graphs belong to the current one
+            return self._captured(diagnose)
+
+    def sample(self) -> Batch:
+        """A batch as the agent wants it."""
+        a = self.agent.config
+        return self.replay.sample(
+            a.batch_size,
+            self.replay_generator,
+            discount=a.discount,
+            n_step=a.n_step,
+            future=self.agent.future_offsets,
+        )
+
+    def _captured(self, diagnose: bool) -> dict[str, Tensor]:
         due = self.agent.due
         if diagnose or self._warmed_up[due] < _WARM_UP:
             self._warmed_up[due] += 1
@@ -89,22 +99,28 @@ class Learner:
             self.agent.updates += 1  # the graph holds the device's work only
         return self._graphs[due].replay()
 
-    def sample(self) -> Batch:
-        """A batch as the agent wants it."""
-        a = self.agent.config
-        return self.replay.sample(
-            a.batch_size,
-            self.replay_generator,
-            discount=a.discount,
-            n_step=a.n_step,
-            future=self.agent.future_offsets,
-        )
-
     def _learn(self, diagnose: bool) -> dict[str, Tensor]:
         batch = self.sample()
         inputs = self.agent.draw(batch, self.generator)
         self.newest = batch, inputs
         return self.agent.update(inputs, diagnose=diagnose)
+
+
+def check_capture(device: torch.device, storage: Storage) -> None:
+    """Whether an update on this device, from a replay that lies there, can be captured.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if device.type != "cuda":
+        raise UserError(
+            f"compute.capture: there are no CUDA graphs on {device}; leave it false, or use a GPU by --device"
+        )
+    if storage != "device":
+        raise UserError(
+            f"compute.capture: the replay would lie in {storage}, and an update can be captured only with the replay "
+            "on the GPU: take --replay.storage device, with a smaller --replay.capacity if need be"
+        )
 
 
 class _CapturedUpdate:

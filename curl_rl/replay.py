@@ -116,9 +116,8 @@ class Replay:
 
         transition_slots = config.capacity // streams
         frames_kept, frame_bytes = frame_slots(transition_slots, stack), channels // stack * height * width
-        small_bytes = transition_slots * (4 * action_dim + 4 + 1 + 8 + 8)
-        total_bytes = streams * (frames_kept * frame_bytes + small_bytes)
-        self.storage = choose_storage(config.storage, total_bytes, self._device, directory)
+        needed = replay_bytes(config.capacity, observation_shape, action_dim, stack=stack, streams=streams)
+        self.storage = choose_storage(config.storage, needed, self._device, directory)
         self.storage_device = self._device if self.storage == "device" else torch.device("cpu")
         self._directory = directory
 
@@ -277,9 +276,9 @@ class Replay:
 
         return Batch(
             observation=observation_after(0),
-            action=self._action[slot[:, 0]].to(self._device),
-            reward=reward[:, None].to(self._device),
-            discount=bootstrap[:, None].to(self._device),
+            action=self._sent(self._action[slot[:, 0]]),
+            reward=self._sent(reward[:, None]),
+            discount=self._sent(bootstrap[:, None]),
             next_observation=observation_after(steps),
             future=tuple(observation_after(steps_stored.clamp(max=offset)) for offset in future),
         )
@@ -298,11 +297,23 @@ class Replay:
         slots = (stream[:, None] * self._frame_slots + (frame[:, None] - back) % self._frame_slots).flatten()
         shape = (len(slots), self._frames.shape[1])
         # index_select copies whole rows at the speed of memory; advanced indexing is 5 to 8 times slower on a CPU.
-        # Pinned memory lets the copy to the GPU run beside it; torch's allocator holds it until the copy is done.
-        pinned = self.storage_device != self._device and self._device.type == "cuda"
-        frames = torch.empty(shape, dtype=torch.uint8, device=self.storage_device, pin_memory=pinned)
+        frames = torch.empty(shape, dtype=torch.uint8, device=self.storage_device, pin_memory=self._sends_to_gpu)
         torch.index_select(self._frames, 0, slots, out=frames)
-        return frames.view(len(frame), *self._observation_shape).to(self._device, non_blocking=pinned)
+        return self._sent(frames.view(len(frame), *self._observation_shape))
+
+    @property
+    def _sends_to_gpu(self) -> bool:
+        return self.storage_device != self._device and self._device.type == "cuda"
+
+    def _sent(self, numbers: Tensor) -> Tensor:
+        """The same on the agent's device.
+
+        To a GPU from pinned memory: sampling goes on meanwhile, waiting neither for the copy nor for the update before.
+        PyTorch's allocator holds the memory until the copy is done.
+        """
+        if not self._sends_to_gpu:
+            return numbers.to(self._device)
+        return numbers.pin_memory().to(self._device, non_blocking=True)  # pinned already, it is itself
 
     # ----------------------------------------------------------- checkpointing
 
@@ -371,6 +382,15 @@ class Replay:
             "observation_shape": list(self._observation_shape),
             "action_dim": self._action.shape[1],
         }
+
+
+def replay_bytes(
+    capacity: int, observation_shape: Sequence[int], action_dim: int, *, stack: int, streams: int = 1
+) -> int:
+    """Bytes that a replay of these sizes takes; the arguments are those of :class:`Replay`."""
+    channels, height, width = observation_shape
+    slots = capacity // streams
+    return streams * (frame_slots(slots, stack) * (channels // stack) * height * width + slots * (4 * action_dim + 21))
 
 
 def segment_files(manifest: dict[str, Any]) -> list[str]:

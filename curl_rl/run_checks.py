@@ -8,7 +8,10 @@ from curl_rl.compute import resolve_precision
 from curl_rl.config import RunConfig
 from curl_rl.environments import Environment, pixel_spaces
 from curl_rl.errors import UserError, one_line
+from curl_rl.learner import check_capture
+from curl_rl.replay import replay_bytes
 from curl_rl.run_agent import build_agent
+from curl_rl.storage import choose_storage
 
 
 def check_device(config: RunConfig, device: torch.device) -> None:
@@ -18,22 +21,15 @@ def check_device(config: RunConfig, device: torch.device) -> None:
         UserError: no units for the precision, or a capture where none is possible.
     """
     resolve_precision(config.agent.precision, device)
-    if config.compute.capture and device.type != "cuda":
-        raise UserError(
-            f"compute.capture: there are no CUDA graphs on {device}; leave it false, or use a GPU by --device"
-        )
-    if config.compute.capture and config.replay.storage not in ("auto", "device"):
-        raise UserError(
-            f"compute.capture: an update can be captured only with the replay on the GPU, and replay.storage is "
-            f"{config.replay.storage}: take device, with a smaller --replay.capacity if need be"
-        )
+    if config.compute.capture:
+        check_capture(device, "device" if config.replay.storage == "auto" else config.replay.storage)
 
 
-def check_environment(config: RunConfig, environment: Environment) -> None:
+def check_environment(config: RunConfig, environment: Environment, device: torch.device) -> None:
     """What can only be known with the environment at hand, before anything is written.
 
     Raises:
-        UserError: the agent or the replay does not fit the environment.
+        UserError: the agent or the replay does not fit the environment, or the replay the device's memory.
     """
     shape, action_dim = pixel_spaces(environment)
     if shape[0] % config.environment.stack:
@@ -52,3 +48,13 @@ def check_environment(config: RunConfig, environment: Environment) -> None:
             f"replay.capacity {config.replay.capacity} is smaller than {what} of {config.env}: {count * steps} "
             "agent steps"
         )
+    needed = replay_bytes(
+        config.replay.capacity, shape, action_dim, stack=config.environment.stack, streams=config.training.environments
+    )
+    there = next(folder for folder in (config.directory, *config.directory.absolute().parents) if folder.is_dir())
+    try:
+        storage = choose_storage(config.replay.storage, needed, device, there)
+    except (ValueError, OSError) as error:
+        raise UserError(one_line(error)) from None
+    if config.compute.capture:
+        check_capture(device, storage)

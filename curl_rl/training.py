@@ -15,18 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from curl_rl import checkpoint, run_directory
-from curl_rl.compute import keep_freed_memory, resolve_device
+from curl_rl.compute import is_out_of_memory, keep_freed_memory, resolve_device
 from curl_rl.config import RunConfig
 from curl_rl.console import progress_bar, say
 from curl_rl.encoders import PixelEncoder
-from curl_rl.environments import (
-    Beginning,
-    Environment,
-    Environments,
-    LocalEnvironment,
-    WorkerEnvironments,
-    pixel_spaces,
-)
+from curl_rl.environments import Beginning, Environment, Environments, open_environments, pixel_spaces
 from curl_rl.errors import TrainingFault as TrainingFault  # what train() raises
 from curl_rl.errors import UserError, one_line
 from curl_rl.estimate import estimated_time
@@ -44,7 +37,7 @@ from curl_rl.seeds import derived_seed
 from curl_rl.signals import Stopped, StopRequest, stop_requests
 from curl_rl.starting_encoder import find_starting_encoder
 
-_SAVE_MEMORY = "lower agent.batch_size, or keep the replay elsewhere by --replay.storage memory"
+_SAVE_MEMORY = "lower agent.batch_size or replay.capacity, or keep the replay elsewhere by replay.storage"
 _MEND_NUMBERS = "the last checkpoint is from before; try a lower learning rate, or look at the rewards"
 
 
@@ -76,28 +69,23 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         keep_freed_memory()
     directory = config.directory
     with contextlib.ExitStack() as stack:
-        environments: Environments
-        if config.training.overlap or config.training.environments > 1:
-            try:
-                workers = WorkerEnvironments(make_environment, config.training.environments)
-            except RuntimeError as error:
-                raise UserError(f"environment: {one_line(error)}") from None
-            stack.callback(workers.close)
-            environments = workers
-        else:
-            environment = make_environment()
-            stack.callback(environment.close)
-            environments = LocalEnvironment(environment)
+        t = config.training
+        try:
+            environments = stack.enter_context(open_environments(make_environment, t.environments, overlap=t.overlap))
+        except RuntimeError as error:
+            raise UserError(f"environment: {one_line(error)}") from None
         evaluation_environment = make_environment()
         stack.callback(evaluation_environment.close)
-        check_environment(config, evaluation_environment)
+        check_environment(config, evaluation_environment, device)
         config, start = find_starting_encoder(config, evaluation_environment, resumes=not fresh)
         if fresh and (aside := run_directory.set_aside(directory)):
             say(f"the earlier run is now {aside}")
         stack.enter_context(run_directory.claimed(directory, config))
         try:
             trainer = Trainer(config, directory, device, environments, evaluation_environment, start=start)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None
         stack.callback(trainer.close)
         trainer.run()
@@ -147,12 +135,9 @@ class Trainer:
         restored = self._restore()
         if start is not None and not restored:
             self.agent.start_from(start)
-        try:
-            self.learner = Learner(
-                self.agent, self.replay, self.generator, self.replay_generator, capture=config.compute.capture
-            )
-        except ValueError as error:
-            raise UserError(one_line(error)) from None
+        self.learner = Learner(
+            self.agent, self.replay, self.generator, self.replay_generator, capture=config.compute.capture
+        )
         self.speed = Speedometer(self.progress.frames, self.agent.updates)
         try:
             self.logger = Logger(directory, resume_at=self.progress.frames if restored else -1)
@@ -179,10 +164,10 @@ class Trainer:
             say(f"this run is complete at {p.frames:,} frames; --frames takes it further, --fresh starts anew")
             return
         if self.device.type == "cpu":
-            with self._environment_at_work():
+            with self._memory_at_work(), self._environment_at_work():
                 to_go = c.frames - p.frames
                 say(estimated_time(c, self.agent, self.evaluation_environment, to_go, p.agent_steps))
-        with stop_requests() as stop, self._progress_bar() as bar:
+        with self._memory_at_work(), stop_requests() as stop, self._progress_bar() as bar:
             self.speed.read(p.frames, self.agent.updates)
             try:
                 if self._evaluation_due():
@@ -192,13 +177,7 @@ class Trainer:
                         self.save()
                 while not stop and p.frames < c.frames:
                     before = p.frames
-                    self.step()
-                    bar.update(min(p.frames, c.frames) - min(before, c.frames))
-                    # The last interval is rarely a whole one, and is reported all the same.
-                    if _crossed(before, p.frames, c.log.every) or p.frames >= c.frames:
-                        self._log(bar)
-                    if c.log.images_every and _crossed(before, p.frames, c.log.images_every):
-                        self._log_pictures()
+                    self.advance(bar)
                     # Before saving: what is reported at these frames is then known to the checkpoint of these frames.
                     if self._evaluation_due():
                         self._evaluate(stop)
@@ -207,12 +186,22 @@ class Trainer:
                 self.save()
             except OSError as error:
                 self._fail(error, "nothing that was saved is lost: make room and start the same command again")
-            except torch.OutOfMemoryError as error:
-                self._fail(error, f"{run_directory.kept(self.directory)}: {_SAVE_MEMORY}")
         if stop.signal_number is not None and (p.frames < c.frames or self._evaluation_due()):
             say(f"saved at {p.frames:,} frames; the same command resumes")
             raise Stopped(stop.signal_number)
         say(f"done: {p.frames:,} frames; play it with: python scripts/evaluate_agent.py {self.directory}")
+
+    def advance(self, bar: tqdm[Any]) -> None:
+        """A :meth:`step`, and what is to be reported by now."""
+        c, p = self.config, self.progress
+        before = p.frames
+        self.step()
+        bar.update(min(p.frames, c.frames) - min(before, c.frames))
+        # The last interval is rarely a whole one, and is reported all the same.
+        if _crossed(before, p.frames, c.log.every) or p.frames >= c.frames:
+            self._log(bar)
+        if c.log.images_every and _crossed(before, p.frames, c.log.images_every):
+            self._log_pictures()
 
     def step(self) -> None:
         """One agent step in every environment and, after the random ones, the updates that are due for them: after the
@@ -466,11 +455,11 @@ class Trainer:
         """
         try:
             yield
-        except torch.OutOfMemoryError:
-            raise  # the agent's, not the environment's
         except FloatingPointError as error:
             self._fail(error, _MEND_NUMBERS)
         except Exception as error:
+            if is_out_of_memory(error):
+                raise  # the agent's, as a rule: a batch is larger than anything of the environment's
             if randomness is not None:
                 self.generator.set_state(randomness)
             if not save:
@@ -484,6 +473,16 @@ class Trainer:
             except Exception as unsaved:
                 saved = f"{run_directory.kept(self.directory)}, a new one could not be written ({one_line(unsaved)})"
             self._fail(error, f"{saved}: mend the environment and start the same command again")
+
+    @contextlib.contextmanager
+    def _memory_at_work(self) -> Iterator[None]:
+        """In here the device's memory may turn out too small."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._fail(error, f"{run_directory.kept(self.directory)}: {_SAVE_MEMORY}")
 
     def _fail(self, error: Exception, advice: str) -> NoReturn:
         where = f"{self.progress.frames:,} frames (update {self.agent.updates:,})"

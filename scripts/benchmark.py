@@ -9,7 +9,8 @@
 
 The plain implementation (benchmarks/plain.py) is eager float32 with each frame stack stored twice, as common codebases
 have it, and learns the same, number for number; that of images (benchmarks/plain_vision.py) augments one by one. All
-cases of a suite take turns in one run; times are medians. Leave the machine alone meanwhile.
+cases of a suite take turns in one run (of train, one after the other); times are medians. Leave the machine alone
+meanwhile.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from benchmarks import precision, pretrain, render, replay, timing, train, update
+from curl_rl.command_line import check_writable, command_parser, refusals
 from curl_rl.compute import keep_freed_memory, resolve_device
-from curl_rl.errors import UserError
 from envs.rendering import RenderingUnavailable
 
 SUITES = ("update", "replay", "render", "train", "precision", "vision")
@@ -32,11 +33,14 @@ SUITES = ("update", "replay", "render", "train", "precision", "vision")
 
 def main() -> int:
     """Measure what is asked for, print a table, write the rows."""
-    options = _parser().parse_args()
-    try:
+    parser = _parser()
+    options = parser.parse_args()
+    with refusals(parser, RenderingUnavailable):
         if options.compare:
             print(timing.comparison(*(timing.read_rows(path) for path in options.compare)))
             return 0
+        if options.json:
+            check_writable(options.json)  # now, not after minutes
         device = resolve_device(options.device)
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -52,9 +56,6 @@ def main() -> int:
         print(timing.table(rows))
         if options.json:
             timing.write_rows(options.json, rows, measured_on)
-    except (UserError, ValueError, OSError, RenderingUnavailable, MemoryError, torch.OutOfMemoryError) as error:
-        print(f"benchmark.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     return 0
 
 
@@ -80,12 +81,7 @@ def _parser() -> argparse.ArgumentParser:
             raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
         return number
 
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py",
-        description=(__doc__ or "").strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--suite", nargs="+", choices=SUITES, default=["update"], help="what to measure [update]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [auto]")
     parser.add_argument("--batch", type=positive, help="transitions in an update, images in a step [128; vision 256]")

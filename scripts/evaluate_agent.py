@@ -9,7 +9,6 @@ The policy is deterministic and sees centre crops. Nothing in the run is changed
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import envs
 from curl_rl.agent import Agent
 from curl_rl.command_line import check_writable, command_parser, refusals
 from curl_rl.config import RunConfig
+from curl_rl.durable import write_json
 from curl_rl.evaluation import Evaluation, evaluate
 from curl_rl.logger import write_gif
 from curl_rl.run_agent import load_agent
@@ -58,7 +58,7 @@ def main() -> int:
         )
         if arguments.json:
             row = {"run": str(arguments.run), "frames": frames, "seed": arguments.seed, "returns": result.returns}
-            arguments.json.write_text(json.dumps({**row, **metrics}, indent=2) + "\n")
+            write_json(arguments.json, {**row, **metrics})
         if result.pictures is not None:
             write_gif(arguments.gif, result.pictures, result.pictures_per_second)
             print(f"video: {arguments.gif}")

@@ -14,7 +14,6 @@ network on the same few labels of each class every time: 60 epochs, or 30 for a 
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from curl_rl.command_line import check_writable, command_parser, refusals
 from curl_rl.compute import resolve_device
+from curl_rl.durable import write_json
 from curl_rl.vision.evaluation import EvaluationConfig, evaluate_runs, report, table
 
 
@@ -79,7 +79,7 @@ def main() -> int:
         )
         print(table(rows, config))
         if arguments.json:
-            arguments.json.write_text(json.dumps(report(rows, config), indent=2) + "\n")
+            write_json(arguments.json, report(rows, config))
     return 0
 
 

@@ -12,7 +12,6 @@ is called constant and counts for nothing.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from curl_rl.command_line import check_writable, command_parser, refusals
 from curl_rl.compute import resolve_device
+from curl_rl.durable import write_json
 from curl_rl.frames import RecordedFrames
 from curl_rl.state_probe import Row, Split, probe_encoders, report, table
 
@@ -66,7 +66,7 @@ def main() -> int:
         print(f"{arguments.folder}: {len(frames):,} frames of {int(frames.episodes[-1]) + 1} episodes ({said})")
         print(table(rows))
         if arguments.json:
-            arguments.json.write_text(json.dumps(report(rows, frames), indent=2) + "\n")
+            write_json(arguments.json, report(rows, frames))
         if arguments.out:
             draw(rows, arguments.out)
             print(f"picture: {arguments.out}")

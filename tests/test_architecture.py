@@ -19,8 +19,10 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"config", "evaluation", "pictures", "recording"}),
     frozenset({"agent", "auxiliary"}),
     frozenset({"run_directory", "replay", "deployment"}),
-    frozenset({"sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings", "frames"}),
-    frozenset({"network_file", "command_line", "compute", "environments"}),
+    frozenset(
+        {"command_line", "sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings", "frames"}
+    ),
+    frozenset({"network_file", "compute", "environments"}),
     frozenset(
         {
             *("console", "durable", "errors", "lars", "meters"),

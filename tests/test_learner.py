@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from curl_rl import learner as learner_module
 from curl_rl import replay as replay_module
-from curl_rl.agent import Agent, AgentConfig
+from curl_rl.agent import Agent, AgentConfig, Due
 from curl_rl.encoders import EncoderConfig
 from curl_rl.learner import Learner
 from curl_rl.replay import Replay, ReplayConfig
@@ -118,6 +119,92 @@ def test_a_learner_knows_who_takes_a_step_in_the_next_update() -> None:
     ]
     assert seen[30] == seen[0]
     assert len(set(seen)) == 8
+
+
+class PretendedGPU:
+    """Streams and graphs for the CPU: a capture leaves the device's work undone, and a replay does it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.learner: Learner
+        self.graphs: list[PretendedGPU.Graph] = []
+        self.eager: list[int] = []  # updates that ran on the side stream, by number
+        gpu = self
+
+        class Stream:
+            def __init__(self, device: Any = None) -> None: ...
+
+            def wait_stream(self, other: Any) -> None: ...
+
+        @contextlib.contextmanager
+        def on_stream(stream: Any) -> Any:
+            yield
+            gpu.eager.append(gpu.learner.agent.updates)
+
+        monkeypatch.setattr(torch.cuda, "Stream", Stream)
+        monkeypatch.setattr(torch.cuda, "stream", on_stream)
+        monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+        monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: PretendedGPU.Graph(gpu))
+        monkeypatch.setattr(torch.cuda, "graph", lambda graph, pool: graph.captured(pool))
+        monkeypatch.setattr(learner_module, "check_capture", lambda *_: None)
+        monkeypatch.setattr(Agent, "make_capturable", lambda _: None)  # which Adam would refuse on a CPU
+
+    class Graph:
+        def __init__(self, gpu: PretendedGPU) -> None:
+            self.gpu, self.generators, self.shared = gpu, set[torch.Generator](), None
+            gpu.graphs.append(self)
+
+        def register_generator_state(self, generator: torch.Generator) -> None:
+            self.generators.add(generator)
+
+        def pool(self) -> Any:
+            return id(self)
+
+        @contextlib.contextmanager
+        def captured(self, pool: Any) -> Any:
+            learner, self.shared = self.gpu.learner, pool
+            before = copy.deepcopy(learner.agent.training_state())
+            states = [generator.get_state() for generator in (learner.generator, learner.replay_generator)]
+            yield
+            number = learner.agent.updates  # the host's work is done in a capture
+            learner.agent.load_training_state(before)
+            learner.agent.updates = number
+            for generator, state in zip((learner.generator, learner.replay_generator), states, strict=True):
+                if generator in self.generators:
+                    generator.set_state(state)
+
+        def replay(self) -> None:
+            learner = self.gpu.learner
+            (update,) = [captured for captured in learner._graphs.values() if captured.graph is self]
+            learner.agent.updates -= 1
+            metrics = learner._learn(diagnose=False)
+            update._values.copy_(torch.stack([value.float() for value in metrics.values()]))
+
+
+def test_the_bookkeeping_of_captures_on_a_pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the host does around a graph: it counts, warms up, and captures each kind of update once."""
+    gpu = PretendedGPU(monkeypatch)
+    rhythm = {"actor_every": 2, "target_every": 2, "objective_every": 3}
+    eager, captured = (make_learner(capture=capture, **rhythm) for capture in (False, True))
+    gpu.learner = captured
+    kinds = []
+    for number in range(24):
+        kinds.append(tuple(captured.agent.due))
+        wanted, found = (learner.update(diagnose=number == 17) for learner in (eager, captured))
+        assert {name: value.item() for name, value in found.items()} == {
+            name: pytest.approx(value.item()) for name, value in wanted.items()
+        }
+        assert captured.agent.updates == eager.agent.updates == number + 1
+    for ours, theirs in zip(captured.agent.state_dict().values(), eager.agent.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
+    # By hand: kinds repeat after six updates, and there are four of them; the first two of each are eager.
+    assert len(set(kinds)) == len(gpu.graphs) == 4
+    warm_up = sorted(n for kind in set(kinds) for n in [i for i, other in enumerate(kinds) if other == kind][:2])
+    assert gpu.eager == [number + 1 for number in sorted({*warm_up, 17})]
+    assert [graph.shared for graph in gpu.graphs] == [None, *[gpu.graphs[0].pool()] * 3]
+    for graph in gpu.graphs:
+        assert graph.generators == {captured.generator, captured.replay_generator}
+    assert captured.newest is captured._graphs[Due(*kinds[-1])]._newest
 
 
 def test_capture_without_a_gpu_is_refused() -> None:

@@ -417,12 +417,13 @@ def test_a_gpu_gets_the_batches_that_a_cpu_gets(storage: Any) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_sampling_on_a_gpu_never_waits_for_it() -> None:
-    replay = Replay(ReplayConfig(23, "device"), (6, SIZE, SIZE), ACTION_DIM, stack=3, device="cuda")
+@pytest.mark.parametrize("storage", ["device", "memory"])
+def test_sampling_for_a_gpu_never_waits_for_it(storage: Any) -> None:
+    replay = Replay(ReplayConfig(23, storage), (6, SIZE, SIZE), ACTION_DIM, stack=3, device="cuda")
     steps = play(np.random.default_rng(1), 3, 6)
     for _ in range(60):
         feed(replay, next(steps))
-    generator = torch.Generator("cuda").manual_seed(0)
+    generator = torch.Generator(replay.storage_device).manual_seed(0)
     torch.cuda.set_sync_debug_mode("error")
     try:
         replay.sample(9, generator, discount=0.9, n_step=3, future=(2,))

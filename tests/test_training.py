@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
@@ -783,11 +783,43 @@ def test_fresh_renames_and_never_deletes(tmp_path: Path, capsys: pytest.CaptureF
     assert state(tmp_path / "run")["/progress/frames"] >= 20
 
 
+@pytest.mark.parametrize("where", ["estimate", "update"])
+def test_too_little_memory_is_the_agents_fault_and_not_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """PyTorch has no exception of its own for a CPU that has no memory left."""
+
+    def no_room(*_: Any, **__: Any) -> NoReturn:
+        torch.empty(2**62, dtype=torch.uint8)
+        raise AssertionError("no machine has this much memory")
+
+    if where == "update":
+        monkeypatch.setattr(training.Learner, "update", no_room)
+    else:
+        monkeypatch.setattr(Agent, "update", no_room)
+    with pytest.raises(TrainingFault, match=r"lower agent\.batch_size"):
+        trained(tiny(tmp_path))
+
+
+def test_a_replay_without_room_is_refused_before_a_run_is_set_aside(undisturbed: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    config = tiny(run)
+    config = replace(config, replay=replace(config.replay, capacity=9 * 10**13, storage="memory"))
+    with pytest.raises(UserError, match="the replay needs .* and .* of memory is available"):
+        train(config, environments(), fresh=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 @pytest.mark.parametrize(
     ("device", "capture", "storage", "message"),
     [
         ("cpu", True, "auto", "compute.capture: there are no CUDA graphs on cpu"),
-        ("cuda:0", True, "memory", "captured only with the replay on the GPU, and replay.storage is memory"),
+        (
+            "cuda:0",
+            True,
+            "memory",
+            "the replay would lie in memory, and an update can be captured only",
+        ),
     ],
 )
 def test_what_a_device_cannot_do_is_refused_before_a_run_is_set_aside(

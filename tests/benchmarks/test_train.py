@@ -25,3 +25,22 @@ def test_frames_are_those_of_the_steps_that_were_timed(monkeypatch: pytest.Monke
         assert frames == 2 * agent_steps
         assert trainer.agent.updates == train._WARM_UP + agent_steps
         assert seconds > 0
+
+
+def test_the_parts_of_the_time_are_all_there_and_no_more_than_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_ENOUGH_SECONDS", 0.0)
+    changes = {
+        "training": {"random_steps": train._RANDOM_STEPS},
+        "replay": {"capacity": 100},
+        "environment": {"size": 20, "action_repeat": 2},
+        "agent": {"crop": 16, "batch_size": 4},
+        "log": {"every": 8},
+    }
+    with train._trainer(load_preset("cpu", "tiny-reach", changes), torch.device("cpu")) as trainer:
+        parts = train._watch(trainer, torch.device("cpu"))
+        seconds, _, _ = train._timed_steps(trainer, 12, torch.device("cpu"), parts)
+        logged = (trainer.directory / "metrics.jsonl").read_text()
+    assert set(parts) == {"act", "step", "render", "store", "sample", "crop", "update", "log"}
+    assert all(part > 0 for part in parts.values())
+    assert sum(parts.values()) <= seconds
+    assert '"critic/loss"' in logged, "the log's own work is part of the time"

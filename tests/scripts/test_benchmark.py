@@ -27,9 +27,12 @@ def test_the_update_is_measured_and_compared_with_itself(tmp_path: Path) -> None
     joint = next(row for name, row in rows.items() if name.endswith("joint") and name.startswith("update"))
     assert joint["ratio"] == pytest.approx(joint["plain_ms"] / joint["ours_ms"])
     assert all(name in done.stdout for name in rows)
-    # Half the batch is half of the convolutions' work; worked out by hand: 744 MFLOP an image for the exact update.
-    assert "floor, exact, batch 2" in rows
-    assert rows["floor, exact, batch 2"]["note"].startswith("convolutions alone: 1 GFLOP")
+    # Worked out by hand: 744 and 499 MFLOP an image for the exact and the joint update.
+    assert rows["floor, exact, batch 2"]["note"].startswith("convolutions alone: 1.5 GFLOP")
+    assert rows["floor, joint, batch 2"]["note"].startswith("convolutions alone: 1.0 GFLOP")
+    assert re.fullmatch(
+        r"[\d.]+% of the exact update, [\d.]+% of the joint update", rows["sample and crop, batch 2"]["note"]
+    )
     again = run("--compare", path, path)
     assert again.returncode == 0
     machine = rows[joint["name"]]["machine"]
@@ -59,6 +62,7 @@ def test_pretraining_is_measured(tmp_path: Path) -> None:
         (("--device", "cuda:99"), "device cuda:99 is not there"),
         (("--batch", 0), "must be at least 1"),
         (("--suite", "speed"), "invalid choice"),
+        (("--suite", "replay", "--json", "/proc/none/rows.json"), "cannot write /proc/none"),
     ],
 )
 def test_mistakes_are_said_with_exit_code_2(arguments: tuple[object, ...], message: str) -> None:
