@@ -62,6 +62,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or of_cpu
 
 
+def prepared_device(name: str) -> torch.device:
+    """What :func:`resolve_device` gives, made ready for heavy work: to be asked before anything is allocated.
+
+    Raises:
+        UserError: as there.
+    """
+    device = resolve_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and graphs belong to the current one
+    else:
+        keep_freed_memory()
+    return device
+
+
 def keep_freed_memory() -> None:
     """Tells glibc to keep what is freed, and PyTorch to take huge pages, for the megabytes that each update needs anew.
 

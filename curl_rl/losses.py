@@ -145,6 +145,20 @@ def negative_cosine(prediction: Tensor, target: Tensor) -> Tensor:
     return -F.cosine_similarity(_widened(prediction), _widened(target)).mean()
 
 
+def cross_prediction(predictions: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """Mean :func:`negative_cosine` of every view's prediction and every other view's target, a scalar in [-1, 1].
+
+    BYOL and SimSiam compare two views in both directions; with multi-crop (Caron et al. 2020, arXiv 2006.09882, section
+    3.2) more views predict than are predicted.
+
+    Args:
+        predictions: ``(B, D)`` of views 0, 1, 2 and so on.
+        targets: ``(B, D)`` of the first of these views.
+    """
+    pairs = [(i, j) for i in range(len(predictions)) for j in range(len(targets)) if i != j]
+    return torch.stack([negative_cosine(predictions[i], targets[j]) for i, j in pairs]).mean()
+
+
 def cross_correlation(first: Tensor, second: Tensor, eps: float = 1e-5) -> Tensor:
     """Correlations over the batch of every feature of one view with every feature of the other, in [−1, 1].
 

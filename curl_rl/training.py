@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from curl_rl import checkpoint, run_directory
-from curl_rl.compute import is_out_of_memory, keep_freed_memory, resolve_device
+from curl_rl.compute import is_out_of_memory, prepared_device
 from curl_rl.config import RunConfig
 from curl_rl.console import progress_bar, say
 from curl_rl.encoders import PixelEncoder
@@ -58,15 +58,11 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         TrainingFault: a loss or the environment broke; the last checkpoint is intact.
         Stopped: SIGINT or SIGTERM came; the run is saved.
     """
-    device = resolve_device(config.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # streams and graphs belong to the current one
+    device = prepared_device(config.device)
     check_device(config, device)
     config = replace(config, device=str(device))
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
-    if device.type == "cpu":
-        keep_freed_memory()
     directory = config.directory
     with contextlib.ExitStack() as stack:
         t = config.training

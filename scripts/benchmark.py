@@ -25,7 +25,7 @@ import torch
 
 from benchmarks import precision, pretrain, render, replay, timing, train, update
 from curl_rl.command_line import check_writable, command_parser, refusals
-from curl_rl.compute import keep_freed_memory, resolve_device
+from curl_rl.compute import prepared_device
 from envs.rendering import RenderingUnavailable
 
 SUITES = ("update", "replay", "render", "train", "precision", "vision")
@@ -41,13 +41,9 @@ def main() -> int:
             return 0
         if options.json:
             check_writable(options.json)  # now, not after minutes
-        device = resolve_device(options.device)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+        device = prepared_device(options.device)  # as training does; the plain ones profit as well
         if options.threads:
             torch.set_num_threads(options.threads)
-        if device.type == "cpu":
-            keep_freed_memory()  # as training does, before anything is allocated; the plain ones profit as well
         measured_on = timing.machine(device)
         print(measured_on)
         rows: list[timing.Row] = []

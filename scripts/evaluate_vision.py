@@ -9,7 +9,8 @@ Runs that differ in their seeds alone share a row: mean ± standard deviation. W
 epoch, on the test images of the data that it was trained on (or --data). Nearest neighbours vote by cosine similarity,
 weighted by exp(similarity / temperature). Linear evaluation is L2-regularised logistic regression on frozen features,
 the regularisation chosen on a held-out part of the training set (SimCLR, appendix B.8). Fine-tuning trains the whole
-network on the same few labels of each class every time: 60 epochs, or 30 for a tenth of the labels and more (B.5).
+network on the same few labels of each class every time: 60 epochs, or 30 for a tenth of the labels and more (B.5), on
+crops like the run's views. The probe is the linear classifier that learnt beside the run, as the run's log has it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from curl_rl.command_line import check_writable, command_parser, refusals
-from curl_rl.compute import resolve_device
+from curl_rl.compute import prepared_device
 from curl_rl.durable import write_json
-from curl_rl.vision.evaluation import EvaluationConfig, evaluate_runs, report, table
+from curl_rl.vision.evaluation import evaluate_runs, report, table
+from curl_rl.vision.protocols import EvaluationConfig
 
 
 def main() -> int:
@@ -33,7 +35,7 @@ def main() -> int:
     parser.add_argument(
         "--protocols",
         nargs="+",
-        choices=("knn", "linear", "fine_tune"),
+        choices=("knn", "probe", "linear", "fine_tune"),
         default=list(default.protocols),
         help="which; fine_tune takes minutes [knn linear]",
     )
@@ -75,7 +77,7 @@ def main() -> int:
             transfer=arguments.transfer,
             untrained=arguments.untrained,
             raw_pixels=arguments.raw_pixels,
-            device=resolve_device(arguments.device),
+            device=prepared_device(arguments.device),
         )
         print(table(rows, config))
         if arguments.json:

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from curl_rl.command_line import command_parser, refusals
-from curl_rl.compute import resolve_device
+from curl_rl.compute import prepared_device
 from curl_rl.vision.finetuning import SupervisedConfig
 from curl_rl.vision.stages import fine_tune_run
 
@@ -55,7 +55,7 @@ def main() -> int:
             epochs=a.epochs,
             learning_rate=a.learning_rate,
             seed=a.seed,
-            device=resolve_device(a.device),
+            device=prepared_device(a.device),
         )
     print(f"right on {accuracy:.2%} of the test images; classifier: {out}")
     return 0

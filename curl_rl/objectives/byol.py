@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.heads import MLP
-from curl_rl.losses import alignment, embedding_std, negative_cosine
+from curl_rl.losses import alignment, cross_prediction, embedding_std
 from curl_rl.memory import cosine_momentum, momentum_buffers, move_towards
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 
@@ -30,12 +30,18 @@ class BYOLConfig:
     momentum: float = 0.996
     """Momentum of the slow copies at the start; it grows to 1 by a cosine. The paper takes 0.99 for 300 epochs. (In
     reinforcement learning agent.encoder_tau rules instead.)"""
+    local_views: int = 0
+    """Further views, from which both of the first two are predicted, and which are not predicted themselves: smaller
+    crops as a rule (multi-crop: Caron et al. 2020, arXiv 2006.09882, section 3.2). For images as many as
+    augment.local_views."""
 
     def __post_init__(self) -> None:
         for name in ("hidden", "dim"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"objectives.byol.{name} must be at least 1, got {value}")
+        if self.local_views < 0:
+            raise ValueError(f"objectives.byol.local_views must be at least 0, got {self.local_views}")
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"objectives.byol.momentum must lie in [0, 1], got {self.momentum}")
 
@@ -43,12 +49,12 @@ class BYOLConfig:
 class BYOL(Objective):
     """Prediction of the slow copies' embedding of one view from the other view, in both directions."""
 
-    online_views = (ViewSpec(0), ViewSpec(1))
     target_views = (ViewSpec(0), ViewSpec(1))
 
     def __init__(self, features: FeatureSpec, config: BYOLConfig = BYOLConfig()) -> None:
         super().__init__()
         self.config = config
+        self.online_views = tuple(ViewSpec(index) for index in range(2 + config.local_views))
         hidden = config.hidden if config.hidden is not None else 2 * features.dim
         self.projector = MLP([features.dim, hidden, config.dim], batch_norm=True, last="linear")
         self.predictor = MLP([config.dim, hidden, config.dim], batch_norm=True, last="linear")
@@ -60,11 +66,11 @@ class BYOL(Objective):
         predictions = [self.predictor(projection) for projection in projections]
         with torch.no_grad():
             targets = [self.target_projector(view.vector) for view in target]
-        # Equation 2 in both directions: a squared distance of unit vectors is 2 − 2 cos.
-        losses = [2 + 2 * negative_cosine(predictions[i], targets[1 - i]) for i in range(2)]
-        first, second = (projection.detach() for projection in projections)
+        # Equation 2 in both directions, summed: a squared distance of unit vectors is 2 − 2 cos.
+        loss = 2 * (2 + 2 * cross_prediction(predictions, targets))
+        first, second = (projection.detach() for projection in projections[:2])
         metrics = {"embedding_std": embedding_std(first), "alignment": alignment(first, second)}
-        return Result(losses[0] + losses[1], metrics)
+        return Result(loss, metrics)
 
     def projection_head(self) -> MLP:
         return self.projector

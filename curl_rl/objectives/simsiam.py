@@ -11,7 +11,7 @@ from typing import Any
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.heads import MLP
-from curl_rl.losses import alignment, embedding_std, negative_cosine
+from curl_rl.losses import alignment, cross_prediction, embedding_std
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 
 
@@ -25,21 +25,26 @@ class SimSiamConfig:
     """Width of the projector and size of the embeddings. [default: the features', as both are 2048 with ResNet-50]"""
     predictor_hidden: int | None = None
     """Width of the predictor's hidden layer. [default: a quarter of dim, as the paper's 512 to 2048]"""
+    local_views: int = 0
+    """Further views, from which both of the first two are predicted, and which are not predicted themselves: smaller
+    crops as a rule (multi-crop: Caron et al. 2020, arXiv 2006.09882, section 3.2). For images as many as
+    augment.local_views."""
 
     def __post_init__(self) -> None:
         for name in ("projector_layers", "dim", "predictor_hidden"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"objectives.simsiam.{name} must be at least 1, got {value}")
+        if self.local_views < 0:
+            raise ValueError(f"objectives.simsiam.local_views must be at least 0, got {self.local_views}")
 
 
 class SimSiam(Objective):
     """Prediction of one view's embedding from the other's, in both directions, with a stopped gradient."""
 
-    online_views = (ViewSpec(0), ViewSpec(1))
-
     def __init__(self, features: FeatureSpec, config: SimSiamConfig = SimSiamConfig()) -> None:
         super().__init__()
+        self.online_views = tuple(ViewSpec(index) for index in range(2 + config.local_views))
         dim = config.dim if config.dim is not None else features.dim
         bottleneck = config.predictor_hidden if config.predictor_hidden is not None else max(1, dim // 4)
         sizes = [features.dim, *[dim] * config.projector_layers]
@@ -48,14 +53,11 @@ class SimSiam(Objective):
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
         # One view at a time: batch norm takes the statistics of each view for itself, as in the released code.
-        first, second = (self.projector(view.vector) for view in online)
-        forth = negative_cosine(self.predictor(first), second.detach())
-        back = negative_cosine(self.predictor(second), first.detach())
-        metrics = {
-            "embedding_std": embedding_std(first.detach()),
-            "alignment": alignment(first.detach(), second.detach()),
-        }
-        return Result((forth + back) / 2, metrics)  # equation 2
+        projections = [self.projector(view.vector) for view in online]
+        predictions = [self.predictor(projection) for projection in projections]
+        targets = [projection.detach() for projection in projections[:2]]
+        metrics = {"embedding_std": embedding_std(targets[0]), "alignment": alignment(*targets)}
+        return Result(cross_prediction(predictions, targets), metrics)  # equation 2
 
     def projection_head(self) -> MLP:
         return self.projector

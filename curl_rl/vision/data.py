@@ -7,9 +7,11 @@ cannot be decoded is named once on stderr, skipped and counted.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -23,6 +25,7 @@ from curl_rl.errors import UserError
 from curl_rl.frames import is_recording
 from curl_rl.storage import available_memory
 from curl_rl.vision.decoding import SUFFIXES, decode, say_unreadable, shorter_side
+from curl_rl.vision.distributed import is_first, share_of_machine
 from curl_rl.vision.image_sets import ImageSet, ResidentImages, Split, Storage, StreamedImages, epoch_order
 
 DIGITS = "digits"
@@ -131,20 +134,25 @@ def _load_folder(
 
     kept = {file.path for file in files}
     skipped = tuple(file.path for file in found if file.path not in kept)
-    if skipped:
+    if skipped and is_first():
         say(f"{name}: skipped {len(skipped)} of {len(found)} images, which cannot be read")
     labels = torch.tensor([file.label for file in files]) if classes else None
-    if not streamed:
-        return ResidentImages(name, pixels.to(device), classes, labels, skipped)
-    if workers is None:
-        workers = max(_cores() - 1, 1)
-    return StreamedImages(name, [file.path for file in files], size, classes, labels, device, workers, skipped)
+    images: ImageSet
+    if streamed:
+        workers = max(_cores() - 1, 1) if workers is None else workers
+        images = StreamedImages(name, [file.path for file in files], size, classes, labels, device, workers, skipped)
+    else:
+        images = ResidentImages(name, pixels.to(device), classes, labels, skipped)
+    images.identity = sha256(
+        json.dumps([classes, [(os.path.relpath(path, directory), label) for path, label in files]]).encode()
+    ).hexdigest()
+    return images
 
 
 def _readable(files: list[_File], problems: list[str | None]) -> list[_File]:
     """The files without a problem; each of the others is named."""
     for file, problem in zip(files, problems, strict=True):
-        if problem is not None:
+        if problem is not None and is_first():  # every process looks through all of them
             say_unreadable(file.path, problem)
     return [file for file, problem in zip(files, problems, strict=True) if problem is None]
 
@@ -169,7 +177,7 @@ def _common_size(name: str, sides: dict[str, int | str], size: int | None) -> in
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    return share_of_machine(len(os.sched_getaffinity(0)))
 
 
 def _in_threads(work: Callable[[int], T], count: int, description: str) -> list[T]:
@@ -178,8 +186,8 @@ def _in_threads(work: Callable[[int], T], count: int, description: str) -> list[
     results: list[T] = []
     pool = ThreadPoolExecutor(_cores())
     try:
-        # disable=None: no bar where stderr is a file
-        with tqdm(total=count, desc=description, unit="image", disable=None, leave=False) as bar:
+        hidden = None if is_first() else True  # None: no bar where stderr is a file
+        with tqdm(total=count, desc=description, unit="image", disable=hidden, leave=False) as bar:
             for part in pool.map(lambda chunk: [work(i) for i in chunk], chunks):
                 results += part
                 bar.update(len(part))

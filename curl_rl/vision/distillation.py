@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from curl_rl.augment import center_crop
 from curl_rl.vision.finetuning import (
     SupervisedConfig,
     TrainedClassifier,
@@ -89,6 +90,7 @@ def distill(
     generator: torch.Generator,
     config: DistillationConfig = DistillationConfig(),
     head_prefix: nn.Module | None = None,
+    size: int | None = None,
 ) -> TrainedClassifier:
     """Trains a student on a teacher's answers; the student is a copy of ``encoder`` with a new linear layer.
 
@@ -106,24 +108,26 @@ def distill(
         generator: of the order and the crops, on the encoder's device.
         config: temperature, mix, training.
         head_prefix: first layers of the student's projection head, as in fine-tuning.
+        size: side of what both see, as in fine-tuning.
 
     Raises:
         ValueError: labels and ``alpha`` do not fit together, or a set does not fit its labels.
         FloatingPointError: the training diverged.
     """
-    classes = network_outputs(teacher, images[:1]).shape[1]
+    size = images.shape[-1] if size is None else size
+    classes = network_outputs(teacher, center_crop(images[:1], size)).shape[1]
     check_labelled(test_images, test_labels, classes, "test")
     if labels is None:
         labels = torch.full((len(images),), UNLABELLED)
     check_labelled(images, labels.masked_fill(labels == UNLABELLED, 0), classes, "training")
     if config.alpha < 1 and (labels == UNLABELLED).all():
         raise ValueError(f"alpha {config.alpha} gives labels a share of the loss, but no image has one: set it to 1")
-    student = new_classifier(encoder, images, classes=classes, head_prefix=head_prefix)
+    student = new_classifier(encoder, center_crop(images, size), classes=classes, head_prefix=head_prefix)
     targets = labels.to(next(student.parameters()).device)
 
     def loss(views: Tensor, chosen: Tensor) -> Tensor:
         answers = network_outputs(teacher, views)
         return mixed_distillation_loss(student(views), answers, targets[chosen], config.temperature, config.alpha)
 
-    train_classifier(student, images, loss, config.training, generator, "distillation")
-    return TrainedClassifier(student, top1_accuracy(student, test_images, test_labels))
+    train_classifier(student, images, size, loss, config.training, generator, "distillation")
+    return TrainedClassifier(student, top1_accuracy(student, center_crop(test_images, size), test_labels))

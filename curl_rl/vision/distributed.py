@@ -57,6 +57,11 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def share_of_machine(cores: int) -> int:
+    """How many of a machine's cores are this process's, if all that ``torchrun`` started there have as many."""
+    return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
 def rank() -> int:
     """Which process this is, from 0; process 0 alone writes files."""
     return dist.get_rank() if _in_group() else 0
@@ -170,6 +175,18 @@ def any_process(flag: bool) -> bool:
     count = torch.tensor(int(flag))
     dist.all_reduce(count)
     return bool(count)
+
+
+@contextmanager
+def raised_together(kind: type[Exception]) -> Iterator[None]:
+    """Where one process may raise an exception of this kind: then all do, and none waits for one that has gone."""
+    raised: Exception | None = None
+    try:
+        yield
+    except kind as error:
+        raised = error
+    if any_process(raised is not None):
+        raise raised or kind("another process has failed")
 
 
 def distribute_batch_norm(module: nn.Module) -> None:

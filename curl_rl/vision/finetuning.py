@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from curl_rl.augment import random_resized_crop
+from curl_rl.augment import center_crop, random_resized_crop
 from curl_rl.lars import parameter_groups
 from curl_rl.resnet import SplitBatchNorm2d
 from curl_rl.schedules import set_learning_rates, warmup_cosine
@@ -69,9 +69,30 @@ class SupervisedConfig:
             raise ValueError(f"crop_scale must lie above 0 and not above 1, got {self.crop_scale}")
 
 
-def usual_epochs(share: float) -> int:
-    """SimCLR's epochs of fine-tuning: 60 for 1 % of the labels, 30 for 10 % and more (arXiv 2002.05709, B.5)."""
-    return 60 if share < 0.1 else 30
+class Crops(NamedTuple):
+    """Random crops of an image, as supervised training takes them."""
+
+    scale: float = SupervisedConfig.crop_scale
+    """Smallest share of the image's area that one covers."""
+    mirror: float = SupervisedConfig.mirror
+    """Probability of flipping it left to right."""
+
+
+def fine_tuning(
+    share: float, crops: Crops, *, epochs: int | None = None, learning_rate: float = SupervisedConfig.learning_rate
+) -> SupervisedConfig:
+    """How SimCLR fine-tunes on a share of the labels: 60 epochs for 1 %, 30 for 10 % and more (B.5), if none are given.
+
+    The crops are best as large, and as often mirrored, as the views of the pretraining: a digit is another one in a
+    mirror.
+    """
+    usual = 60 if share < 0.1 else 30
+    return SupervisedConfig(
+        epochs=usual if epochs is None else epochs,
+        learning_rate=learning_rate,
+        crop_scale=crops.scale,
+        mirror=crops.mirror,
+    )
 
 
 class Classifier(nn.Module):
@@ -107,6 +128,7 @@ def fine_tune(
     generator: torch.Generator,
     config: SupervisedConfig = SupervisedConfig(),
     head_prefix: nn.Module | None = None,
+    size: int | None = None,
 ) -> TrainedClassifier:
     """Trains a copy of the encoder, a copy of ``head_prefix`` and a new linear layer on labelled images.
 
@@ -123,6 +145,7 @@ def fine_tune(
         generator: of the order and the crops, on the encoder's device.
         config: of the training.
         head_prefix: maps ``(B, dim)`` to ``(B, E)``. Batch norm in it that has no running statistics is given some.
+        size: side of what the network sees: random crops of training images, the middle of test images; None: theirs.
 
     Raises:
         ValueError: a set does not fit its labels, or the training set has fewer than two images or classes.
@@ -132,14 +155,15 @@ def fine_tune(
     check_labelled(test_images, test_labels, classes, "test")
     if len(labels.unique()) < 2:
         raise ValueError(f"the training set has one class only, {int(labels[0])}: fine-tuning needs at least two")
-    network = new_classifier(encoder, images, classes=classes, head_prefix=head_prefix)
+    size = images.shape[-1] if size is None else size
+    network = new_classifier(encoder, center_crop(images, size), classes=classes, head_prefix=head_prefix)
     targets = labels.to(_device(network))
 
     def loss(views: Tensor, chosen: Tensor) -> Tensor:
         return F.cross_entropy(network(views), targets[chosen])
 
-    train_classifier(network, images, loss, config, generator, "fine-tuning")
-    return TrainedClassifier(network, top1_accuracy(network, test_images, test_labels))
+    train_classifier(network, images, size, loss, config, generator, "fine-tuning")
+    return TrainedClassifier(network, top1_accuracy(network, center_crop(test_images, size), test_labels))
 
 
 def new_classifier(
@@ -208,6 +232,7 @@ def _replace_batch_norms(module: nn.Module, added: list[nn.BatchNorm1d]) -> nn.M
 def train_classifier(
     network: nn.Module,
     images: Tensor,
+    size: int,
     loss: Callable[[Tensor, Tensor], Tensor],
     config: SupervisedConfig,
     generator: torch.Generator,
@@ -217,8 +242,9 @@ def train_classifier(
 
     Args:
         network: what is trained: all parameters that require a gradient.
-        images: ``(N, C, S, S)`` uint8, on any device.
-        loss: of ``(B, C, S, S)`` views and the ``(B,)`` indices of their images, a scalar.
+        images: ``(N, C, S, S)`` uint8, on any device; on the network's, no step waits for them.
+        size: side of the crops.
+        loss: of ``(B, C, size, size)`` views and the ``(B,)`` indices of their images, a scalar.
         config: of the training.
         generator: of the order and the crops, on the network's device.
         name: of the progress bar.
@@ -229,7 +255,7 @@ def train_classifier(
     """
     if len(images) < 2:
         raise ValueError(f"{name} needs at least 2 images, got {len(images)}")
-    device, size = _device(network), images.shape[-1]
+    device = _device(network)
     batches = math.ceil(len(images) / config.batch_size)
     steps, warmup = config.epochs * batches, config.warmup_epochs * batches
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -66,6 +66,8 @@ class ImageSet:
         """Channels of each; more in stacks of frames."""
         self.provenance: dict[str, Any] = {}
         """What an encoder that learnt from them will say of them, beside their name."""
+        self.identity = ""
+        """The same for the same images in the same order, of the same classes; as far as their names tell."""
         self.classes = classes
         self.labels = None if labels is None else labels.to(device)
         self.device = device
@@ -132,6 +134,11 @@ class ImageSet:
         order = epoch_order(self._count, seed, epoch) if shuffle else torch.arange(self._count)
         chosen = order.split(batch_size)[start_batch:whole]
         return self._read([places.tensor_split(world_size)[rank] for places in chosen], drop_last)
+
+    def everything(self) -> ImageBatch:
+        """All images in their order, as one batch: for sets that fit into memory."""
+        (batch,) = self.batches(len(self), shuffle=False)
+        return batch
 
     def _read(self, batches: list[Tensor], fill: bool) -> Iterator[ImageBatch]:
         """The images at these places; ``fill``: in place of one that cannot be read, another one."""

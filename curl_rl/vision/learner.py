@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from curl_rl.encoders import Features, PixelEncoder
+from curl_rl.encoders import Features, PixelEncoder, Precision
 from curl_rl.lars import LARS, parameter_groups
 from curl_rl.losses import effective_rank, uniformity
 from curl_rl.memory import momentum_copy, move_towards
@@ -24,6 +24,21 @@ from curl_rl.vision.config import OptimizerConfig
 
 Backbone = PixelEncoder | ResNet
 _DIAGNOSED = 512  # samples; uniformity and effective rank cost their square and more
+
+
+def side_of(encoder: Backbone) -> int:
+    """Side in pixels of the views that an encoder was made for."""
+    return (encoder.observation_shape if isinstance(encoder, PixelEncoder) else encoder.image_shape)[1]
+
+
+def precision_of(encoder: Backbone) -> Precision:
+    """What an encoder's convolutions compute in."""
+    return (encoder.convolutions if isinstance(encoder, PixelEncoder) else encoder).precision
+
+
+def compute_in(encoder: Backbone, precision: Precision) -> None:
+    """Makes an encoder's convolutions compute in ``precision``; its weights keep their type."""
+    (encoder.convolutions if isinstance(encoder, PixelEncoder) else encoder).precision = precision
 
 
 class Learner(nn.Module):
@@ -54,8 +69,6 @@ class Learner(nn.Module):
         """The encoder's slow copy."""
         # Batch norm of parts of the batch: views are then encoded one by one, and the keys in another order.
         self.splits = encoder.config.batch_norm_splits if isinstance(encoder, ResNet) else 1
-        self.encoder_precision = encoder.precision if isinstance(encoder, ResNet) else encoder.convolutions.precision
-        """What the encoder computes in."""
         self.batch_size = batch_size
         self.total_steps = epochs * steps_per_epoch
         self.warmup_steps = round(optimizer.warmup_epochs * steps_per_epoch)

@@ -216,7 +216,7 @@ class OnlineProbe(nn.Module):
         """One step on ``(B, D)`` features with ``(B,)`` labels.
 
         Returns:
-            ``accuracy`` in [0, 1] and ``loss``, scalars, both from before the step: of examples not yet learned from.
+            ``accuracy`` in [0, 1] and ``loss``, scalars, both from before the step.
         """
         with torch.enable_grad():
             logits = self(features)

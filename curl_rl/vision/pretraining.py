@@ -34,13 +34,13 @@ from curl_rl.vision import distributed
 from curl_rl.vision.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data import DIGITS, load, say_what_cannot_be_learnt
-from curl_rl.vision.evaluation import Benchmark, EvaluationConfig, evaluate_encoder, side_of
 from curl_rl.vision.export import save_head
 from curl_rl.vision.image_sets import ImageBatch, ImageSet, Split
-from curl_rl.vision.learner import Backbone, Learner
+from curl_rl.vision.learner import Backbone, Learner, precision_of, side_of
 from curl_rl.vision.linear_probe import OnlineProbe
 from curl_rl.vision.pictures import views_picture
 from curl_rl.vision.projector import write_projector
+from curl_rl.vision.protocols import Benchmark, Voting, encode, knn
 from curl_rl.vision.recorded import RecordedStacks, load_stacks
 from curl_rl.vision.views import make_views
 
@@ -84,22 +84,26 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
             keep_freed_memory()
         c = config.compute
         images: ImageSet
-        if is_recording(config.data):
-            images = load_frames(config, "train", device)
-        else:
-            images = load(config.data, "train", config.image_size, device=device, storage=c.storage, workers=c.workers)
-        check(config, images)
-        if distributed.rank() == 0:
-            if fresh and (aside := run_directory.set_aside(config.directory)):
-                say(f"the earlier run is now {aside}")
-            stack.enter_context(run_directory.claimed(config.directory, config))
-        distributed.any_process(False)  # the others wait until the directory is this run's
-        try:
-            pretrainer = Pretrainer(config, device, images)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None
+        with distributed.raised_together(UserError):
+            if is_recording(config.data):
+                images = load_frames(config, "train", device)
+            else:
+                images = load(
+                    config.data, "train", config.image_size, device=device, storage=c.storage, workers=c.workers
+                )
+            check(config, images)
+        with distributed.raised_together(UserError):  # the others wait until the directory is this run's
+            if distributed.rank() == 0:
+                if fresh and (aside := run_directory.set_aside(config.directory)):
+                    say(f"the earlier run is now {aside}")
+                stack.enter_context(run_directory.claimed(config.directory, config))
+        with distributed.raised_together(UserError):
+            try:
+                pretrainer = Pretrainer(config, device, images)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None
         stack.callback(pretrainer.close)
         pretrainer.run()
     return config.directory
@@ -167,7 +171,7 @@ class Pretrainer:
         processes = distributed.world_size()
         shared = f", shared by {processes} processes" if processes > 1 else ""
         self._say(
-            f"device: {self.device}, network in {learner.encoder_precision}; {len(self.images):,} images of "
+            f"device: {self.device}, network in {precision_of(learner.encoder)}; {len(self.images):,} images of "
             f"{self.images.name}, {self.steps_per_epoch} steps of {c.batch_size} to an epoch{shared}"
         )
         if learner.steps:
@@ -190,7 +194,9 @@ class Pretrainer:
                 self.save()
             except (OSError, UserError) as error:
                 self._fail(error, "nothing that was saved is lost: mend this and start the same command again")
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._fail(error, f"{run_directory.kept(self.directory)}: {_SAVE_MEMORY}")
         if learner.steps < learner.total_steps and stop.signal_number is not None:
             self._say(f"saved at epoch {learner.steps / self.steps_per_epoch:.2f}; the same command resumes")
@@ -322,11 +328,15 @@ class Pretrainer:
         distributed.average_running_statistics(self.learner.encoder)
         if self._benchmark is None or self.logger is None:
             return
-        k = min(self.config.knn.k, len(self.images))
-        settings = EvaluationConfig(protocols=("knn",), k=k, temperature=self.config.knn.temperature)
+        k, encoder = min(self.config.knn.k, len(self.images)), self.learner.encoder
         with self.speed.paused():
-            accuracy = evaluate_encoder(self.learner.encoder, self._benchmark, settings)["knn"]
-            self.logger.scalars(self.seen, {"knn/accuracy": accuracy})
+            train, test = (encode(encoder, side_of(encoder), images) for images in self._benchmark)
+            accuracy = knn(train, test, self._benchmark.classes, Voting(k, self.config.knn.temperature))
+            found = {"knn/accuracy": accuracy}
+            if self.probe is not None:
+                right = self.probe(test.features).argmax(1) == test.labels
+                found["probe/test_accuracy"] = float(right.float().mean())
+            self.logger.scalars(self.seen, found)
         epochs = self.learner.steps // self.steps_per_epoch
         say(f"epoch {epochs:>4}: {k} nearest neighbours are right on {accuracy:.1%} of the test images")
 
@@ -406,16 +416,20 @@ class Pretrainer:
         for network in (self.learner.encoder, self.learner.target):
             if network is not None:
                 distributed.average_running_statistics(network)
-        if self.logger is None:
-            return
+        with distributed.raised_together(OSError):
+            if self.logger is not None:
+                self._write(self.logger)
+
+    def _write(self, logger: Logger) -> None:
         c = self.config
         with self.speed.paused():
-            self.logger.flush()
+            logger.flush()
             state = {
                 "learner": self.learner.training_state(),
                 "probe": None if self.probe is None else self.probe.state_dict(),
                 "means": self.means.state(),
                 "images": len(self.images),
+                "identity": self.images.identity,
             }
             provenance = {"data": last_names(c.data), "method": c.method, "preset": c.preset, "seed": c.seed}
             provenance |= self.images.provenance
@@ -450,6 +464,11 @@ class Pretrainer:
             raise UserError(
                 f"{self.images.name} has {len(self.images)} images, and had {state['images']} when this run was saved: "
                 "bring them back, or start anew with --fresh"
+            )
+        if state.get("identity", self.images.identity) != self.images.identity:
+            raise UserError(
+                f"{self.images.name} has as many images as when this run was saved, and they are others: some were "
+                "renamed, or moved to another class; bring them back, or start anew with --fresh"
             )
         self.learner.load_training_state(state["learner"])
         if self.probe is not None:
@@ -542,7 +561,8 @@ def check(config: VisionConfig, images: ImageSet) -> None:
             )
     wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
     if a.views + a.local_views != wanted:
+        more = f" (objectives.{config.method}.local_views says more)" if config.method in ("byol", "simsiam") else ""
         raise UserError(
             f"augment.views {a.views} and augment.local_views {a.local_views} must be {wanted} views together, "
-            f"which is what {config.method} compares"
+            f"which is what {config.method} compares{more}"
         )

@@ -10,20 +10,20 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from curl_rl.augment import center_crop
+from curl_rl.compute import resolve_precision
+from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError
 from curl_rl.export import last_names
 from curl_rl.resnet import ResNet, ResNetConfig
 from curl_rl.seeds import check_seed
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
 from curl_rl.vision.distillation import UNLABELLED, DistillationConfig, distill
-from curl_rl.vision.evaluation import read_run, side_of
 from curl_rl.vision.export import CLASSIFIER, SavedClassifier, load_classifier, load_head, save_classifier
-from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, usual_epochs
+from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, fine_tuning
 from curl_rl.vision.image_sets import ImageSet
-from curl_rl.vision.learner import Backbone
+from curl_rl.vision.learner import Backbone, compute_in, side_of
+from curl_rl.vision.runs import read_run
 
 
 def fine_tune_run(
@@ -69,29 +69,24 @@ def fine_tune_run(
     layers = 0 if head is None else len(head)
     if not 0 <= from_layer <= layers:
         raise UserError(f"from_layer must be from 0 to {layers}, the layers of the head in {run}, got {from_layer}")
-    views = pretrained.config.augment
-    settings = SupervisedConfig(
-        epochs=usual_epochs(labels) if epochs is None else epochs,
-        learning_rate=learning_rate,
-        crop_scale=views.scale[0],
-        mirror=views.mirror,
-    )
+    settings = fine_tuning(labels, pretrained.crops, epochs=epochs, learning_rate=learning_rate)
     _make_room(directory)
     source, side = data or pretrained.config.data, side_of(pretrained.encoder)
-    train, test = (load(source, split, pretrained.image_size, storage="memory") for split in ("train", "test"))
+    train, test = _both(source, pretrained.image_size, device)
     say_what_cannot_be_learnt(train, test)
-    chosen = balanced_subset(train.required_labels(), labels, seed=0)
-    images, targets = _held(train, side)
-    assert targets is not None
+    targets = train.required_labels()
+    chosen = balanced_subset(targets, labels, seed=0)
     trained = fine_tune(
         pretrained.encoder,
-        images[chosen],
+        train.everything().images[chosen],
         targets[chosen],
-        *_labelled(test, side),
+        test.everything().images,
+        test.required_labels(),
         classes=len(train.classes),
         generator=torch.Generator(device).manual_seed(seed),
         config=settings,
         head_prefix=None if head is None else head[:from_layer],
+        size=side,
     )
     accuracy = float(trained.accuracy)
     provenance = {
@@ -165,6 +160,10 @@ def distill_classifier(
         raise UserError("depth and width are those of a new network: leave them out, or leave out student")
     encoder = _new_student(master, depth, width, seed) if student is None else read_run(student, device).encoder
     encoder.to(device).requires_grad_(True)
+    precision = resolve_precision("auto", torch.device(device))
+    compute_in(encoder, precision)
+    if isinstance(master.network.encoder, PixelEncoder | ResNet):
+        compute_in(master.network.encoder, precision)
     if side_of(encoder) != master.image_size:
         raise UserError(
             f"{student} was trained on views of {side_of(encoder)} pixels and the teacher on {master.image_size}: "
@@ -181,23 +180,24 @@ def distill_classifier(
     _make_room(directory)
 
     source, size = data or made_of["data"], made_of["loaded_size"]
-    train, test = (load(source, split, size, storage="memory") for split in ("train", "test"))
+    train, test = _both(source, size, device)
     if test.classes != master.classes:
         raise UserError(f"{test.name} has the classes {_few(test.classes)}; the teacher's are {_few(master.classes)}")
-    images, targets = _held(train, master.image_size)
     if labelled:
-        chosen = balanced_subset(train.required_labels(), labelled, seed=0)
-        assert targets is not None
+        targets = train.required_labels()
+        chosen = balanced_subset(targets, labelled, seed=0)
         known = torch.full_like(targets, UNLABELLED)
         known[chosen] = targets[chosen]
     trained = distill(
         master.network,
         encoder,
-        images,
+        train.everything().images,
         known if labelled else None,
-        *_labelled(test, master.image_size),
+        test.everything().images,
+        test.required_labels(),
         generator=torch.Generator(device).manual_seed(seed),
         config=settings,
+        size=master.image_size,
     )
     accuracy = float(trained.accuracy)
     provenance = {
@@ -248,15 +248,10 @@ def _make_room(directory: Path) -> None:
         raise UserError(f"cannot write to {directory}: {error.strerror}") from None
 
 
-def _held(images: ImageSet, side: int) -> tuple[Tensor, Tensor | None]:
-    """All images of a set that lies in memory, their middle, and their labels."""
-    (batch,) = images.batches(len(images), shuffle=False)
-    return center_crop(batch.images, side), batch.labels
-
-
-def _labelled(images: ImageSet, side: int) -> tuple[Tensor, Tensor]:
-    labels = images.required_labels()
-    return _held(images, side)[0], labels
+def _both(source: str, size: int, device: torch.device | str) -> tuple[ImageSet, ImageSet]:
+    """Training and test images, all of them on the device."""
+    train, test = (load(source, split, size, device=device, storage="memory") for split in ("train", "test"))
+    return train, test
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -42,6 +42,22 @@ def test_the_loss_is_the_squared_distance_of_unit_vectors_in_both_directions() -
     assert result.loss.item() == pytest.approx(total, rel=1e-10)
 
 
+def test_local_views_predict_both_global_ones_and_are_not_predicted() -> None:
+    torch.manual_seed(0)
+    objective = BYOL(SPEC, BYOLConfig(hidden=16, dim=3, local_views=2)).double()
+    assert [spec.index for spec in objective.online_views] == [0, 1, 2, 3]
+    assert [spec.index for spec in objective.target_views] == [0, 1]
+    online, target = [draw(6, 4, seed=i) for i in range(4)], [draw(6, 4, seed=i) for i in (7, 8)]
+    q = [objective.predictor(objective.projector(view)) for view in online]
+    z = [objective.target_projector(view) for view in target]
+    distances = [
+        (q[i] / q[i].norm(dim=1, keepdim=True) - z[j] / z[j].norm(dim=1, keepdim=True)).square().sum(1).mean().item()
+        for i, j in ((0, 1), (1, 0), (2, 0), (2, 1), (3, 0), (3, 1))
+    ]
+    result = objective([features(x) for x in online], [features(x) for x in target], BatchInfo())
+    assert result.loss.item() == pytest.approx(2 * sum(distances) / 6, rel=1e-10)
+
+
 def test_a_perfect_prediction_costs_nothing() -> None:
     objective = make()
     objective.after_step(None, torch.tensor(0.0))

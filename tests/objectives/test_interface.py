@@ -60,6 +60,8 @@ ROWS = {
     **{row: Row("simclr", SimCLR, ObjectiveConfigs(simclr=config)) for row, config in SIMCLR.items()},
     **{row: Row("moco", MoCo, ObjectiveConfigs(moco=config)) for row, config in MOCO.items()},
     "byol": Row("byol", BYOL, ObjectiveConfigs(byol=BYOLConfig(dim=4))),
+    "byol, multi-crop": Row("byol", BYOL, ObjectiveConfigs(byol=BYOLConfig(dim=4, local_views=2))),
+    "simsiam, multi-crop": Row("simsiam", SimSiam, ObjectiveConfigs(simsiam=SimSiamConfig(dim=8, local_views=1))),
     "simsiam": Row("simsiam", SimSiam, ObjectiveConfigs(simsiam=SimSiamConfig(dim=8))),
     "barlow": Row("barlow", BarlowTwins, ObjectiveConfigs(barlow=BarlowConfig(dim=7, loss_scale=0.1))),
 }

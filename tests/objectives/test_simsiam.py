@@ -33,6 +33,19 @@ def test_the_loss_is_half_of_both_negative_cosines() -> None:
     assert result.loss.item() == pytest.approx(-sum(cosines) / 2, rel=1e-10)
 
 
+def test_local_views_predict_both_global_ones_and_are_not_predicted() -> None:
+    torch.manual_seed(0)
+    objective = SimSiam(SPEC, SimSiamConfig(dim=8, local_views=1)).double()
+    assert [spec.index for spec in objective.online_views] == [0, 1, 2]
+    views = [draw(6, 4, seed=i) for i in range(3)]
+    z = [objective.projector(view) for view in views]
+    p = [objective.predictor(x) for x in z]
+    pairs = ((0, 1), (1, 0), (2, 0), (2, 1))
+    cosines = [(F.normalize(p[i]) * F.normalize(z[j])).sum(1).mean().item() for i, j in pairs]
+    result = objective([features(view) for view in views], [], BatchInfo())
+    assert result.loss.item() == pytest.approx(-sum(cosines) / 4, rel=1e-10)
+
+
 def test_no_gradient_goes_into_what_is_predicted() -> None:
     """By finite differences of a loss whose targets are held fixed."""
     objective, views = make(), [draw(5, 4), draw(5, 4, seed=1)]

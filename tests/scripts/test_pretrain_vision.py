@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,8 @@ from PIL import Image
 
 from curl_rl.checkpoint import load_newest
 from curl_rl.logger import read_metrics
-from curl_rl.vision.evaluation import EvaluationConfig, evaluate_runs
+from curl_rl.vision.evaluation import evaluate_runs
+from curl_rl.vision.protocols import EvaluationConfig
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain_vision.py"
 LINE = (
@@ -167,11 +169,18 @@ def test_a_signal_ends_the_run_and_the_same_command_resumes_it(
     assert "saved at epoch" in output
 
 
-@pytest.mark.slow
-def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
+def in_two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    line = [*launcher, "--", str(SCRIPT), *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
     # The views that each process draws are its own, so that only their number and the order of images are alike: with
     # views that leave the image as it is, the runs are the same but for rounding.
     plain = "--augment.scale [1.0,1.0] --augment.ratio [1.0,1.0] --augment.mirror 0 --augment.jitter 0 "
@@ -182,17 +191,8 @@ def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, str(SCRIPT), *arguments, "--run", str(tmp_path / "one")], check=True, env=environment
     )
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        str(port),
-        "--",
-    ]
-    subprocess.run([*launcher, str(SCRIPT), *arguments, "--run", str(tmp_path / "two")], check=True, env=environment)
+    done = in_two_processes(*arguments, "--run", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
     losses = [
         [row["loss"] for row in read_metrics(tmp_path / run / "metrics.jsonl", "images") if "loss" in row]
         for run in ("one", "two")
@@ -202,3 +202,29 @@ def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, value in one.items():
         assert torch.allclose(torch.tensor(value).float(), torch.tensor(two[name]).float(), rtol=1e-2, atol=1e-3), name
+
+
+@pytest.mark.slow
+def test_two_processes_resume_and_are_refused_together(data: Path, tmp_path: Path) -> None:
+    """MoCo with shuffled batch norm, each process's parts of the batch its own."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    settings = "--objectives.moco.queue 12 --objectives.moco.dim 4 --encoder.resnet.batch_norm_splits 2 "
+    settings += "--checkpoint.keep 9 --log.images_every 0 --method moco"
+    arguments = ["--data", str(data), *TINY, *settings.split(), "--run", str(run)]
+    done = in_two_processes(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("this run") == done.stderr.count("resumed") == 0
+    shutil.copytree(run, whole)
+    latest = sorted((run / "checkpoints").glob("*.ckpt"))[-1]
+    for path in (latest, *run.glob("encoder.*")):
+        path.unlink()
+    done = in_two_processes(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "resumed at epoch" in done.stderr
+    assert weights(run) == weights(whole), "a process that had begun anew would have pulled them elsewhere"
+
+    refused = in_two_processes(*arguments, "--method", "byol")
+    assert refused.returncode != 0
+    assert refused.stderr.count("method: moco → byol") == 1, "both hear of it, one says it"
+    assert "closed by peer" not in refused.stderr
+    assert "exitcode  : 2" in refused.stderr

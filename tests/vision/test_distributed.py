@@ -287,3 +287,29 @@ def test_more_processes_than_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -
         distributed.process_group(torch.device("cuda")),
     ):
         pass
+
+
+def test_a_machines_cores_are_shared_by_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert distributed.share_of_machine(7) == 7
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert [distributed.share_of_machine(cores) for cores in (7, 3, 2)] == [2, 1, 1]
+
+
+def test_what_another_process_raised_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    with distributed.raised_together(UserError):
+        pass
+    with pytest.raises(UserError, match="mine"), distributed.raised_together(UserError):
+        raise UserError("mine")
+    told: list[bool] = []
+
+    def somewhere(flag: bool) -> bool:
+        told.append(flag)
+        return True
+
+    monkeypatch.setattr(distributed, "any_process", somewhere)
+    with pytest.raises(OSError, match="another process has failed"), distributed.raised_together(OSError):
+        pass
+    with pytest.raises(OSError, match="full"), distributed.raised_together(OSError):
+        raise OSError("full")
+    assert told == [False, True]

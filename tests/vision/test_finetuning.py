@@ -174,7 +174,7 @@ class Recorder(nn.Module):
 
 def test_every_epoch_sees_every_image_once_in_nearly_equal_batches() -> None:
     images, recorder = tinted(23)[0], Recorder().eval()
-    train_classifier(recorder, images, recorder.loss, SupervisedConfig(epochs=2, batch_size=11), seeded(), "test")
+    train_classifier(recorder, images, 12, recorder.loss, SupervisedConfig(epochs=2, batch_size=11), seeded(), "test")
     assert [len(chosen) for chosen in recorder.chosen] == [8, 8, 7] * 2
     epochs = torch.cat(recorder.chosen).view(2, 23)
     assert torch.equal(epochs.sort(1).values, torch.arange(23).expand(2, 23))
@@ -183,11 +183,11 @@ def test_every_epoch_sees_every_image_once_in_nearly_equal_batches() -> None:
 
 def test_views_are_random_crops_of_the_chosen_images() -> None:
     images, recorder = tinted(6)[0], Recorder()
-    config = SupervisedConfig(epochs=1, batch_size=6, crop_scale=0.3)
-    train_classifier(recorder, images, recorder.loss, config, seeded(3), "test")
+    config = SupervisedConfig(epochs=1, batch_size=6, crop_scale=0.3, mirror=1.0)
+    train_classifier(recorder, images, 9, recorder.loss, config, seeded(3), "test")
     replay = seeded(3)
     order = torch.randperm(6, generator=replay)
-    expected = random_resized_crop(images[order], 12, replay, scale=(0.3, 1.0))
+    expected = random_resized_crop(images[order], 9, replay, scale=(0.3, 1.0), mirror=1.0)
     assert torch.equal(recorder.chosen[0], order)
     assert torch.equal(recorder.views[0], expected)
 
@@ -196,7 +196,7 @@ def test_steps_are_nesterov_sgd_on_a_warmed_up_cosine() -> None:
     """The recurrence written out, with gradient 1, in the form of Sutskever et al. that PyTorch documents."""
     images, recorder = tinted(4)[0], Recorder()
     config = SupervisedConfig(epochs=5, batch_size=2, learning_rate=0.3, weight_decay=0.1, warmup_epochs=2)
-    train_classifier(recorder, images, recorder.loss, config, seeded(), "test")
+    train_classifier(recorder, images, 12, recorder.loss, config, seeded(), "test")
     shares = [step / 4 for step in range(4)] + [(1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]
     positions = {"matrix": [0.0], "bias": [0.0]}
     for name, decay in (("matrix", 0.1), ("bias", 0.0)):
@@ -214,7 +214,7 @@ def test_steps_are_nesterov_sgd_on_a_warmed_up_cosine() -> None:
 def test_what_is_frozen_stays() -> None:
     images, recorder = tinted(4)[0], Recorder()
     recorder.bias.requires_grad_(False)
-    train_classifier(recorder, images, recorder.loss, SHORT, seeded(), "test")
+    train_classifier(recorder, images, 12, recorder.loss, SHORT, seeded(), "test")
     assert recorder.matrix.item() < 0
     assert recorder.bias.item() == 0
 
@@ -227,7 +227,7 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice() -> None:
 
     config = SupervisedConfig(epochs=5, batch_size=2)
     with pytest.raises(FloatingPointError, match="^test diverged in epoch 2: .* try a learning_rate below 0.05$"):
-        train_classifier(recorder, images, loss, config, seeded(), "test")
+        train_classifier(recorder, images, 12, loss, config, seeded(), "test")
     assert len(recorder.views) == 4
 
 
@@ -236,7 +236,9 @@ def test_a_last_step_that_leaves_no_numbers_is_told() -> None:
     images, recorder = tinted(4)[0], Recorder()
     config = SupervisedConfig(epochs=1, batch_size=4)
     with pytest.raises(FloatingPointError, match="^test diverged in its last step: matrix holds .* below 0.05$"):
-        train_classifier(recorder, images, lambda views, chosen: recorder.matrix.sqrt().sum(), config, seeded(), "test")
+        train_classifier(
+            recorder, images, 12, lambda views, chosen: recorder.matrix.sqrt().sum(), config, seeded(), "test"
+        )
 
 
 def test_running_statistics_that_are_no_numbers_are_told() -> None:
@@ -245,13 +247,13 @@ def test_running_statistics_that_are_no_numbers_are_told() -> None:
     network.running_var[1] = math.inf
     config = SupervisedConfig(epochs=1, batch_size=4)
     with pytest.raises(FloatingPointError, match="^test diverged in its last step: running_var holds"):
-        train_classifier(network, images, lambda views, chosen: network(views).mean(), config, seeded(), "test")
+        train_classifier(network, images, 12, lambda views, chosen: network(views).mean(), config, seeded(), "test")
 
 
 def test_a_single_image_is_refused() -> None:
     recorder = Recorder()
     with pytest.raises(ValueError, match="test needs at least 2 images, got 1"):
-        train_classifier(recorder, tinted(1)[0], recorder.loss, SHORT, seeded(), "test")
+        train_classifier(recorder, tinted(1)[0], 12, recorder.loss, SHORT, seeded(), "test")
 
 
 # ------------------------------------------------------------------ Classifier

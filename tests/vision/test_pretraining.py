@@ -6,6 +6,7 @@ be the same to the last bit.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ from curl_rl.logger import read_metrics
 from curl_rl.objectives import MoCoConfig, ObjectiveConfigs
 from curl_rl.resnet import ResNet, ResNetConfig
 from curl_rl.signals import Stopped
+from curl_rl.vision import learner as learner_module
 from curl_rl.vision import pretraining
 from curl_rl.vision.config import (
     BackboneConfig,
@@ -38,7 +40,9 @@ from curl_rl.vision.config import (
     VisionConfig,
     read_config,
 )
+from curl_rl.vision.data import load
 from curl_rl.vision.image_sets import ImageBatch
+from curl_rl.vision.learner import Learner
 from curl_rl.vision.pretraining import Pretrainer, pretrain
 from curl_rl.vision.views import AugmentConfig
 
@@ -117,6 +121,105 @@ def equal(first: Any, second: Any) -> bool:
     if isinstance(first, (list, tuple)):
         return len(first) == len(second) and all(map(equal, first, second))
     return bool(first == second)
+
+
+@pytest.mark.parametrize("method", ["byol", "simsiam"])
+def test_local_views_are_smaller_and_learnt_from(
+    data: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[tuple[int, ...]]] = []
+    original = Learner.step
+
+    def step(self: Learner, views: list[torch.Tensor], *rest: Any, **named: Any) -> Any:
+        seen.append([tuple(view.shape) for view in views])
+        return original(self, views, *rest, **named)
+
+    monkeypatch.setattr(Learner, "step", step)
+    config = tiny(data, tmp_path / "run", method, epochs=1)
+    config = replace(config, augment=AugmentConfig(size=SIDE, local_views=2, local_size=5))
+    with pytest.raises(UserError, match=rf"must be 2 views .* \(objectives.{method}.local_views says more\)"):
+        pretrain(config)
+    own = replace(getattr(config.objectives, method), local_views=2)
+    pretrain(replace(config, objectives=replace(config.objectives, **{method: own})))
+    assert seen == [[(BATCH, 3, SIDE, SIDE)] * 2 + [(BATCH, 3, 5, 5)] * 2] * STEPS_PER_EPOCH
+
+
+METHOD_SETTINGS: dict[str, Any] = {
+    "moco, symmetric": ObjectiveConfigs(moco=MoCoConfig(dim=4, queue=14, symmetric=True)),
+    "moco, v3": ObjectiveConfigs(moco=MoCoConfig(version="v3", dim=4)),
+}
+
+
+@pytest.mark.parametrize("method", [*METHODS, *METHOD_SETTINGS])
+def test_a_step_never_waits_for_the_device(
+    data: Path, tmp_path: Path, method: str, no_host_sync: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views, learning, metrics; without the probe, whose Adam counts its steps on the host, as the schedule does."""
+    monkeypatch.setattr(learner_module, "warmup_cosine", lambda *_: 0.5)
+    config = tiny(data, tmp_path / "run", method.split(",")[0])
+    config = replace(config, objectives=METHOD_SETTINGS.get(method, config.objectives))
+    config = replace(config, optimizer=OptimizerConfig("sgd", lr=1e-3, lr_scaling="none", warmup_epochs=0.5))
+    images = load(config.data, "train", SIDE)
+    (tmp_path / "run").mkdir()
+    pretrainer = Pretrainer(config, torch.device("cpu"), images)
+    pretrainer.probe = None
+    for number, batch in enumerate(images.batches(BATCH, seed=3)):
+        # The first step makes the optimizers' state, and the metrics'.
+        with no_host_sync() if number else contextlib.nullcontext():
+            pretrainer.step(batch)
+    pretrainer.close()
+
+
+def test_each_process_draws_views_of_its_own_and_all_the_same_order(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def step(_: Learner, views: list[torch.Tensor], __: Any, order: torch.Tensor, **named: Any) -> Any:
+        drawn.append((views[0], order))
+        return {}, views[0].flatten(1)
+
+    monkeypatch.setattr(Learner, "step", step)
+    monkeypatch.setattr(pretraining.distributed, "gather", lambda shard, total: torch.cat([shard, shard]))
+    config = tiny(data, tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    images = load(config.data, "train", SIDE)
+    pretrainer = Pretrainer(config, torch.device("cpu"), images)
+    pretrainer.probe = None
+    (batch, *_) = images.batches(BATCH, rank=0, world_size=2)
+    monkeypatch.setattr(pretraining.distributed, "world_size", lambda: 2)
+    for rank in (0, 1, 0):
+        monkeypatch.setattr(pretraining.distributed, "rank", lambda rank=rank: rank)
+        pretrainer.step(batch)
+    pretrainer.close()
+    (first, order), (second, same), (again, _) = drawn
+    assert not torch.equal(first, second), "the same images, in another process"
+    assert torch.equal(order, same)
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("change", ["renamed", "another class", "classes at last"])
+def test_a_run_goes_on_with_its_own_images_only(data: Path, tmp_path: Path, change: str) -> None:
+    folder = tmp_path / "data"
+    if change == "classes at last":
+        draw(folder / "train", TRAIN, 0)
+    else:
+        shutil.copytree(data, folder)
+    pretrain(tiny(folder, tmp_path / "run", epochs=1))
+    first = sorted((folder / "train").rglob("*.png"))[0]
+    if change == "renamed":
+        first.rename(first.with_name("zzz.png"))
+    elif change == "another class":
+        first.rename(folder / "train" / "dark" / "zzz.png")
+    else:
+        for number, path in enumerate(sorted((folder / "train").glob("*.png"))):
+            (folder / "train" / "ab"[number % 2]).mkdir(exist_ok=True)
+            path.rename(folder / "train" / "ab"[number % 2] / path.name)
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    before = newest.read_bytes()
+    with pytest.raises(UserError, match="they are others: some were renamed, or moved to another class"):
+        pretrain(tiny(folder, tmp_path / "run", epochs=1))
+    assert newest.read_bytes() == before
 
 
 # ---- a run from beginning to end

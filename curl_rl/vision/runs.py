@@ -1,0 +1,97 @@
+"""A run of pretraining as it lies on the disk, for those who judge it or train on from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from curl_rl.compute import resolve_precision
+from curl_rl.encoders import PixelEncoder
+from curl_rl.errors import UserError, one_line
+from curl_rl.export import load_encoder
+from curl_rl.logger import METRICS_FILE, read_metrics
+from curl_rl.run_directory import CONFIG
+from curl_rl.settings import read_yaml
+from curl_rl.vision.config import SCHEMA, VisionConfig, load_preset, read_config
+from curl_rl.vision.finetuning import Crops
+from curl_rl.vision.learner import Backbone, compute_in
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of pretraining as it lies on the disk."""
+
+    directory: Path
+    config: VisionConfig
+    encoder: Backbone
+    image_size: int
+    epochs: float
+    """Those that the encoder was trained for, by now."""
+
+    def kind(self) -> str:
+        """Method, preset, and every setting in which the run differs from them, but for the seed and the data.
+
+        A run that has not come to its end says so.
+        """
+        preset = load_preset(self.config.preset, self.config.method)
+        preset = dataclasses.replace(preset, seed=self.config.seed, data=self.config.data)
+        changed = SCHEMA.changed_fields(preset, self.config)
+        parts = [f"{self.config.method} {self.config.preset}"]
+        parts += [f"{name} {value}" for name, (_, value) in changed.items()]
+        if self.epochs < self.config.epochs:
+            parts.append(f"unfinished after {self.epochs:.3g} of {self.config.epochs} epochs")
+        return ", ".join(parts)
+
+    @property
+    def crops(self) -> Crops:
+        """Random crops like the views that it learnt from."""
+        return Crops(self.config.augment.scale[0], self.config.augment.mirror)
+
+    def probe_accuracy(self) -> float:
+        """Share of the test images on which its online probe was right, when it was last asked.
+
+        Raises:
+            UserError: it never was, or the log is damaged.
+        """
+        path = self.directory / METRICS_FILE
+        try:
+            rows = read_metrics(path, "images") if path.exists() else []
+        except (OSError, ValueError) as error:
+            raise UserError(one_line(error)) from None
+        found = [row["probe/test_accuracy"] for row in rows if "probe/test_accuracy" in row]
+        if not found:
+            raise UserError(
+                f"{self.directory} has no probe/test_accuracy in its log: no labelled test images, or knn.every 0"
+            )
+        return float(found[-1])
+
+    @property
+    def backbone(self) -> str:
+        """Kind and size of the network."""
+        if isinstance(self.encoder, PixelEncoder):
+            return f"PixelEncoder, {len(self.encoder.config.strides)} layers of {self.encoder.config.filters}"
+        width = self.encoder.config.width
+        return f"ResNet-{self.encoder.config.depth}" + (f", width {width:g}" if width != 1 else "")
+
+
+def read_run(directory: Path, device: torch.device | str) -> Run:
+    """The run in ``directory``, its encoder on ``device``.
+
+    It computes in bfloat16 where the hardware does and the run was not told otherwise.
+
+    Raises:
+        ValueError: there is none, or none with an encoder.
+    """
+    if not (directory / CONFIG).is_file():
+        raise UserError(f"{directory} is no run: it has no {CONFIG}")
+    if "method" not in read_yaml(directory / CONFIG):
+        raise UserError(f"{directory} is no run of pretrain_vision.py: its {CONFIG} names no method")
+    config, pretrained = read_config(directory / CONFIG), load_encoder(directory)
+    epochs = float(pretrained.provenance.get("epochs", config.epochs))
+    encoder, device = pretrained.encoder, torch.device(device)
+    compute_in(encoder, resolve_precision("float32" if config.encoder.precision == "float32" else "auto", device))
+    encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Run(directory, config, encoder, pretrained.rendered_size, epochs)
