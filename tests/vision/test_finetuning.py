@@ -89,6 +89,31 @@ def test_colours_are_learned_and_what_was_handed_in_stays(head_prefix: nn.Module
         assert not torch.equal(network.head_prefix[0][0].weight, head_prefix[0][0].weight)
 
 
+def test_a_network_sees_crops_of_one_size_in_training_and_in_testing() -> None:
+    """Test images whose middle is of one class and whose border of another: 12 pixels, of which 6 are seen."""
+
+    class Middle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            sides.add(images.shape[-1])
+            return self.scale * images.float().mean((2, 3)) / 255
+
+    sides: set[int] = set()
+    images, labels = tinted(60)
+    test_images, test_labels = tinted(30, seed=1)
+    framed = test_images.roll(1, dims=1)  # another colour
+    framed[:, :, 3:9, 3:9] = test_images[:, :, 3:9, 3:9]
+    config = SupervisedConfig(epochs=60, batch_size=20, crop_scale=0.5, learning_rate=1.0)
+    result = fine_tune(
+        Middle(), images, labels, framed, test_labels, classes=3, generator=seeded(), config=config, size=6
+    )
+    assert sides == {6}
+    assert result.accuracy > 0.9
+
+
 def test_with_learning_rate_zero_nothing_moves() -> None:
     images, labels = tinted(12)
     start = encoder()

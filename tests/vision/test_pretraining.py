@@ -272,6 +272,14 @@ def test_what_a_run_leaves(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     reported = rows(run)
     assert [row["images"] for row in reported if "loss" in row] == [12, 24, 36, 48, 54]
     assert [row["images"] for row in reported if "knn/accuracy" in row] == [36, 54]
+    # The probe on the test images, by hand: bright ones, then dark ones.
+    weights = state(run)["probe"]
+    bias, weight = weights["classifier.bias"], weights["classifier.weight"]
+    test = load(str(data), "test", SIDE)
+    (batch,) = test.batches(len(test), shuffle=False)
+    answers = (load_encoder(run).encoder.eval()(batch.images) @ weight.T + bias).argmax(1)
+    right = (answers == torch.tensor([0] * 4 + [1] * 4)).float().mean().item()
+    assert [row["probe/test_accuracy"] for row in reported if "knn/accuracy" in row][-1] == right
     assert {"objective/accuracy", "objective/alignment", "objective/embedding_std", "learning_rate", "momentum",
             "features/effective_rank", "features/uniformity", "probe/accuracy"} <= reported[0].keys()  # fmt: skip
     assert sorted(path.name for path in run.glob("checkpoints/*.ckpt")) == ["0000000048.ckpt", "0000000054.ckpt"]
