@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -11,30 +13,39 @@ from curl_rl.agent import Agent, AgentConfig
 from curl_rl.encoders import Precision
 from curl_rl.replay import Batch
 
+UpdateRule = Literal["exact", "joint"]
+
 
 def measure(device: torch.device, batch: int) -> list[Row]:
-    """A row for each precision: the same weights, crops and noise as in float64, at the paper's network.
+    """A row for each precision and kind of update: weights, crops and noise of the float64 one, at the paper's network.
 
-    An untrained network's Q values are near 0, so the critics' gradient comes from the rewards, which are drawn here.
+    Gradients are those that each optimizer is handed in the first update, in which actor, targets and objective are all
+    due. No weight moves in it: Adam's first step is of the same size for every weight, so that a weight whose gradient
+    is nearly nothing would count as much as any other. An untrained network's Q values are near 0, so the critics'
+    gradient comes from the rewards, which are drawn here.
     """
-    exact = _losses_and_gradients(device, batch, "float32", torch.float64)
     rows = []
+    rules: tuple[UpdateRule, ...] = ("exact", "joint")
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
-    for precision in precisions:
-        rounded = _losses_and_gradients(device, batch, precision, torch.float32)
-        apart = ", ".join(
-            f"{name} {((rounded[name].double() - value).norm() / value.norm()).item():.1e}"
-            for name, value in exact.items()
-        )
-        rows.append(Row(f"distance of {precision} from float64, batch {batch}", note=f"relative: {apart}"))
+    for rule in rules:
+        exact = losses_and_gradients(device, batch, "float32", rule, torch.float64)
+        for precision in precisions:
+            rounded = losses_and_gradients(device, batch, precision, rule, torch.float32)
+            apart = ", ".join(
+                f"{name} {((rounded[name].double() - value).norm() / value.norm()).item():.1e}"
+                for name, value in exact.items()
+            )
+            rows.append(Row(f"distance of {precision} from float64, {rule}, batch {batch}", note=f"relative: {apart}"))
     return rows
 
 
-def _losses_and_gradients(
-    device: torch.device, batch: int, precision: Precision, dtype: torch.dtype
+def losses_and_gradients(
+    device: torch.device, batch: int, precision: Precision, rule: UpdateRule, dtype: torch.dtype
 ) -> dict[str, Tensor]:
+    """Losses of one update, and each optimizer's gradients as one vector; weights of ``dtype``."""
     torch.manual_seed(0)
-    agent = Agent(SHAPE, ACTIONS, AgentConfig(batch_size=batch, precision=precision)).to(device)
+    config = AgentConfig(batch_size=batch, precision=precision, update_rule=rule)
+    agent = Agent(SHAPE, ACTIONS, config).to(device)
     generator = torch.Generator().manual_seed(0)
 
     def pixels() -> Tensor:
@@ -51,12 +62,15 @@ def _losses_and_gradients(
     numbers = ("action", "reward", "discount", "next_noise", "noise")
     inputs = drawn._replace(**{name: getattr(drawn, name).to(dtype) for name in numbers})
     agent.to(dtype)
-    result = {}
-    observed = agent.encoder.encode(inputs.observation)
-    critic_loss, _ = agent._critic_loss(inputs, observed)
-    contrastive, _ = agent._objective_result(inputs, observed, diagnose=False)
-    for name, loss in (("critic", critic_loss), ("objective", contrastive.loss)):
-        gradients = torch.autograd.grad(loss, list(agent.encoder.parameters()), retain_graph=True)
-        result[f"{name} loss"] = loss.detach()
-        result[f"{name} gradient of the encoder"] = torch.cat([gradient.flatten() for gradient in gradients])
-    return result
+
+    gradients: dict[str, Tensor] = {}
+    for name, optimizer in agent.optimizers.items():
+
+        def handed(*_: object, name: str = name, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            gradients[name] = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+
+        optimizer.step = handed  # type: ignore[method-assign, assignment]
+    metrics = agent.update(inputs)
+    losses = {name: value for name, value in metrics.items() if name.endswith("/loss")}
+    return losses | {f"{name} gradient": value for name, value in gradients.items()}
