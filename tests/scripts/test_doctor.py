@@ -27,18 +27,6 @@ def lines(answer: subprocess.CompletedProcess[str], what: str) -> list[str]:
     return [f"{row[0]} {row[2]}" for row in rows if len(row) == 3 and row[1] == what]
 
 
-@pytest.fixture
-def doctor() -> ModuleType:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("doctor", DOCTOR)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["doctor"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_report_says_what_is_here() -> None:
     answer = run()
     assert "Traceback" not in answer.stdout + answer.stderr
@@ -112,7 +100,7 @@ def test_probe_that_hangs_dies_or_raises(call: str, complaint: str) -> None:
     ],
 )
 def test_gpu(
-    doctor: ModuleType,
+    script: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     driver: str | None,
     cuda: str | None,
@@ -121,41 +109,41 @@ def test_gpu(
     text: str,
 ) -> None:
     answer = {"version": "2.13.0", "cuda": cuda, "devices": devices, "threads": 2}
-    monkeypatch.setattr(doctor, "in_own_process", lambda probe: answer)
-    monkeypatch.setattr(doctor, "driver_version", lambda: driver)
-    _, gpu = doctor.check_torch()
+    monkeypatch.setattr(script, "in_own_process", lambda probe: answer)
+    monkeypatch.setattr(script, "driver_version", lambda: driver)
+    _, gpu = script.check_torch()
     assert gpu.mark == mark
     assert text in gpu.value
     assert bool(gpu.mend) == (mark == "warn")
 
 
-def test_driver_is_read_from_nvidia_smi(doctor: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_driver_is_read_from_nvidia_smi(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     command = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     command.write_text("#!/bin/sh\necho 570.86.15; echo 570.86.15\n")
     command.chmod(0o755)
-    assert doctor.driver_version() == "570.86.15"
+    assert script.driver_version() == "570.86.15"
     command.write_text("#!/bin/sh\necho no devices were found\nexit 9\n")
-    assert doctor.driver_version() is None
+    assert script.driver_version() is None
 
 
 @pytest.mark.parametrize(
     ("text", "cores"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("", None)], ids=["limit", "none", "odd"]
 )
-def test_quota_of_cores(doctor: ModuleType, tmp_path: Path, text: str, cores: float | None) -> None:
+def test_quota_of_cores(script: ModuleType, tmp_path: Path, text: str, cores: float | None) -> None:
     (tmp_path / "cpu.max").write_text(text)
-    assert doctor.quota_of_cores(tmp_path / "cpu.max") == cores
-    assert doctor.quota_of_cores(tmp_path / "absent") is None
+    assert script.quota_of_cores(tmp_path / "cpu.max") == cores
+    assert script.quota_of_cores(tmp_path / "absent") is None
 
 
 @pytest.mark.parametrize(("free", "mark"), [(5e9, "ok"), (4.9e9, "warn"), (2e9, "warn"), (1.9e9, "FAIL")])
-def test_room(doctor: ModuleType, free: float, mark: str) -> None:
-    assert doctor.judge_room("memory", int(free), int(5e9), "").mark == mark
+def test_room(script: ModuleType, free: float, mark: str) -> None:
+    assert script.judge_room("memory", int(free), int(5e9), "").mark == mark
 
 
-def test_paper_settings_take_what_the_replay_says(doctor: ModuleType) -> None:
+def test_paper_settings_take_what_the_replay_says(script: ModuleType) -> None:
     from curl_rl.replay import Replay, ReplayConfig
 
     # Main memory is taken as frames arrive, so an empty replay of any size costs nothing.
     replay = Replay(ReplayConfig(capacity=100_000, storage="memory"), (9, 100, 100), 6, stack=3, device="cpu")
-    assert pytest.approx(replay.nbytes, rel=0.02) == doctor.REPLAY_BYTES
+    assert pytest.approx(replay.nbytes, rel=0.02) == script.REPLAY_BYTES

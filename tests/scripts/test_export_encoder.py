@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,23 +23,6 @@ def run(tmp_path: Path) -> Path:
     encoder = PixelEncoder((6, 12, 12), EncoderConfig(4, (2, 1), 5))
     save_encoder(encoder, directory, rendered_size=15, provenance={"env": "tiny-reach"})
     return directory
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Any:
-    spec = importlib.util.spec_from_file_location("export_encoder", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["export_encoder.py", *map(str, arguments)])
-        code: int = module.main()
-        return code
-
-    run.module = module  # type: ignore[attr-defined]
-    return run
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -114,9 +96,7 @@ def test_a_mistake_is_one_line_and_code_2(
 ) -> None:
     monkeypatch.chdir(run.parent)
     Path("taken.safetensors").write_text("mine")
-    with pytest.raises(SystemExit) as stopped:
-        command(*arguments)
-    assert stopped.value.code == 2
+    assert command(*arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"export_encoder.py: error: {line}")
     assert said.count("\n") == 1
@@ -132,11 +112,16 @@ def test_overwriting_is_asked_for(command: Any, run: Path, tmp_path: Path) -> No
 
 
 def test_a_program_that_is_not_the_encoder_is_code_1(
-    command: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    command: Any,
+    script: ModuleType,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def differs(*_: Any) -> float:
         raise RuntimeError("the program's features differ\nby much")
 
-    monkeypatch.setattr(command.module, "export_program", differs)
+    monkeypatch.setattr(script, "export_program", differs)
     assert command(run, "--format", "exported", "--output", tmp_path / "a.pt2") == 1
     assert capsys.readouterr().err == "export_encoder.py: the program's features differ by much\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +14,6 @@ from curl_rl.curves import Curve
 
 pyplot = pytest.importorskip("matplotlib.pyplot")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "plot_curves.py"
-
-
-@pytest.fixture
-def script() -> ModuleType:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("plot_curves", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_panel_to_a_task_with_the_seeds_mean_and_the_random_policy(script: ModuleType, tmp_path: Path) -> None:

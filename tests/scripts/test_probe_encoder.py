@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,32 +19,6 @@ from curl_rl.frames import FrameWriter, Recording
 from curl_rl.state_probe import Row
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "probe_encoder.py"
-
-
-@pytest.fixture
-def script() -> ModuleType:
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("probe_encoder", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def command(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs the script in this process; returns its exit code."""
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["probe_encoder.py", *map(str, arguments)])
-        try:
-            code: int = script.main()
-        except SystemExit as ended:  # argparse's own
-            return int(str(ended.code))
-        return code
-
-    return run
 
 
 @pytest.fixture

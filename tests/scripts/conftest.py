@@ -1,0 +1,41 @@
+"""Running a script in this process: that of ``test_train_agent.py`` is ``scripts/train_agent.py``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+@pytest.fixture
+def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that the test's file is named after, as a module of its own for each test."""
+    name = request.path.stem.removeprefix("test_")
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def command(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs it with these arguments; returns its exit code, argparse's own included."""
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, arguments)])
+        try:
+            code: int = script.main()
+        except SystemExit as ended:
+            return int(str(ended.code))
+        return code
+
+    return run
