@@ -15,9 +15,10 @@ from curl_rl import auxiliary
 from curl_rl.config import load_preset
 from curl_rl.encoders import PixelEncoder
 from curl_rl.export import save_encoder
+from curl_rl.objectives import ObjectiveConfigs
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = ["auxiliary_loss.md", "encoders.md", "frames.md", "integrations.md", "transfer.md"]
+PAGES = ["auxiliary_loss.md", "encoders.md", "frames.md", "images.md", "integrations.md", "transfer.md"]
 ADDED = "# +"
 # What a block imports that need not be installed.
 OPTIONAL = ("stable_baselines3", "tensordict", "onnxruntime", "huggingface_hub")
@@ -54,10 +55,21 @@ def test_blocks_run_in_order(page: str) -> None:
     assert found
     namespace: dict[str, Any] = {"__name__": "docs"}
     for block in found:
+        if "digits" in block:
+            pytest.importorskip("sklearn")
         absent = [name for name in OPTIONAL if name in block and importlib.util.find_spec(name) is None]
         if absent:
             pytest.skip(f"{absent[0]} is not installed: this block and those after it are left out")
         run(block, page, namespace)
+
+
+def test_the_options_of_methods_that_a_page_names_are_there() -> None:
+    table = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", (DOCS / "images.md").read_text(), flags=re.MULTILINE)
+    assert [method for method, _ in table] == ["simclr", "moco", "byol", "simsiam", "barlow", "curl"]
+    for method, options in table:
+        named = re.findall(r"`(\w+)`", options)
+        assert named
+        assert set(named) <= vars(getattr(ObjectiveConfigs(), method)).keys(), method
 
 
 # What makes the commands of a page small enough for a test, by script; the last ones given win.
