@@ -20,7 +20,7 @@ from curl_rl.objectives import BatchInfo
 from curl_rl.vision.config import VisionConfig, load_preset
 from curl_rl.vision.image_sets import ResidentImages
 from curl_rl.vision.learner import Learner
-from curl_rl.vision.pretraining import build
+from curl_rl.vision.networks import build_networks
 from curl_rl.vision.views import make_views
 
 STEPS = 8  # of one measurement; the plain pipeline with workers makes more
@@ -102,7 +102,7 @@ def _our_pass(
     """A pass over the images by the package: read, augment, step."""
     config = replace(config, encoder=replace(config.encoder, precision=precision))
     torch.manual_seed(0)
-    encoder, objective = build(config, 3, device)
+    encoder, objective = build_networks(config, 3, device)
     encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learner = Learner(
         encoder,

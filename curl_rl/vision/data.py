@@ -23,14 +23,20 @@ from tqdm import tqdm
 from curl_rl.console import say
 from curl_rl.errors import UserError
 from curl_rl.frames import is_recording
-from curl_rl.storage import available_memory
 from curl_rl.vision.decoding import SUFFIXES, decode, say_unreadable, shorter_side
 from curl_rl.vision.distributed import is_first, share_of_machine
-from curl_rl.vision.image_sets import ImageSet, ResidentImages, Split, Storage, StreamedImages, epoch_order
+from curl_rl.vision.image_sets import (
+    ImageSet,
+    ResidentImages,
+    Split,
+    Storage,
+    StreamedImages,
+    epoch_order,
+    lies_in_memory,
+)
 
 DIGITS = "digits"
 """What the built-in set is called; a folder of that name is ``./digits``."""
-_SHARE_OF_MEMORY = 0.25  # of what is free: training wants the rest
 _CHUNK = 64  # images that a thread reads at a time
 
 T = TypeVar("T")
@@ -114,15 +120,8 @@ def _load_folder(
     files = _readable(found, [side if isinstance(side, str) else None for side in sides])
     size = _common_size(name, {file.path: side for file, side in zip(found, sides, strict=True)}, size)
 
-    needed, free = len(files) * 3 * size * size, available_memory()
-    if device.type == "cuda":  # through the host's memory
-        free = min(free, torch.cuda.mem_get_info(device)[0])
-    if storage == "memory" and needed > free:
-        raise UserError(
-            f"storage memory: {len(files)} images of {size}×{size} take {needed / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free: take compute.storage stream, or a smaller image_size"
-        )
-    streamed = storage == "stream" or (storage == "auto" and needed > _SHARE_OF_MEMORY * free)
+    what = f"{len(files)} images of {size}×{size}"
+    streamed = not lies_in_memory(storage, len(files) * 3 * size * size, device, what, ", or a smaller image_size")
     if not streamed:
         pixels = torch.empty((len(files), 3, size, size), dtype=torch.uint8)
         rows, side = pixels.numpy(), size

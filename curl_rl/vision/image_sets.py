@@ -16,12 +16,38 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from curl_rl.errors import UserError
+from curl_rl.storage import available_memory
 from curl_rl.vision.decoding import decode, say_unreadable
 
 Split = Literal["train", "test"]
 Storage = Literal["auto", "memory", "stream"]
 
+_SHARE_OF_MEMORY = 0.25  # of what is free: training wants the rest
 _GIVE_UP = 1000  # unreadable images in a row, from which on the disk is at fault and not the images
+
+
+def lies_in_memory(storage: Storage, needed: int, device: torch.device, what: str, advice: str) -> bool:
+    """Whether images of so many bytes are to be kept on the device; auto: if they take no more than a quarter of it.
+
+    Args:
+        storage: as it was asked for.
+        needed: bytes of all images.
+        device: where they would lie; they come there through the host's memory.
+        what: they are, for the message.
+        advice: on what else could be done.
+
+    Raises:
+        UserError: memory was asked for, and they do not fit.
+    """
+    free = available_memory()
+    if device.type == "cuda":
+        free = min(free, torch.cuda.mem_get_info(device)[0])
+    if storage == "memory" and needed > free:
+        raise UserError(
+            f"storage memory: {what} take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: take "
+            f"compute.storage stream{advice}"
+        )
+    return storage == "memory" or (storage == "auto" and needed <= _SHARE_OF_MEMORY * free)
 
 
 class ImageBatch(NamedTuple):

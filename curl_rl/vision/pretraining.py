@@ -18,16 +18,14 @@ from tqdm import tqdm
 
 from curl_rl import checkpoint, run_directory
 from curl_rl.augment import center_crop
-from curl_rl.compute import is_out_of_memory, keep_freed_memory, resolve_device, resolve_precision
+from curl_rl.compute import is_out_of_memory, keep_freed_memory, resolve_device
 from curl_rl.console import progress_bar, say
-from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError, one_line
 from curl_rl.export import ENCODER, last_names, save_encoder
 from curl_rl.frames import is_recording
 from curl_rl.logger import Logger
 from curl_rl.meters import MetricMeans, Speedometer
-from curl_rl.objectives import BatchInfo, Objective, build_objective
-from curl_rl.resnet import ResNet
+from curl_rl.objectives import BatchInfo
 from curl_rl.seeds import derived_seed
 from curl_rl.signals import Stopped, StopRequest, stop_requests
 from curl_rl.vision import distributed
@@ -35,13 +33,15 @@ from curl_rl.vision.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data import DIGITS, load, say_what_cannot_be_learnt
 from curl_rl.vision.export import save_head
-from curl_rl.vision.image_sets import ImageBatch, ImageSet, Split
-from curl_rl.vision.learner import Backbone, Learner, precision_of, side_of
+from curl_rl.vision.image_sets import ImageBatch, ImageSet
+from curl_rl.vision.learner import Learner, precision_of, side_of
 from curl_rl.vision.linear_probe import OnlineProbe
+from curl_rl.vision.networks import build_networks
 from curl_rl.vision.pictures import views_picture
 from curl_rl.vision.projector import write_projector
 from curl_rl.vision.protocols import Benchmark, Voting, encode, knn
-from curl_rl.vision.recorded import RecordedStacks, load_stacks
+from curl_rl.vision.run_checks import check_run
+from curl_rl.vision.run_images import images_of
 from curl_rl.vision.views import make_views
 
 AXIS = "images"
@@ -82,16 +82,9 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
             torch.set_num_threads(config.compute.threads)
         if device.type == "cpu":
             keep_freed_memory()
-        c = config.compute
-        images: ImageSet
         with distributed.raised_together(UserError):
-            if is_recording(config.data):
-                images = load_frames(config, "train", device)
-            else:
-                images = load(
-                    config.data, "train", config.image_size, device=device, storage=c.storage, workers=c.workers
-                )
-            check(config, images)
+            images = images_of(config, "train", device)
+            check_run(config, images)
         with distributed.raised_together(UserError):  # the others wait until the directory is this run's
             if distributed.rank() == 0:
                 if fresh and (aside := run_directory.set_aside(config.directory)):
@@ -120,7 +113,7 @@ class Pretrainer:
         # Weights come from a generator of their own, so that nothing else that draws can change them.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "networks"))
-            encoder, objective = build(config, images.channels, device)
+            encoder, objective = build_networks(config, images.channels, device)
         encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.distribute_batch_norm(encoder)
         self.learner = Learner(
@@ -288,7 +281,7 @@ class Pretrainer:
         if not c.frames.test_every or not is_recording(c.data):
             return
         try:
-            held_out = load_frames(c, "test", self.device)
+            held_out = images_of(c, "test", self.device)
             held_out.batches(c.batch_size)  # refuses a batch that is larger: of another size it would not compare
             self._held_out = held_out
         except UserError as error:
@@ -479,90 +472,3 @@ class Pretrainer:
     def _fail(self, error: Exception, advice: str) -> NoReturn:
         where = f"epoch {self.learner.steps / self.steps_per_epoch:.2f} (step {self.learner.steps:,})"
         raise run_directory.fault(self.directory, where, error, advice) from error
-
-
-def load_frames(config: VisionConfig, split: Split, device: torch.device) -> RecordedStacks:
-    """The observations of recorded frames, as the settings want them shown.
-
-    Raises:
-        UserError: as :func:`load_stacks`.
-    """
-    f = config.frames
-    return load_stacks(
-        config.data,
-        split,
-        stack=f.stack,
-        positive_offset=f.positive_offset,
-        device=device,
-        storage=config.compute.storage,
-    )
-
-
-def build(config: VisionConfig, channels: int, device: torch.device) -> tuple[Backbone, Objective]:
-    """Encoder and objective for images of so many channels, on the CPU, their weights from the global generator.
-
-    ``device`` decides the precision.
-
-    Raises:
-        ValueError: the views are too small for the encoder, or a field does not fit another.
-    """
-    shape = (channels, config.augment.size, config.augment.size)
-    precision = resolve_precision(config.encoder.precision, device)
-    encoder: Backbone
-    if config.encoder.kind == "resnet":
-        encoder = ResNet(shape, config.encoder.resnet, precision)
-    else:
-        encoder = PixelEncoder(shape, config.encoder.pixel, precision)
-    objective = build_objective(config.method, encoder.feature_spec, config.objectives)
-    assert objective is not None
-    return encoder, objective
-
-
-def check(config: VisionConfig, images: ImageSet) -> None:
-    """What can only be known with the images at hand, before anything is written.
-
-    Raises:
-        UserError: the batch, the views, the network or the method do not fit them or each other.
-    """
-    images.batches(config.batch_size)  # refuses a batch that is larger than the set
-    a = config.augment
-    if images.channels != 3 and a.randaugment:
-        raise UserError(f"augment.randaugment {a.randaugment} takes single images, not stacks of frames: take 0")
-    if is_recording(config.data) and config.image_size not in (None, images.size):
-        raise UserError(
-            f"image_size {config.image_size} is not the size of the recorded frames, which are {images.size}×"
-            f"{images.size} and not scaled: take --preset frames, or leave image_size out"
-        )
-    for name, size in (("size", a.size), ("local_size", a.local_size if a.local_views else 0)):
-        if size > images.size:
-            raise UserError(
-                f"augment.{name} {size} is larger than the images of {images.name}, which are {images.size}×"
-                f"{images.size}: take {images.size} or less, or larger images by image_size"
-            )
-    if config.encoder.kind == "resnet" and config.batch_size % config.encoder.resnet.batch_norm_splits:
-        raise UserError(
-            f"encoder.resnet.batch_norm_splits {config.encoder.resnet.batch_norm_splits} must divide batch_size "
-            f"{config.batch_size}"
-        )
-    distributed.shard_sizes(config.batch_size)  # refuses a batch smaller than the number of processes
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            encoder, objective = build(config, images.channels, torch.device("meta"))
-            objective.try_out(encoder.feature_spec, config.batch_size)
-    except (ValueError, TypeError, OverflowError) as error:  # sizes beyond what a tensor can have are of these types
-        raise UserError(one_line(error)) from None
-    if isinstance(encoder, ResNet):
-        # Batch norm needs two numbers at least, of images or of places.
-        places = math.prod(encoder.feature_spec.map_shape[1:])
-        if config.batch_size // encoder.config.batch_norm_splits * places < 2:
-            raise UserError(
-                f"encoder.resnet.batch_norm_splits {encoder.config.batch_norm_splits} leaves batch norm a single value "
-                f"at the last maps: take fewer parts of batch_size {config.batch_size}, or larger views"
-            )
-    wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
-    if a.views + a.local_views != wanted:
-        more = f" (objectives.{config.method}.local_views says more)" if config.method in ("byol", "simsiam") else ""
-        raise UserError(
-            f"augment.views {a.views} and augment.local_views {a.local_views} must be {wanted} views together, "
-            f"which is what {config.method} compares{more}"
-        )

@@ -10,10 +10,7 @@ from torch import Tensor
 
 from curl_rl.errors import UserError
 from curl_rl.frames import RecordedFrames, stack_indices
-from curl_rl.storage import available_memory
-from curl_rl.vision.image_sets import ImageBatch, ImageSet, Split, Storage
-
-_SHARE_OF_MEMORY = 0.25  # of what is free: training wants the rest
+from curl_rl.vision.image_sets import ImageBatch, ImageSet, Split, Storage, lies_in_memory
 
 
 class RecordedStacks(ImageSet):
@@ -110,13 +107,5 @@ def load_stacks(
         raise UserError(f"{folder} has {len(chosen)} observations to learn from: record more frames")
     r = recorded.recording
     needed = len(recorded) * r.channels * r.size * r.size
-    free = available_memory()
-    if device.type == "cuda":
-        free = min(free, torch.cuda.mem_get_info(device)[0])
-    if storage == "memory" and needed > free:
-        raise UserError(
-            f"storage memory: {len(recorded):,} frames of {r.size}×{r.size} take {needed / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free: take compute.storage stream"
-        )
-    resident = storage == "memory" or (storage == "auto" and needed <= _SHARE_OF_MEMORY * free)
+    resident = lies_in_memory(storage, needed, device, f"{len(recorded):,} frames of {r.size}×{r.size}", "")
     return RecordedStacks(recorded, chosen, stack, positive_offset, device, resident=resident)

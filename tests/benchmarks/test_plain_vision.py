@@ -11,7 +11,7 @@ from curl_rl.objectives import BatchInfo
 from curl_rl.objectives.simclr import SimCLR
 from curl_rl.vision.config import load_preset
 from curl_rl.vision.learner import Learner
-from curl_rl.vision.pretraining import build
+from curl_rl.vision.networks import build_networks
 from curl_rl.vision.views import make_views
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ def test_the_losses_of_given_views_are_the_same_step_by_step() -> None:
     narrow = {"resnet": {"width": 1 / 16}, "precision": "float32"}
     config = load_preset("cpu", "simclr", {"encoder": narrow, "optimizer": {"warmup_epochs": 0}})
     torch.manual_seed(0)
-    encoder, objective = build(config, 3, CPU)
+    encoder, objective = build_networks(config, 3, CPU)
     assert isinstance(objective, SimCLR)
     # So many steps to come that the learning rate hardly falls in these.
     ours = Learner(encoder, objective, config.optimizer, batch_size=6, steps_per_epoch=10_000, epochs=10)

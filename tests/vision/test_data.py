@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from curl_rl.vision import data
+from curl_rl.vision import data, image_sets
 from curl_rl.vision.data import balanced_subset, load
 from curl_rl.vision.image_sets import ImageSet, ResidentImages, StreamedImages, epoch_order
 
@@ -405,12 +405,12 @@ def test_a_set_streams_when_it_takes_more_than_a_quarter_of_free_memory(
 ) -> None:
     make_classes(tmp_path, ant=10)
     needed = 10 * 3 * 6 * 6
-    monkeypatch.setattr(data, "available_memory", lambda: 4 * needed)
+    monkeypatch.setattr(image_sets, "available_memory", lambda: 4 * needed)
     assert isinstance(load(tmp_path), ResidentImages)
-    monkeypatch.setattr(data, "available_memory", lambda: 4 * needed - 1)
+    monkeypatch.setattr(image_sets, "available_memory", lambda: 4 * needed - 1)
     assert isinstance(load(tmp_path), StreamedImages)
     assert isinstance(load(tmp_path, storage="memory"), ResidentImages)
-    monkeypatch.setattr(data, "available_memory", lambda: needed - 1)
+    monkeypatch.setattr(image_sets, "available_memory", lambda: needed - 1)
     with pytest.raises(ValueError, match=r"storage memory: 10 images of 6×6 take .* take compute.storage stream"):
         load(tmp_path, storage="memory")
 

@@ -21,7 +21,7 @@ from curl_rl.frames import FrameWriter, Recording
 from curl_rl.logger import read_metrics
 from curl_rl.objectives import MoCoConfig, ObjectiveConfigs
 from curl_rl.signals import Stopped
-from curl_rl.vision import recorded as recorded_module
+from curl_rl.vision import image_sets
 from curl_rl.vision.config import (
     BackboneConfig,
     CheckpointConfig,
@@ -110,9 +110,9 @@ def test_a_later_observation_stays_in_its_episode(tmp_path: Path, storage: Any) 
 def test_what_is_too_large_for_memory_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, size = write(tmp_path / "data"), sum(LENGTHS) * 3 * SIDE * SIDE
     for free, resident in ((4 * size, True), (4 * size - 4, False)):
-        monkeypatch.setattr(recorded_module, "available_memory", lambda free=free: free)
+        monkeypatch.setattr(image_sets, "available_memory", lambda free=free: free)
         assert (load_stacks(folder)._pixels is not None) == resident
-    monkeypatch.setattr(recorded_module, "available_memory", lambda: size - 1)
+    monkeypatch.setattr(image_sets, "available_memory", lambda: size - 1)
     with pytest.raises(UserError, match=r"storage memory: 26 frames of 8×8 take .*take compute.storage stream"):
         load_stacks(folder, storage="memory")
 

@@ -1,0 +1,30 @@
+"""The images that a run's settings name: of a folder, of a built-in set, or observations of recorded frames."""
+
+from __future__ import annotations
+
+import torch
+
+from curl_rl.frames import is_recording
+from curl_rl.vision.config import VisionConfig
+from curl_rl.vision.data import load
+from curl_rl.vision.image_sets import ImageSet, Split
+from curl_rl.vision.recorded import load_stacks
+
+
+def images_of(config: VisionConfig, split: Split, device: torch.device) -> ImageSet:
+    """The images, or frame stacks, that a run learns from (train) or is judged on.
+
+    Raises:
+        UserError: as :func:`curl_rl.vision.data.load` and :func:`curl_rl.vision.recorded.load_stacks`.
+    """
+    c, f = config.compute, config.frames
+    if is_recording(config.data):
+        return load_stacks(
+            config.data,
+            split,
+            stack=f.stack,
+            positive_offset=f.positive_offset,
+            device=device,
+            storage=c.storage,
+        )
+    return load(config.data, split, config.image_size, device=device, storage=c.storage, workers=c.workers)
