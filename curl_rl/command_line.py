@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from curl_rl.compute import is_out_of_memory
-from curl_rl.errors import one_line
+from curl_rl.errors import TrainingFault, UserError, one_line
+from curl_rl.signals import Stopped
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -46,6 +48,28 @@ def refusals(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterato
         parser.error(f"out of memory: {one_line(error)}")
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
+
+
+def exit_code_of(program: str, work: Callable[[], object], *, tells_mistakes: bool = True) -> int:
+    """Does a command's long ``work``, and says with one line and the exit code how it ended.
+
+    0: done. 2: a mistake of the user's (``tells_mistakes`` says whether this process is the one to tell of it). 1:
+    something broke in mid-run. 128 + the signal that stopped it.
+    """
+    try:
+        work()
+    except UserError as error:
+        if tells_mistakes:
+            print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except TrainingFault as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
 
 
 def check_writable(path: Path) -> None:

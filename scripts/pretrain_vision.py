@@ -18,8 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from curl_rl.errors import TrainingFault, UserError
-from curl_rl.signals import Stopped
+from curl_rl.command_line import exit_code_of
 from curl_rl.vision.config import parse_command_line
 from curl_rl.vision.distributed import is_first
 from curl_rl.vision.pretraining import pretrain
@@ -27,22 +26,13 @@ from curl_rl.vision.pretraining import pretrain
 
 def main() -> int:
     """Read the command line, pretrain, and say with the exit code how it ended."""
-    try:
+
+    def work() -> None:
         description = (__doc__ or "").strip()
         config, fresh = parse_command_line(sys.argv[1:], program="pretrain_vision.py", description=description)
         pretrain(config, fresh=fresh)
-    except UserError as error:
-        if is_first():  # all processes find the same mistake
-            print(f"pretrain_vision.py: error: {error}", file=sys.stderr)
-        return 2
-    except TrainingFault as error:
-        print(f"pretrain_vision.py: {error}", file=sys.stderr)
-        return 1
-    except Stopped as stopped:
-        return stopped.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_code_of("pretrain_vision.py", work, tells_mistakes=is_first())  # all processes find the same one
 
 
 if __name__ == "__main__":

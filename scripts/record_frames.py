@@ -67,6 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.policy == "random":
         if arguments.env is None:
             raise UserError("--env is needed where no run acts, such as --env cartpole-swingup")
+        if arguments.device != "auto":
+            raise UserError(
+                f"--device {arguments.device} is where a run acts, and none does: leave it out, or name --policy RUN"
+            )
         if arguments.actions is not None:
             raise UserError(
                 f"--actions {arguments.actions} is of a run, and none acts: leave it out, or name --policy RUN"

@@ -16,31 +16,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import envs
+from curl_rl.command_line import exit_code_of
 from curl_rl.config import RunConfig, parse_command_line
 from curl_rl.environments import Environment
 from curl_rl.errors import UserError
-from curl_rl.signals import Stopped
-from curl_rl.training import TrainingFault, train
+from curl_rl.training import train
 from envs.rendering import RenderingUnavailable
 
 
 def main() -> int:
     """Read the command line, train, and say with the exit code how it ended."""
-    try:
+
+    def work() -> None:
         description = (__doc__ or "").strip()
         config, fresh = parse_command_line(sys.argv[1:], program="train_agent.py", description=description)
         train(config, lambda: make_environment(config), fresh=fresh)
-    except UserError as error:
-        print(f"train_agent.py: error: {error}", file=sys.stderr)
-        return 2
-    except TrainingFault as error:
-        print(f"train_agent.py: {error}", file=sys.stderr)
-        return 1
-    except Stopped as stopped:
-        return stopped.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return exit_code_of("train_agent.py", work)
 
 
 def make_environment(config: RunConfig) -> Environment:

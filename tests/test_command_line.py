@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import torch
 
-from curl_rl.command_line import check_writable, command_parser, refusals
-from curl_rl.errors import UserError
+from curl_rl.command_line import check_writable, command_parser, exit_code_of, refusals
+from curl_rl.errors import TrainingFault, UserError
+from curl_rl.signals import Stopped
 
 
 class Unavailable(RuntimeError):
@@ -68,3 +71,41 @@ def test_a_folder_that_may_not_be_written_into_is_refused(tmp_path: Path) -> Non
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError):
         check_writable(tmp_path / "file")
+
+
+def out_of_memory() -> NoReturn:
+    torch.empty(2**62, dtype=torch.uint8)
+    raise AssertionError("no machine has this much memory")
+
+
+def test_too_little_memory_is_one_line_and_another_error_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, refusals(command_parser("")):
+        out_of_memory()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "error: out of memory: " in line
+    with pytest.raises(RuntimeError, match="a defect"), refusals(command_parser("")):
+        raise RuntimeError("a defect")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (None, 0, ""),
+        (UserError("a mistake"), 2, "x.py: error: a mistake\n"),
+        (TrainingFault("broke"), 1, "x.py: broke\n"),
+        (Stopped(15), 143, ""),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_how_work_ended_is_said_by_the_exit_code(
+    raised: BaseException | None, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        if raised is not None:
+            raise raised
+
+    assert exit_code_of("x.py", work) == code
+    assert capsys.readouterr().err == said
+    assert exit_code_of("x.py", work, tells_mistakes=False) == code
+    assert capsys.readouterr().err == ("" if code == 2 else said)

@@ -140,6 +140,7 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
         (["--env", "tiny-reach", "--size", 0], "environment.size must be at least 1, got 0"),
         (["--env", "tiny-reach", "--preset", "cpuu"], "unknown preset cpuu"),
         (["--env", "tiny-reach", "--actions", "mean"], "--actions mean is of a run, and none acts: leave it out"),
+        (["--env", "tiny-reach", "--device", "cpu"], "--device cpu is where a run acts, and none does: leave it out"),
         (["--env", "tiny-reach", "--actions", "sampled"], "--actions sampled is of a run"),
         (["--policy", "{run}", "--preset", "cpu"], "--preset cpu: {run} plays in its own environment, leave it out"),
         (["--policy", "nowhere"], "nowhere is no run"),
