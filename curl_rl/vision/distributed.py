@@ -24,6 +24,9 @@ from curl_rl.encoders import Features
 from curl_rl.errors import UserError
 from curl_rl.resnet import SplitBatchNorm2d
 
+ELSEWHERE = "another process has failed, and says why"
+"""What an exception says that is raised here for another process's."""
+
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
@@ -186,7 +189,7 @@ def raised_together(kind: type[Exception]) -> Iterator[None]:
     except kind as error:
         raised = error
     if any_process(raised is not None):
-        raise raised or kind("another process has failed")
+        raise raised or kind(ELSEWHERE)
 
 
 def distribute_batch_norm(module: nn.Module) -> None:

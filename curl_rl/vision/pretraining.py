@@ -20,7 +20,7 @@ from curl_rl import checkpoint, run_directory
 from curl_rl.augment import center_crop
 from curl_rl.compute import is_out_of_memory, keep_freed_memory, resolve_device
 from curl_rl.console import progress_bar, say
-from curl_rl.errors import UserError, one_line
+from curl_rl.errors import TrainingFault, UserError, one_line
 from curl_rl.export import ENCODER, last_names, save_encoder
 from curl_rl.frames import is_recording
 from curl_rl.logger import Logger
@@ -471,4 +471,6 @@ class Pretrainer:
 
     def _fail(self, error: Exception, advice: str) -> NoReturn:
         where = f"epoch {self.learner.steps / self.steps_per_epoch:.2f} (step {self.learner.steps:,})"
+        if str(error) == distributed.ELSEWHERE:  # whose process writes down what happened
+            raise TrainingFault(f"stopped at {where}: {error}") from error
         raise run_directory.fault(self.directory, where, error, advice) from error

@@ -198,6 +198,27 @@ def test_each_process_draws_views_of_its_own_and_all_the_same_order(
     assert torch.equal(first, again)
 
 
+def test_what_happened_is_written_by_the_process_that_it_happened_to(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = pretraining.distributed.raised_together
+    calls: list[type[Exception]] = []
+
+    @contextlib.contextmanager
+    def elsewhere(kind: type[Exception]) -> Any:
+        calls.append(kind)
+        with written(kind):
+            yield
+        if kind is OSError:
+            raise OSError(pretraining.distributed.ELSEWHERE)
+
+    monkeypatch.setattr(pretraining.distributed, "raised_together", elsewhere)
+    with pytest.raises(TrainingFault, match=r"stopped at epoch 1.33 \(step 4\): another process has failed"):
+        pretrain(tiny(data, tmp_path / "run"))
+    assert not (tmp_path / "run" / "fault.txt").exists()
+    assert calls == [UserError] * 3 + [OSError]
+
+
 @pytest.mark.parametrize("change", ["renamed", "another class", "classes at last"])
 def test_a_run_goes_on_with_its_own_images_only(data: Path, tmp_path: Path, change: str) -> None:
     folder = tmp_path / "data"
