@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from curl_rl import compute
 from curl_rl.compute import is_out_of_memory, keep_freed_memory, resolve_device, resolve_precision
 from curl_rl.errors import UserError
 
@@ -82,3 +83,14 @@ def test_a_gpu_without_bfloat16_gets_float32_unless_it_was_asked_for(
     else:
         with pytest.raises(UserError, match="precision bfloat16 is not for an old GPU"):
             resolve_precision("bfloat16", gpu)
+
+
+def test_a_device_is_made_ready_for_heavy_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(compute, "keep_freed_memory", lambda: done.append("memory"))
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    assert compute.prepared_device("cpu") == torch.device("cpu")
+    assert done == ["memory"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert compute.prepared_device("cuda:1") == torch.device("cuda", 1)
+    assert done == ["memory", torch.device("cuda", 1)]
