@@ -78,8 +78,10 @@ def check_writable(path: Path) -> None:
     Raises:
         OSError: the folder cannot be made or written into, or ``path`` is a folder itself.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
+    # A file is replaced by a new one, once that is whole; what is no file (/dev/stdout) is written to.
+    if not os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

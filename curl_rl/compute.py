@@ -58,8 +58,12 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch says by it that the device's memory is full; for a CPU it has no type of its own."""
-    of_cpu = type(error) is RuntimeError and "can't allocate memory" in str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or of_cpu
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # Of a CPU, and of CUDA outside of PyTorch's own allocator, such as pinned memory.
+    said = ("can't allocate memory", "CUDA error: out of memory")
+    own = type(error) is RuntimeError or type(error).__name__ == "AcceleratorError"
+    return own and any(text in str(error) for text in said)
 
 
 def prepared_device(name: str) -> torch.device:

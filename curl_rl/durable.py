@@ -31,8 +31,15 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes ``content`` as JSON, indented for people, as :func:`write_durably` does."""
-    write_durably(path, [(json.dumps(content, indent=2) + "\n").encode()])
+    """Writes ``content`` as JSON, indented for people, as :func:`write_durably` does; to what a link points to.
+
+    What is no file, such as ``/dev/stdout``, is written to as it is.
+    """
+    text = json.dumps(content, indent=2) + "\n"
+    if path.exists() and not path.is_file():
+        path.write_text(text)
+    else:
+        write_durably(path.resolve(), [text.encode()])
 
 
 def sync_directory(directory: Path) -> None:

@@ -69,6 +69,8 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         try:
             environments = stack.enter_context(open_environments(make_environment, t.environments, overlap=t.overlap))
         except RuntimeError as error:
+            if t.environments == 1 and not t.overlap:
+                raise  # in this process, where a defect shows its traceback
             raise UserError(f"environment: {one_line(error)}") from None
         evaluation_environment = make_environment()
         stack.callback(evaluation_environment.close)
@@ -79,7 +81,7 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
         stack.enter_context(run_directory.claimed(directory, config))
         try:
             trainer = Trainer(config, directory, device, environments, evaluation_environment, start=start)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None

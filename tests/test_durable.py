@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from curl_rl.durable import write_durably
+from curl_rl.durable import write_durably, write_json
 
 
 def test_the_parts_follow_each_other_and_replace_what_was_there(tmp_path: Path) -> None:
@@ -52,3 +53,17 @@ def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "replace", noting_replace)
     write_durably(tmp_path / "file", [b"content"])
     assert calls == ["sync a file", "rename", "sync a directory"]
+
+
+def test_json_goes_where_a_link_points_and_through_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    write_json(tmp_path / "link.json", {"a": [1, None]})
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text()) == {"a": [1, None]}
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_json(tmp_path / "pipe", 7)
+    assert os.read(reader, 100) == b"7\n"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()

@@ -21,11 +21,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from curl_rl.encoders import Features
-from curl_rl.errors import UserError
+from curl_rl.errors import UserError, one_line
 from curl_rl.resnet import SplitBatchNorm2d
 
-ELSEWHERE = "another process has failed, and says why"
-"""What an exception says that is raised here for another process's."""
+ELSEWHERE = "another process has failed: {}"
+"""What an exception says that is raised here for another process's, which says the rest."""
 
 
 @contextmanager
@@ -189,7 +189,10 @@ def raised_together(kind: type[Exception]) -> Iterator[None]:
     except kind as error:
         raised = error
     if any_process(raised is not None):
-        raise raised or kind(ELSEWHERE)
+        said: list[str | None] = [None] * world_size()
+        if world_size() > 1:
+            dist.all_gather_object(said, None if raised is None else one_line(raised))
+        raise raised or kind(ELSEWHERE.format("; ".join(dict.fromkeys(line for line in said if line))))
 
 
 def distribute_batch_norm(module: nn.Module) -> None:

@@ -201,6 +201,9 @@ class ResidentImages(ImageSet):
         super().__init__(name, len(images), images.shape[-1], classes, labels, images.device, skipped)
         self.images = images
 
+    def everything(self) -> ImageBatch:
+        return ImageBatch(self.images, self.labels, torch.arange(len(self), device=self.device))
+
     def _read(self, batches: list[Tensor], fill: bool) -> Iterator[ImageBatch]:
         # One copy to the device for the epoch: a copy for each batch would make the host wait.
         sizes = [len(batch) for batch in batches]

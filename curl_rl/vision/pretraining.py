@@ -93,7 +93,7 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
         with distributed.raised_together(UserError):
             try:
                 pretrainer = Pretrainer(config, device, images)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 raise UserError(f"{device} has no room for this run: {_SAVE_MEMORY} ({one_line(error)})") from None
@@ -183,11 +183,12 @@ class Pretrainer:
                     if learner.steps % c.log.every:
                         self._log(bar)
                     # Before saving: a run whose checkpoint is complete is not started again to mend what is missing.
-                    self._project()
+                    with distributed.raised_together(OSError):
+                        self._project()
                 self.save()
             except (OSError, UserError) as error:
                 self._fail(error, "nothing that was saved is lost: mend this and start the same command again")
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._fail(error, f"{run_directory.kept(self.directory)}: {_SAVE_MEMORY}")
@@ -319,17 +320,20 @@ class Pretrainer:
     def _knn(self) -> None:
         self._refuse(checkpoint.not_finite(self.learner.state_dict()))
         distributed.average_running_statistics(self.learner.encoder)
-        if self._benchmark is None or self.logger is None:
-            return
+        with distributed.raised_together(OSError):
+            if self._benchmark is not None and self.logger is not None:
+                self._ask_neighbours(self._benchmark, self.logger)
+
+    def _ask_neighbours(self, benchmark: Benchmark, logger: Logger) -> None:
         k, encoder = min(self.config.knn.k, len(self.images)), self.learner.encoder
         with self.speed.paused():
-            train, test = (encode(encoder, side_of(encoder), images) for images in self._benchmark)
-            accuracy = knn(train, test, self._benchmark.classes, Voting(k, self.config.knn.temperature))
+            train, test = (encode(encoder, side_of(encoder), images) for images in benchmark)
+            accuracy = knn(train, test, benchmark.classes, Voting(k, self.config.knn.temperature))
             found = {"knn/accuracy": accuracy}
             if self.probe is not None:
                 right = self.probe(test.features).argmax(1) == test.labels
                 found["probe/test_accuracy"] = float(right.float().mean())
-            self.logger.scalars(self.seen, found)
+            logger.scalars(self.seen, found)
         epochs = self.learner.steps // self.steps_per_epoch
         say(f"epoch {epochs:>4}: {k} nearest neighbours are right on {accuracy:.1%} of the test images")
 
@@ -460,8 +464,8 @@ class Pretrainer:
             )
         if state.get("identity", self.images.identity) != self.images.identity:
             raise UserError(
-                f"{self.images.name} has as many images as when this run was saved, and they are others: some were "
-                "renamed, or moved to another class; bring them back, or start anew with --fresh"
+                f"{self.images.name} has as many images as when this run was saved, and they are others (one that was "
+                "renamed, or moved to another class, counts): bring them back, or start anew with --fresh"
             )
         self.learner.load_training_state(state["learner"])
         if self.probe is not None:
@@ -471,6 +475,6 @@ class Pretrainer:
 
     def _fail(self, error: Exception, advice: str) -> NoReturn:
         where = f"epoch {self.learner.steps / self.steps_per_epoch:.2f} (step {self.learner.steps:,})"
-        if str(error) == distributed.ELSEWHERE:  # whose process writes down what happened
+        if str(error).startswith(distributed.ELSEWHERE.format("")):  # whose process writes down what happened
             raise TrainingFault(f"stopped at {where}: {error}") from error
         raise run_directory.fault(self.directory, where, error, advice) from error

@@ -46,7 +46,7 @@ class RecordedStacks(ImageSet):
             "action_repeat": r.action_repeat,
             "stack": stack,
         }
-        self.identity = f"{len(recorded)} frames of {r}"
+        self.identity = f"{len(recorded)} frames of {r.env}, seed {r.seed}, by {r.policy}, {r.size} pixels, {r.quality}"
         self._recorded, self._stack, self._offset = recorded, stack, positive_offset
         # The index lies with the pixels, so that a step asks for no copy between host and device.
         where = device if resident else torch.device("cpu")

@@ -36,6 +36,11 @@ def check_run(config: VisionConfig, images: ImageSet) -> None:
                 f"augment.{name} {size} is larger than the images of {images.name}, which are {images.size}×"
                 f"{images.size}: take {images.size} or less, or larger images by image_size"
             )
+    if config.encoder.kind == "pixel" and a.local_views and a.local_size != a.size:
+        raise UserError(
+            f"augment.local_size {a.local_size} is not augment.size {a.size}, and a pixel encoder takes images of one "
+            "size: make them equal, or take --encoder.kind resnet"
+        )
     if config.encoder.kind == "resnet" and config.batch_size % config.encoder.resnet.batch_norm_splits:
         raise UserError(
             f"encoder.resnet.batch_norm_splits {config.encoder.resnet.batch_norm_splits} must divide batch_size "
@@ -50,7 +55,9 @@ def check_run(config: VisionConfig, images: ImageSet) -> None:
         raise UserError(one_line(error)) from None
     if isinstance(encoder, ResNet):
         # Batch norm needs two numbers at least, of images or of places.
-        places = math.prod(encoder.feature_spec.map_shape[1:])
+        smallest = min(a.size, a.local_size) if a.local_views else a.size
+        with torch.device("meta"):
+            places = math.prod(ResNet((images.channels, smallest, smallest), encoder.config).feature_spec.map_shape[1:])
         if config.batch_size // encoder.config.batch_norm_splits * places < 2:
             raise UserError(
                 f"encoder.resnet.batch_norm_splits {encoder.config.batch_norm_splits} leaves batch norm a single value "

@@ -48,7 +48,10 @@ class Run:
     @property
     def crops(self) -> Crops:
         """Random crops like the views that it learnt from."""
-        return Crops(self.config.augment.scale[0], self.config.augment.mirror)
+        views = self.config.augment
+        if views.crop == "plain":  # windows that are neither scaled nor mirrored
+            return Crops(min((views.size / self.image_size) ** 2, 1.0), 0.0)
+        return Crops(views.scale[0], views.mirror)
 
     def probe_accuracy(self) -> float:
         """Share of the test images on which its online probe was right, when it was last asked.

@@ -21,7 +21,7 @@ from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
 from curl_rl.vision.distillation import UNLABELLED, DistillationConfig, distill
 from curl_rl.vision.export import CLASSIFIER, SavedClassifier, load_classifier, load_head, save_classifier
 from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, fine_tuning
-from curl_rl.vision.image_sets import ImageSet
+from curl_rl.vision.image_sets import ImageSet, ResidentImages
 from curl_rl.vision.learner import Backbone, compute_in, side_of
 from curl_rl.vision.runs import read_run
 
@@ -161,7 +161,8 @@ def distill_classifier(
     encoder = _new_student(master, depth, width, seed) if student is None else read_run(student, device).encoder
     encoder.to(device).requires_grad_(True)
     precision = resolve_precision("auto", torch.device(device))
-    compute_in(encoder, precision)
+    if student is None:  # a run's encoder has its own
+        compute_in(encoder, precision)
     if isinstance(master.network.encoder, PixelEncoder | ResNet):
         compute_in(master.network.encoder, precision)
     if side_of(encoder) != master.image_size:
@@ -249,9 +250,12 @@ def _make_room(directory: Path) -> None:
 
 
 def _both(source: str, size: int, device: torch.device | str) -> tuple[ImageSet, ImageSet]:
-    """Training and test images, all of them on the device."""
-    train, test = (load(source, split, size, device=device, storage="memory") for split in ("train", "test"))
-    return train, test
+    """Training and test images: on the device, or in the host's memory where only that has room."""
+    train = load(source, "train", size, device=device)
+    if not isinstance(train, ResidentImages):
+        device = "cpu"
+        train = load(source, "train", size, device=device, storage="memory")
+    return train, load(source, "test", size, device=device, storage="memory")
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from itertools import chain
@@ -584,3 +585,16 @@ def test_a_link_back_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
     assert images.labels is not None
     counts = dict(zip(images.classes, images.labels.bincount().tolist(), strict=True))
     assert counts == {"a": 1, "b": 2, "elsewhere": 1}
+
+
+def test_everything_of_images_in_memory_is_what_lies_there_and_no_copy() -> None:
+    digits = data.load("digits") if importlib.util.find_spec("sklearn") else None
+    if digits is None:
+        pytest.skip("scikit-learn is not installed")
+    batch = digits.everything()
+    (same,) = digits.batches(len(digits), shuffle=False)
+    assert torch.equal(batch.images, same.images)
+    assert torch.equal(batch.indices, same.indices)
+    assert batch.labels is digits.labels
+    assert isinstance(digits, image_sets.ResidentImages)
+    assert batch.images.data_ptr() == digits.images.data_ptr()

@@ -21,6 +21,7 @@ from curl_rl.vision.evaluation import Row, evaluate_runs, report, table
 from curl_rl.vision.finetuning import Crops
 from curl_rl.vision.linear_probe import LinearProbeConfig
 from curl_rl.vision.protocols import EvaluationConfig, Voting
+from curl_rl.vision.runs import read_run
 
 SMALL = ResNetConfig(width=1 / 16, stem="small")
 KNN = EvaluationConfig(protocols=("knn",), k=5, temperature=0.2)
@@ -181,6 +182,14 @@ def test_fine_tuning_takes_crops_like_a_runs_views(tmp_path: Path, monkeypatch: 
     given.clear()
     rows = evaluate_runs([digits, photos], dataclasses.replace(tuned, crops=Crops(1.0, 0.0)), untrained=True)
     assert given == [(1.0, 0.0)] * 3, "the untrained network once"
+
+
+@pytest.mark.usefixtures("presets")
+def test_plain_crops_are_neither_scaled_nor_mirrored(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data")
+    plain = {"size": 6, "crop": "plain", "scale": [0.4, 1.0], "mirror": 0.5}
+    run = read_run(write_run(tmp_path / "run", data, 1, augment=plain), "cpu")
+    assert run.crops == (pytest.approx(36 / 64), 0.0), "windows of 6 pixels of images of 8"
 
 
 @pytest.mark.usefixtures("presets")
