@@ -46,6 +46,7 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "moco v2": ("moco", ObjectiveConfigs(moco=MoCoConfig("v2", dim=4, queue=13, symmetric=True))),
     "moco v3": ("moco", ObjectiveConfigs(moco=MoCoConfig("v3", dim=4))),
     "byol": ("byol", ObjectiveConfigs(byol=BYOLConfig(dim=4))),
+    "byol, multi-crop": ("byol", ObjectiveConfigs(byol=BYOLConfig(dim=4, local_views=1))),
     "simsiam": ("simsiam", ObjectiveConfigs(simsiam=SimSiamConfig(dim=8))),
     "barlow": ("barlow", ObjectiveConfigs(barlow=BarlowConfig(dim=7))),
 }
@@ -153,6 +154,12 @@ def services() -> dict[str, Any]:
             mistake()
         except ValueError as error:
             found[name] = (type(error), str(error))
+    try:
+        with distributed.raised_together(UserError):
+            if rank == 1:  # a folder that is missing on its machine alone
+                raise UserError("no folder here")
+    except UserError as error:
+        found["together"] = str(error)
     return found
 
 
@@ -243,6 +250,13 @@ def test_services(ranks: list[Any]) -> None:
         )
         assert services["batch"] == (UserError, "batch_size must be at least the number of processes, 2, got 1")
         assert services["rows"][1] == f"process {rank} must hand over {4 - rank} of 7 rows, got 2"
+
+
+def test_every_process_hears_what_one_has_to_say(ranks: list[Any]) -> None:
+    assert [found["services"]["together"] for found in ranks] == [
+        "another process has failed: no folder here",
+        "no folder here",
+    ]
 
 
 def test_in_one_process_nothing_happens() -> None:
