@@ -78,10 +78,11 @@ def check_writable(path: Path) -> None:
     Raises:
         OSError: the folder cannot be made or written into, or ``path`` is a folder itself.
     """
-    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
+    real = path.resolve()  # what a link points to
+    if real.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     # A file is replaced by a new one, once that is whole; what is no file (/dev/stdout) is written to.
-    if not os.access(path if path.exists() and not path.is_file() else path.parent, os.W_OK):
+    written_to = real if real.exists() and not real.is_file() else real.parent
+    if not os.access(written_to, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
