@@ -390,7 +390,9 @@ def replay_bytes(
     """Bytes that a replay of these sizes takes; the arguments are those of :class:`Replay`."""
     channels, height, width = observation_shape
     slots = capacity // streams
-    return streams * (frame_slots(slots, stack) * (channels // stack) * height * width + slots * (4 * action_dim + 21))
+    frames = frame_slots(slots, stack) * (channels // stack) * height * width
+    transition = 4 * action_dim + 4 + 1 + 8 + 8  # action, reward, terminated, start frame, position
+    return streams * (frames + slots * transition)
 
 
 def segment_files(manifest: dict[str, Any]) -> list[str]:

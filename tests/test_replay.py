@@ -20,7 +20,7 @@ import curl_rl.durable as durable_module
 import curl_rl.episode_stream as episode_stream_module
 import curl_rl.replay as replay_module
 import curl_rl.storage as storage_module
-from curl_rl.replay import Batch, Replay, ReplayConfig, segment_files
+from curl_rl.replay import Batch, Replay, ReplayConfig, replay_bytes, segment_files
 
 CHANNELS, SIZE, ACTION_DIM = 2, 2, 3
 
@@ -429,6 +429,15 @@ def test_sampling_for_a_gpu_never_waits_for_it(storage: Any) -> None:
         replay.sample(9, generator, discount=0.9, n_step=3, future=(2,))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(("streams", "stack", "actions"), [(1, 3, 6), (3, 2, 1)])
+def test_the_room_that_is_asked_for_is_what_the_tensors_take(streams: int, stack: int, actions: int) -> None:
+    shape = (3 * stack, 8, 9)
+    replay = Replay(ReplayConfig(61, "memory"), shape, actions, stack=stack, device="cpu", streams=streams)
+    names = ("_frames", "_action", "_reward", "_terminated", "_start_frame", "_position")
+    taken = sum(getattr(replay, name).nbytes for name in names)
+    assert replay_bytes(61, shape, actions, stack=stack, streams=streams) == taken
 
 
 # ----------------------------------------------------------------- checkpointing

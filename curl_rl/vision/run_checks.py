@@ -65,7 +65,8 @@ def check_run(config: VisionConfig, images: ImageSet) -> None:
             )
     wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
     if a.views + a.local_views != wanted:
-        more = f" (objectives.{config.method}.local_views says more)" if config.method in ("byol", "simsiam") else ""
+        takes_more = hasattr(getattr(config.objectives, config.method), "local_views")
+        more = f" (objectives.{config.method}.local_views says more)" if takes_more else ""
         raise UserError(
             f"augment.views {a.views} and augment.local_views {a.local_views} must be {wanted} views together, "
             f"which is what {config.method} compares{more}"

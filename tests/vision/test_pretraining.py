@@ -170,6 +170,24 @@ def test_a_step_never_waits_for_the_device(
     pretrainer.close()
 
 
+def test_small_local_views_may_leave_split_batch_norm_a_single_value(tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    for number in range(8):
+        Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(tmp_path / "flat" / f"{number}.png")
+    config = tiny(tmp_path / "flat", tmp_path / "run", "byol", epochs=1, knn=KNNConfig(every=0))
+    resnet = ResNetConfig(width=1 / 16, stem="small", batch_norm_splits=6)
+    config = replace(
+        config,
+        encoder=BackboneConfig(resnet=resnet, precision="float32"),
+        objectives=ObjectiveConfigs(byol=BYOLConfig(local_views=1)),
+    )
+    # The last map of 16 pixels has four places, that of 8 has one.
+    with pytest.raises(UserError, match="batch_norm_splits 6 leaves batch norm a single value"):
+        pretrain(replace(config, augment=AugmentConfig(size=16, local_views=1, local_size=8)))
+    assert not (tmp_path / "run").exists()
+    pretrain(replace(config, augment=AugmentConfig(size=16, local_views=1, local_size=16)))
+
+
 def test_each_process_draws_views_of_its_own_and_all_the_same_order(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
