@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl import sac
-from curl_rl.augment import center_crop, random_crop
+from curl_rl.augment import center_crop, random_crops
 from curl_rl.encoders import EncoderConfig, PixelEncoder, Precision, Projection, orthogonal_init
 from curl_rl.losses import effective_rank
 from curl_rl.memory import momentum_copy, move_towards
-from curl_rl.memory_format import channels_last
 from curl_rl.objectives import (
     BatchInfo,
     Features,
@@ -313,18 +312,21 @@ class Agent(nn.Module):
     def draw(self, batch: Batch, generator: torch.Generator) -> UpdateInputs:
         """Draws all that is random in one update: the crops and the policy's noise. The generator is on the device."""
 
-        def view(observation: Tensor) -> Tensor:
-            return random_crop(observation, self.config.crop, generator, every_offset=self.config.every_crop_offset)
+        def crops(frames: Tensor, count: int) -> list[Tensor]:
+            every_offset = self.config.every_crop_offset
+            return random_crops(frames, self.config.crop, generator, count, every_offset=every_offset)
 
         def noise() -> Tensor:
             like = self.log_alpha
             return torch.randn(batch.action.shape, generator=generator, device=like.device, dtype=like.dtype)
 
-        # On a CPU a crop wants its images in channels_last order: once for all views of them.
-        once = channels_last(batch.observation) if batch.observation.device.type == "cpu" else batch.observation
-        moments = {0: once} | dict(zip(self.future_offsets, batch.future, strict=True))
-        observation, next_observation = view(once), view(batch.next_observation)
-        views = {spec: view(moments[spec.future]) for spec in self._views() if spec != ViewSpec(0)}
+        wanted = dict.fromkeys((ViewSpec(0), *self._views()))  # the critics want view 0, whatever the objective does
+        views: dict[ViewSpec, Tensor] = {}
+        for moment, frames in zip((0, *self.future_offsets), (batch.observation, *batch.future), strict=True):
+            specs = [spec for spec in wanted if spec.future == moment]
+            views |= zip(specs, crops(frames, len(specs)), strict=True)
+        (next_observation,) = crops(batch.next_observation, 1)
+        observation = views.pop(ViewSpec(0))
         return UpdateInputs(
             observation, batch.action, batch.reward, batch.discount, next_observation, views, noise(), noise()
         )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curl_rl.augment import random_crop
+from curl_rl.augment import random_crops
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.memory import momentum_copy, move_towards
 from curl_rl.objectives import BatchInfo, Objective, ObjectiveConfigs, ObjectiveName, build_objective
@@ -132,9 +132,9 @@ class AuxiliaryLoss(nn.Module):
         else:
             generator = torch.Generator(self._generator.device).manual_seed(self._evaluation_seed)
         padded = _repeat_edges(observations, self.pad) if self.pad else observations
-        specs = (*self.objective.online_views, *self.objective.target_views)
         # dict.fromkeys: each view once, in a fixed order, because the order decides which random numbers it gets.
-        views = {spec: random_crop(padded, self.crop, generator) for spec in dict.fromkeys(specs)}
+        specs = dict.fromkeys((*self.objective.online_views, *self.objective.target_views))
+        views = dict(zip(specs, random_crops(padded, self.crop, generator, len(specs)), strict=True))
         if self.training:
             result = self._result(views)
             self._carry, self._unfinished = result.carry, True

@@ -17,7 +17,7 @@ from curl_rl.augment.colour import (
     random_solarise,
     solarise,
 )
-from curl_rl.augment.crops import center_crop, crop, random_crop
+from curl_rl.augment.crops import center_crop, crop, random_crop, random_crops
 from curl_rl.augment.randaugment import random_augment
 from curl_rl.augment.resized_crop import Windows, random_resized_crop, random_windows, resize_windows
 
@@ -35,6 +35,7 @@ __all__ = [
     "random_augment",
     "random_color_jitter",
     "random_crop",
+    "random_crops",
     "random_gaussian_blur",
     "random_greyscale",
     "random_resized_crop",

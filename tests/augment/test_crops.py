@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.augment import center_crop, crop, random_crop
+from curl_rl.augment import center_crop, crop, random_crop, random_crops
 from curl_rl.augment.crops import _gather_rows, _gather_windows
 
 
@@ -34,8 +34,8 @@ def test_both_ways_of_taking_windows_agree() -> None:
     images = coordinates(6, 9, 7)
     rng = np.random.default_rng(1)
     offsets = [torch.from_numpy(rng.integers(0, span - 4, 6)) for span in (9, 7)]
-    copied, gathered = (take(images, 5, *offsets) for take in (_gather_rows, _gather_windows))
-    assert torch.equal(copied, gathered)
+    (copied,) = _gather_rows(images, 5, [(offsets[0], offsets[1])])
+    assert torch.equal(copied, _gather_windows(images, 5, *offsets))
     assert crop(images, 5, *offsets).is_contiguous(memory_format=torch.channels_last)
 
 
@@ -113,6 +113,32 @@ def test_crops_are_a_function_of_the_generator_and_leave_the_global_one_alone() 
     first, second = (random_crop(images, 5, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_several_crops_of_the_same_images_are_those_that_are_drawn_one_by_one(
+    together: int, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = coordinates(7, 9, 8).contiguous(memory_format=memory_format)
+    monkeypatch.setattr("curl_rl.augment.crops._TOGETHER", together * images[:1].nbytes)
+    at_once = random_crops(images, 5, torch.Generator().manual_seed(4), 3)
+    generator = torch.Generator().manual_seed(4)
+    for windows in at_once:
+        top, left = (torch.randint(spare, (7,), generator=generator) for spare in (5, 4))
+        expected = [images[i, :, y : y + 5, x : x + 5] for i, (y, x) in enumerate(zip(top, left, strict=True))]
+        assert torch.equal(windows, torch.stack(expected))
+        assert windows.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_more_images_than_are_cropped_together_are_all_cropped() -> None:
+    images = torch.randint(0, 256, (67, 9, 100, 101), dtype=torch.uint8)  # several times what fits into a cache
+    first, second = random_crops(images, 84, torch.Generator().manual_seed(5), 2)
+    generator = torch.Generator().manual_seed(5)
+    for windows in (first, second):
+        top, left = (torch.randint(spare, (67,), generator=generator) for spare in (17, 18))
+        for i, (y, x) in enumerate(zip(top, left, strict=True)):
+            assert torch.equal(windows[i], images[i, :, y : y + 84, x : x + 84])
 
 
 @pytest.mark.parametrize(("side", "size", "first"), [(10, 6, 2), (10, 7, 1), (9, 4, 2), (5, 5, 0)])
