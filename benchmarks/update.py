@@ -38,15 +38,17 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
         for update in ("exact", "joint"):
             config = replace(learners[precision].agent.config, update_rule=update)
             learners[f"{precision}, {update}, captured"] = our_learner(device, config, capture=True)
-    # What is held against the floor is what one would run: on a GPU the captured ones.
-    best = {"exact": precision, "joint": f"{precision}, joint"}
+    # What is held against its floor: on a GPU the captured ones, which one would run there.
+    against: dict[tuple[str, str], str] = {("exact", "float32"): "float32", ("exact", precision): precision}
+    against["joint", precision] = f"{precision}, joint"
     if device.type == "cuda":
-        best = {update: f"{precision}, {update}, captured" for update in best}
+        against |= {(update, precision): f"{precision}, {update}, captured" for update in ("exact", "joint")}
+    best = {update: against[update, precision] for update in ("exact", "joint")}
     cases: dict[str, Callable[[], object]] = {"plain": plain}
     cases |= {name: learner.update for name, learner in learners.items()}
     cases["sample and crop"] = _sampling(learners[best["exact"]], device)
-    floors = {update: floor(device, batch, precision, update) for update in best}
-    cases |= {f"floor, {update}": convolutions.run for update, convolutions in floors.items()}
+    floors = {(update, its): floor(device, batch, its, update) for update, its in against}
+    cases |= {f"floor, {update}, {its}": convolutions.run for (update, its), convolutions in floors.items()}
     # Actor and targets have every other update, so two make one time. Captures are over before the first counts.
     seconds = side_by_side(
         cases,
@@ -65,14 +67,16 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     drawing = _median(seconds["sample and crop"])
     shares = [f"{drawing / _median(seconds[name]):.1%} of the {update} update" for update, name in best.items()]
     rows.append(alone(f"sample and crop, batch {batch}", seconds["sample and crop"], ", ".join(shares)))
-    for update, learner_name in best.items():
-        fastest, work = _median(seconds[f"floor, {update}"]), floors[update]
+    for (update, its), learner_name in against.items():
+        name, work = f"floor, {update}, {its}", floors[update, its]
+        fastest = _median(seconds[name])
+        times, plain_times = (_median(seconds[case]) / fastest for case in (learner_name, "plain"))
         note = (
             f"convolutions alone: {work.flops / 1e9:.1f} GFLOP at {work.flops / fastest / 1e9:.0f} GFLOP/s and "
             f"{work.bytes / 1e9:.2f} GB at {work.bytes / fastest / 1e9:.0f} GB/s; the update takes "
-            f"{_median(seconds[learner_name]) / fastest:.2f} times it"
+            f"{times:.2f} times it, the plain one {plain_times:.2f}"
         )
-        rows.append(alone(f"floor, {update}, batch {batch}", seconds[f"floor, {update}"], note))
+        rows.append(alone(f"{name}, batch {batch}", seconds[name], note))
     return rows
 
 
