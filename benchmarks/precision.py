@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.timing import Row
 from benchmarks.update import ACTIONS, SHAPE
-from curl_rl.agent import Agent, AgentConfig
+from curl_rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.encoders import Precision
 from curl_rl.replay import Batch
 
@@ -63,14 +63,25 @@ def losses_and_gradients(
     inputs = drawn._replace(**{name: getattr(drawn, name).to(dtype) for name in numbers})
     agent.to(dtype)
 
-    gradients: dict[str, Tensor] = {}
-    for name, optimizer in agent.optimizers.items():
+    metrics, gradients = update_without_steps(agent, inputs)
+    losses = {name: value for name, value in metrics.items() if name.endswith("/loss")}
+    joined = {name: torch.cat([grad.flatten() for grad in own.values()]) for name, own in gradients.items()}
+    return losses | {f"{name} gradient": value for name, value in joined.items()}
 
-        def handed(*_: object, name: str = name, optimizer: torch.optim.Optimizer = optimizer) -> None:
+
+def update_without_steps(agent: Agent, inputs: UpdateInputs) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """Metrics of one update in which all are due, and the gradients that each optimizer is handed, by parameter.
+
+    No optimizer takes a step, then or ever after; slow copies move.
+    """
+    gradients: dict[str, dict[str, Tensor]] = {}
+    names = {parameter: name for name, parameter in agent.named_parameters()}
+    for optimizer_name, optimizer in agent.optimizers.items():
+
+        def handed(*_: object, name: str = optimizer_name, optimizer: torch.optim.Optimizer = optimizer) -> None:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            gradients[name] = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+            gradients[name] = {names[p]: p.grad for p in parameters if p.grad is not None}
 
         optimizer.step = handed  # type: ignore[method-assign, assignment]
-    metrics = agent.update(inputs)
-    losses = {name: value for name, value in metrics.items() if name.endswith("/loss")}
-    return losses | {f"{name} gradient": value for name, value in gradients.items()}
+    agent.updates = 0  # whatever the intervals, all are due in the first
+    return agent.update(inputs), gradients

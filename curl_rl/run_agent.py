@@ -1,9 +1,10 @@
-"""The agent of a run: as its configuration describes it, and as its checkpoint holds it."""
+"""The agent of a run, and its replay: as the configuration describes them, and as its checkpoint holds them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,8 @@ from curl_rl.agent import Agent
 from curl_rl.compute import resolve_device, resolve_precision
 from curl_rl.config import RunConfig, read_config
 from curl_rl.errors import UserError, one_line
+from curl_rl.learner import Learner
+from curl_rl.replay import Replay
 from curl_rl.settings import read_yaml
 
 
@@ -37,6 +40,39 @@ def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig,
     Raises:
         UserError: there is no run or no whole checkpoint, it trained no agent, or the device is not there.
     """
+    config, state = _newest(directory, device)
+    return _agent_of(config, state), config, state["progress"]["frames"]
+
+
+def load_learner(directory: Path, device: str = "auto") -> tuple[Learner, RunConfig]:
+    """The agent of a run with its replay, ready to sample and to learn on. Nothing in the run is changed.
+
+    What is drawn follows from the run's seed; it is not what the run itself would have drawn next.
+
+    Raises:
+        UserError: as :func:`load_agent`, or the replay does not fit into memory or is damaged.
+    """
+    config, state = _newest(directory, device)
+    agent, on, manifest = _agent_of(config, state), resolve_device(config.device), state["replay"]
+    try:
+        replay = Replay(
+            config.replay,
+            manifest["observation_shape"],
+            manifest["action_dim"],
+            stack=manifest["stack"],
+            device=on,
+            directory=directory,
+            streams=config.training.environments,
+        )
+        replay.restore(directory / run_directory.REPLAY_SEGMENTS, manifest)
+    except (ValueError, OSError) as error:
+        raise UserError(one_line(error)) from None
+    generators = (torch.Generator(place).manual_seed(config.seed) for place in (on, replay.storage_device))
+    return Learner(agent, replay, *generators), config
+
+
+def _newest(directory: Path, device: str) -> tuple[RunConfig, dict[str, Any]]:
+    """A run's configuration, on this device, and its newest whole checkpoint."""
     path = directory / run_directory.CONFIG
     if not path.is_file():
         raise UserError(f"{directory} is no run: it has no {run_directory.CONFIG}")
@@ -49,8 +85,12 @@ def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig,
         raise UserError(one_line(error)) from None
     if found is None:
         raise UserError(f"{directory} has no checkpoint yet")
-    _, state = found
-    manifest, config = state["replay"], replace(config, device=str(on))
-    agent = build_agent(config, on, tuple(manifest["observation_shape"]), manifest["action_dim"])
+    return replace(config, device=str(on)), found[1]
+
+
+def _agent_of(config: RunConfig, state: dict[str, Any]) -> Agent:
+    manifest = state["replay"]
+    shape, device = tuple(manifest["observation_shape"]), resolve_device(config.device)
+    agent = build_agent(config, device, shape, manifest["action_dim"])
     agent.load_training_state(state["agent"])
-    return agent, config, state["progress"]["frames"]
+    return agent

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +97,54 @@ def test_bfloat16_is_near_the_exact_numbers_and_its_features_are_float32() -> No
     for ours, right, most in ((coarse.map, fine.map, 1e-2), (coarse.vector, fine.vector, 3e-2)):
         error = (ours - right).norm() / right.norm()
         assert 1e-4 < error < most  # bfloat16 has eight bits: the lower bound shows that it is really used
+
+
+class Rounded(torch.autograd.Function):
+    """To bfloat16 and back; the gradient passes as it is."""
+
+    @staticmethod
+    def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.bfloat16().to(x.dtype)
+
+    @staticmethod
+    def backward(_: Any, *grads: torch.Tensor) -> torch.Tensor:
+        return grads[0]
+
+
+def test_gradients_in_bfloat16_are_the_exact_ones_of_a_network_of_rounded_numbers() -> None:
+    """So what bfloat16 changes is the numbers at which the gradient is taken; the way back adds next to nothing."""
+    torch.manual_seed(0)
+    encoder = PixelEncoder((9, 40, 40), EncoderConfig(filters=32, strides=(3, 2, 1), latent=50), "bfloat16")
+    for parameter in encoder.parameters():
+        parameter.data += 0.05 * torch.randn_like(
+            parameter
+        )  # every tap of the kernels, and the biases, as after training
+    pixels, probe = images(16, 9, 40, 40), torch.randn(16, 50)
+
+    def round_off(x: torch.Tensor) -> torch.Tensor:
+        return Rounded.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+
+    def exact_gradients(number: Callable[[torch.Tensor], torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Of the encoder written out in float64, each result passed through ``number``."""
+        own = {name: value.detach().double().requires_grad_() for name, value in encoder.named_parameters()}
+        x = pixels.double()
+        for depth, stride in enumerate((3, 2, 1)):
+            weight, bias = (own[f"convolutions.layers.{depth}.{kind}"] for kind in ("weight", "bias"))
+            x = number(F.conv2d(x, number(weight / 255 if depth == 0 else weight), number(bias), stride).relu())
+        weight, bias = (number(own[f"projection.linear.{kind}"]) for kind in ("weight", "bias"))
+        product = number(F.linear(x.permute(0, 2, 3, 1).flatten(1), weight, bias))
+        vector = F.layer_norm(product, (50,), own["projection.norm.weight"], own["projection.norm.bias"])
+        # The gradient depends on the features, as a loss's does.
+        return torch.autograd.grad((vector * probe.double()).tanh().sum(), list(own.values()))
+
+    ours = torch.autograd.grad((encoder(pixels) * probe).tanh().sum(), list(encoder.parameters()))
+    names = [name for name, _ in encoder.named_parameters()]
+    for name, gradient, rounded, exact in zip(
+        names, ours, exact_gradients(round_off), exact_gradients(torch.clone), strict=True
+    ):
+        near, far = ((gradient.double() - right).norm() / right.norm() for right in (rounded, exact))
+        assert near < 0.008, name
+        assert near < 0.7 * far, name
 
 
 def test_an_empty_batch_gives_no_features() -> None:

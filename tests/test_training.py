@@ -1117,25 +1117,6 @@ def test_rows_that_somebody_damaged_are_one_clear_line(tmp_path: Path) -> None:
         trained(replace(config, frames=30))
 
 
-# ---- the agent of a run
-
-
-def test_load_agent_gives_the_agent_as_it_was_saved(undisturbed: Path) -> None:
-    agent, config, frames = load_agent(undisturbed, "cpu")
-    saved = state(undisturbed)
-    assert frames == saved["/progress/frames"]
-    assert config.seed == 3
-    assert differing(dict(flat({"agent": agent.training_state()})), networks(undisturbed)) == []
-
-
-def test_load_agent_says_what_is_missing(undisturbed: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is no run: it has no config\.yaml"):
-        load_agent(tmp_path)
-    shutil.copy(undisturbed / "config.yaml", tmp_path)
-    with pytest.raises(UserError, match="has no checkpoint yet"):
-        load_agent(tmp_path)
-
-
 # ---- MuJoCo
 
 

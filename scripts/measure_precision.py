@@ -1,0 +1,117 @@
+#!/usr/bin/env python
+"""Measure what bfloat16 changes in the gradients of a trained agent, beside what chance changes in them.
+
+    python scripts/measure_precision.py --run runs/cartpole-swingup/cpu/seed1
+    python scripts/measure_precision.py --run RUN --batches 100
+
+At the weights of the run's newest checkpoint, on batches of its replay; each batch has the same crops and noise in
+both precisions. A line of the table is a part of the network and the optimizer that is handed its gradient:
+
+    bfloat16       distance of the gradients in bfloat16 and in float32, relative to the length of one batch's gradient
+    other batches  distance of one batch's gradient from the mean over batches, relative to the same
+    common         the part of the first that all batches have in common: length of the mean difference, relative to the
+                   mean gradient
+    by chance      what that would come to if the differences had nothing in common; it falls as more batches are taken
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.precision import update_without_steps
+from curl_rl.agent import Agent, UpdateInputs
+from curl_rl.command_line import command_parser, refusals
+from curl_rl.compute import prepared_device, resolve_precision
+from curl_rl.encoders import Convolutions, Precision
+from curl_rl.run_agent import load_learner
+
+
+class Distances(NamedTuple):
+    """Of one part's gradients over batches; see the table's legend above."""
+
+    rounding: float
+    batches: float
+    common: float
+    by_chance: float
+
+
+def main() -> int:
+    """Read the command line, measure, print a table."""
+    parser = command_parser(__doc__)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIRECTORY", help="a run of train_agent.py")
+    parser.add_argument("--batches", type=int, default=24, help="drawn from its replay, at least 2 [%(default)s]")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
+    arguments = parser.parse_args()
+    if arguments.batches < 2:
+        parser.error(f"--batches must be at least 2, got {arguments.batches}")
+    with refusals(parser):
+        resolve_precision("bfloat16", prepared_device(arguments.device))  # refuses hardware without
+        learner, config = load_learner(arguments.run, arguments.device)
+        sums: dict[str, Sums] = {}
+        for _ in tqdm(range(arguments.batches), unit="batch", disable=None, leave=False):
+            inputs = learner.agent.draw(learner.sample(), learner.generator)
+            exact, rounded = (gradients(learner.agent, inputs, each) for each in ("float32", "bfloat16"))
+            for part, gradient in exact.items():
+                sums.setdefault(part, Sums(gradient)).add(gradient, rounded[part])
+    print(f"{arguments.run}: {config.env}, {arguments.batches} batches of {config.agent.batch_size}")
+    print("| gradient of | handed to | bfloat16 | other batches | common | by chance |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for part, own in sums.items():
+        print(f"| {part} | " + " | ".join(f"{value:.1%}" for value in own.distances()) + " |")
+    return 0
+
+
+def gradients(agent: Agent, inputs: UpdateInputs, precision: Precision) -> dict[str, Tensor]:
+    """The gradients of one update, computed in this precision, by part and optimizer; the agent stays as it is."""
+    for module in agent.modules():
+        if isinstance(module, Convolutions):
+            module.precision = precision
+    before = copy.deepcopy(agent.state_dict())
+    _, handed = update_without_steps(agent, inputs)
+    agent.load_state_dict(before)
+    parts: dict[str, list[Tensor]] = {}
+    for optimizer, own in handed.items():
+        for name, gradient in own.items():
+            depth = 2 if name.startswith("encoder.") else 1
+            part = f"{'.'.join(name.split('.')[:depth])} | {optimizer}"
+            parts.setdefault(part, []).append(gradient.flatten().double())
+    return {part: torch.cat(own) for part, own in parts.items()}
+
+
+class Sums:
+    """Of one part's gradients, so that not all batches' are kept."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.count, self.squares, self.squared_differences = 0, 0.0, 0.0
+        self.gradient, self.difference = torch.zeros_like(like), torch.zeros_like(like)
+
+    def add(self, exact: Tensor, rounded: Tensor) -> None:
+        """One batch's gradient, in both precisions."""
+        difference = rounded - exact
+        self.count += 1
+        self.squares += exact.square().sum().item()
+        self.squared_differences += difference.square().sum().item()
+        self.gradient += exact
+        self.difference += difference
+
+    def distances(self) -> Distances:
+        """Of all that were added."""
+        n, mean = self.count, self.gradient.norm().item() / self.count
+        deviation = math.sqrt(max(self.squares - n * mean**2, 0.0) / (n - 1))
+        length, distance = math.sqrt(self.squares / n), math.sqrt(self.squared_differences / n)
+        common, chance = self.difference.norm().item() / n, distance / math.sqrt(n)
+        return Distances(distance / length, deviation / length, common / mean, chance / mean)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

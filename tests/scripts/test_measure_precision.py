@@ -1,0 +1,95 @@
+"""What bfloat16 changes in a trained agent's gradients: the sums by hand, the rest by what must be so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import envs
+from curl_rl.config import parse_command_line
+from curl_rl.run_agent import load_learner
+from curl_rl.training import train
+
+LINE = (
+    "--env tiny-reach --preset cpu --device cpu --seed 4 --frames 40 --environment.size 16 --agent.crop 14 "
+    "--agent.batch_size 6 --agent.hidden 8 --agent.encoder.filters 4 --agent.encoder.strides [2,1] "
+    "--agent.encoder.latent 5 --agent.precision float32 --training.random_steps 20 --replay.capacity 100 "
+    "--evaluation.every 0"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    config, _ = parse_command_line([*LINE.split(), "--run", str(directory)], program="train_agent.py", description="")
+    return train(config, lambda: envs.make("tiny-reach", size=16))
+
+
+def test_distances_are_those_of_all_gradients_kept(script: Any) -> None:
+    generator = np.random.default_rng(0)
+    exact = generator.normal(1.0, 2.0, (7, 11))
+    rounded = exact + generator.normal(0.1, 0.3, exact.shape)
+    sums = script.Sums(torch.zeros(11, dtype=torch.float64))
+    for pair in zip(exact, rounded, strict=True):
+        sums.add(*map(torch.from_numpy, pair))
+    length = np.sqrt((exact**2).sum(1).mean())
+    differences = rounded - exact
+    distance = np.sqrt((differences**2).sum(1).mean())
+    mean = np.linalg.norm(exact.mean(0))
+    expected = (
+        distance / length,
+        np.sqrt(exact.var(0, ddof=1).sum()) / length,
+        np.linalg.norm(differences.mean(0)) / mean,
+        distance / np.sqrt(7) / mean,
+    )
+    assert sums.distances() == pytest.approx(expected, rel=1e-12)
+
+
+def test_gradients_are_of_the_precision_asked_for_and_the_agent_stays_as_it_is(script: Any, run: Path) -> None:
+    learner, _ = load_learner(run, "cpu")
+    agent = learner.agent
+    before = {name: value.clone() for name, value in agent.state_dict().items()}
+    inputs = agent.draw(learner.sample(), learner.generator)
+    first, rounded, again = (
+        script.gradients(agent, inputs, precision) for precision in ("float32", "bfloat16", "float32")
+    )
+    assert all(torch.equal(value, before[name]) for name, value in agent.state_dict().items())
+    assert first.keys() == {
+        "encoder.convolutions | critic",
+        "encoder.projection | critic",
+        "critic | critic",
+        "actor_projection | actor",
+        "actor | actor",
+        "log_alpha | temperature",
+        "encoder.convolutions | objective0",
+        "encoder.projection | objective0",
+        "objective | objective0",
+    }
+    for part, gradient in first.items():
+        assert torch.equal(gradient, again[part]), part
+        error = (rounded[part] - gradient).norm() / gradient.norm()
+        assert 1e-5 < error < 0.3, part
+
+
+def test_the_table_has_a_line_for_each_part(command: Any, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--run", run, "--batches", 2, "--device", "cpu") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{run}: tiny-reach, 2 batches of 6"
+    assert len(lines) == 3 + 9
+    assert all(re.fullmatch(r"\| [\w.]+ \| \w+ (\| [\d.]+% ){4}\|", line) for line in lines[3:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--batches", 1), "--batches must be at least 2, got 1"), ((), "nowhere is no run: it has no config.yaml")],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    command: Any, capsys: pytest.CaptureFixture[str], arguments: tuple[Any, ...], message: str
+) -> None:
+    assert command("--run", "nowhere", *arguments) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,118 @@
+"""An agent and its replay from a run's directory, against what the run saved and what it was seen to store."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+import envs
+from curl_rl import checkpoint
+from curl_rl.config import parse_command_line
+from curl_rl.errors import UserError
+from curl_rl.replay import Replay
+from curl_rl.run_agent import load_agent, load_learner
+from curl_rl.training import train
+
+LINE = (
+    "--env tiny-reach --preset cpu --device cpu --seed 4 --frames 60 --environment.size 12 --agent.crop 10 "
+    "--agent.batch_size 4 --agent.hidden 8 --agent.encoder.filters 2 --agent.encoder.strides [2] "
+    "--agent.encoder.latent 4 --agent.precision float32 --training.random_steps 20 --replay.capacity 50 "
+    "--agent.n_step 1 --evaluation.every 0"
+)
+
+
+class Run(NamedTuple):
+    directory: Path
+    stored: list[tuple[Any, ...]]
+    """Of each agent step in order: the action, its reward, and the observation after it."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    config, _ = parse_command_line([*LINE.split(), "--run", str(directory)], program="train_agent.py", description="")
+    stored, add = [], Replay.add
+
+    def seen(replay: Replay, action: Any, reward: float, next_observation: Any, **named: Any) -> None:
+        stored.append((np.array(action), reward, next_observation.copy()))
+        add(replay, action, reward, next_observation, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Replay, "add", seen)
+        train(config, lambda: envs.make("tiny-reach", size=12))
+    return Run(directory, stored)
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def saved_state(directory: Path) -> Any:
+    found = checkpoint.load_newest(directory / "checkpoints", read_only=True)
+    assert found is not None
+    return found[1]
+
+
+def test_the_agent_is_as_it_was_saved(run: Run) -> None:
+    agent, config, frames = load_agent(run.directory, "cpu")
+    assert (frames, config.seed) == (60, 4)
+    state = saved_state(run.directory)["agent"]
+    assert agent.updates == state["updates"] == 40
+    assert agent.state_dict().keys() == state["networks"].keys()
+    for name, value in agent.state_dict().items():
+        assert torch.equal(value, state["networks"][name]), name
+    moments = state["optimizers"]["critic"]["state"]
+    for number, own in agent.critic_optimizer.state_dict()["state"].items():
+        assert torch.equal(own["exp_avg_sq"], moments[number]["exp_avg_sq"])
+
+
+def test_the_replay_holds_what_the_run_stored_last(run: Run) -> None:
+    learner, config = load_learner(run.directory, "cpu")
+    assert config.agent.batch_size == 4
+    assert len(learner.replay) == 50  # its capacity; the run made 60 steps
+    newest = {action.tobytes(): (reward, after) for action, reward, after in run.stored[-50:]}
+    drawn = set()
+    for _ in range(150):
+        batch = learner.sample()
+        for action, reward, after in zip(batch.action, batch.reward, batch.next_observation, strict=True):
+            key = action.numpy().tobytes()
+            assert reward.item() == pytest.approx(newest[key][0])
+            assert np.array_equal(after.numpy(), newest[key][1])
+            drawn.add(key)
+    assert drawn == newest.keys()
+
+
+def test_it_learns_on_and_leaves_the_run_alone(run: Run) -> None:
+    before = content(run.directory)
+    weights = []
+    for _ in range(2):
+        learner, _ = load_learner(run.directory, "cpu")
+        start = learner.agent.encoder.projection.linear.weight.clone()
+        learner.update()
+        weights.append(learner.agent.encoder.projection.linear.weight.detach().clone())
+        assert not torch.equal(weights[-1], start)
+    assert torch.equal(*weights), "what is drawn follows from the run's seed"
+    assert content(run.directory) == before
+
+
+@pytest.mark.parametrize("load", [load_agent, load_learner])
+def test_what_is_missing_is_said(load: Any, run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no run: it has no config\.yaml"):
+        load(tmp_path)
+    shutil.copy(run.directory / "config.yaml", tmp_path)
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        load(tmp_path)
+
+
+def test_a_damaged_replay_is_refused_in_words(run: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(run.directory, tmp_path / "copy")
+    (segment,) = copy.rglob("segment-*.safetensors")
+    segment.write_bytes(segment.read_bytes()[:-3])
+    with pytest.raises(UserError, match=segment.name):
+        load_learner(copy, "cpu")
+    load_agent(copy, "cpu")
