@@ -43,10 +43,11 @@ def read_curves(directories: list[Path]) -> list[Curve]:
         run = path.parent
         if not (run / CONFIG).is_file() or ".before-" in run.name:
             continue
-        config, rows = read_config(run / CONFIG), read_metrics(path)
+        rows = read_metrics(path)
         returns = {row["frames"]: row["evaluation/return_mean"] for row in rows if "evaluation/return_mean" in row}
         if not returns:
-            continue
+            continue  # not yet evaluated, or of a pretraining, which has no returns
+        config = read_config(run / CONFIG)
         label = _label(config)
         curve = curves.setdefault((config.env, label), Curve(config.env, label))
         if config.seed in curve.seeds:

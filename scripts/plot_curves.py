@@ -2,9 +2,10 @@
 """Draw learning curves: evaluation return over environment frames, one panel to a task, one line to a kind of run.
 
     python scripts/plot_curves.py runs --out curves.png
-    python scripts/plot_curves.py results/cpu --out results/cpu/curves.png
+    python scripts/plot_curves.py results/cpu/cartpole-swingup results/cpu/cheetah-run --out curves.png
 
-Every directory below the given ones that holds config.yaml and metrics.jsonl is a run. Runs that differ in their seeds
+Every directory below the given ones that holds config.yaml and metrics.jsonl is a run; those of pretraining, which have
+no returns, are passed over. Runs that differ in their seeds
 alone are of one kind: their mean is the line, their smallest and largest return the band. The dotted line is the random
 policy: the mean return of the episodes that ended within the runs' random steps.
 """

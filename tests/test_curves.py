@@ -10,6 +10,7 @@ import pytest
 
 from curl_rl.config import load_preset, save_config
 from curl_rl.curves import read_curves
+from curl_rl.vision.config import load_preset as load_vision_preset
 
 
 def write_run(directory: Path, rows: list[dict[str, Any]], **changes: Any) -> None:
@@ -34,6 +35,15 @@ def test_seeds_are_gathered_and_other_settings_kept_apart(tmp_path: Path) -> Non
     assert plain.frames() == [0, 10, 20]
     assert plain.returns_at(10) == [3.0, 5.0]
     assert plain.returns_at(20) == [9.0], "of the seeds that have come so far"
+
+
+def test_a_pretraining_beside_the_agents_is_passed_over(tmp_path: Path) -> None:
+    write_run(tmp_path / "agent", [evaluation(0, 1.0)])
+    (tmp_path / "images").mkdir()
+    config = load_vision_preset("digits", "simclr")
+    config.schema.save(config, tmp_path / "images" / "config.yaml")
+    (tmp_path / "images" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    assert len(read_curves([tmp_path])) == 1
 
 
 def test_two_runs_of_one_seed_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "huggingface_hub":
         raise
-    raise ImportError("curl_rl.integrations.hub needs huggingface_hub: pip install 'curl_rl[hub]'") from None
+    raise ImportError("curl_rl.integrations.hub needs huggingface_hub: pip install -e '.[hub]' in its clone") from None
 
 CONFIG, CARD = "config.json", "README.md"
 _WEIGHTS = f"{HUB_NAME}.safetensors"
@@ -138,7 +138,7 @@ Images with {channels} channels to {encoder.features} features, by a {_kind(desc
 ## Use
 
 ```python
-from curl_rl.integrations.hub import load_encoder_from_hub  # pip install "curl_rl[hub]"
+from curl_rl.integrations.hub import load_encoder_from_hub  # wants curl_rl with its extra hub
 
 encoder = load_encoder_from_hub("{repo_id}")
 features = encoder(observations)  # (..., {channels}, H, W) or (..., H, W, {channels}) -> (..., {encoder.features})
