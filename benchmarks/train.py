@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import envs
 from benchmarks.timing import Row, wait_for
+from curl_rl.compute import resolve_precision
 from curl_rl.config import PRESETS, TASKS, RunConfig, load_preset
 from curl_rl.environments import Environment, LocalEnvironment, open_environments
 from curl_rl.training import Trainer
@@ -32,8 +33,8 @@ _ARRANGEMENTS = [
 
 
 def measure(device: torch.device, task: str, steps: int) -> list[Row]:
-    """A row for every preset: frames a second of acting and learning on ``task``, and the share of each part; and one
-    for every arrangement of the preset ``cpu``'s environments.
+    """A row for every preset: frames a second of acting and learning on ``task``, and the share of each part; one in
+    float32 where a preset takes what the device is fastest in; and one for every arrangement of ``cpu``'s environments.
 
     At least ``steps`` agent steps are timed. Evaluation and saving are left out. On a GPU the update is also timed as a
     captured graph.
@@ -43,6 +44,9 @@ def measure(device: torch.device, task: str, steps: int) -> list[Row]:
     for path in tqdm([path for path in sorted(PRESETS.glob("*.yaml")) if path != TASKS], desc="train", leave=False):
         config = load_preset(path.stem, task, changes)
         rows.append(_row(config, device, steps))
+        if config.agent.precision == "auto" and resolve_precision("auto", device) != "float32":
+            float32 = replace(config, agent=replace(config.agent, precision="float32"))
+            rows.append(_total(float32, device, steps, f"{path.stem}, float32"))
         if device.type == "cuda":
             captured = replace(config, compute=replace(config.compute, capture=True))
             rows.append(_total(captured, device, steps, f"{path.stem}, captured"))
