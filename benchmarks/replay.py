@@ -41,17 +41,20 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     generator = torch.Generator(device).manual_seed(0)
     replay_generator = torch.Generator(ours.storage_device).manual_seed(0)
     numbers = np.random.default_rng(0)
+
+    def draw() -> list[torch.Tensor]:
+        drawn = agent.draw(ours.sample(batch, replay_generator, discount=0.99), generator)
+        # Ours are converted by the encoder, and to another type; but the plain ones come as float32.
+        return [view.float() for view in (drawn.observation, drawn.next_observation, *drawn.views.values())]
+
     seconds = side_by_side(
-        {
-            "plain": lambda: plain.sample(batch, 84, 0.99, numbers),
-            "ours": lambda: agent.draw(ours.sample(batch, replay_generator, discount=0.99), generator),
-        },
+        {"plain": lambda: plain.sample(batch, 84, 0.99, numbers), "ours": draw},
         rounds=5 * rounds,
         warm_up=3,
         device=device,
         description="sample and crop",
     )
-    rows.append(compared(f"sample and crop three views, batch {batch}", seconds["plain"], seconds["ours"]))
+    rows.append(compared(f"sample, crop and convert three views, batch {batch}", seconds["plain"], seconds["ours"]))
     rows.append(_growth(device))
     return rows
 
@@ -76,8 +79,7 @@ def _growth(device: torch.device, *, steps: int = 30_000) -> Row:
 
 
 def _taken_mb(device: torch.device) -> float:
-    """What the process holds of the device's memory."""
-    if device.type == "cuda":
-        return torch.cuda.memory_reserved(device) / 2**20
+    """What the process holds of the machine's memory, and of the GPU's."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    reserved = torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+    return (pages * resource.getpagesize() + reserved) / 2**20

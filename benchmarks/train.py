@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
 
 import envs
-from benchmarks.timing import Row, wait_for
+from benchmarks.timing import Row, alone, wait_for
 from curl_rl.compute import resolve_precision
 from curl_rl.config import PRESETS, TASKS, RunConfig, load_preset
 from curl_rl.environments import Environment, LocalEnvironment, open_environments
@@ -22,6 +23,7 @@ from curl_rl.training import Trainer
 
 _RANDOM_STEPS, _WARM_UP = 20, 8
 _ENOUGH_SECONDS = 5.0  # timed at least, where the steps that were asked for take less
+_WINDOWS = 5  # that the timed steps are shared among, for a median and a spread
 
 # --training.environments and --training.overlap; and whether there are updates beside the steps.
 _ARRANGEMENTS = [
@@ -36,8 +38,8 @@ def measure(device: torch.device, task: str, steps: int) -> list[Row]:
     """A row for every preset: frames a second of acting and learning on ``task``, and the share of each part; one in
     float32 where a preset takes what the device is fastest in; and one for every arrangement of ``cpu``'s environments.
 
-    At least ``steps`` agent steps are timed. Evaluation and saving are left out. On a GPU the update is also timed as a
-    captured graph.
+    At least ``steps`` agent steps are timed, in several windows of which each makes one time. Evaluation and saving are
+    left out. On a GPU the update is also timed as a captured graph.
     """
     changes = {"training": {"random_steps": _RANDOM_STEPS}, "replay": {"capacity": 2000}, "device": str(device)}
     rows = []
@@ -64,7 +66,7 @@ def _row(config: RunConfig, device: torch.device, steps: int) -> Row:
     total = _total(config, device, steps, config.preset)
     with _trainer(config, device) as trainer:
         parts = _watch(trainer, device)
-        seconds, _, _ = _timed_steps(trainer, steps, device, parts)
+        seconds = sum(window.seconds for window in _timed_steps(trainer, steps, device, parts))
     parts["rest"] = seconds - sum(parts.values())
     shares = ", ".join(f"{name} {part / seconds:.1%}" for name, part in parts.items())
     return replace(total, note=f"{total.note}: {shares}")
@@ -72,9 +74,10 @@ def _row(config: RunConfig, device: torch.device, steps: int) -> Row:
 
 def _total(config: RunConfig, device: torch.device, steps: int, name: str) -> Row:
     with _trainer(config, device) as trainer:
-        seconds, agent_steps, frames = _timed_steps(trainer, steps, device)
-    note = f"{frames / seconds:.3g} frames a second"
-    return Row(f"train {config.env}, {name}: an agent step", ours_ms=seconds / agent_steps * 1e3, note=note)
+        windows = _timed_steps(trainer, steps, device)
+    rate = statistics.median(window.frames / window.seconds for window in windows)
+    of_a_step = [window.seconds / window.agent_steps for window in windows]
+    return alone(f"train {config.env}, {name}: an agent step", of_a_step, f"{rate:.3g} frames a second")
 
 
 @contextlib.contextmanager
@@ -94,10 +97,19 @@ def _trainer(config: RunConfig, device: torch.device) -> Iterator[Trainer]:
         yield trainer
 
 
+class Window(NamedTuple):
+    """Some agent steps in a row."""
+
+    seconds: float
+    agent_steps: int
+    frames: int
+    """The environment's."""
+
+
 def _timed_steps(
     trainer: Trainer, steps: int, device: torch.device, parts: dict[str, float] | None = None
-) -> tuple[float, int, int]:
-    """Seconds of at least ``steps`` agent steps, how many they were, and their environment frames.
+) -> list[Window]:
+    """At least ``steps`` agent steps, by the clock, in windows of alike length.
 
     The random steps and a few updates to warm up come before, and are not counted.
     """
@@ -107,12 +119,20 @@ def _timed_steps(
     for name in parts or {}:
         parts[name] = 0.0  # type: ignore[index]
     wait_for(device)
-    steps_before, frames_before, begin = progress.agent_steps, progress.frames, time.perf_counter()
+    windows = []
     with tqdm(disable=True) as bar:
-        while progress.agent_steps - steps_before < steps or time.perf_counter() - begin < _ENOUGH_SECONDS:
-            trainer.advance(bar)
-    wait_for(device)
-    return time.perf_counter() - begin, progress.agent_steps - steps_before, progress.frames - frames_before
+        for _ in range(_WINDOWS):
+            steps_before, frames_before, begin = progress.agent_steps, progress.frames, time.perf_counter()
+            # An even number, because an actor and targets that move every other update make the costs of two differ.
+            while (
+                (done := progress.agent_steps - steps_before) < steps / _WINDOWS
+                or done % 2
+                or time.perf_counter() - begin < _ENOUGH_SECONDS / _WINDOWS
+            ):
+                trainer.advance(bar)
+            wait_for(device)
+            windows.append(Window(time.perf_counter() - begin, done, progress.frames - frames_before))
+    return windows
 
 
 def _watch(trainer: Trainer, device: torch.device) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.plain import PlainAgent, PlainReplay
-from benchmarks.timing import Row, alone, compared, side_by_side
+from benchmarks.timing import Row, alone, as_graph, compared, side_by_side
 from curl_rl.agent import Agent, AgentConfig
 from curl_rl.compute import resolve_precision
 from curl_rl.encoders import EncoderConfig
@@ -90,15 +90,7 @@ def _sampling(learner: Learner, device: torch.device) -> Callable[[], object]:
     def draw() -> object:
         return learner.agent.draw(learner.sample(), learner.generator)
 
-    if device.type != "cuda":
-        return draw
-    draw()
-    graph = torch.cuda.CUDAGraph()
-    for generator in (learner.generator, learner.replay_generator):
-        graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        draw()
-    return graph.replay
+    return as_graph(draw, device, {learner.generator, learner.replay_generator})
 
 
 def _per_second(seconds: list[float]) -> str:
@@ -158,7 +150,7 @@ def floor(device: torch.device, batch: int, precision: str, update: str) -> Conv
 
     Forward passes: the next observation by the encoder and by its slow copy, the key, and the observation once (joint)
     or twice (exact), of which the latter have a backward pass. No ReLU, no conversion, no gradient of a bias; inputs
-    lie ready in the layout that the convolutions like.
+    lie ready in the layout that the convolutions like; on a GPU it is a graph, as the updates held against it are.
     """
     config = EncoderConfig()
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -189,4 +181,4 @@ def floor(device: torch.device, batch: int, precision: str, update: str) -> Conv
                     grad, x, weight, None, [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1, [inner, True, False]
                 )
 
-    return Convolutions(work, flops, moved)
+    return Convolutions(as_graph(work, device), flops, moved)

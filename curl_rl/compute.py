@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from curl_rl.conv_relu import FUSES_BFLOAT16
 from curl_rl.encoders import Precision
 from curl_rl.errors import UserError
 
@@ -48,7 +49,7 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
             name = torch.cuda.get_device_name(device)
             raise UserError(f"precision bfloat16 is not for {name}, which has no units for it: use float32 or auto")
         return "float32"
-    if device.type == "cpu" and precision == "bfloat16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if device.type == "cpu" and precision == "bfloat16" and not FUSES_BFLOAT16:
         raise UserError("precision bfloat16 is not for this CPU, which has no units for it: use float32 or auto")
     if precision != "auto":
         return precision
@@ -75,9 +76,21 @@ def prepared_device(name: str) -> torch.device:
     device = resolve_device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs belong to the current one
+        torch.backends.cudnn.benchmark = True  # shapes stay the same: the first of each tries which kernel is fastest
+        # Otherwise a long sum, such as a projection's over a whole map, may be split and put together in bfloat16.
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     else:
         keep_freed_memory()
     return device
+
+
+def precision_in_words(precision: Precision, device: torch.device) -> str:
+    """What convolutions of this precision really compute in there."""
+    if precision != "float32" or device.type != "cuda" or not torch.backends.cudnn.allow_tf32:
+        return precision
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return precision
+    return "float32 (TensorFloat-32 in convolutions, as PyTorch has it on this GPU)"
 
 
 def keep_freed_memory() -> None:

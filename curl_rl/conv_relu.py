@@ -16,7 +16,8 @@ from torch import Tensor
 # The operation has an underscore, because it is meant for PyTorch's compiler; without it everything works, more slowly.
 _FUSED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
-_BFLOAT16: bool = _FUSED is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+FUSES_BFLOAT16: bool = _FUSED is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+"""Whether this CPU computes convolutions in bfloat16 by instructions of its own."""
 
 
 def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int, trace: Tensor | None = None) -> Tensor:
@@ -35,7 +36,7 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int, trace: Tenso
         ``(B, O, h, w)``. Finite numbers, their gradients and gradients of gradients are those of ``conv2d`` and
         ``relu``.
     """
-    fusable = x.device.type == "cpu" and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and _BFLOAT16))
+    fusable = x.device.type == "cpu" and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and FUSES_BFLOAT16))
     # What is exported or compiled must hold PyTorch's public operations only.
     if _FUSED is None or not fusable or torch.compiler.is_compiling():
         return F.conv2d(x, weight, bias, stride).relu()

@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
-from gymnasium.vector.async_vector_env import AsyncState
+from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
 from curl_rl.errors import UserError
 
@@ -96,7 +96,7 @@ class WorkerEnvironments:
         count: how many.
 
     Raises:
-        EnvironmentFault: an environment raised something; a FloatingPointError stays one.
+        EnvironmentFault: an environment raised something, or could not be made; a FloatingPointError stays one.
         RuntimeError: a process died.
     """
 
@@ -104,7 +104,9 @@ class WorkerEnvironments:
         # We start episodes ourselves, each with a seed of its own.
         make_there = [functools.partial(_make_there, make, number, os.getpid()) for number in range(count)]
         with _alive():
-            self._vector = AsyncVectorEnv(make_there, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+            self._vector = AsyncVectorEnv(
+                make_there, context="spawn", autoreset_mode=AutoresetMode.DISABLED, worker=_work_there
+            )
         self.count = count
         self.observation_space = self._vector.single_observation_space
         self.action_space = self._vector.single_action_space
@@ -203,6 +205,21 @@ def _make_there(make: Callable[[], Environment], number: int, trainer: int) -> E
             signal.signal(number_of_signal, signal.SIG_IGN)
     with _told_in_words():
         return _Beginner(make(), number)
+
+
+def _work_there(
+    number: int, make: Callable[[], Environment], pipe: Any, parent_pipe: Any, memory: Any, faults: Any, *more: Any
+) -> None:
+    """gymnasium's worker, which tells what an environment raises, but not why one could not be made."""
+    try:
+        environment = make()
+    except (EnvironmentFault, FloatingPointError) as fault:
+        parent_pipe.close()
+        faults.put((number, type(fault), str(fault), ""))
+        pipe.recv()  # the first question, which is about its spaces
+        pipe.send((None, False))
+        return
+    _async_worker(number, lambda: environment, pipe, parent_pipe, memory, faults, *more)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import gymnasium
@@ -11,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curl_rl.agent import Agent
+from curl_rl.agent import Agent, Due
 from curl_rl.config import RunConfig
 from curl_rl.replay import Batch
 
@@ -60,10 +62,21 @@ def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
     future = tuple(observation for _ in trained.future_offsets)
     batch = Batch(observation, column.expand(-1, agent.action_dim), column, column, observation, future)
     generator = torch.Generator().manual_seed(0)
-    # Two updates in a row: an even one, which moves the actor and the targets, and an odd one, which does not. The two
-    # before them also make the optimizers' state and touch memory for the first time.
-    seconds = [_seconds(lambda: trained.update(trained.draw(batch, generator))) for _ in range(4)]
-    return sum(seconds[2:]) / 2
+    c = config.agent
+    period = math.lcm(c.actor_every, c.target_every, c.objective_every)
+    kinds: Counter[Due] = Counter()
+    an_update_of: dict[Due, int] = {}
+    for trained.updates in range(period):
+        kinds[trained.due] += 1
+        an_update_of.setdefault(trained.due, trained.updates)
+    seconds = 0.0
+    for due, number in an_update_of.items():
+        # The first of each kind also makes optimizers' state and touches memory for the first time.
+        for turn in range(2):
+            trained.updates = number
+            taken = _seconds(lambda: trained.update(trained.draw(batch, generator)))
+            seconds += taken * kinds[due] * turn
+    return seconds / period
 
 
 def _seconds_per_step(

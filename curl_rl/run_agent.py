@@ -12,6 +12,7 @@ from curl_rl import checkpoint, run_directory
 from curl_rl.agent import Agent
 from curl_rl.compute import resolve_device, resolve_precision
 from curl_rl.config import RunConfig, read_config
+from curl_rl.console import say
 from curl_rl.errors import UserError, one_line
 from curl_rl.learner import Learner
 from curl_rl.replay import Replay
@@ -91,6 +92,12 @@ def _newest(directory: Path, device: str) -> tuple[RunConfig, dict[str, Any]]:
 def _agent_of(config: RunConfig, state: dict[str, Any]) -> Agent:
     manifest = state["replay"]
     shape, device = tuple(manifest["observation_shape"]), resolve_device(config.device)
+    try:
+        resolve_precision(config.agent.precision, device)
+    except UserError:
+        # Trained elsewhere. To play it here is no other run, as going on would be, and float32 is the nearest to it.
+        say(f"it was trained in {config.agent.precision}, for which this machine has no units: it computes in float32")
+        config = replace(config, agent=replace(config.agent, precision="float32"))
     agent = build_agent(config, device, shape, manifest["action_dim"])
     agent.load_training_state(state["agent"])
     return agent

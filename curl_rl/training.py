@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from curl_rl import checkpoint, run_directory
-from curl_rl.compute import is_out_of_memory, prepared_device
+from curl_rl.compute import is_out_of_memory, precision_in_words, prepared_device
 from curl_rl.config import RunConfig
 from curl_rl.console import progress_bar, say
 from curl_rl.encoders import PixelEncoder
@@ -152,7 +152,8 @@ class Trainer:
         """Trains until the budget is spent, then evaluates and saves."""
         c, p = self.config, self.progress
         say(f"run: {self.directory}")
-        say(f"device: {self.device}, convolutions in {self.agent.config.precision}; {self.replay.describe()}")
+        precision = precision_in_words(self.agent.encoder.convolutions.precision, self.device)
+        say(f"device: {self.device}, convolutions in {precision}; {self.replay.describe()}")
         if c.encoder is not None or c.agent.freeze_encoder:
             begin = f"starts from {c.encoder}" if c.encoder is not None else "starts with random weights"
             say(f"encoder: {begin}, {'frozen' if c.agent.freeze_encoder else 'trained further'}")
@@ -266,8 +267,8 @@ class Trainer:
             learning_steps = agent_steps - training.random_steps
             if learning_steps <= 0 or learning_steps % training.update_every:
                 continue
-            # Once between two rows of the log is enough for what costs time.
-            diagnose = self.agent.objective is not None and "objective/effective_rank" not in self.means
+            # Once between two rows of the log is enough for what costs time, and on a GPU makes the host wait.
+            diagnose = self.agent.due.objective and "objective/effective_rank" not in self.means
             self.means.add(self.learner.update(diagnose=diagnose))
 
     def _end_episode(self, number: int) -> None:

@@ -81,7 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--suite", nargs="+", choices=SUITES, default=["update"], help="what to measure [update]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [auto]")
     parser.add_argument("--batch", type=positive, help="transitions in an update, images in a step [128; vision 256]")
-    parser.add_argument("--rounds", type=positive, default=10, help="times that each case is measured [10]")
+    parser.add_argument(
+        "--rounds",
+        type=positive,
+        default=10,
+        help="times that each case is measured; of train, agent steps at least [10]",
+    )
     parser.add_argument("--threads", type=positive, help="CPU threads of PyTorch [as many as it chooses]")
     parser.add_argument("--env", default="cheetah-run", help="task of the suite train [cheetah-run]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from curl_rl import compute
-from curl_rl.compute import is_out_of_memory, keep_freed_memory, resolve_device, resolve_precision
+from curl_rl.compute import is_out_of_memory, resolve_device, resolve_precision
 from curl_rl.errors import UserError
 
 
 def test_precision_auto_is_what_the_hardware_is_fast_in() -> None:
     assert resolve_precision("float32", torch.device("cpu")) == "float32"
-    assert resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
     with open("/proc/cpuinfo") as file:
         fast = "avx512_bf16" in file.read()
     assert resolve_precision("auto", torch.device("cpu")) == ("bfloat16" if fast else "float32")
+    if fast:
+        assert resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+
+
+def test_a_cpu_that_would_only_emulate_bfloat16_is_not_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "FUSES_BFLOAT16", False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert resolve_precision("auto", torch.device("cpu")) == "float32"
+    with pytest.raises(UserError, match="precision bfloat16 is not for this CPU"):
+        resolve_precision("bfloat16", torch.device("cpu"))
 
 
 def test_devices_by_name() -> None:
@@ -51,10 +64,25 @@ def test_a_device_that_is_none_or_not_there_is_refused(name: str) -> None:
         resolve_device(name)
 
 
-def test_keeping_freed_memory_leaves_results_alone() -> None:
-    before = torch.arange(10**6).sum()
-    keep_freed_memory()
-    assert torch.arange(10**6).sum() == before
+_PAGES_TAKEN = """
+import resource, torch
+from curl_rl.compute import keep_freed_memory
+keep_freed_memory()
+counts = []
+for _ in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(64 * 2**20, dtype=torch.uint8)  # freed at once
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(counts)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc is told")
+def test_memory_that_was_freed_is_taken_again_and_not_from_the_system() -> None:
+    """In a process of its own, because it cannot be taken back. A page of the system's is a fault, 16,384 in 64 MiB."""
+    done = subprocess.run([sys.executable, "-c", _PAGES_TAKEN], capture_output=True, text=True, check=True, timeout=120)
+    counts = json.loads(done.stdout)
+    assert max(counts[2:]) < 100, counts
 
 
 @pytest.mark.parametrize("supported", [False, True])
@@ -89,8 +117,27 @@ def test_a_device_is_made_ready_for_heavy_work(monkeypatch: pytest.MonkeyPatch) 
     done: list[object] = []
     monkeypatch.setattr(compute, "keep_freed_memory", lambda: done.append("memory"))
     monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    matmul = SimpleNamespace(allow_bf16_reduced_precision_reduction=True)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul)
     assert compute.prepared_device("cpu") == torch.device("cpu")
     assert done == ["memory"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert compute.prepared_device("cuda:1") == torch.device("cuda", 1)
     assert done == ["memory", torch.device("cuda", 1)]
+    assert torch.backends.cudnn.benchmark
+    assert not matmul.allow_bf16_reduced_precision_reduction
+
+
+def test_tensor_float_32_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    capability = [(9, 0)]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability[0])
+    assert compute.precision_in_words("float32", cpu) == "float32"
+    assert compute.precision_in_words("bfloat16", gpu) == "bfloat16"
+    assert "TensorFloat-32" in compute.precision_in_words("float32", gpu)
+    capability[0] = (7, 5)
+    assert compute.precision_in_words("float32", gpu) == "float32"
+    capability[0] = (9, 0)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert compute.precision_in_words("float32", gpu) == "float32"

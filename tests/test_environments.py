@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -137,6 +138,21 @@ def test_what_the_environment_raises_there_is_raised_here() -> None:
         environment.receive()
     environment.close()
     environment.close()
+
+
+def make_here_only() -> Any:
+    if multiprocessing.parent_process() is not None:
+        raise OSError("no display is left")
+    return make()
+
+
+def test_why_an_environment_could_not_be_made_there_is_told_here() -> None:
+    before = multiprocessing.active_children()
+    with pytest.raises(EnvironmentFault, match="OSError: no display is left"):
+        WorkerEnvironments(make_here_only, 2)
+    for process in set(multiprocessing.active_children()) - set(before):
+        process.join(timeout=30)
+        assert process.exitcode == 0, "they end by themselves"
 
 
 def test_it_closes_with_a_step_under_way() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections.abc import Callable
 
 import gymnasium
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 
 import envs
 from curl_rl import estimate
-from curl_rl.agent import Agent
+from curl_rl.agent import Agent, Due, UpdateInputs
 from curl_rl.config import RunConfig, load_preset
 from curl_rl.estimate import estimated_time
 
@@ -68,3 +70,26 @@ def test_measuring_leaves_the_agent_as_it_was(config: RunConfig, agent: Agent) -
     assert all(torch.equal(value, before["networks"][name]) for name, value in after["networks"].items())
     assert all(not optimizer["state"] for optimizer in after["optimizers"].values())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_an_update_is_the_mean_over_all_that_take_turns_in_it(
+    config: RunConfig, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Due] = []
+    update = Agent.update
+
+    def seen(self: Agent, inputs: UpdateInputs) -> dict[str, torch.Tensor]:
+        done.append(self.due)
+        return update(self, inputs)
+
+    def clock(work: Callable[[], object]) -> float:
+        work()
+        first = done.count(done[-1]) == 1  # of its kind: it takes long, and must not count
+        return 1000.0 if first else 2.0 + 2.0 * done[-1].targets + 4.0 * done[-1].actor
+
+    monkeypatch.setattr(Agent, "update", seen)
+    monkeypatch.setattr(estimate, "_seconds", clock)
+    rare = dataclasses.replace(config, agent=dataclasses.replace(config.agent, actor_every=4, target_every=2))
+    # Of four updates in a row one moves actor and targets, one the targets alone, two nothing but the critics.
+    trained = Agent((9, 24, 24), 2, rare.agent)
+    assert estimate._seconds_per_update(rare, trained) == pytest.approx((8.0 + 4.0 + 2 * 2.0) / 4)

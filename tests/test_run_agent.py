@@ -109,6 +109,19 @@ def test_what_is_missing_is_said(load: Any, run: Run, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_run_in_bfloat16_is_loaded_where_there_is_none(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run.directory, tmp_path / "copy")
+    config = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(config.replace("precision: float32", "precision: bfloat16"))
+    monkeypatch.setattr("curl_rl.compute.FUSES_BFLOAT16", False)
+    agent, recorded, _ = load_agent(copy, "cpu")
+    assert agent.encoder.convolutions.precision == "float32"
+    assert recorded.agent.precision == "bfloat16"
+    assert "it was trained in bfloat16, for which this machine has no units" in capsys.readouterr().err
+
+
 def test_a_damaged_replay_is_refused_in_words(run: Run, tmp_path: Path) -> None:
     copy = shutil.copytree(run.directory, tmp_path / "copy")
     (segment,) = copy.rglob("segment-*.safetensors")

@@ -25,25 +25,27 @@ def crop(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
         window, so a frame stack keeps its motion.
 
     Raises:
-        ValueError: on a CPU, a window that is not inside its image. (A GPU checks its own indices, and later.)
+        ValueError: on a CPU, a window that is not inside its image. On a GPU nobody looks: the host would have to wait.
     """
     return _windows(images, size, [(top, left)])[0]
 
 
 def _windows(images: Tensor, size: int, offsets: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
     """A window of each image for each pair of ``(top, left)``."""
-    # On a CPU, copies of whole rows are many times faster than a gather of single pixels; on a GPU they are not, nor
-    # where a gradient would be scattered back.
-    if images.device.type == "cpu" and not images.requires_grad:
-        return _gather_rows(images, size, offsets)
+    if images.device.type == "cpu":
+        height, width = images.shape[2:]
+        for offset, span in [(own, span) for pair in offsets for own, span in zip(pair, (height, width), strict=True)]:
+            if ((offset < 0) | (offset > span - size)).any():  # it would wrap round, or read the next row or image
+                raise ValueError(f"a window of {size}×{size} leaves its image of {height}×{width}")
+        # Copies of whole rows are many times faster than a gather of single pixels, but have no gradient. (A GPU is
+        # good at gathers; which of the two is faster there was not measured.)
+        if not images.requires_grad:
+            return _gather_rows(images, size, offsets)
     return [channels_last(_gather_windows(images, size, top, left)) for top, left in offsets]
 
 
 def _gather_rows(images: Tensor, size: int, offsets: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
     batch, channels, height, width = images.shape
-    for offset, span in [(own, span) for pair in offsets for own, span in zip(pair, (height, width), strict=True)]:
-        if ((offset < 0) | (offset > span - size)).any():  # it would read the next row, or the next image
-            raise ValueError(f"a window of {size}×{size} leaves its image of {height}×{width}")
     # Some images at a time, so that all windows of one are copied while it still lies in the cache in its new order.
     together = max(1, _TOGETHER // max(1, images[:1].nbytes))
     first = [((torch.arange(batch) % together) * height + top) * width + left for top, left in offsets]

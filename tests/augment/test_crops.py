@@ -63,8 +63,10 @@ def test_images_may_lie_in_memory_in_any_way(lay_out: Callable[[torch.Tensor], t
 
 @pytest.mark.parametrize(("top", "left"), [(5, 0), (0, 3), (-1, 0), (0, -1)])
 def test_a_window_outside_of_its_image_is_refused(top: int, left: int) -> None:
-    with pytest.raises(ValueError, match="a window of 5×5 leaves its image of 9×7"):
-        crop(coordinates(2, 9, 7), 5, torch.tensor([0, top]), torch.tensor([0, left]))
+    images = coordinates(2, 9, 7)
+    for kind in (images, images.float().requires_grad_()):
+        with pytest.raises(ValueError, match="a window of 5×5 leaves its image of 9×7"):
+            crop(kind, 5, torch.tensor([0, top]), torch.tensor([0, left]))
 
 
 @pytest.mark.gpu

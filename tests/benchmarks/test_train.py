@@ -15,16 +15,17 @@ def test_frames_are_those_of_the_steps_that_were_timed(monkeypatch: pytest.Monke
     changes = {
         "training": {"random_steps": train._RANDOM_STEPS, "environments": environments},
         "replay": {"capacity": 100},
-        "environment": {"size": 20, "action_repeat": 2},
+        "environment": {"size": 20, "action_repeat": 5},  # of an episode of 25
         "agent": {"crop": 16, "batch_size": 4},
     }
     config = load_preset("cpu", "tiny-reach", changes)
     with train._trainer(config, torch.device("cpu")) as trainer:
-        seconds, agent_steps, frames = train._timed_steps(trainer, 7, torch.device("cpu"))
-        assert agent_steps == {1: 7, 2: 8}[environments], "all environments step together"
-        assert frames == 2 * agent_steps
-        assert trainer.agent.updates == train._WARM_UP + agent_steps
-        assert seconds > 0
+        windows = train._timed_steps(trainer, 17, torch.device("cpu"))
+        # Seventeen by five windows is 3.4, and the next even number 4, in which two environments step together as well.
+        assert [window.agent_steps for window in windows] == [4] * 5
+        assert [window.frames for window in windows] == [20] * 5
+        assert trainer.agent.updates == train._WARM_UP + 20
+        assert all(window.seconds > 0 for window in windows)
 
 
 def test_the_parts_of_the_time_are_all_there_and_no_more_than_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +39,7 @@ def test_the_parts_of_the_time_are_all_there_and_no_more_than_the_whole(monkeypa
     }
     with train._trainer(load_preset("cpu", "tiny-reach", changes), torch.device("cpu")) as trainer:
         parts = train._watch(trainer, torch.device("cpu"))
-        seconds, _, _ = train._timed_steps(trainer, 12, torch.device("cpu"), parts)
+        seconds = sum(window.seconds for window in train._timed_steps(trainer, 12, torch.device("cpu"), parts))
         logged = (trainer.directory / "metrics.jsonl").read_text()
     assert set(parts) == {"act", "step", "render", "store", "sample", "crop", "update", "log"}
     assert all(part > 0 for part in parts.values())
