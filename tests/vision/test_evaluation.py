@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from curl_rl.errors import UserError
 from curl_rl.export import save_encoder
-from curl_rl.resnet import ResNet, ResNetConfig
 from curl_rl.vision import config as vision_config
 from curl_rl.vision import evaluation
 from curl_rl.vision.config import SCHEMA, load_preset
@@ -22,15 +20,10 @@ from curl_rl.vision.finetuning import Crops
 from curl_rl.vision.linear_probe import LinearProbeConfig
 from curl_rl.vision.protocols import EvaluationConfig, Voting
 from curl_rl.vision.runs import read_run
+from helpers.small_resnet import resnet
 
-SMALL = ResNetConfig(width=1 / 16, stem="small")
 KNN = EvaluationConfig(protocols=("knn",), k=5, temperature=0.2)
 QUICK = LinearProbeConfig(l2_count=3)
-
-
-def resnet(seed: int = 0, side: int = 8) -> ResNet:
-    torch.manual_seed(seed)
-    return ResNet((3, side, side), SMALL).eval()
 
 
 # ------------------------------------------------------------------------ runs

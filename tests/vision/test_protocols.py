@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.resnet import ResNet
 from curl_rl.vision import protocols
 from curl_rl.vision.finetuning import Classifier, Crops, SupervisedConfig, TrainedClassifier
 from curl_rl.vision.image_sets import ResidentImages
@@ -25,15 +25,10 @@ from curl_rl.vision.protocols import (
     evaluate_untrained,
     untrained_like,
 )
+from helpers.small_resnet import resnet
 
-SMALL = ResNetConfig(width=1 / 16, stem="small")
 KNN = EvaluationConfig(protocols=("knn",), k=5, temperature=0.2)
 QUICK = LinearProbeConfig(l2_count=3)
-
-
-def resnet(seed: int = 0, side: int = 8) -> ResNet:
-    torch.manual_seed(seed)
-    return ResNet((3, side, side), SMALL).eval()
 
 
 def images(count: int, seed: int, side: int = 10, classes: int = 3) -> ResidentImages:

@@ -1,0 +1,86 @@
+"""What is refused before a run begins."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from curl_rl.config import (
+    EnvironmentConfig,
+    UserError,
+)
+from curl_rl.replay import ReplayConfig
+from curl_rl.training import train
+from helpers.corridor import SIZE, STACK, Corridor, tiny, trained
+
+
+class Floats(Corridor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gymnasium.spaces.Box(0, 1, (3 * STACK, SIZE, SIZE), np.float32)
+
+
+class Wide(Corridor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gymnasium.spaces.Box(-2.0, 2.0, (2,), np.float32)
+
+
+class Buttons(Corridor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = gymnasium.spaces.Discrete(3)
+
+
+class Long(Corridor):
+    max_episode_steps = 21
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "line"),
+    [
+        (Floats, {}, "must give uint8 observations"),
+        (Wide, {}, "must take actions in .-1, 1."),
+        (Buttons, {}, "must take a vector of real numbers"),
+        (Long, {}, "replay.capacity 20 is smaller than an episode of corridor: 21 agent steps"),
+        (Corridor, {"environment": EnvironmentConfig(size=SIZE, stack=4)}, "environment.stack 4 does not divide the 6"),
+        (Corridor, {"device": "cuda:99"}, "device cuda:99 is not there: PyTorch sees"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is_written(
+    tmp_path: Path, make: Callable[[], Corridor], change: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(UserError, match=line):
+        train(tiny(tmp_path / "run", **change), make)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("free", [10, 20_000])
+def test_a_disk_without_room_is_refused_and_the_corrected_command_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    # The replay's file takes 20 + 1 + 2 + 1 frames of 300 bytes; the rest is for the checkpoints.
+    config = tiny(tmp_path / "run", replay=ReplayConfig(capacity=20, storage="disk"))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=free, used=0, free=free))
+        with pytest.raises(UserError, match="lower replay.capacity") as refused:
+            trained(config)
+    assert ("replay.storage" in str(refused.value)) == (free == 10)
+    trained(replace(config, replay=ReplayConfig(capacity=19), frames=20))
+
+
+def test_rows_that_somebody_damaged_are_one_clear_line(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", frames=20)
+    trained(config)
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text("not JSON\n" + path.read_text())
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 1: must be a JSON object"):
+        trained(replace(config, frames=30))
