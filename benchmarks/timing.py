@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import statistics
@@ -114,7 +115,12 @@ def as_graph(
         graph.register_generator_state(generator)
     with torch.cuda.graph(graph):
         work()
-    return graph.replay
+    return functools.partial(_replay, graph, work)
+
+
+def _replay(graph: torch.cuda.CUDAGraph, work: object) -> None:
+    """A graph knows its tensors by their addresses only: whoever replays it must keep ``work``, which holds them."""
+    graph.replay()
 
 
 def wait_for(device: torch.device) -> None:
@@ -127,7 +133,9 @@ def machine(device: torch.device) -> str:
     """What the figures were measured on, in one line."""
     gpu = []
     if device.type == "cuda":
-        gpu = [torch.cuda.get_device_name(device), f"float32 is {precision_in_words('float32', device)}"]
+        gpu = [torch.cuda.get_device_name(device)]
+        if (said := precision_in_words("float32", device)) != "float32":
+            gpu.append(said)
     threads = f"{torch.get_num_threads()} CPU threads"
     versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
     return ", ".join([*gpu, _cpu_name(), threads, versions])

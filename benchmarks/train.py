@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -75,7 +74,8 @@ def _row(config: RunConfig, device: torch.device, steps: int) -> Row:
 def _total(config: RunConfig, device: torch.device, steps: int, name: str) -> Row:
     with _trainer(config, device) as trainer:
         windows = _timed_steps(trainer, steps, device)
-    rate = statistics.median(window.frames / window.seconds for window in windows)
+    # Of all of it, for what is rare, such as the end of an episode, counts as well.
+    rate = sum(window.frames for window in windows) / sum(window.seconds for window in windows)
     of_a_step = [window.seconds / window.agent_steps for window in windows]
     return alone(f"train {config.env}, {name}: an agent step", of_a_step, f"{rate:.3g} frames a second")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -35,19 +34,19 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
         ),
     }
     if device.type == "cuda":
-        for update in ("exact", "joint"):
-            config = replace(learners[precision].agent.config, update_rule=update)
-            learners[f"{precision}, {update}, captured"] = our_learner(device, config, capture=True)
+        for name in list(learners):
+            config = learners[name].agent.config
+            learners[f"{config.precision}, {config.update_rule}, captured"] = our_learner(device, config, capture=True)
     # What is held against its floor: on a GPU the captured ones, which one would run there.
     against: dict[tuple[str, str], str] = {("exact", "float32"): "float32", ("exact", precision): precision}
     against["joint", precision] = f"{precision}, joint"
     if device.type == "cuda":
-        against |= {(update, precision): f"{precision}, {update}, captured" for update in ("exact", "joint")}
+        against = {(update, its): f"{its}, {update}, captured" for update, its in against}
     best = {update: against[update, precision] for update in ("exact", "joint")}
     cases: dict[str, Callable[[], object]] = {"plain": plain}
     cases |= {name: learner.update for name, learner in learners.items()}
     cases["sample and crop"] = _sampling(learners[best["exact"]], device)
-    floors = {(update, its): floor(device, batch, its, update) for update, its in against}
+    floors = {kind: floor(device, batch, precision=kind[1], update=kind[0]) for kind in against}
     cases |= {f"floor, {update}, {its}": convolutions.run for (update, its), convolutions in floors.items()}
     # Actor and targets have every other update, so two make one time. Captures are over before the first counts.
     seconds = side_by_side(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import re
 from typing import Literal
 
@@ -13,6 +14,8 @@ import torch
 from curl_rl.conv_relu import FUSES_BFLOAT16
 from curl_rl.encoders import Precision
 from curl_rl.errors import UserError
+
+_IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -49,12 +52,13 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
             name = torch.cuda.get_device_name(device)
             raise UserError(f"precision bfloat16 is not for {name}, which has no units for it: use float32 or auto")
         return "float32"
-    if device.type == "cpu" and precision == "bfloat16" and not FUSES_BFLOAT16:
+    if device.type != "cpu" or precision == "float32":
+        return "float32" if precision == "auto" else precision
+    if FUSES_BFLOAT16 and (not _IS_X86 or torch.cpu._is_avx512_bf16_supported()):
+        return "bfloat16"
+    if precision == "bfloat16":
         raise UserError("precision bfloat16 is not for this CPU, which has no units for it: use float32 or auto")
-    if precision != "auto":
-        return precision
-    fast = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported()
-    return "bfloat16" if fast else "float32"
+    return "float32"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 _FUSED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 FUSES_BFLOAT16: bool = _FUSED is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-"""Whether this CPU computes convolutions in bfloat16 by instructions of its own."""
+"""Whether oneDNN takes bfloat16 on this CPU; without instructions for it, it widens the numbers and is slower."""
 
 
 def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int, trace: Tensor | None = None) -> Tensor:

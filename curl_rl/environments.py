@@ -208,18 +208,27 @@ def _make_there(make: Callable[[], Environment], number: int, trainer: int) -> E
 
 
 def _work_there(
-    number: int, make: Callable[[], Environment], pipe: Any, parent_pipe: Any, memory: Any, faults: Any, *more: Any
+    number: int,
+    make: Callable[[], Environment],
+    pipe: Any,
+    parent_pipe: Any,
+    memory: Any,
+    faults: Any,
+    *more: Any,
+    **named: Any,
 ) -> None:
     """gymnasium's worker, which tells what an environment raises, but not why one could not be made."""
-    try:
-        environment = make()
-    except (EnvironmentFault, FloatingPointError) as fault:
-        parent_pipe.close()
-        faults.put((number, type(fault), str(fault), ""))
-        pipe.recv()  # the first question, which is about its spaces
-        pipe.send((None, False))
-        return
-    _async_worker(number, lambda: environment, pipe, parent_pipe, memory, faults, *more)
+    # The parent hangs up on all workers where one of them could not make its environment.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            environment = make()
+        except (EnvironmentFault, FloatingPointError) as fault:
+            parent_pipe.close()
+            faults.put((number, type(fault), str(fault), f"environment {number} could not be made"))
+            pipe.recv()  # the first question, which is about its spaces
+            pipe.send((None, False))
+            return
+        _async_worker(number, lambda: environment, pipe, parent_pipe, memory, faults, *more, **named)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,8 @@ def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
     batch = Batch(observation, column.expand(-1, agent.action_dim), column, column, observation, future)
     generator = torch.Generator().manual_seed(0)
     c = config.agent
-    period = math.lcm(c.actor_every, c.target_every, c.objective_every)
+    # After this many the kinds repeat; where that is long, the first thousand tell nearly the same.
+    period = min(math.lcm(c.actor_every, c.target_every, c.objective_every), 1000)
     kinds: Counter[Due] = Counter()
     an_update_of: dict[Due, int] = {}
     for trained.updates in range(period):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from curl_rl import checkpoint, run_directory
 from curl_rl.agent import Agent
-from curl_rl.compute import resolve_device, resolve_precision
+from curl_rl.compute import is_out_of_memory, resolve_device, resolve_precision
 from curl_rl.config import RunConfig, read_config
 from curl_rl.console import say
 from curl_rl.errors import UserError, one_line
@@ -62,12 +63,16 @@ def load_learner(directory: Path, device: str = "auto") -> tuple[Learner, RunCon
             manifest["action_dim"],
             stack=manifest["stack"],
             device=on,
-            directory=directory,
+            directory=Path(tempfile.gettempdir()),  # the run's own may be full, or not ours to write into
             streams=config.training.environments,
         )
         replay.restore(directory / run_directory.REPLAY_SEGMENTS, manifest)
     except (ValueError, OSError) as error:
         raise UserError(one_line(error)) from None
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"{on} has no room for the replay: {one_line(error)}") from None
     generators = (torch.Generator(place).manual_seed(config.seed) for place in (on, replay.storage_device))
     return Learner(agent, replay, *generators), config
 
@@ -96,7 +101,7 @@ def _agent_of(config: RunConfig, state: dict[str, Any]) -> Agent:
         resolve_precision(config.agent.precision, device)
     except UserError:
         # Trained elsewhere. To play it here is no other run, as going on would be, and float32 is the nearest to it.
-        say(f"it was trained in {config.agent.precision}, for which this machine has no units: it computes in float32")
+        say(f"it was trained in {config.agent.precision}, for which this device has no units: it computes in float32")
         config = replace(config, agent=replace(config.agent, precision="float32"))
     agent = build_agent(config, device, shape, manifest["action_dim"])
     agent.load_training_state(state["agent"])

@@ -9,13 +9,15 @@ both precisions. A line of the table is a part of the network and the optimizer 
 
     bfloat16       distance of the gradients in bfloat16 and in float32, relative to the length of one batch's gradient
     other batches  distance of one batch's gradient from the mean over batches, relative to the same
-    common         the part of the first that all batches have in common: length of the mean difference, relative to the
-                   mean gradient
+    common         length of the mean of those differences over all batches, relative to the same
     by chance      what that would come to if the differences had nothing in common; it falls as more batches are taken
+
+Distances over batches are root mean squares. On a GPU float32 is without TensorFloat-32 here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import sys
@@ -54,16 +56,19 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.batches < 2:
         parser.error(f"--batches must be at least 2, got {arguments.batches}")
-    with refusals(parser):
-        resolve_precision("bfloat16", prepared_device(arguments.device))  # refuses hardware without
+    with refusals(parser), contextlib.ExitStack() as stack:
+        device = prepared_device(arguments.device)
+        resolve_precision("bfloat16", device)  # refuses hardware without
         learner, config = load_learner(arguments.run, arguments.device)
         sums: dict[str, Sums] = {}
+        # Otherwise a GPU would compute float32 in less, and choose its kernels anew each time.
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
         for _ in tqdm(range(arguments.batches), unit="batch", disable=None, leave=False):
             inputs = learner.agent.draw(learner.sample(), learner.generator)
             exact, rounded = (gradients(learner.agent, inputs, each) for each in ("float32", "bfloat16"))
             for part, gradient in exact.items():
                 sums.setdefault(part, Sums(gradient)).add(gradient, rounded[part])
-    print(f"{arguments.run}: {config.env}, {arguments.batches} batches of {config.agent.batch_size}")
+    print(f"{arguments.run}: {config.env}, {arguments.batches} batches of {config.agent.batch_size}, on {device}")
     print("| gradient of | handed to | bfloat16 | other batches | common | by chance |")
     print("| --- | --- | --- | --- | --- | --- |")
     for part, own in sums.items():
@@ -72,7 +77,7 @@ def main() -> int:
 
 
 def gradients(agent: Agent, inputs: UpdateInputs, precision: Precision) -> dict[str, Tensor]:
-    """The gradients of one update, computed in this precision, by part and optimizer; the agent stays as it is."""
+    """The gradients of one update, computed in this precision, by part and optimizer; weights stay as they are."""
     for module in agent.modules():
         if isinstance(module, Convolutions):
             module.precision = precision
@@ -106,11 +111,14 @@ class Sums:
 
     def distances(self) -> Distances:
         """Of all that were added."""
-        n, mean = self.count, self.gradient.norm().item() / self.count
-        deviation = math.sqrt(max(self.squares - n * mean**2, 0.0) / (n - 1))
+        n = self.count
         length, distance = math.sqrt(self.squares / n), math.sqrt(self.squared_differences / n)
-        common, chance = self.difference.norm().item() / n, distance / math.sqrt(n)
-        return Distances(distance / length, deviation / length, common / mean, chance / mean)
+        if not length:
+            return Distances(*[math.nan] * 4)  # such as behind ReLUs that are all dead
+        mean, common = self.gradient.norm().item() / n, self.difference.norm().item() / n
+        batches = math.sqrt(max(self.squares - n * mean**2, 0.0) / (n - 1))
+        chance = math.sqrt(max(self.squared_differences - n * common**2, 0.0) / (n - 1) / n)
+        return Distances(distance / length, batches / length, common / length, chance / length)
 
 
 if __name__ == "__main__":

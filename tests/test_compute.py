@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,9 +28,13 @@ def test_precision_auto_is_what_the_hardware_is_fast_in() -> None:
         assert resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
 
 
-def test_a_cpu_that_would_only_emulate_bfloat16_is_not_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "FUSES_BFLOAT16", False)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+@pytest.mark.parametrize(("fuses", "has_instructions"), [(False, True), (True, False)])
+def test_a_cpu_that_would_only_emulate_bfloat16_is_not_asked_to(
+    monkeypatch: pytest.MonkeyPatch, fuses: bool, has_instructions: bool
+) -> None:
+    monkeypatch.setattr(compute, "_IS_X86", True)
+    monkeypatch.setattr(compute, "FUSES_BFLOAT16", fuses)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
     assert resolve_precision("auto", torch.device("cpu")) == "float32"
     with pytest.raises(UserError, match="precision bfloat16 is not for this CPU"):
         resolve_precision("bfloat16", torch.device("cpu"))
@@ -69,7 +75,7 @@ import resource, torch
 from curl_rl.compute import keep_freed_memory
 keep_freed_memory()
 counts = []
-for _ in range(6):
+for _ in range(10):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(64 * 2**20, dtype=torch.uint8)  # freed at once
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -77,12 +83,14 @@ print(counts)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc is told")
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc can be told")
 def test_memory_that_was_freed_is_taken_again_and_not_from_the_system() -> None:
     """In a process of its own, because it cannot be taken back. A page of the system's is a fault, 16,384 in 64 MiB."""
-    done = subprocess.run([sys.executable, "-c", _PAGES_TAKEN], capture_output=True, text=True, check=True, timeout=120)
+    small_pages = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}  # huge ones are fewer faults whatever glibc does
+    command = [sys.executable, "-c", _PAGES_TAKEN]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=small_pages)
     counts = json.loads(done.stdout)
-    assert max(counts[2:]) < 100, counts
+    assert max(counts[-4:]) < 1000, counts
 
 
 @pytest.mark.parametrize("supported", [False, True])

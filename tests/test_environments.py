@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -140,19 +142,39 @@ def test_what_the_environment_raises_there_is_raised_here() -> None:
     environment.close()
 
 
-def make_here_only() -> Any:
-    if multiprocessing.parent_process() is not None:
-        raise OSError("no display is left")
-    return make()
+class Display:
+    """Of which there are only so many; and one for this process, which looks at the spaces."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+
+    def __call__(self) -> Any:
+        if multiprocessing.parent_process() is not None:
+            taken = self.folder / str(os.getpid())
+            taken.touch()
+            if len(list(self.folder.iterdir())) > self.count:
+                taken.unlink()
+                raise OSError("no display is left")
+        return make()
 
 
-def test_why_an_environment_could_not_be_made_there_is_told_here() -> None:
-    before = multiprocessing.active_children()
+@pytest.mark.parametrize("displays", [0, 1])
+def test_why_an_environment_could_not_be_made_there_is_told_here(
+    displays: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    started, start = [], SpawnProcess.start
+
+    def seen(process: SpawnProcess) -> None:
+        start(process)
+        started.append(process._popen)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(SpawnProcess, "start", seen)
     with pytest.raises(EnvironmentFault, match="OSError: no display is left"):
-        WorkerEnvironments(make_here_only, 2)
-    for process in set(multiprocessing.active_children()) - set(before):
-        process.join(timeout=30)
-        assert process.exitcode == 0, "they end by themselves"
+        WorkerEnvironments(Display(tmp_path, displays), 2)
+    gc.collect()  # the half made one, which pytest's record of the error held
+    assert len(started) == 2
+    assert [process.wait(timeout=30) for process in started] == [0, 0], "they end by themselves"
+    assert "EOFError" not in capfd.readouterr().err
 
 
 def test_it_closes_with_a_step_under_way() -> None:

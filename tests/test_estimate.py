@@ -93,3 +93,7 @@ def test_an_update_is_the_mean_over_all_that_take_turns_in_it(
     # Of four updates in a row one moves actor and targets, one the targets alone, two nothing but the critics.
     trained = Agent((9, 24, 24), 2, rare.agent)
     assert estimate._seconds_per_update(rare, trained) == pytest.approx((8.0 + 4.0 + 2 * 2.0) / 4)
+    # As good as never: of a thousand updates one moves all, and the others move the targets every other time.
+    never = dataclasses.replace(config, agent=dataclasses.replace(config.agent, actor_every=10**12, target_every=2))
+    trained, done[:] = Agent((9, 24, 24), 2, never.agent), []
+    assert estimate._seconds_per_update(never, trained) == pytest.approx((8.0 + 499 * 4.0 + 500 * 2.0) / 1000)

@@ -87,6 +87,25 @@ def test_the_replay_holds_what_the_run_stored_last(run: Run) -> None:
     assert drawn == newest.keys()
 
 
+@pytest.mark.parametrize("storage", ["memory", "disk"])
+def test_the_replay_of_several_environments_comes_back_whatever_it_lay_on(tmp_path: Path, storage: str) -> None:
+    line = f"{LINE} --training.environments 2 --replay.storage {storage} --run {tmp_path / 'run'}"
+    config, _ = parse_command_line(line.split(), program="train_agent.py", description="")
+    directory = train(config, lambda: envs.make("tiny-reach", size=12))
+    saved = saved_state(directory)["replay"]
+    before, writable = content(directory), directory.stat().st_mode
+    directory.chmod(0o555)  # nothing has to be written into it
+    try:
+        learner, _ = load_learner(directory, "cpu")
+    finally:
+        directory.chmod(writable)
+    assert learner.replay.storage == storage
+    assert len(saved["streams"]) == 2
+    assert len(learner.replay) == 50  # its capacity, a half to each
+    assert len({value for _ in range(60) for value in learner.sample().action[:, 0].tolist()}) > 40, "of both"
+    assert content(directory) == before
+
+
 def test_it_learns_on_and_leaves_the_run_alone(run: Run) -> None:
     before = content(run.directory)
     weights = []
@@ -119,7 +138,7 @@ def test_a_run_in_bfloat16_is_loaded_where_there_is_none(
     agent, recorded, _ = load_agent(copy, "cpu")
     assert agent.encoder.convolutions.precision == "float32"
     assert recorded.agent.precision == "bfloat16"
-    assert "it was trained in bfloat16, for which this machine has no units" in capsys.readouterr().err
+    assert "it was trained in bfloat16, for which this device has no units" in capsys.readouterr().err
 
 
 def test_a_damaged_replay_is_refused_in_words(run: Run, tmp_path: Path) -> None:

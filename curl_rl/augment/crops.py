@@ -25,7 +25,8 @@ def crop(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
         window, so a frame stack keeps its motion.
 
     Raises:
-        ValueError: on a CPU, a window that is not inside its image. On a GPU nobody looks: the host would have to wait.
+        ValueError: on a CPU, a window that is not inside its image. On a GPU the host would have to wait to say so: one
+            too far right or down ends in an assertion of the device's, later, and a negative one wraps round.
     """
     return _windows(images, size, [(top, left)])[0]
 

@@ -18,7 +18,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "huggingface_hub":
         raise
-    raise ImportError("curl_rl.integrations.hub needs huggingface_hub: pip install -e '.[hub]' in its clone") from None
+    raise ImportError(
+        "curl_rl.integrations.hub needs huggingface_hub: pip install -e '.[hub]' in curl_rl's clone"
+    ) from None
 
 CONFIG, CARD = "config.json", "README.md"
 _WEIGHTS = f"{HUB_NAME}.safetensors"

@@ -30,7 +30,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name not in ("onnx", "onnxruntime", "onnxscript"):
         raise
-    raise ImportError(f"curl_rl.integrations.onnx needs {error.name}: pip install -e '.[onnx]' in its clone") from None
+    raise ImportError(
+        f"curl_rl.integrations.onnx needs {error.name}: pip install -e '.[onnx]' in curl_rl's clone"
+    ) from None
 
 
 def export_onnx(encoder: PretrainedEncoder, path: Path, taken: ProgramInput = ProgramInput()) -> float:  # noqa: B008 (frozen)

@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
     if error.name != "stable_baselines3":
         raise
     raise ImportError(
-        "curl_rl.integrations.stable_baselines3 needs Stable-Baselines3: pip install -e '.[sb3]' in its clone"
+        "curl_rl.integrations.stable_baselines3 needs Stable-Baselines3: pip install -e '.[sb3]' in curl_rl's clone"
     ) from None
 
 _LOG_EVERY = 100  # steps; a number for the log makes the host wait for the device

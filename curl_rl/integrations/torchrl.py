@@ -12,7 +12,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "tensordict":
         raise
-    raise ImportError("curl_rl.integrations.torchrl needs TorchRL: pip install -e '.[torchrl]' in its clone") from None
+    raise ImportError(
+        "curl_rl.integrations.torchrl needs TorchRL: pip install -e '.[torchrl]' in curl_rl's clone"
+    ) from None
 
 
 def encoder_module(

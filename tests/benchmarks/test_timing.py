@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.timing import Row, alone, compared, comparison, read_rows, side_by_side, table, write_rows
+from benchmarks.timing import Row, alone, as_graph, compared, comparison, read_rows, side_by_side, table, write_rows
 
 
 def test_a_row_holds_medians_in_milliseconds_their_ratio_and_interquartile_ranges() -> None:
@@ -40,6 +42,51 @@ def test_a_cycle_of_calls_makes_one_time_their_mean(monkeypatch: pytest.MonkeyPa
     cases = {name: lambda name=name: work(name) for name in durations}
     seconds = side_by_side(cases, rounds=2, warm_up=1, device=torch.device("cpu"), description="", cycle=2)
     assert seconds == {"even": [2.0, 2.0], "odd": [5.0, 5.5]}  # after a warm-up of 4 and 5: 6 and 4, 5 and 6
+
+
+def test_what_a_graph_works_on_lives_as_long_as_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a pretended GPU: a real graph would read freed memory, and say nothing."""
+
+    class Graph:
+        def __init__(self) -> None:
+            self.generators: list[torch.Generator] = []
+            self.replays = 0
+
+        def register_generator_state(self, generator: torch.Generator) -> None:
+            self.generators.append(generator)
+
+        def replay(self) -> None:
+            self.replays += 1
+
+    class Stream:
+        def __init__(self, device: object = None) -> None: ...
+
+        def wait_stream(self, other: object) -> None: ...
+
+    class Numbers:
+        calls = 0
+
+    graphs: list[Graph] = []
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graphs.append(Graph()) or graphs[-1])
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
+    generator, numbers = torch.Generator(), Numbers()
+
+    def work(numbers: Numbers = numbers) -> None:
+        numbers.calls += 1
+
+    alive = weakref.ref(numbers)
+    replay = as_graph(work, torch.device("cuda", 0), [generator])
+    del work, numbers
+    held = alive()
+    assert held is not None
+    assert held.calls == 4, "three to warm up, one to be captured"
+    replay()
+    assert (held.calls, graphs[0].replays, graphs[0].generators) == (4, 1, [generator])
+    here = as_graph(lambda: 3, torch.device("cpu"))
+    assert here() == 3
 
 
 def test_rows_survive_writing_with_the_machine_in_each(tmp_path: Path) -> None:

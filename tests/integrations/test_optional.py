@@ -39,7 +39,7 @@ def test_absent_library_is_named_with_its_extra(
         if name.split(".")[0] == library or name == module:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [_Absent(library), *sys.meta_path])
-    how = rf"pip install -e '\.\[{extra}\]' in its clone"
+    how = rf"pip install -e '\.\[{extra}\]' in curl_rl's clone"
     with pytest.raises(ImportError, match=rf"^{module} needs .*: {how}$") as caught:
         importlib.import_module(module)
     assert caught.value.__suppress_context__, "one line, not two tracebacks"

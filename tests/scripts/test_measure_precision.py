@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import envs
+from curl_rl.compute import resolve_precision
 from curl_rl.config import parse_command_line
 from curl_rl.run_agent import load_learner
 from curl_rl.training import train
@@ -40,17 +41,37 @@ def test_distances_are_those_of_all_gradients_kept(script: Any) -> None:
     length = np.sqrt((exact**2).sum(1).mean())
     differences = rounded - exact
     distance = np.sqrt((differences**2).sum(1).mean())
-    mean = np.linalg.norm(exact.mean(0))
     expected = (
         distance / length,
         np.sqrt(exact.var(0, ddof=1).sum()) / length,
-        np.linalg.norm(differences.mean(0)) / mean,
-        distance / np.sqrt(7) / mean,
+        np.linalg.norm(differences.mean(0)) / length,
+        np.sqrt(differences.var(0, ddof=1).sum() / 7) / length,
     )
     assert sums.distances() == pytest.approx(expected, rel=1e-12)
 
 
-def test_gradients_are_of_the_precision_asked_for_and_the_agent_stays_as_it_is(script: Any, run: Path) -> None:
+def test_what_batches_have_in_common_stands_out_of_chance_and_noise_does_not(script: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    noisy, biased = (script.Sums(torch.zeros(50, dtype=torch.float64)) for _ in range(2))
+    for _ in range(400):
+        exact, noise = (torch.randn(50, generator=generator, dtype=torch.float64) for _ in range(2))
+        noisy.add(exact, exact + 0.1 * noise)
+        biased.add(exact, exact + 0.1 * noise + 0.05)
+    found = noisy.distances()
+    assert found.by_chance == pytest.approx(0.1 / 20, rel=0.05)  # √400
+    assert found.common == pytest.approx(found.by_chance, rel=0.3)
+    assert biased.distances().common == pytest.approx(0.05, rel=0.05)
+    assert biased.distances().by_chance == pytest.approx(0.1 / 20, rel=0.05)
+
+
+def test_a_part_without_a_gradient_is_no_error(script: Any) -> None:
+    sums = script.Sums(torch.zeros(3))
+    for _ in range(2):
+        sums.add(torch.zeros(3), torch.zeros(3))
+    assert all(np.isnan(sums.distances()))
+
+
+def test_gradients_are_of_the_precision_asked_for_and_weights_stay_as_they_are(script: Any, run: Path) -> None:
     learner, _ = load_learner(run, "cpu")
     agent = learner.agent
     before = {name: value.clone() for name, value in agent.state_dict().items()}
@@ -76,10 +97,11 @@ def test_gradients_are_of_the_precision_asked_for_and_the_agent_stays_as_it_is(s
         assert 1e-5 < error < 0.3, part
 
 
+@pytest.mark.skipif(resolve_precision("auto", torch.device("cpu")) == "float32", reason="no units for bfloat16")
 def test_the_table_has_a_line_for_each_part(command: Any, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--run", run, "--batches", 2, "--device", "cpu") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{run}: tiny-reach, 2 batches of 6"
+    assert lines[0] == f"{run}: tiny-reach, 2 batches of 6, on cpu"
     assert len(lines) == 3 + 9
     assert all(re.fullmatch(r"\| [\w.]+ \| \w+ (\| [\d.]+% ){4}\|", line) for line in lines[3:])
 
