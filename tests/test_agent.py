@@ -335,6 +335,22 @@ def test_views_are_independent_crops_of_one_observation() -> None:
     assert min(agreement) > 0.01
 
 
+@pytest.mark.parametrize("every_offset", [True, False])
+def test_each_crop_is_a_window_of_its_own_moment(every_offset: bool) -> None:
+    """Pixels tell moment, row and column; 300 draws reach each of the 5×5 places, or of the released code's 4×4."""
+    agent = make_agent(every_crop_offset=every_offset)
+    place = torch.arange(24 * 24, dtype=torch.float64).reshape(1, 1, 24, 24).expand(300, 6, 24, 24)
+    batch = Batch(place, torch.zeros(300, 2), torch.zeros(300, 1), torch.zeros(300, 1), 1000 + place, ())
+    inputs = agent.draw(batch, torch.Generator().manual_seed(0))
+    for crops, moment in ((inputs.observation, 0), (inputs.next_observation, 1000), (inputs.views[ViewSpec(1)], 0)):
+        assert crops.shape == (300, 6, 20, 20)
+        first = crops[:, :, :1, :1] - moment
+        assert torch.equal(crops - moment, first + place[:, :, :20, :20])
+        top, left = first[:, 0, 0, 0] // 24, first[:, 0, 0, 0] % 24
+        for offset in (top, left):
+            assert set(offset.tolist()) == set(range(5 if every_offset else 4))
+
+
 def test_a_view_of_the_future_comes_from_the_replays_future_observation() -> None:
     class Ahead(Objective):
         online_views = (ViewSpec(0),)

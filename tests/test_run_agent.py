@@ -116,6 +116,7 @@ def test_it_learns_on_and_leaves_the_run_alone(run: Run) -> None:
         weights.append(learner.agent.encoder.projection.linear.weight.detach().clone())
         assert not torch.equal(weights[-1], start)
     assert torch.equal(*weights), "what is drawn follows from the run's seed"
+    assert learner.generator.initial_seed() == learner.replay_generator.initial_seed() == 4
     assert content(run.directory) == before
 
 

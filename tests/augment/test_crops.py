@@ -117,13 +117,13 @@ def test_crops_are_a_function_of_the_generator_and_leave_the_global_one_alone() 
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("together", [1, 2, 3, 7, 8])
+@pytest.mark.parametrize("together", [0.5, 1, 2, 3, 7, 8])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_several_crops_of_the_same_images_are_those_that_are_drawn_one_by_one(
-    together: int, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+    together: float, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = coordinates(7, 9, 8).contiguous(memory_format=memory_format)
-    monkeypatch.setattr("curl_rl.augment.crops._TOGETHER", together * images[:1].nbytes)
+    monkeypatch.setattr("curl_rl.augment.crops._TOGETHER", int(together * images[:1].nbytes))
     at_once = random_crops(images, 5, torch.Generator().manual_seed(4), 3)
     generator = torch.Generator().manual_seed(4)
     for windows in at_once:
@@ -131,6 +131,14 @@ def test_several_crops_of_the_same_images_are_those_that_are_drawn_one_by_one(
         expected = [images[i, :, y : y + 5, x : x + 5] for i, (y, x) in enumerate(zip(top, left, strict=True))]
         assert torch.equal(windows, torch.stack(expected))
         assert windows.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_gradient_flows_back_to_the_pixels_inside_the_window_and_no_others() -> None:
+    images = torch.rand(2, 3, 6, 7, requires_grad=True)
+    crop(images, 4, torch.tensor([0, 2]), torch.tensor([3, 1])).sum().backward()
+    expected = torch.zeros(2, 3, 6, 7)
+    expected[0, :, 0:4, 3:7] = expected[1, :, 2:6, 1:5] = 1
+    assert torch.equal(images.grad, expected)
 
 
 def test_more_images_than_are_cropped_together_are_all_cropped() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from curl_rl.config import (
     LogConfig,
     TrainingConfig,
 )
+from curl_rl.learner import Learner
 from curl_rl.logger import read_metrics
 from curl_rl.replay import Replay, ReplayConfig
 from curl_rl.signals import Stopped
@@ -172,6 +174,25 @@ def test_random_steps_are_uniform_and_the_policys_are_not_used_before(
     assert abs(drawn.var() - 1 / 3) < 4 * math.sqrt((1 / 5 - 1 / 9) / drawn.size)
     assert drawn.min() < -0.97
     assert drawn.max() > 0.97
+
+
+@pytest.mark.parametrize(("objective", "diagnosed"), [("curl", 5), ("none", 0)])
+def test_one_update_between_two_rows_is_diagnosed_and_one_with_the_objective(
+    objective: Any, diagnosed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A diagnosed update runs eagerly on a GPU, and makes the host wait."""
+    seen: list[tuple[bool, bool]] = []
+    update = Learner.update
+
+    def watched(learner: Learner, *, diagnose: bool = False) -> dict[str, torch.Tensor]:
+        seen.append((diagnose, learner.agent.due.objective))
+        return update(learner, diagnose=diagnose)
+
+    monkeypatch.setattr(Learner, "update", watched)
+    config = tiny(tmp_path / "run", evaluation=EvaluationConfig(every=0))
+    trained(replace(config, agent=replace(config.agent, objective=objective, objective_every=3)))
+    assert all(due for diagnose, due in seen if diagnose)
+    assert sum(diagnose for diagnose, _ in seen) == diagnosed, seen
 
 
 def test_terminated_and_truncated_reach_the_replay(undisturbed: Path) -> None:
