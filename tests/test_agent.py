@@ -13,8 +13,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.precision import update_without_steps
 from curl_rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.losses import effective_rank
 from curl_rl.objectives import BatchInfo, Features, MoCoConfig, Objective, ObjectiveConfigs, Result, ViewSpec
 from curl_rl.replay import Batch
 
@@ -314,6 +316,41 @@ def test_diagnosis_adds_metrics_and_changes_nothing() -> None:
     assert second.keys() - first.keys() == {"objective/effective_rank"}
     for name, value in plain.state_dict().items():
         assert torch.equal(value, diagnosed.state_dict()[name]), name
+
+
+def test_every_optimizer_has_its_own_settings() -> None:
+    agent = make_agent(
+        actor_lr=1e-1, critic_lr=2e-1, encoder_lr=3e-1, temperature_lr=4e-1, actor_beta=0.1, critic_beta=0.2,
+        temperature_beta=0.4,
+    )  # fmt: skip
+    settings = {name: optimizer.param_groups[0] for name, optimizer in agent.optimizers.items()}
+    assert {name: (group["lr"], group["betas"]) for name, group in settings.items()} == {
+        "actor": (1e-1, (0.1, 0.999)),
+        "critic": (2e-1, (0.2, 0.999)),
+        "objective0": (3e-1, (0.9, 0.999)),
+        "temperature": (4e-1, (0.4, 0.999)),
+    }
+
+
+@pytest.mark.parametrize("rule", ["exact", "joint"])
+def test_gradient_norms_are_those_of_what_the_optimizers_were_handed(rule: Any) -> None:
+    agent = make_agent(update_rule=rule)
+    metrics, handed = update_without_steps(agent, make_inputs(agent))
+    names = {"critic/gradient_norm": ["critic"], "actor/gradient_norm": ["actor"]}
+    if rule == "exact":
+        names["objective/gradient_norm"] = ["objective0"]
+    else:
+        names["critic/gradient_norm"] += ["objective0"]  # one step of both
+    for name, optimizers in names.items():
+        squares = sum(grad.square().sum() for own in optimizers for grad in handed[own].values())
+        assert metrics[name].item() == pytest.approx(float(squares) ** 0.5, rel=1e-12), name
+
+
+def test_the_effective_rank_is_that_of_the_first_online_view() -> None:
+    agent = make_agent(update_rule="joint")  # which looks at the encoder before its step
+    inputs = make_inputs(agent)
+    expected = effective_rank(agent.encoder(inputs.observation).detach())
+    assert agent.update(inputs, diagnose=True)["objective/effective_rank"].item() == pytest.approx(expected.item())
 
 
 def test_metrics_are_detached_scalars() -> None:

@@ -15,6 +15,7 @@ from curl_rl import replay as replay_module
 from curl_rl.agent import Agent, AgentConfig, Due
 from curl_rl.encoders import EncoderConfig
 from curl_rl.learner import Learner
+from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec
 from curl_rl.replay import Replay, ReplayConfig
 
 SHAPE, ACTIONS = (6, 24, 24), 2
@@ -68,6 +69,25 @@ def test_it_samples_draws_and_updates() -> None:
         }
         assert learner.newest is not None
         assert torch.equal(learner.newest[0].observation, batch.observation)
+
+
+def test_it_samples_as_far_ahead_as_the_objective_looks() -> None:
+    class Ahead(Objective):
+        online_views = (ViewSpec(0),)
+        target_views = (ViewSpec(1, future=2), ViewSpec(2, future=4))
+
+        def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+            return Result((online[0].vector - target[0].vector - target[1].vector).square().mean())
+
+    learner = make_learner()
+    learner.agent.objective = Ahead()
+    learner.update()
+    assert learner.newest is not None
+    batch, inputs = learner.newest
+    again = learner.replay.sample(5, torch.Generator().manual_seed(1), discount=0.99, future=(2, 4))
+    assert len(batch.future) == 2
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch.future, again.future, strict=True))
+    assert set(inputs.views) == set(Ahead.target_views)
 
 
 @pytest.mark.parametrize("update", ["exact", "joint"])
