@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"training", "vision", "integrations", "curves", "state_probe"}),
     frozenset({"run_checks"}),
-    frozenset({"estimate", "learner", "run_agent", "starting_encoder"}),
+    frozenset({"run_agent"}),
+    frozenset({"estimate", "learner", "starting_encoder"}),
     # config gathers the dataclasses that stand beside their things
     frozenset({"config", "evaluation", "pictures", "recording"}),
     frozenset({"agent", "auxiliary"}),
