@@ -7,7 +7,7 @@ from pathlib import Path
 
 from curl_rl.config import RunConfig, changed_fields, load_preset, read_config
 from curl_rl.logger import METRICS_FILE, read_metrics
-from curl_rl.run_directory import CONFIG
+from curl_rl.run_directory import CONFIG, is_of_pretraining
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Curve:
 def read_curves(directories: list[Path]) -> list[Curve]:
     """The curves of all runs below ``directories``, by task and label.
 
-    A run that was set aside (``--fresh``) is left out.
+    A run that was set aside (``--fresh``) is left out, and one of pretraining, which has no returns.
 
     Raises:
         ValueError: there is no run with an evaluation, one cannot be read, or two are of one kind and one seed.
@@ -41,13 +41,12 @@ def read_curves(directories: list[Path]) -> list[Curve]:
     curves: dict[tuple[str, str], Curve] = {}
     for path in sorted({path for directory in directories for path in directory.rglob(METRICS_FILE)}):
         run = path.parent
-        if not (run / CONFIG).is_file() or ".before-" in run.name:
+        if not (run / CONFIG).is_file() or ".before-" in run.name or is_of_pretraining(run):
             continue
-        rows = read_metrics(path)
+        config, rows = read_config(run / CONFIG), read_metrics(path)
         returns = {row["frames"]: row["evaluation/return_mean"] for row in rows if "evaluation/return_mean" in row}
         if not returns:
-            continue  # not yet evaluated, or of a pretraining, which has no returns
-        config = read_config(run / CONFIG)
+            continue
         label = _label(config)
         curve = curves.setdefault((config.env, label), Curve(config.env, label))
         if config.seed in curve.seeds:

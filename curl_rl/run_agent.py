@@ -17,7 +17,6 @@ from curl_rl.console import say
 from curl_rl.errors import UserError, one_line
 from curl_rl.learner import Learner
 from curl_rl.replay import Replay
-from curl_rl.settings import read_yaml
 
 
 def build_agent(config: RunConfig, device: torch.device, shape: tuple[int, int, int], action_dim: int) -> Agent:
@@ -82,7 +81,7 @@ def _newest(directory: Path, device: str) -> tuple[RunConfig, dict[str, Any]]:
     path = directory / run_directory.CONFIG
     if not path.is_file():
         raise UserError(f"{directory} is no run: it has no {run_directory.CONFIG}")
-    if "method" in read_yaml(path):
+    if run_directory.is_of_pretraining(directory):
         raise UserError(f"{directory} is a run of pretraining: it has an encoder and no policy")
     config, on = read_config(path), resolve_device(device)
     try:

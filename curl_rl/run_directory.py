@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from curl_rl.checkpoint import SEGMENTS, lock_run
 from curl_rl.errors import TrainingFault, UserError, one_line
 from curl_rl.logger import METRICS_FILE
-from curl_rl.settings import Schema
+from curl_rl.settings import Schema, read_yaml
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -23,6 +23,15 @@ FAULT = "fault.txt"
 
 # Of a process that was killed before it had written its configuration.
 _LEFT_BY_A_START = ("run.lock", f"{CONFIG}.partial")
+
+
+def is_of_pretraining(directory: Path) -> bool:
+    """Whether this run, of which there is a configuration, pretrained an encoder instead of training an agent.
+
+    Raises:
+        ValueError: the configuration cannot be read.
+    """
+    return "method" in read_yaml(directory / CONFIG)
 
 
 class Configuration(Protocol):

@@ -42,7 +42,7 @@ def test_a_pretraining_beside_the_agents_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     config = load_vision_preset("digits", "simclr")
     config.schema.save(config, tmp_path / "images" / "config.yaml")
-    (tmp_path / "images" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (tmp_path / "images" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
     assert len(read_curves([tmp_path])) == 1
 
 
