@@ -10,20 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-import envs
 from curl_rl import checkpoint
-from curl_rl.config import parse_command_line
 from curl_rl.errors import UserError
 from curl_rl.replay import Replay
 from curl_rl.run_agent import load_agent, load_learner
-from curl_rl.training import train
+from helpers.tiny_reach import train_on_tiny_reach
 
-LINE = (
-    "--env tiny-reach --preset cpu --device cpu --seed 4 --frames 60 --environment.size 12 --agent.crop 10 "
-    "--agent.batch_size 4 --agent.hidden 8 --agent.encoder.filters 2 --agent.encoder.strides [2] "
-    "--agent.encoder.latent 4 --agent.precision float32 --training.random_steps 20 --replay.capacity 50 "
-    "--agent.n_step 1 --evaluation.every 0"
-)
+FLAGS = "--frames 60 --replay.capacity 50 --agent.n_step 1"
 
 
 class Run(NamedTuple):
@@ -35,7 +28,6 @@ class Run(NamedTuple):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     directory = tmp_path_factory.mktemp("runs") / "run"
-    config, _ = parse_command_line([*LINE.split(), "--run", str(directory)], program="train_agent.py", description="")
     stored, add = [], Replay.add
 
     def seen(replay: Replay, action: Any, reward: float, next_observation: Any, **named: Any) -> None:
@@ -44,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Replay, "add", seen)
-        train(config, lambda: envs.make("tiny-reach", size=12))
+        train_on_tiny_reach(directory, FLAGS)
     return Run(directory, stored)
 
 
@@ -89,9 +81,8 @@ def test_the_replay_holds_what_the_run_stored_last(run: Run) -> None:
 
 @pytest.mark.parametrize("storage", ["memory", "disk"])
 def test_the_replay_of_several_environments_comes_back_whatever_it_lay_on(tmp_path: Path, storage: str) -> None:
-    line = f"{LINE} --training.environments 2 --replay.storage {storage} --run {tmp_path / 'run'}"
-    config, _ = parse_command_line(line.split(), program="train_agent.py", description="")
-    directory = train(config, lambda: envs.make("tiny-reach", size=12))
+    more = f"--training.environments 2 --replay.storage {storage}"
+    directory = train_on_tiny_reach(tmp_path / "run", f"{FLAGS} {more}")
     saved = saved_state(directory)["replay"]
     before, writable = content(directory), directory.stat().st_mode
     directory.chmod(0o555)  # nothing has to be written into it

@@ -20,8 +20,8 @@ def test_frames_are_those_of_the_steps_that_were_timed(monkeypatch: pytest.Monke
     }
     config = load_preset("cpu", "tiny-reach", changes)
     with train._trainer(config, torch.device("cpu")) as trainer:
-        windows = train._timed_steps(trainer, 17, torch.device("cpu"))
-        # Seventeen by five windows is 3.4, and the next even number 4, in which two environments step together as well.
+        windows = train._timed_steps(trainer, 11, torch.device("cpu"))
+        # Eleven by five windows is 2.2, and the next even number 4, in which two environments step together as well.
         assert [window.agent_steps for window in windows] == [4] * 5
         assert [window.frames for window in windows] == [20] * 5
         assert trainer.agent.updates == train._WARM_UP + 20

@@ -10,26 +10,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import envs
-from curl_rl.config import parse_command_line
 from curl_rl.logger import read_metrics
-from curl_rl.training import train
+from helpers.tiny_reach import train_on_tiny_reach
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate_agent.py"
-LINE = (
-    "--env tiny-reach --preset cpu --device cpu --seed 4 --frames 60 --environment.size 12 --agent.crop 10 "
-    "--agent.batch_size 4 --agent.hidden 8 --agent.encoder.filters 2 --agent.encoder.strides [2] "
-    "--agent.encoder.latent 4 --agent.precision float32 --training.random_steps 20 --replay.capacity 100 "
-    "--evaluation.every 50 --evaluation.episodes 3"
-)
-TINY = LINE.split()
+FLAGS = "--frames 60 --evaluation.every 50 --evaluation.episodes 3"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("runs") / "run"
-    config, _ = parse_command_line([*TINY, "--run", str(directory)], program="train_agent.py", description="")
-    return train(config, lambda: envs.make("tiny-reach", size=12))
+    return train_on_tiny_reach(tmp_path_factory.mktemp("runs") / "run", FLAGS)
 
 
 def content(directory: Path) -> dict[str, bytes]:

@@ -10,25 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-import envs
 from curl_rl.compute import resolve_precision
-from curl_rl.config import parse_command_line
 from curl_rl.run_agent import load_learner
-from curl_rl.training import train
+from helpers.tiny_reach import train_on_tiny_reach
 
-LINE = (
-    "--env tiny-reach --preset cpu --device cpu --seed 4 --frames 40 --environment.size 16 --agent.crop 14 "
-    "--agent.batch_size 6 --agent.hidden 8 --agent.encoder.filters 4 --agent.encoder.strides [2,1] "
-    "--agent.encoder.latent 5 --agent.precision float32 --training.random_steps 20 --replay.capacity 100 "
-    "--evaluation.every 0"
+FLAGS = (
+    "--frames 40 --environment.size 16 --agent.crop 14 --agent.batch_size 6 --agent.encoder.filters 4 "
+    "--agent.encoder.strides [2,1] --agent.encoder.latent 5"
 )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("runs") / "run"
-    config, _ = parse_command_line([*LINE.split(), "--run", str(directory)], program="train_agent.py", description="")
-    return train(config, lambda: envs.make("tiny-reach", size=16))
+    return train_on_tiny_reach(tmp_path_factory.mktemp("runs") / "run", FLAGS)
 
 
 def test_distances_are_those_of_all_gradients_kept(script: Any) -> None:

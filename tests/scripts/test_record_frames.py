@@ -15,26 +15,18 @@ import pytest
 import torch
 
 import envs
-from curl_rl.config import parse_command_line
 from curl_rl.frames import RecordedFrames
 from curl_rl.run_agent import load_agent
-from curl_rl.training import train
 from curl_rl.vision import config as vision
+from helpers.tiny_reach import train_on_tiny_reach
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "record_frames.py"
-RUN = (
-    "--env tiny-reach --preset cpu --device cpu --seed 4 --frames 30 --environment.size 12 --agent.crop 10 "
-    "--agent.batch_size 4 --agent.hidden 8 --agent.encoder.filters 2 --agent.encoder.strides [2] "
-    "--agent.encoder.latent 4 --agent.precision float32 --training.random_steps 20 --replay.capacity 100 "
-    "--evaluation.every 1000"
-)
+FLAGS = "--frames 30 --evaluation.every 1000"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("runs") / "run"
-    config, _ = parse_command_line([*RUN.split(), "--run", str(directory)], program="", description="")
-    return train(config, lambda: envs.make("tiny-reach", size=12))
+    return train_on_tiny_reach(tmp_path_factory.mktemp("runs") / "run", FLAGS)
 
 
 @pytest.fixture

@@ -1,0 +1,23 @@
+"""A run on tiny-reach as the command line would begin it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import envs
+from curl_rl.config import parse_command_line
+from curl_rl.training import train
+
+_SMALL = (
+    "--env tiny-reach --preset cpu --device cpu --seed 4 --environment.size 12 --agent.crop 10 --agent.batch_size 4 "
+    "--agent.hidden 8 --agent.encoder.filters 2 --agent.encoder.strides [2] --agent.encoder.latent 4 "
+    "--agent.precision float32 --training.random_steps 20 --replay.capacity 100 --evaluation.every 0"
+)
+
+
+def train_on_tiny_reach(directory: Path, flags: str) -> Path:
+    """A run of seconds, with the seed 4; ``flags`` of train_agent.py come on top of what makes it small."""
+    line = f"{_SMALL} {flags} --run {directory}"
+    config, _ = parse_command_line(line.split(), program="train_agent.py", description="")
+    e = config.environment
+    return train(config, lambda: envs.make("tiny-reach", size=e.size, stack=e.stack, action_repeat=e.action_repeat))
