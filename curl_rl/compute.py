@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from curl_rl.conv_relu import FUSES_BFLOAT16
+from curl_rl.encoders.conv_relu import FUSES_BFLOAT16
 from curl_rl.encoders import Precision
 from curl_rl.errors import UserError
 

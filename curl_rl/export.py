@@ -14,7 +14,7 @@ from curl_rl import network_file
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.network_file import damaged, described, load_network, network_files, save_network
 from curl_rl.pretrained import Layout, PretrainedEncoder
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 ENCODER = "encoder"
 """Name of an encoder's files in a run: ``encoder.safetensors``, ``encoder.json``."""

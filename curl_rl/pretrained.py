@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from curl_rl.augment import center_crop
 from curl_rl.encoders import Features, FeatureSpec, PixelEncoder
-from curl_rl.resnet import ResNet
+from curl_rl.encoders.resnet import ResNet
 
 Layout = Literal["auto", "CHW", "HWC", "SCHW", "SHWC"]
 """Order of an observation's last dimensions: S frames of a stack, C channels, H rows, W columns. In CHW and HWC the C

@@ -24,7 +24,7 @@ from curl_rl.errors import UserError, one_line
 from curl_rl.export import load_encoder
 from curl_rl.frames import RecordedFrames
 from curl_rl.pretrained import PretrainedEncoder
-from curl_rl.resnet import ResNet
+from curl_rl.encoders.resnet import ResNet
 
 L2 = tuple(10.0 ** (exponent / 2) for exponent in range(6, -17, -1))
 """Regularisations that are tried, from strong to weak, 10³ to 10⁻⁸; see :func:`ridge_path`."""

@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from curl_rl import EncoderConfig, PixelEncoder, conv_relu
+from curl_rl import EncoderConfig, PixelEncoder
+
+from curl_rl.encoders import conv_relu
 from curl_rl.encoders import Precision
 
 

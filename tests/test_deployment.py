@@ -13,7 +13,7 @@ import torch
 from curl_rl.deployment import ProgramInput, export_program, largest_difference, traceable
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.pretrained import PretrainedEncoder
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 
 def pixel() -> PretrainedEncoder:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.heads import MLP, BatchNorm
+from curl_rl.encoders.heads import MLP, BatchNorm
 
 
 def normalised(x: np.ndarray) -> np.ndarray:

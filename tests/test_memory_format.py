@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.memory_format import channels_last
+from curl_rl.encoders.memory_format import channels_last
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float32, torch.bfloat16])

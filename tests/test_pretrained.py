@@ -10,7 +10,7 @@ import torch
 from curl_rl.auxiliary import AuxiliaryLoss
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.pretrained import Layout, PretrainedEncoder
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 
 @pytest.fixture

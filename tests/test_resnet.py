@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from curl_rl.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
+from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
 
 # torchvision's published numbers of parameters, less the classifier's 512·1000 + 1000 or 2048·1000 + 1000.
 PARAMETERS = {18: 11_689_512 - 513_000, 34: 21_797_672 - 513_000, 50: 25_557_032 - 2_049_000}

@@ -13,7 +13,7 @@ from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.errors import UserError
 from curl_rl.export import save_encoder
 from curl_rl.frames import FrameWriter, RecordedFrames, Recording
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.state_probe import L2, Row, Split, probe, probe_encoders, r2_score, report, ridge_path, table
 
 NAMES = ("brightness", "change", "constant", "noise")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from curl_rl.memory_format import channels_last
+from curl_rl.encoders.memory_format import channels_last
 
 _TOGETHER = 3 << 19  # bytes of images: well inside a core's second-level cache, and many enough to share among threads
 

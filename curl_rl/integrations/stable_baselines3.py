@@ -15,7 +15,7 @@ from curl_rl.auxiliary import AuxiliaryLoss
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.objectives import Objective, ObjectiveName
 from curl_rl.pretrained import PretrainedEncoder
-from curl_rl.resnet import ResNet
+from curl_rl.encoders.resnet import ResNet
 
 try:
     from stable_baselines3.common.base_class import BaseAlgorithm

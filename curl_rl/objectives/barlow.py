@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.heads import MLP
+from curl_rl.encoders.heads import MLP
 from curl_rl.losses import alignment, cross_correlation, embedding_std, redundancy
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.heads import MLP
+from curl_rl.encoders.heads import MLP
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.heads import MLP
+from curl_rl.encoders.heads import MLP
 from curl_rl.losses import (
     alignment,
     bank_scores,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.heads import MLP
+from curl_rl.encoders.heads import MLP
 from curl_rl.losses import alignment, cross_prediction, embedding_std
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from curl_rl.encoders import Features
 from curl_rl.errors import UserError, one_line
-from curl_rl.resnet import SplitBatchNorm2d
+from curl_rl.encoders.resnet import SplitBatchNorm2d
 
 ELSEWHERE = "another process has failed: {}"
 """What an exception says that is raised here for another process's, which says the rest."""

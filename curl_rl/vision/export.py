@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from curl_rl.augment import center_crop
 from curl_rl.encoders import PixelEncoder
 from curl_rl.export import describe_encoder, described_encoder
-from curl_rl.heads import MLP, BatchNorm
+from curl_rl.encoders.heads import MLP, BatchNorm
 from curl_rl.network_file import damaged, load_network, network_files, save_network
-from curl_rl.resnet import ResNet
+from curl_rl.encoders.resnet import ResNet
 from curl_rl.vision.finetuning import Classifier, plain_batch_norm
 
 HEAD, CLASSIFIER = "head", "classifier"

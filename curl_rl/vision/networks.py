@@ -7,7 +7,7 @@ import torch
 from curl_rl.compute import resolve_precision
 from curl_rl.encoders import PixelEncoder
 from curl_rl.objectives import Objective, build_objective
-from curl_rl.resnet import ResNet
+from curl_rl.encoders.resnet import ResNet
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.learner import Backbone
 

@@ -8,7 +8,7 @@ import torch
 
 from curl_rl.errors import UserError, one_line
 from curl_rl.frames import is_recording
-from curl_rl.resnet import ResNet
+from curl_rl.encoders.resnet import ResNet
 from curl_rl.vision import distributed
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.image_sets import ImageSet

@@ -15,7 +15,7 @@ from curl_rl.compute import resolve_precision
 from curl_rl.encoders import PixelEncoder
 from curl_rl.errors import UserError
 from curl_rl.export import last_names
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.seeds import check_seed
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
 from curl_rl.vision.distillation import UNLABELLED, DistillationConfig, distill

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 SMALL = ResNetConfig(width=1 / 16, stem="small")
 

@@ -16,7 +16,7 @@ import torch
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.export import load_encoder
 from curl_rl.pretrained import PretrainedEncoder
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 pytest.importorskip("huggingface_hub")
 import huggingface_hub

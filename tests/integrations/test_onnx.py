@@ -11,7 +11,7 @@ import torch
 from curl_rl.deployment import ProgramInput
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.pretrained import PretrainedEncoder
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

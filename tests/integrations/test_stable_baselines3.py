@@ -16,7 +16,7 @@ from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.export import load_encoder, save_encoder
 from curl_rl.objectives import BarlowTwins
 from curl_rl.pretrained import PretrainedEncoder
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 pytest.importorskip("stable_baselines3")
 from stable_baselines3 import DQN, PPO, SAC

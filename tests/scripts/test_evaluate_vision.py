@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from curl_rl.export import save_encoder
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.vision import config as vision_config
 from curl_rl.vision.config import SCHEMA, load_preset
 from curl_rl.vision.evaluation import evaluate_runs

@@ -30,7 +30,7 @@ from curl_rl.objectives import (
     SimSiamConfig,
     build_objective,
 )
-from curl_rl.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
+from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
 from curl_rl.vision import distributed
 
 RANKS, BATCH = 2, 5

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.heads import MLP, Last
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.heads import MLP, Last
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.vision.export import load_classifier, load_head, save_classifier, save_head
 from curl_rl.vision.finetuning import Classifier, new_classifier
 from curl_rl.vision.learner import Backbone

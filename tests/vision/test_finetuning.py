@@ -12,8 +12,8 @@ from torch import nn
 
 from curl_rl.augment import random_resized_crop
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.heads import MLP
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.heads import MLP
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.vision.finetuning import (
     Classifier,
     SupervisedConfig,

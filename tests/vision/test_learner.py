@@ -23,7 +23,7 @@ from curl_rl.objectives import (
     build_objective,
 )
 from curl_rl.objectives.byol import BYOL
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.vision.config import OptimizerConfig
 from curl_rl.vision.learner import Learner
 

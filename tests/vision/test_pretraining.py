@@ -26,7 +26,7 @@ from curl_rl.errors import TrainingFault, UserError
 from curl_rl.export import load_encoder
 from curl_rl.logger import read_metrics
 from curl_rl.objectives import BYOLConfig, MoCoConfig, ObjectiveConfigs
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.signals import Stopped
 from curl_rl.vision import learner as learner_module
 from curl_rl.vision import pretraining

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.resnet import ResNet
+from curl_rl.encoders.resnet import ResNet
 from curl_rl.vision import protocols
 from curl_rl.vision.finetuning import Classifier, Crops, SupervisedConfig, TrainedClassifier
 from curl_rl.vision.image_sets import ResidentImages

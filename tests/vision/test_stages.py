@@ -14,8 +14,8 @@ from PIL import Image
 
 from curl_rl.errors import UserError
 from curl_rl.export import save_encoder
-from curl_rl.heads import MLP
-from curl_rl.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.heads import MLP
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.vision.config import SCHEMA, load_preset
 from curl_rl.vision.data import load
 from curl_rl.vision.export import load_classifier, save_head

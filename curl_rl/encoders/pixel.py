@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curl_rl.conv_relu import conv_relu
-from curl_rl.memory_format import channels_last
+from curl_rl.encoders.conv_relu import conv_relu
+from curl_rl.encoders.memory_format import channels_last
 
 Precision = Literal["float32", "bfloat16"]
 
