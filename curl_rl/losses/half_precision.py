@@ -7,4 +7,5 @@ from torch import Tensor
 
 
 def widened(embeddings: Tensor) -> Tensor:
+    """Embeddings in float32 or, where they are wider already, as they are."""
     return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
