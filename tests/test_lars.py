@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from curl_rl.lars import LARS, parameter_groups
+from curl_rl.optim.lars import LARS, parameter_groups
 
 
 def parameter(*values: float) -> nn.Parameter:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from curl_rl.schedules import scaled_learning_rate, set_learning_rates, warmup_cosine
+from curl_rl.optim.schedules import scaled_learning_rate, set_learning_rates, warmup_cosine
 
 
 def test_known_points_of_warmup_and_cosine() -> None:

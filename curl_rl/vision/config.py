@@ -15,7 +15,7 @@ import torch
 from curl_rl.encoders import EncoderConfig, Precision
 from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.encoders.resnet import ResNetConfig
-from curl_rl.schedules import LearningRateScaling
+from curl_rl.optim.schedules import LearningRateScaling
 from curl_rl.seeds import check_seed
 from curl_rl.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.vision.data import DIGITS
