@@ -14,7 +14,7 @@ from curl_rl import sac
 from curl_rl.augment import center_crop, random_crops
 from curl_rl.encoders import EncoderConfig, PixelEncoder, Precision, Projection, orthogonal_init
 from curl_rl.losses import effective_rank
-from curl_rl.memory import momentum_copy, move_towards
+from curl_rl.objectives.momentum import momentum_copy, move_towards
 from curl_rl.objectives import (
     BatchInfo,
     Features,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from curl_rl.augment import random_crops
 from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.memory import momentum_copy, move_towards
+from curl_rl.objectives.momentum import momentum_copy, move_towards
 from curl_rl.objectives import BatchInfo, Objective, ObjectiveConfigs, ObjectiveName, build_objective
 
 
