@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from curl_rl.compute import precision_in_words
-from curl_rl.durable import write_json
+from curl_rl.runs.compute import precision_in_words
+from curl_rl.runs.files import write_json
 
 
 @dataclass(frozen=True)

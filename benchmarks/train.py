@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import envs
 from benchmarks.timing import Row, alone, wait_for
-from curl_rl.compute import resolve_precision
+from curl_rl.runs.compute import resolve_precision
 from curl_rl.config import PRESETS, TASKS, RunConfig, load_preset
 from curl_rl.environments import Environment, LocalEnvironment, open_environments
 from curl_rl.training import Trainer

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.plain import PlainAgent, PlainReplay
 from benchmarks.timing import Row, alone, as_graph, compared, side_by_side
 from curl_rl.agent import Agent, AgentConfig
-from curl_rl.compute import resolve_precision
+from curl_rl.runs.compute import resolve_precision
 from curl_rl.encoders import EncoderConfig
 from curl_rl.learner import Learner
 from curl_rl.replay import Replay, ReplayConfig

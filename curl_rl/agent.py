@@ -189,7 +189,7 @@ class Agent(nn.Module):
         if config.crop > min(height, width):
             raise ValueError(f"agent.crop {config.crop} is larger than the rendered frame of {height}×{width}")
         if config.precision == "auto":
-            raise ValueError("agent.precision auto must be resolved for a device first: see curl_rl.compute")
+            raise ValueError("agent.precision auto must be resolved for a device first: see curl_rl.runs.compute")
         self.config = config
         self.action_dim = action_dim
         self.target_entropy = -float(action_dim)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from curl_rl.durable import write_durably
+from curl_rl.runs.files import write_durably
 from curl_rl.export import describe
 from curl_rl.network_file import METADATA
 from curl_rl.pretrained import PretrainedEncoder

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
-from curl_rl.errors import UserError
+from curl_rl.runs.errors import UserError
 
 Observation = npt.NDArray[np.uint8]
 Action = npt.NDArray[np.float32]

@@ -26,7 +26,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from curl_rl.durable import write_durably
+from curl_rl.runs.files import write_durably
 
 _SEGMENT_BYTES = 64 * 2**20  # bounds the memory that saving and restoring take
 _EPISODE_LENGTH_PLANNED_FOR = 20

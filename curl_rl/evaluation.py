@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from curl_rl.agent import Agent
-from curl_rl.seeds import derived_seed
+from curl_rl.runs.seeds import derived_seed
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from curl_rl.agent import Agent, Due, UpdateInputs
-from curl_rl.errors import UserError
+from curl_rl.runs.errors import UserError
 from curl_rl.replay import Batch, Replay
-from curl_rl.storage import Storage
+from curl_rl.runs.storage import Storage
 
 _WARM_UP = 2  # eager updates of each kind before its capture: in them optimizers make their state
 

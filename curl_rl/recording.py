@@ -16,7 +16,7 @@ import torch
 
 from curl_rl.agent import Agent
 from curl_rl.frames import FrameWriter
-from curl_rl.seeds import derived_seed
+from curl_rl.runs.seeds import derived_seed
 
 Observation = npt.NDArray[np.uint8]
 Action = npt.NDArray[np.float32]

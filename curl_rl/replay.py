@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.episode_stream import EpisodeStream, Rings, frame_slots
-from curl_rl.storage import choose_storage, human_size, map_unnamed_file
+from curl_rl.runs.storage import choose_storage, human_size, map_unnamed_file
 
 _MANIFEST_FORMAT = 2
 

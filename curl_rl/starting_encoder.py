@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from curl_rl import run_directory
+from curl_rl.runs import directory as run_directory
 from curl_rl.agent import AgentConfig
 from curl_rl.config import RunConfig, read_config
-from curl_rl.console import say
+from curl_rl.runs.console import say
 from curl_rl.encoders import PixelEncoder
 from curl_rl.environments import Environment, pixel_spaces
-from curl_rl.errors import UserError, one_line
+from curl_rl.runs.errors import UserError, one_line
 from curl_rl.export import load_encoder
 from curl_rl.network_file import weights_sha256
 from curl_rl.pretrained import PretrainedEncoder

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from curl_rl.encoders import PixelEncoder
-from curl_rl.errors import UserError, one_line
+from curl_rl.runs.errors import UserError, one_line
 from curl_rl.export import load_encoder
 from curl_rl.frames import RecordedFrames
 from curl_rl.pretrained import PretrainedEncoder

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from benchmarks import precision, pretrain, render, replay, timing, train, update
-from curl_rl.command_line import check_writable, command_parser, refusals
-from curl_rl.compute import prepared_device
+from curl_rl.runs.command_line import check_writable, command_parser, refusals
+from curl_rl.runs.compute import prepared_device
 from envs.rendering import RenderingUnavailable
 
 SUITES = ("update", "replay", "render", "train", "precision", "vision")

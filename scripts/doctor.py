@@ -297,7 +297,7 @@ def check_rendering() -> Iterator[Finding]:
 
 def probe_memory() -> int:
     """Bytes that the replay would find available."""
-    from curl_rl.storage import available_memory
+    from curl_rl.runs.storage import available_memory
 
     return available_memory()
 

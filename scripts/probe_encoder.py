@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from curl_rl.command_line import check_writable, command_parser, refusals
-from curl_rl.compute import resolve_device
-from curl_rl.durable import write_json
+from curl_rl.runs.command_line import check_writable, command_parser, refusals
+from curl_rl.runs.compute import resolve_device
+from curl_rl.runs.files import write_json
 from curl_rl.frames import RecordedFrames
 from curl_rl.state_probe import Row, Split, probe_encoders, report, table
 

@@ -22,14 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tqdm import tqdm
 
 import envs
-from curl_rl.checkpoint import lock_run
-from curl_rl.command_line import command_parser, refusals
+from curl_rl.runs.checkpoint import lock_run
+from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.config import EnvironmentConfig, load_preset
-from curl_rl.errors import UserError
+from curl_rl.runs.errors import UserError
 from curl_rl.frames import FrameWriter, Recording
 from curl_rl.recording import agent_policy, random_policy, record
 from curl_rl.run_agent import load_agent
-from curl_rl.signals import stop_requests
+from curl_rl.runs.signals import stop_requests
 from envs.rendering import RenderingUnavailable
 
 

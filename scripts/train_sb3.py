@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import envs
 from curl_rl import EncoderConfig, PretrainedEncoder, load_encoder
-from curl_rl.command_line import command_parser, refusals
+from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.objectives import ObjectiveName
 from envs.rendering import RenderingUnavailable
 

@@ -27,7 +27,7 @@ import pytest
 import torch
 from torch import nn
 
-from curl_rl import checkpoint
+from curl_rl.runs import checkpoint
 
 
 def names(directory: Path) -> list[str]:
@@ -533,7 +533,7 @@ KILLED = """
 import hashlib, os, random, signal, struct, sys, time
 from pathlib import Path
 import torch
-from curl_rl import checkpoint
+from curl_rl.runs import checkpoint
 
 directory = Path(sys.argv[1])
 torch.set_num_threads(1)
@@ -595,7 +595,7 @@ def test_a_process_killed_at_any_moment_loses_nothing(tmp_path: Path) -> None:
 
 HOLDER = """
 import sys, time
-from curl_rl.checkpoint import lock_run
+from curl_rl.runs.checkpoint import lock_run
 with lock_run(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

@@ -9,9 +9,9 @@ from typing import NoReturn
 import pytest
 import torch
 
-from curl_rl.command_line import check_writable, command_parser, exit_code_of, refusals
-from curl_rl.errors import TrainingFault, UserError
-from curl_rl.signals import Stopped
+from curl_rl.runs.command_line import check_writable, command_parser, exit_code_of, refusals
+from curl_rl.runs.errors import TrainingFault, UserError
+from curl_rl.runs.signals import Stopped
 
 
 class Unavailable(RuntimeError):

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from curl_rl import compute
-from curl_rl.compute import is_out_of_memory, resolve_device, resolve_precision
-from curl_rl.errors import UserError
+from curl_rl.runs import compute
+from curl_rl.runs.compute import is_out_of_memory, resolve_device, resolve_precision
+from curl_rl.runs.errors import UserError
 
 
 def test_precision_auto_is_what_the_hardware_is_fast_in() -> None:
@@ -72,7 +72,7 @@ def test_a_device_that_is_none_or_not_there_is_refused(name: str) -> None:
 
 _PAGES_TAKEN = """
 import resource, torch
-from curl_rl.compute import keep_freed_memory
+from curl_rl.runs.compute import keep_freed_memory
 keep_freed_memory()
 counts = []
 for _ in range(10):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from curl_rl.durable import write_durably, write_json
+from curl_rl.runs.files import write_durably, write_json
 
 
 def test_the_parts_follow_each_other_and_replace_what_was_there(tmp_path: Path) -> None:

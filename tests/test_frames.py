@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from curl_rl import frames as frames_module
-from curl_rl.durable import write_durably
-from curl_rl.errors import UserError
+from curl_rl.runs.files import write_durably
+from curl_rl.runs.errors import UserError
 from curl_rl.frames import FrameWriter, RecordedFrames, Recording, is_recording
 
 RECORDING = Recording(

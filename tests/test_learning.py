@@ -13,7 +13,7 @@ import pytest
 import envs
 from curl_rl.config import load_preset
 from curl_rl.environments import Environment
-from curl_rl.logger import read_metrics
+from curl_rl.runs.logger import read_metrics
 from curl_rl.training import train
 from envs.tiny import BASELINE_RETURN, SOLVED_RETURN
 

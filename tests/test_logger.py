@@ -19,7 +19,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from curl_rl.logger import METRICS_FILE, Logger, read_metrics
+from curl_rl.runs.logger import METRICS_FILE, Logger, read_metrics
 
 
 def strict_rows(directory: Path) -> list[dict[str, Any]]:
@@ -213,7 +213,7 @@ def test_a_row_that_does_not_fit_leaves_the_others_whole(tmp_path: Path) -> None
 KILLED = """
 import sys
 from pathlib import Path
-from curl_rl.logger import Logger
+from curl_rl.runs.logger import Logger
 logger = Logger(Path(sys.argv[1]))
 frames = 0
 while True:

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from curl_rl.meters import MetricMeans, Speedometer
+from curl_rl.runs.meters import MetricMeans, Speedometer
 
 
 class Clock:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from curl_rl.logger import read_metrics
+from curl_rl.runs.logger import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "cpu"

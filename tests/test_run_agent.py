@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl import checkpoint
-from curl_rl.errors import UserError
+from curl_rl.runs import checkpoint
+from curl_rl.runs.errors import UserError
 from curl_rl.replay import Replay
 from curl_rl.run_agent import load_agent, load_learner
 from helpers.tiny_reach import train_on_tiny_reach
@@ -126,7 +126,7 @@ def test_a_run_in_bfloat16_is_loaded_where_there_is_none(
     copy = shutil.copytree(run.directory, tmp_path / "copy")
     config = (copy / "config.yaml").read_text()
     (copy / "config.yaml").write_text(config.replace("precision: float32", "precision: bfloat16"))
-    monkeypatch.setattr("curl_rl.compute.FUSES_BFLOAT16", False)
+    monkeypatch.setattr("curl_rl.runs.compute.FUSES_BFLOAT16", False)
     agent, recorded, _ = load_agent(copy, "cpu")
     assert agent.encoder.convolutions.precision == "float32"
     assert recorded.agent.precision == "bfloat16"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from curl_rl.seeds import Purpose, derived_seed
+from curl_rl.runs.seeds import Purpose, derived_seed
 
 
 def test_runs_purposes_and_indices_have_seeds_of_their_own() -> None:

@@ -8,8 +8,8 @@ from typing import Literal
 
 import pytest
 
-from curl_rl.errors import UserError
-from curl_rl.settings import Layer, Schema, merge, preset_layer, to_dict
+from curl_rl.runs.errors import UserError
+from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, to_dict
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from curl_rl.signals import Stopped, stop_requests
+from curl_rl.runs.signals import Stopped, stop_requests
 
 
 def send(number: int) -> None:

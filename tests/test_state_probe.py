@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.errors import UserError
+from curl_rl.runs.errors import UserError
 from curl_rl.export import save_encoder
 from curl_rl.frames import FrameWriter, RecordedFrames, Recording
 from curl_rl.encoders.resnet import ResNet, ResNetConfig

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from curl_rl import storage
-from curl_rl.storage import available_memory, human_size
+from curl_rl.runs import storage
+from curl_rl.runs.storage import available_memory, human_size
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from curl_rl.durable import write_durably
-from curl_rl.errors import UserError, one_line
+from curl_rl.runs.files import write_durably
+from curl_rl.runs.errors import UserError, one_line
 from curl_rl.export import HUB_NAME, as_safetensors, describe, load_encoder
 from curl_rl.pretrained import Layout, PretrainedEncoder
 

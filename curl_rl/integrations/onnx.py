@@ -19,7 +19,7 @@ from curl_rl.deployment import (
     largest_difference,
     traceable,
 )
-from curl_rl.durable import write_durably
+from curl_rl.runs.files import write_durably
 from curl_rl.network_file import METADATA
 from curl_rl.pretrained import PretrainedEncoder
 

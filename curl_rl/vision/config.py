@@ -1,4 +1,4 @@
-"""The settings of a pretraining run: typed dataclasses, in the layers of :mod:`curl_rl.settings`.
+"""The settings of a pretraining run: typed dataclasses, in the layers of :mod:`curl_rl.runs.settings`.
 
 Precedence: preset < the table of methods (configs/vision/methods.yaml) < ``--config`` < flags.
 """
@@ -16,8 +16,8 @@ from curl_rl.encoders import EncoderConfig, Precision
 from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.encoders.resnet import ResNetConfig
 from curl_rl.optim.schedules import LearningRateScaling
-from curl_rl.seeds import check_seed
-from curl_rl.settings import Layer, Schema, merge, preset_layer, read_yaml
+from curl_rl.runs.seeds import check_seed
+from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.vision.data import DIGITS
 from curl_rl.vision.image_sets import Storage
 from curl_rl.vision.views import AugmentConfig

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from curl_rl.console import say
-from curl_rl.errors import UserError
+from curl_rl.runs.console import say
+from curl_rl.runs.errors import UserError
 from curl_rl.frames import is_recording
 from curl_rl.vision.decoding import SUFFIXES, decode, say_unreadable, shorter_side
 from curl_rl.vision.distributed import is_first, share_of_machine

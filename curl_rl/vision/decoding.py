@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from curl_rl.console import say
-from curl_rl.errors import one_line
+from curl_rl.runs.console import say
+from curl_rl.runs.errors import one_line
 
 # Named one by one, because Pillow would take any format under any suffix, PostScript and its interpreter included.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from curl_rl.encoders import Features
-from curl_rl.errors import UserError, one_line
+from curl_rl.runs.errors import UserError, one_line
 from curl_rl.encoders.resnet import SplitBatchNorm2d
 
 ELSEWHERE = "another process has failed: {}"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from curl_rl.errors import UserError
+from curl_rl.runs.errors import UserError
 from curl_rl.vision.finetuning import Crops
 from curl_rl.vision.learner import side_of
 from curl_rl.vision.protocols import (

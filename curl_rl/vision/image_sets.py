@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from curl_rl.errors import UserError
-from curl_rl.storage import available_memory
+from curl_rl.runs.errors import UserError
+from curl_rl.runs.storage import available_memory
 from curl_rl.vision.decoding import decode, say_unreadable
 
 Split = Literal["train", "test"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from curl_rl.compute import resolve_precision
+from curl_rl.runs.compute import resolve_precision
 from curl_rl.encoders import PixelEncoder
 from curl_rl.objectives import Objective, build_objective
 from curl_rl.encoders.resnet import ResNet

@@ -16,18 +16,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from curl_rl import checkpoint, run_directory
+from curl_rl.runs import checkpoint
+
+from curl_rl.runs import directory as run_directory
 from curl_rl.augment import center_crop
-from curl_rl.compute import is_out_of_memory, keep_freed_memory, resolve_device
-from curl_rl.console import progress_bar, say
-from curl_rl.errors import TrainingFault, UserError, one_line
+from curl_rl.runs.compute import is_out_of_memory, keep_freed_memory, resolve_device
+from curl_rl.runs.console import progress_bar, say
+from curl_rl.runs.errors import TrainingFault, UserError, one_line
 from curl_rl.export import ENCODER, last_names, save_encoder
 from curl_rl.frames import is_recording
-from curl_rl.logger import Logger
-from curl_rl.meters import MetricMeans, Speedometer
+from curl_rl.runs.logger import Logger
+from curl_rl.runs.meters import MetricMeans, Speedometer
 from curl_rl.objectives import BatchInfo
-from curl_rl.seeds import derived_seed
-from curl_rl.signals import Stopped, StopRequest, stop_requests
+from curl_rl.runs.seeds import derived_seed
+from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
 from curl_rl.vision import distributed
 from curl_rl.vision.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from curl_rl.durable import write_durably
+from curl_rl.runs.files import write_durably
 
 _FOLDER = "projector"
 _MOST_PIXELS = 8192  # side of the picture that holds all images; browsers take no larger one

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from curl_rl.augment import center_crop
 from curl_rl.encoders import PixelEncoder
 from curl_rl.encoders.resnet import ResNet
-from curl_rl.seeds import check_seed
+from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.config import KNNConfig
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
 from curl_rl.vision.finetuning import Crops, fine_tune, fine_tuning

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from curl_rl.errors import UserError
+from curl_rl.runs.errors import UserError
 from curl_rl.frames import RecordedFrames, stack_indices
 from curl_rl.vision.image_sets import ImageBatch, ImageSet, Split, Storage, lies_in_memory
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from curl_rl.errors import UserError, one_line
+from curl_rl.runs.errors import UserError, one_line
 from curl_rl.frames import is_recording
 from curl_rl.encoders.resnet import ResNet
 from curl_rl.vision import distributed

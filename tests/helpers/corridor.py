@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curl_rl import checkpoint
+from curl_rl.runs import checkpoint
 from curl_rl.agent import AgentConfig
 from curl_rl.config import (
     CheckpointConfig,
@@ -28,7 +28,7 @@ from curl_rl.config import (
     TrainingConfig,
 )
 from curl_rl.encoders import EncoderConfig
-from curl_rl.logger import read_metrics
+from curl_rl.runs.logger import read_metrics
 from curl_rl.replay import Replay, ReplayConfig
 from curl_rl.training import train
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curl_rl.logger import read_metrics
+from curl_rl.runs.logger import read_metrics
 from helpers.tiny_reach import train_on_tiny_reach
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate_agent.py"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.compute import resolve_precision
+from curl_rl.runs.compute import resolve_precision
 from curl_rl.run_agent import load_learner
 from helpers.tiny_reach import train_on_tiny_reach
 

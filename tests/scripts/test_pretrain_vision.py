@@ -18,8 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-from curl_rl.checkpoint import load_newest
-from curl_rl.logger import read_metrics
+from curl_rl.runs.checkpoint import load_newest
+from curl_rl.runs.logger import read_metrics
 from curl_rl.vision.evaluation import evaluate_runs
 from curl_rl.vision.protocols import EvaluationConfig
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from curl_rl.config import read_config
-from curl_rl.logger import read_metrics
+from curl_rl.runs.logger import read_metrics
 from curl_rl.run_agent import load_agent
 from envs.tiny import TinyReach
 

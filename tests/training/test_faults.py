@@ -14,7 +14,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from curl_rl import checkpoint, training
+from curl_rl import training
+
+from curl_rl.runs import checkpoint
 from curl_rl.agent import Agent, AgentConfig
 from curl_rl.config import (
     CheckpointConfig,
@@ -23,7 +25,7 @@ from curl_rl.config import (
     UserError,
 )
 from curl_rl.encoders import EncoderConfig
-from curl_rl.signals import Stopped
+from curl_rl.runs.signals import Stopped
 from curl_rl.training import TrainingFault, train
 from helpers.corridor import (
     Corridor,

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from curl_rl import checkpoint, training
+from curl_rl import training
+
+from curl_rl.runs import checkpoint
 from curl_rl.config import (
     CheckpointConfig,
     EnvironmentConfig,
@@ -28,7 +30,7 @@ from curl_rl.config import (
     UserError,
 )
 from curl_rl.replay import ReplayConfig
-from curl_rl.signals import Stopped
+from curl_rl.runs.signals import Stopped
 from curl_rl.training import train
 from helpers.corridor import (
     SIZE,

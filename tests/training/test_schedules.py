@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from curl_rl import checkpoint, training
+from curl_rl import training
+
+from curl_rl.runs import checkpoint
 from curl_rl.agent import Agent
 from curl_rl.config import (
     CheckpointConfig,
@@ -25,9 +27,9 @@ from curl_rl.config import (
     TrainingConfig,
 )
 from curl_rl.learner import Learner
-from curl_rl.logger import read_metrics
+from curl_rl.runs.logger import read_metrics
 from curl_rl.replay import Replay, ReplayConfig
-from curl_rl.signals import Stopped
+from curl_rl.runs.signals import Stopped
 from helpers.corridor import (
     REPEAT,
     SIZE,

@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from curl_rl import checkpoint, run_agent, run_checks, training
+from curl_rl import run_agent, run_checks, training
+
+from curl_rl.runs import checkpoint
 from curl_rl.agent import Agent
 from curl_rl.config import (
     CheckpointConfig,

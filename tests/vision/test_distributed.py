@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.errors import UserError
+from curl_rl.runs.errors import UserError
 from curl_rl.objectives import (
     BarlowConfig,
     BatchInfo,

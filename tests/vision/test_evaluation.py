@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curl_rl.errors import UserError
+from curl_rl.runs.errors import UserError
 from curl_rl.export import save_encoder
 from curl_rl.vision import config as vision_config
 from curl_rl.vision import evaluation

@@ -20,14 +20,14 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from curl_rl import checkpoint
+from curl_rl.runs import checkpoint
 from curl_rl.encoders import EncoderConfig
-from curl_rl.errors import TrainingFault, UserError
+from curl_rl.runs.errors import TrainingFault, UserError
 from curl_rl.export import load_encoder
-from curl_rl.logger import read_metrics
+from curl_rl.runs.logger import read_metrics
 from curl_rl.objectives import BYOLConfig, MoCoConfig, ObjectiveConfigs
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
-from curl_rl.signals import Stopped
+from curl_rl.runs.signals import Stopped
 from curl_rl.vision import learner as learner_module
 from curl_rl.vision import pretraining
 from curl_rl.vision.config import (

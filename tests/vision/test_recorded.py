@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl import checkpoint
+from curl_rl.runs import checkpoint
 from curl_rl import frames as frames_module
 from curl_rl.encoders import EncoderConfig
-from curl_rl.errors import UserError
+from curl_rl.runs.errors import UserError
 from curl_rl.export import load_encoder
 from curl_rl.frames import FrameWriter, Recording
-from curl_rl.logger import read_metrics
+from curl_rl.runs.logger import read_metrics
 from curl_rl.objectives import MoCoConfig, ObjectiveConfigs
-from curl_rl.signals import Stopped
+from curl_rl.runs.signals import Stopped
 from curl_rl.vision import image_sets
 from curl_rl.vision.config import (
     BackboneConfig,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from curl_rl.errors import UserError
+from curl_rl.runs.errors import UserError
 from curl_rl.export import save_encoder
 from curl_rl.encoders.heads import MLP
 from curl_rl.encoders.resnet import ResNet, ResNetConfig

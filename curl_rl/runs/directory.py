@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from curl_rl.checkpoint import SEGMENTS, lock_run
-from curl_rl.errors import TrainingFault, UserError, one_line
-from curl_rl.logger import METRICS_FILE
-from curl_rl.settings import Schema, read_yaml
+from curl_rl.runs.checkpoint import SEGMENTS, lock_run
+from curl_rl.runs.errors import TrainingFault, UserError, one_line
+from curl_rl.runs.logger import METRICS_FILE
+from curl_rl.runs.settings import Schema, read_yaml
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"

@@ -26,7 +26,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch import Tensor
 
-from curl_rl.durable import write_durably
+from curl_rl.runs.files import write_durably
 
 __all__ = ["METRICS_FILE", "Logger", "read_metrics", "write_gif"]
 
