@@ -12,9 +12,9 @@ from curl_rl.runs.console import say
 from curl_rl.encoders import PixelEncoder
 from curl_rl.environments import Environment, pixel_spaces
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.export import load_encoder
-from curl_rl.network_file import weights_sha256
-from curl_rl.pretrained import PretrainedEncoder
+from curl_rl.artifacts.encoder_file import load_encoder
+from curl_rl.artifacts.network_file import weights_sha256
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 
 
 def find_starting_encoder(

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from curl_rl.encoders import PixelEncoder
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.export import load_encoder
+from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.frames import RecordedFrames
-from curl_rl.pretrained import PretrainedEncoder
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.encoders.resnet import ResNet
 
 L2 = tuple(10.0 ** (exponent / 2) for exponent in range(6, -17, -1))

@@ -26,7 +26,7 @@ from curl_rl.runs.errors import TrainingFault as TrainingFault  # what train() r
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.estimate import estimated_time
 from curl_rl.evaluation import evaluate
-from curl_rl.export import last_names, save_encoder
+from curl_rl.artifacts.encoder_file import last_names, save_encoder
 from curl_rl.learner import Learner
 from curl_rl.runs.logger import Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer

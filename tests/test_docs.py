@@ -14,7 +14,7 @@ import torch
 from curl_rl import auxiliary
 from curl_rl.config import load_preset
 from curl_rl.encoders import PixelEncoder
-from curl_rl.export import save_encoder
+from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.objectives import ObjectiveConfigs
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

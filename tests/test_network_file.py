@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from curl_rl.network_file import as_safetensors, save_network
+from curl_rl.artifacts.network_file import as_safetensors, save_network
 
 
 @pytest.mark.parametrize(("number", "name"), [(math.nan, "NaN"), (math.inf, "Infinity"), (-math.inf, "-Infinity")])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from curl_rl.deployment import (
+from curl_rl.artifacts.programs import (
     INPUT,
     OUTPUT,
     ProgramInput,
@@ -20,8 +20,8 @@ from curl_rl.deployment import (
     traceable,
 )
 from curl_rl.runs.files import write_durably
-from curl_rl.network_file import METADATA
-from curl_rl.pretrained import PretrainedEncoder
+from curl_rl.artifacts.network_file import METADATA
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 
 try:
     import onnx
@@ -47,7 +47,7 @@ def export_onnx(encoder: PretrainedEncoder, path: Path, taken: ProgramInput = Pr
         taken: what the model takes.
 
     Returns:
-        The largest difference that was found (:func:`~curl_rl.deployment.largest_difference`).
+        The largest difference that was found (:func:`~curl_rl.artifacts.programs.largest_difference`).
 
     Raises:
         ValueError: the input does not fit the encoder.

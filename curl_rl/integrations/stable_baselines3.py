@@ -14,7 +14,7 @@ from curl_rl.augment import center_crop
 from curl_rl.auxiliary import AuxiliaryLoss
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.objectives import Objective, ObjectiveName
-from curl_rl.pretrained import PretrainedEncoder
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.encoders.resnet import ResNet
 
 try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from curl_rl.pretrained import PretrainedEncoder
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 
 try:
     # TorchRL's modules are tensordict's; nothing else of it is needed.

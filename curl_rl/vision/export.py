@@ -1,6 +1,6 @@
 """What pretraining and fine-tuning leave beside the encoder: the projection head, and a classifier with its classes.
 
-Both lie in the form of :mod:`curl_rl.network_file`.
+Both lie in the form of :mod:`curl_rl.artifacts.network_file`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from curl_rl.augment import center_crop
 from curl_rl.encoders import PixelEncoder
-from curl_rl.export import describe_encoder, described_encoder
+from curl_rl.artifacts.encoder_file import describe_encoder, described_encoder
 from curl_rl.encoders.heads import MLP, BatchNorm
-from curl_rl.network_file import damaged, load_network, network_files, save_network
+from curl_rl.artifacts.network_file import damaged, load_network, network_files, save_network
 from curl_rl.encoders.resnet import ResNet
 from curl_rl.vision.finetuning import Classifier, plain_batch_norm
 

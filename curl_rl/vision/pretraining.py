@@ -23,7 +23,7 @@ from curl_rl.augment import center_crop
 from curl_rl.runs.compute import is_out_of_memory, keep_freed_memory, resolve_device
 from curl_rl.runs.console import progress_bar, say
 from curl_rl.runs.errors import TrainingFault, UserError, one_line
-from curl_rl.export import ENCODER, last_names, save_encoder
+from curl_rl.artifacts.encoder_file import ENCODER, last_names, save_encoder
 from curl_rl.frames import is_recording
 from curl_rl.runs.logger import Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer

@@ -11,7 +11,7 @@ import torch
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.encoders import PixelEncoder
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.export import load_encoder
+from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
 from curl_rl.runs.directory import CONFIG
 from curl_rl.runs.settings import read_yaml

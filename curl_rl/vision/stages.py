@@ -14,7 +14,7 @@ import torch
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.encoders import PixelEncoder
 from curl_rl.runs.errors import UserError
-from curl_rl.export import last_names
+from curl_rl.artifacts.encoder_file import last_names
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt

@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.export import load_encoder
-from curl_rl.pretrained import PretrainedEncoder
+from curl_rl.artifacts.encoder_file import load_encoder
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 pytest.importorskip("huggingface_hub")

@@ -15,7 +15,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 
 from curl_rl.integrations.torchrl import encoder_module
-from curl_rl.pretrained import PretrainedEncoder
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 
 
 @pytest.fixture

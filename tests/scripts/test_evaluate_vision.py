@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from curl_rl.export import save_encoder
+from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.vision import config as vision_config
 from curl_rl.vision.config import SCHEMA, load_preset

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.export import load_encoder, save_encoder
+from curl_rl.artifacts.encoder_file import load_encoder, save_encoder
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "export_encoder.py"
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.export import save_encoder
+from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.frames import FrameWriter, Recording
 from curl_rl.state_probe import Row
 

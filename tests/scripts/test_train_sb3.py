@@ -11,7 +11,7 @@ import torch
 
 import envs
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.export import save_encoder
+from curl_rl.artifacts.encoder_file import save_encoder
 
 pytest.importorskip("stable_baselines3")
 

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from curl_rl.runs import checkpoint
 from curl_rl.encoders import EncoderConfig
 from curl_rl.runs.errors import TrainingFault, UserError
-from curl_rl.export import load_encoder
+from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.runs.logger import read_metrics
 from curl_rl.objectives import BYOLConfig, MoCoConfig, ObjectiveConfigs
 from curl_rl.encoders.resnet import ResNet, ResNetConfig

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from curl_rl.runs.errors import UserError
-from curl_rl.export import save_encoder
+from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.encoders.heads import MLP
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.vision.config import SCHEMA, load_preset

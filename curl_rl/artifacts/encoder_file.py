@@ -1,4 +1,4 @@
-"""Encoders as files, in the form of :mod:`curl_rl.network_file`: what they say of themselves, and how one is loaded."""
+"""Encoders as files, in the form of :mod:`curl_rl.artifacts.network_file`: what they say of themselves, and how one is loaded."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from curl_rl import network_file
+from curl_rl.artifacts import network_file
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.network_file import damaged, described, load_network, network_files, save_network
-from curl_rl.pretrained import Layout, PretrainedEncoder
+from curl_rl.artifacts.network_file import damaged, described, load_network, network_files, save_network
+from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 ENCODER = "encoder"

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from curl_rl.runs.files import write_durably
-from curl_rl.export import describe
-from curl_rl.network_file import METADATA
-from curl_rl.pretrained import PretrainedEncoder
+from curl_rl.artifacts.encoder_file import describe
+from curl_rl.artifacts.network_file import METADATA
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 
 INPUT, OUTPUT = "observation", "features"
 """Names of a program's input and output."""

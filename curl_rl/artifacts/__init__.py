@@ -1,0 +1,1 @@
+"""Trained networks as files outside of a run: encoders, heads, classifiers, programs."""
