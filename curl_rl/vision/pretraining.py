@@ -24,7 +24,7 @@ from curl_rl.runs.compute import is_out_of_memory, keep_freed_memory, resolve_de
 from curl_rl.runs.console import progress_bar, say
 from curl_rl.runs.errors import TrainingFault, UserError, one_line
 from curl_rl.artifacts.encoder_file import ENCODER, last_names, save_encoder
-from curl_rl.frames import is_recording
+from curl_rl.recordings.store import is_recording
 from curl_rl.runs.logger import Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer
 from curl_rl.objectives import BatchInfo

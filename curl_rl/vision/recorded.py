@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.runs.errors import UserError
-from curl_rl.frames import RecordedFrames, stack_indices
+from curl_rl.recordings.store import RecordedFrames, stack_indices
 from curl_rl.vision.image_sets import ImageBatch, ImageSet, Split, Storage, lies_in_memory
 
 
@@ -84,7 +84,7 @@ def load_stacks(
     """The observations of a folder of recorded frames.
 
     Args:
-        folder: as :mod:`curl_rl.frames` has it.
+        folder: as :mod:`curl_rl.recordings.store` has it.
         split: test: the episodes that are held out (:attr:`RecordedFrames.held_out`); train: all others.
         stack: frames in an observation.
         positive_offset: as of :class:`RecordedStacks`.

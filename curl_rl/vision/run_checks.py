@@ -7,7 +7,7 @@ import math
 import torch
 
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.frames import is_recording
+from curl_rl.recordings.store import is_recording
 from curl_rl.encoders.resnet import ResNet
 from curl_rl.vision import distributed
 from curl_rl.vision.config import VisionConfig

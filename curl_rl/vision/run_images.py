@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from curl_rl.frames import is_recording
+from curl_rl.recordings.store import is_recording
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data import load
 from curl_rl.vision.image_sets import ImageSet, Split

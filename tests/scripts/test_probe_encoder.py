@@ -15,8 +15,8 @@ from PIL import Image
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.artifacts.encoder_file import save_encoder
-from curl_rl.frames import FrameWriter, Recording
-from curl_rl.state_probe import Row
+from curl_rl.recordings.store import FrameWriter, Recording
+from curl_rl.recordings.probe import Row
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "probe_encoder.py"
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from curl_rl.runs import checkpoint
-from curl_rl import frames as frames_module
+from curl_rl.recordings import store as frames_module
 from curl_rl.encoders import EncoderConfig
 from curl_rl.runs.errors import UserError
 from curl_rl.artifacts.encoder_file import load_encoder
-from curl_rl.frames import FrameWriter, Recording
+from curl_rl.recordings.store import FrameWriter, Recording
 from curl_rl.runs.logger import read_metrics
 from curl_rl.objectives import MoCoConfig, ObjectiveConfigs
 from curl_rl.runs.signals import Stopped

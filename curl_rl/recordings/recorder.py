@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from curl_rl.agent import Agent
-from curl_rl.frames import FrameWriter
+from curl_rl.recordings.store import FrameWriter
 from curl_rl.runs.seeds import derived_seed
 
 Observation = npt.NDArray[np.uint8]

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from curl_rl.encoders import PixelEncoder
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.artifacts.encoder_file import load_encoder
-from curl_rl.frames import RecordedFrames
+from curl_rl.recordings.store import RecordedFrames
 from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.encoders.resnet import ResNet
 
