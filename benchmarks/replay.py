@@ -11,8 +11,8 @@ import torch
 from benchmarks.plain import PlainReplay
 from benchmarks.timing import Row, compared, side_by_side
 from benchmarks.update import ACTIONS, SHAPE, STACK, fill
-from curl_rl.agent import Agent, AgentConfig
-from curl_rl.replay import Replay, ReplayConfig
+from curl_rl.rl.agent import Agent, AgentConfig
+from curl_rl.rl.replay import Replay, ReplayConfig
 
 CAPACITY = 100_000
 STORED = 4000

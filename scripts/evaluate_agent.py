@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tqdm import tqdm
 
 import envs
-from curl_rl.agent import Agent
+from curl_rl.rl.agent import Agent
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
-from curl_rl.config import RunConfig
+from curl_rl.rl.config import RunConfig
 from curl_rl.runs.files import write_json
-from curl_rl.evaluation import Evaluation, evaluate
+from curl_rl.rl.evaluation import Evaluation, evaluate
 from curl_rl.runs.logger import write_gif
-from curl_rl.run_agent import load_agent
+from curl_rl.rl.loading import load_agent
 from envs.rendering import RenderingUnavailable
 
 

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import envs
 from curl_rl.runs.command_line import exit_code_of
-from curl_rl.config import RunConfig, parse_command_line
-from curl_rl.environments import Environment
+from curl_rl.rl.config import RunConfig, parse_command_line
+from curl_rl.rl.workers import Environment
 from curl_rl.runs.errors import UserError
-from curl_rl.training import train
+from curl_rl.rl.training import train
 from envs.rendering import RenderingUnavailable
 
 

@@ -92,13 +92,13 @@ CORE_FILES = [path for path in PACKAGE if own_part(path) in CORE]
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("import curl_rl.sac as s", {"curl_rl.sac"}),
-        ("from curl_rl import sac", {"curl_rl", "curl_rl.sac"}),
-        ("from curl_rl.sac import Actor", {"curl_rl.sac", "curl_rl.sac.Actor"}),
+        ("import curl_rl.rl.sac as s", {"curl_rl.rl.sac"}),
+        ("from curl_rl import sac", {"curl_rl", "curl_rl.rl.sac"}),
+        ("from curl_rl.rl.sac import Actor", {"curl_rl.rl.sac", "curl_rl.rl.sac.Actor"}),
         ("from .base import Result", {"curl_rl.objectives.base", "curl_rl.objectives.base.Result"}),
         ("from . import base", {"curl_rl.objectives", "curl_rl.objectives.base"}),
-        ("from ..sac import Actor", {"curl_rl.sac", "curl_rl.sac.Actor"}),
-        ("from .. import sac", {"curl_rl", "curl_rl.sac"}),
+        ("from ..sac import Actor", {"curl_rl.rl.sac", "curl_rl.rl.sac.Actor"}),
+        ("from .. import sac", {"curl_rl", "curl_rl.rl.sac"}),
         ("def later():\n    import envs", {"envs"}),
     ],
 )

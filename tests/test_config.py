@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from curl_rl.config import (
+from curl_rl.rl.config import (
     PRESETS,
     ComputeConfig,
     LogConfig,

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from curl_rl import auxiliary
-from curl_rl.config import load_preset
+from curl_rl.rl.config import load_preset
 from curl_rl.encoders import PixelEncoder
 from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.objectives import ObjectiveConfigs

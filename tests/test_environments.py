@@ -20,12 +20,12 @@ import torch
 
 import envs
 from curl_rl.runs import checkpoint
-from curl_rl.config import CheckpointConfig, RunConfig, load_preset
-from curl_rl.environments import Beginning, EnvironmentFault, LocalEnvironment, WorkerEnvironments
-from curl_rl.learner import Learner
-from curl_rl.run_agent import load_agent
+from curl_rl.rl.config import CheckpointConfig, RunConfig, load_preset
+from curl_rl.rl.workers import Beginning, EnvironmentFault, LocalEnvironment, WorkerEnvironments
+from curl_rl.rl.learner import Learner
+from curl_rl.rl.loading import load_agent
 from curl_rl.runs.seeds import derived_seed
-from curl_rl.training import TrainingFault, train
+from curl_rl.rl.training import TrainingFault, train
 
 
 def make() -> Any:

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import envs
-from curl_rl import estimate
-from curl_rl.agent import Agent, Due, UpdateInputs
-from curl_rl.config import RunConfig, load_preset
-from curl_rl.estimate import estimated_time
+from curl_rl.rl import estimate
+from curl_rl.rl.agent import Agent, Due, UpdateInputs
+from curl_rl.rl.config import RunConfig, load_preset
+from curl_rl.rl.estimate import estimated_time
 
 UPDATE, STEP = 0.5, 0.01  # seconds
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from curl_rl.agent import Agent, AgentConfig
+from curl_rl.rl.agent import Agent, AgentConfig
 from curl_rl.encoders import EncoderConfig
-from curl_rl.evaluation import Evaluation, evaluate
+from curl_rl.rl.evaluation import Evaluation, evaluate
 
 
 class Counter(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.agent import Agent, AgentConfig, UpdateInputs
-from curl_rl.config import load_preset
+from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
+from curl_rl.rl.config import load_preset
 from curl_rl.encoders import EncoderConfig
 from curl_rl.objectives import CurlConfig, ObjectiveConfigs, ViewSpec
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from curl_rl.agent import UpdateInputs
+from curl_rl.rl.agent import UpdateInputs
 from curl_rl.objectives import ViewSpec
-from curl_rl.pictures import crops_picture
-from curl_rl.replay import Batch
+from curl_rl.rl.pictures import crops_picture
+from curl_rl.rl.replay import Batch
 
 
 def stack(colours: list[int], side: int, channels: int = 3) -> Tensor:

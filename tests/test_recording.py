@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from curl_rl.recordings import store as frames_module
-from curl_rl.agent import Agent, AgentConfig
+from curl_rl.rl.agent import Agent, AgentConfig
 from curl_rl.encoders import EncoderConfig
 from curl_rl.recordings.store import FrameWriter, RecordedFrames, Recording
 from curl_rl.objectives import ObjectiveConfigs

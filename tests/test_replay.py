@@ -17,10 +17,10 @@ import torch
 from scipy import stats
 
 import curl_rl.runs.files as durable_module
-import curl_rl.episode_stream as episode_stream_module
-import curl_rl.replay as replay_module
+import curl_rl.rl.episode_stream as episode_stream_module
+import curl_rl.rl.replay as replay_module
 import curl_rl.runs.storage as storage_module
-from curl_rl.replay import Batch, Replay, ReplayConfig, replay_bytes, segment_files
+from curl_rl.rl.replay import Batch, Replay, ReplayConfig, replay_bytes, segment_files
 
 CHANNELS, SIZE, ACTION_DIM = 2, 2, 3
 

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from curl_rl import sac
+from curl_rl.rl import sac
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curl_rl.agent import Agent
+from curl_rl.rl.agent import Agent
 from curl_rl.recordings.store import FrameWriter
 from curl_rl.runs.seeds import derived_seed
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.plain import PlainAgent, PlainBatch, PlainReplay
-from curl_rl.agent import Agent, AgentConfig, UpdateInputs
+from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.encoders import EncoderConfig
 from curl_rl.objectives import ViewSpec
 

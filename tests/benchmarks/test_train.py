@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import train
-from curl_rl.config import load_preset
+from curl_rl.rl.config import load_preset
 
 
 @pytest.mark.parametrize("environments", [1, 2])

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 
 from curl_rl.runs import checkpoint
-from curl_rl.agent import AgentConfig
-from curl_rl.config import (
+from curl_rl.rl.agent import AgentConfig
+from curl_rl.rl.config import (
     CheckpointConfig,
     EnvironmentConfig,
     EvaluationConfig,
@@ -29,8 +29,8 @@ from curl_rl.config import (
 )
 from curl_rl.encoders import EncoderConfig
 from curl_rl.runs.logger import read_metrics
-from curl_rl.replay import Replay, ReplayConfig
-from curl_rl.training import train
+from curl_rl.rl.replay import Replay, ReplayConfig
+from curl_rl.rl.training import train
 
 SIZE, STACK, REPEAT = 10, 2, 2
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import envs
-from curl_rl.config import parse_command_line
-from curl_rl.training import train
+from curl_rl.rl.config import parse_command_line
+from curl_rl.rl.training import train
 
 _SMALL = (
     "--env tiny-reach --preset cpu --device cpu --seed 4 --environment.size 12 --agent.crop 10 --agent.batch_size 4 "

@@ -142,7 +142,7 @@ def test_room(script: ModuleType, free: float, mark: str) -> None:
 
 
 def test_paper_settings_take_what_the_replay_says(script: ModuleType) -> None:
-    from curl_rl.replay import Replay, ReplayConfig
+    from curl_rl.rl.replay import Replay, ReplayConfig
 
     # Main memory is taken as frames arrive, so an empty replay of any size costs nothing.
     replay = Replay(ReplayConfig(capacity=100_000, storage="memory"), (9, 100, 100), 6, stack=3, device="cpu")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from curl_rl.runs.compute import resolve_precision
-from curl_rl.run_agent import load_learner
+from curl_rl.rl.loading import load_learner
 from helpers.tiny_reach import train_on_tiny_reach
 
 FLAGS = (

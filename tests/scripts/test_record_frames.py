@@ -16,7 +16,7 @@ import torch
 
 import envs
 from curl_rl.recordings.store import RecordedFrames
-from curl_rl.run_agent import load_agent
+from curl_rl.rl.loading import load_agent
 from curl_rl.vision import config as vision
 from helpers.tiny_reach import train_on_tiny_reach
 

@@ -13,12 +13,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from curl_rl.config import (
+from curl_rl.rl.config import (
     EnvironmentConfig,
     UserError,
 )
-from curl_rl.replay import ReplayConfig
-from curl_rl.training import train
+from curl_rl.rl.replay import ReplayConfig
+from curl_rl.rl.training import train
 from helpers.corridor import SIZE, STACK, Corridor, tiny, trained
 
 

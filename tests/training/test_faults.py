@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from curl_rl import training
+from curl_rl.rl import training
 
 from curl_rl.runs import checkpoint
-from curl_rl.agent import Agent, AgentConfig
-from curl_rl.config import (
+from curl_rl.rl.agent import Agent, AgentConfig
+from curl_rl.rl.config import (
     CheckpointConfig,
     EvaluationConfig,
     LogConfig,
@@ -26,7 +26,7 @@ from curl_rl.config import (
 )
 from curl_rl.encoders import EncoderConfig
 from curl_rl.runs.signals import Stopped
-from curl_rl.training import TrainingFault, train
+from curl_rl.rl.training import TrainingFault, train
 from helpers.corridor import (
     Corridor,
     assert_same_run,

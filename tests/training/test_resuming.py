@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from curl_rl import training
+from curl_rl.rl import training
 
 from curl_rl.runs import checkpoint
-from curl_rl.config import (
+from curl_rl.rl.config import (
     CheckpointConfig,
     EnvironmentConfig,
     EvaluationConfig,
@@ -29,9 +29,9 @@ from curl_rl.config import (
     RunConfig,
     UserError,
 )
-from curl_rl.replay import ReplayConfig
+from curl_rl.rl.replay import ReplayConfig
 from curl_rl.runs.signals import Stopped
-from curl_rl.training import train
+from curl_rl.rl.training import train
 from helpers.corridor import (
     SIZE,
     STACK,

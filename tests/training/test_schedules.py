@@ -16,19 +16,19 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from curl_rl import training
+from curl_rl.rl import training
 
 from curl_rl.runs import checkpoint
-from curl_rl.agent import Agent
-from curl_rl.config import (
+from curl_rl.rl.agent import Agent
+from curl_rl.rl.config import (
     CheckpointConfig,
     EvaluationConfig,
     LogConfig,
     TrainingConfig,
 )
-from curl_rl.learner import Learner
+from curl_rl.rl.learner import Learner
 from curl_rl.runs.logger import read_metrics
-from curl_rl.replay import Replay, ReplayConfig
+from curl_rl.rl.replay import Replay, ReplayConfig
 from curl_rl.runs.signals import Stopped
 from helpers.corridor import (
     REPEAT,

@@ -12,20 +12,24 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from curl_rl import run_agent, run_checks, training
+from curl_rl.rl import loading as run_agent
+
+from curl_rl.rl import checks as run_checks
+
+from curl_rl.rl import training
 
 from curl_rl.runs import checkpoint
-from curl_rl.agent import Agent
-from curl_rl.config import (
+from curl_rl.rl.agent import Agent
+from curl_rl.rl.config import (
     CheckpointConfig,
     ComputeConfig,
     LogConfig,
     UserError,
 )
-from curl_rl.replay import ReplayConfig
-from curl_rl.run_agent import load_agent
-from curl_rl.run_checks import check_device
-from curl_rl.training import TrainingFault, train
+from curl_rl.rl.replay import ReplayConfig
+from curl_rl.rl.loading import load_agent
+from curl_rl.rl.checks import check_device
+from curl_rl.rl.training import TrainingFault, train
 from helpers.corridor import differing, environments, resumed, rows, state, tiny, trained
 
 

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import pytest
 
-from curl_rl.config import RunConfig
-from curl_rl.config import load_preset as load_rl_preset
+from curl_rl.rl.config import RunConfig
+from curl_rl.rl.config import load_preset as load_rl_preset
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.config import METHODS, PRESETS, Method, VisionConfig, load_preset, parse_command_line
 

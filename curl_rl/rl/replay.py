@@ -1,6 +1,6 @@
 """The replay: each frame is stored once; it samples frame stacks, n-step returns and future observations.
 
-How the episodes of one environment lie in memory says curl_rl/episode_stream.py. Here the streams of one or more
+How the episodes of one environment lie in memory says curl_rl/rl/episode_stream.py. Here the streams of one or more
 environments share memory, and are sampled from as one.
 """
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from curl_rl.episode_stream import EpisodeStream, Rings, frame_slots
+from curl_rl.rl.episode_stream import EpisodeStream, Rings, frame_slots
 from curl_rl.runs.storage import choose_storage, human_size, map_unnamed_file
 
 _MANIFEST_FORMAT = 2

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from curl_rl import sac
+from curl_rl.rl import sac
 from curl_rl.augment import center_crop, random_crops
 from curl_rl.encoders import EncoderConfig, PixelEncoder, Precision, Projection, orthogonal_init
 from curl_rl.losses import effective_rank
@@ -24,7 +24,7 @@ from curl_rl.objectives import (
     ViewSpec,
     build_objective,
 )
-from curl_rl.replay import Batch
+from curl_rl.rl.replay import Batch
 
 Trained = Literal["encoder", "objective"]
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curl_rl.agent import Agent, Due
-from curl_rl.config import RunConfig
-from curl_rl.replay import Batch
+from curl_rl.rl.agent import Agent, Due
+from curl_rl.rl.config import RunConfig
+from curl_rl.rl.replay import Batch
 
 _LONG = 4 * 3600.0  # seconds from which on another preset is worth naming
 

@@ -68,7 +68,7 @@ def frame_slots(capacity: int, stack: int) -> int:
 
 
 class EpisodeStream:
-    """What one environment gives, in order, into rings that :class:`curl_rl.replay.Replay` owns and samples from.
+    """What one environment gives, in order, into rings that :class:`curl_rl.rl.replay.Replay` owns and samples from.
 
     Args:
         rings: its part of the replay's memory.
@@ -111,7 +111,7 @@ class EpisodeStream:
     # ------------------------------------------------------------------ adding
 
     def start_episode(self, observation: npt.NDArray[np.uint8]) -> None:
-        """See :meth:`curl_rl.replay.Replay.start_episode`."""
+        """See :meth:`curl_rl.rl.replay.Replay.start_episode`."""
         self._check_observation("observation", observation)
         frames = observation.reshape(self._stack, -1)
         if not np.array_equal(frames[1:], frames[:-1]):
@@ -132,7 +132,7 @@ class EpisodeStream:
         terminated: bool,
         truncated: bool,
     ) -> None:
-        """See :meth:`curl_rl.replay.Replay.add`."""
+        """See :meth:`curl_rl.rl.replay.Replay.add`."""
         if self._open_position is None:
             raise RuntimeError("Replay.add() without an open episode: call start_episode() with reset()'s observation")
         rings = self._rings

@@ -1,0 +1,1 @@
+"""Reinforcement learning from pixels: the agent, its replay and the training loop."""
