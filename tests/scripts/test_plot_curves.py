@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
-from curl_rl.curves import Curve
+from curl_rl.report.curves import Curve
 
 pyplot = pytest.importorskip("matplotlib.pyplot")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "plot_curves.py"
