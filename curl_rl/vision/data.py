@@ -24,7 +24,7 @@ from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
 from curl_rl.recordings.store import is_recording
 from curl_rl.vision.decoding import SUFFIXES, decode, say_unreadable, shorter_side
-from curl_rl.vision.distributed import is_first, share_of_machine
+from curl_rl.pretraining.distributed import is_first, share_of_machine
 from curl_rl.vision.image_sets import (
     ImageSet,
     ResidentImages,

@@ -18,7 +18,7 @@ import torch
 
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.finetuning import Crops
-from curl_rl.vision.learner import side_of
+from curl_rl.pretraining.learner import side_of
 from curl_rl.vision.protocols import (
     Benchmark,
     EvaluationConfig,

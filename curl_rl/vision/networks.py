@@ -9,7 +9,7 @@ from curl_rl.encoders import PixelEncoder
 from curl_rl.objectives import Objective, build_objective
 from curl_rl.encoders.resnet import ResNet
 from curl_rl.vision.config import VisionConfig
-from curl_rl.vision.learner import Backbone
+from curl_rl.pretraining.learner import Backbone
 
 
 def build_networks(config: VisionConfig, channels: int, device: torch.device) -> tuple[Backbone, Objective]:

@@ -30,13 +30,13 @@ from curl_rl.runs.meters import MetricMeans, Speedometer
 from curl_rl.objectives import BatchInfo
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
-from curl_rl.vision import distributed
-from curl_rl.vision.collapse import CollapseWatch
+from curl_rl.pretraining import distributed
+from curl_rl.pretraining.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data import DIGITS, load, say_what_cannot_be_learnt
 from curl_rl.vision.export import save_head
 from curl_rl.vision.image_sets import ImageBatch, ImageSet
-from curl_rl.vision.learner import Learner, precision_of, side_of
+from curl_rl.pretraining.learner import Learner, precision_of, side_of
 from curl_rl.vision.linear_probe import OnlineProbe
 from curl_rl.vision.networks import build_networks
 from curl_rl.vision.pictures import views_picture

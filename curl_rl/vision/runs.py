@@ -17,7 +17,7 @@ from curl_rl.runs.directory import CONFIG
 from curl_rl.runs.settings import read_yaml
 from curl_rl.vision.config import SCHEMA, VisionConfig, load_preset, read_config
 from curl_rl.vision.finetuning import Crops
-from curl_rl.vision.learner import Backbone, compute_in
+from curl_rl.pretraining.learner import Backbone, compute_in
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from curl_rl.vision.distillation import UNLABELLED, DistillationConfig, distill
 from curl_rl.vision.export import CLASSIFIER, SavedClassifier, load_classifier, load_head, save_classifier
 from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, fine_tuning
 from curl_rl.vision.image_sets import ImageSet, ResidentImages
-from curl_rl.vision.learner import Backbone, compute_in, side_of
+from curl_rl.pretraining.learner import Backbone, compute_in, side_of
 from curl_rl.vision.runs import read_run
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curl_rl.vision.collapse import CollapseWatch
+from curl_rl.pretraining.collapse import CollapseWatch
 
 GOOD = {"objective/embedding_std": 0.9, "features/effective_rank": 40.0}
 

@@ -31,7 +31,7 @@ from curl_rl.objectives import (
     build_objective,
 )
 from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
-from curl_rl.vision import distributed
+from curl_rl.pretraining import distributed
 
 RANKS, BATCH = 2, 5
 SHARDS = (slice(0, 3), slice(3, 5))

@@ -28,7 +28,7 @@ from curl_rl.runs.logger import read_metrics
 from curl_rl.objectives import BYOLConfig, MoCoConfig, ObjectiveConfigs
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.runs.signals import Stopped
-from curl_rl.vision import learner as learner_module
+from curl_rl.pretraining import learner as learner_module
 from curl_rl.vision import pretraining
 from curl_rl.vision.config import (
     BackboneConfig,
@@ -42,7 +42,7 @@ from curl_rl.vision.config import (
 )
 from curl_rl.vision.data import load
 from curl_rl.vision.image_sets import ImageBatch
-from curl_rl.vision.learner import Learner
+from curl_rl.pretraining.learner import Learner
 from curl_rl.vision.pretraining import Pretrainer, pretrain
 from curl_rl.vision.views import AugmentConfig
 

@@ -2,7 +2,7 @@
 
 Gradient accumulation is not offered: nearly every method's loss depends on who else is in the batch (its negatives, or
 the statistics of batch norm), so the gradients of small batches do not add up to that of a large one. Large batches are
-what several processes are for: see :mod:`curl_rl.vision.distributed`.
+what several processes are for: see :mod:`curl_rl.pretraining.distributed`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from curl_rl.objectives.momentum import momentum_copy, move_towards
 from curl_rl.objectives import BatchInfo, Objective
 from curl_rl.encoders.resnet import ResNet
 from curl_rl.optim.schedules import scaled_learning_rate, set_learning_rates, warmup_cosine
-from curl_rl.vision import distributed
+from curl_rl.pretraining import distributed
 from curl_rl.vision.config import OptimizerConfig
 
 Backbone = PixelEncoder | ResNet

@@ -1,0 +1,1 @@
+"""Self-supervised pretraining: the step, the processes that share it, and the watch for collapse."""
