@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.files import write_json
-from curl_rl.vision.evaluation import evaluate_runs, report, table
-from curl_rl.vision.protocols import EvaluationConfig
+from curl_rl.vision.evaluation.comparison import evaluate_runs, report, table
+from curl_rl.vision.evaluation.protocols import EvaluationConfig
 
 
 def main() -> int:

@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.compute import prepared_device
-from curl_rl.vision.finetuning import SupervisedConfig
-from curl_rl.vision.stages import fine_tune_run
+from curl_rl.vision.evaluation.finetuning import SupervisedConfig
+from curl_rl.vision.evaluation.simclr_v2 import fine_tune_run
 
 
 def main() -> int:

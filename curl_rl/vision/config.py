@@ -19,7 +19,7 @@ from curl_rl.optim.schedules import LearningRateScaling
 from curl_rl.runs.seeds import check_seed
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.vision.data import DIGITS
-from curl_rl.vision.image_sets import Storage
+from curl_rl.vision.data.image_sets import Storage
 from curl_rl.vision.views import AugmentConfig
 
 PRESETS = Path(__file__).resolve().parent.parent.parent / "configs" / "vision"

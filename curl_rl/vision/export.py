@@ -18,7 +18,7 @@ from curl_rl.artifacts.encoder_file import describe_encoder, described_encoder
 from curl_rl.encoders.heads import MLP, BatchNorm
 from curl_rl.artifacts.network_file import damaged, load_network, network_files, save_network
 from curl_rl.encoders.resnet import ResNet
-from curl_rl.vision.finetuning import Classifier, plain_batch_norm
+from curl_rl.vision.evaluation.finetuning import Classifier, plain_batch_norm
 
 HEAD, CLASSIFIER = "head", "classifier"
 
@@ -60,7 +60,7 @@ def save_head(head: MLP, directory: Path) -> None:
 def load_head(path: Path | str) -> nn.Sequential:
     """A run's projection head, one child to a layer: ``(B, D)`` features to embeddings.
 
-    Its batch norm has no running statistics: :func:`curl_rl.vision.finetuning.new_classifier` gives it some.
+    Its batch norm has no running statistics: :func:`curl_rl.vision.evaluation.finetuning.new_classifier` gives it some.
 
     Raises:
         ValueError: a file is missing, damaged, or of a newer format, said in one line.

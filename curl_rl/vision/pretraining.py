@@ -35,15 +35,15 @@ from curl_rl.pretraining.collapse import CollapseWatch
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data import DIGITS, load, say_what_cannot_be_learnt
 from curl_rl.vision.export import save_head
-from curl_rl.vision.image_sets import ImageBatch, ImageSet
+from curl_rl.vision.data.image_sets import ImageBatch, ImageSet
 from curl_rl.pretraining.learner import Learner, precision_of, side_of
-from curl_rl.vision.linear_probe import OnlineProbe
+from curl_rl.vision.evaluation.linear_probe import OnlineProbe
 from curl_rl.vision.networks import build_networks
 from curl_rl.vision.pictures import views_picture
 from curl_rl.vision.projector import write_projector
-from curl_rl.vision.protocols import Benchmark, Voting, encode, knn
-from curl_rl.vision.run_checks import check_run
-from curl_rl.vision.run_images import images_of
+from curl_rl.vision.evaluation.protocols import Benchmark, Voting, encode, knn
+from curl_rl.vision.checks import check_run
+from curl_rl.vision.images import images_of
 from curl_rl.vision.views import make_views
 
 AXIS = "images"

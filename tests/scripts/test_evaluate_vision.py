@@ -16,8 +16,8 @@ from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.vision import config as vision_config
 from curl_rl.vision.config import SCHEMA, load_preset
-from curl_rl.vision.evaluation import evaluate_runs
-from curl_rl.vision.protocols import EvaluationConfig
+from curl_rl.vision.evaluation.comparison import evaluate_runs
+from curl_rl.vision.evaluation.protocols import EvaluationConfig
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "evaluate_vision.py"
 

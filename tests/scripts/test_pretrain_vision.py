@@ -20,8 +20,8 @@ from PIL import Image
 
 from curl_rl.runs.checkpoint import load_newest
 from curl_rl.runs.logger import read_metrics
-from curl_rl.vision.evaluation import evaluate_runs
-from curl_rl.vision.protocols import EvaluationConfig
+from curl_rl.vision.evaluation.comparison import evaluate_runs
+from curl_rl.vision.evaluation.protocols import EvaluationConfig
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pretrain_vision.py"
 LINE = (

@@ -13,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from curl_rl.vision import data, image_sets
+from curl_rl.vision import data
+
+from curl_rl.vision.data import image_sets
 from curl_rl.vision.data import balanced_subset, load
-from curl_rl.vision.image_sets import ImageSet, ResidentImages, StreamedImages, epoch_order
+from curl_rl.vision.data.image_sets import ImageSet, ResidentImages, StreamedImages, epoch_order
 
 
 def pixels(number: int, height: int = 6, width: int | None = None) -> np.ndarray:

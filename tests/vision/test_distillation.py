@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.vision.distillation import (
+from curl_rl.vision.evaluation.distillation import (
     UNLABELLED,
     DistillationConfig,
     distill,
     distillation_loss,
     mixed_distillation_loss,
 )
-from curl_rl.vision.finetuning import SupervisedConfig, network_outputs, top1_accuracy
+from curl_rl.vision.evaluation.finetuning import SupervisedConfig, network_outputs, top1_accuracy
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -15,11 +15,11 @@ from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.vision import config as vision_config
 from curl_rl.vision import evaluation
 from curl_rl.vision.config import SCHEMA, load_preset
-from curl_rl.vision.evaluation import Row, evaluate_runs, report, table
-from curl_rl.vision.finetuning import Crops
-from curl_rl.vision.linear_probe import LinearProbeConfig
-from curl_rl.vision.protocols import EvaluationConfig, Voting
-from curl_rl.vision.runs import read_run
+from curl_rl.vision.evaluation.comparison import Row, evaluate_runs, report, table
+from curl_rl.vision.evaluation.finetuning import Crops
+from curl_rl.vision.evaluation.linear_probe import LinearProbeConfig
+from curl_rl.vision.evaluation.protocols import EvaluationConfig, Voting
+from curl_rl.vision.evaluation.saved_runs import read_run
 from helpers.small_resnet import resnet
 
 KNN = EvaluationConfig(protocols=("knn",), k=5, temperature=0.2)

@@ -14,7 +14,7 @@ from curl_rl.augment import random_resized_crop
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.heads import MLP
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
-from curl_rl.vision.finetuning import (
+from curl_rl.vision.evaluation.finetuning import (
     Classifier,
     SupervisedConfig,
     fine_tune,

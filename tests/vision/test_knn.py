@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.vision import knn
-from curl_rl.vision.knn import knn_accuracy, knn_predict
+from curl_rl.vision.evaluation import knn
+from curl_rl.vision.evaluation.knn import knn_accuracy, knn_predict
 
 
 def on_circle(*degrees: float) -> torch.Tensor:

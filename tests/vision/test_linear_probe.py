@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from curl_rl.vision.linear_probe import (
+from curl_rl.vision.evaluation.linear_probe import (
     LinearProbeConfig,
     OnlineProbe,
     _stratified_split,

@@ -41,7 +41,7 @@ from curl_rl.vision.config import (
     read_config,
 )
 from curl_rl.vision.data import load
-from curl_rl.vision.image_sets import ImageBatch
+from curl_rl.vision.data.image_sets import ImageBatch
 from curl_rl.pretraining.learner import Learner
 from curl_rl.vision.pretraining import Pretrainer, pretrain
 from curl_rl.vision.views import AugmentConfig

@@ -21,7 +21,7 @@ from curl_rl.recordings.store import FrameWriter, Recording
 from curl_rl.runs.logger import read_metrics
 from curl_rl.objectives import MoCoConfig, ObjectiveConfigs
 from curl_rl.runs.signals import Stopped
-from curl_rl.vision import image_sets
+from curl_rl.vision.data import image_sets
 from curl_rl.vision.config import (
     BackboneConfig,
     CheckpointConfig,
@@ -32,9 +32,9 @@ from curl_rl.vision.config import (
     VisionConfig,
 )
 from curl_rl.vision.data import load
-from curl_rl.vision.image_sets import ImageBatch
+from curl_rl.vision.data.image_sets import ImageBatch
 from curl_rl.vision.pretraining import Pretrainer, pretrain
-from curl_rl.vision.recorded import RecordedStacks, load_stacks
+from curl_rl.vision.data.recorded import RecordedStacks, load_stacks
 from curl_rl.vision.views import AugmentConfig
 
 SIDE, LENGTHS = 8, (4, 6, 3, 5, 6, 2)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.storage import available_memory
-from curl_rl.vision.decoding import decode, say_unreadable
+from curl_rl.vision.data.decoding import decode, say_unreadable
 
 Split = Literal["train", "test"]
 Storage = Literal["auto", "memory", "stream"]

@@ -7,15 +7,15 @@ import torch
 from curl_rl.recordings.store import is_recording
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data import load
-from curl_rl.vision.image_sets import ImageSet, Split
-from curl_rl.vision.recorded import load_stacks
+from curl_rl.vision.data.image_sets import ImageSet, Split
+from curl_rl.vision.data.recorded import load_stacks
 
 
 def images_of(config: VisionConfig, split: Split, device: torch.device) -> ImageSet:
     """The images, or frame stacks, that a run learns from (train) or is judged on.
 
     Raises:
-        UserError: as :func:`curl_rl.vision.data.load` and :func:`curl_rl.vision.recorded.load_stacks`.
+        UserError: as :func:`curl_rl.vision.data.load` and :func:`curl_rl.vision.data.recorded.load_stacks`.
     """
     c, f = config.compute, config.frames
     if is_recording(config.data):

@@ -18,12 +18,12 @@ from curl_rl.artifacts.encoder_file import last_names
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
-from curl_rl.vision.distillation import UNLABELLED, DistillationConfig, distill
+from curl_rl.vision.evaluation.distillation import UNLABELLED, DistillationConfig, distill
 from curl_rl.vision.export import CLASSIFIER, SavedClassifier, load_classifier, load_head, save_classifier
-from curl_rl.vision.finetuning import SupervisedConfig, fine_tune, fine_tuning
-from curl_rl.vision.image_sets import ImageSet, ResidentImages
+from curl_rl.vision.evaluation.finetuning import SupervisedConfig, fine_tune, fine_tuning
+from curl_rl.vision.data.image_sets import ImageSet, ResidentImages
 from curl_rl.pretraining.learner import Backbone, compute_in, side_of
-from curl_rl.vision.runs import read_run
+from curl_rl.vision.evaluation.saved_runs import read_run
 
 
 def fine_tune_run(

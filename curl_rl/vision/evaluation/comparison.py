@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 
 from curl_rl.runs.errors import UserError
-from curl_rl.vision.finetuning import Crops
+from curl_rl.vision.evaluation.finetuning import Crops
 from curl_rl.pretraining.learner import side_of
-from curl_rl.vision.protocols import (
+from curl_rl.vision.evaluation.protocols import (
     Benchmark,
     EvaluationConfig,
     Voting,
@@ -29,7 +29,7 @@ from curl_rl.vision.protocols import (
     load_benchmark,
     voting_of,
 )
-from curl_rl.vision.runs import Run, read_run
+from curl_rl.vision.evaluation.saved_runs import Run, read_run
 
 
 class JudgedOn(NamedTuple):

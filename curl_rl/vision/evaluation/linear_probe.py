@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from curl_rl.vision.knn import check_labelled
+from curl_rl.vision.evaluation.knn import check_labelled
 
 
 @dataclass(frozen=True)

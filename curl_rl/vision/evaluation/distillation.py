@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curl_rl.augment import center_crop
-from curl_rl.vision.finetuning import (
+from curl_rl.vision.evaluation.finetuning import (
     SupervisedConfig,
     TrainedClassifier,
     network_outputs,
@@ -22,7 +22,7 @@ from curl_rl.vision.finetuning import (
     top1_accuracy,
     train_classifier,
 )
-from curl_rl.vision.knn import check_labelled
+from curl_rl.vision.evaluation.knn import check_labelled
 
 UNLABELLED = -1
 """The label of an image that has none."""
@@ -98,7 +98,7 @@ def distill(
     epoch.
 
     Args:
-        teacher: images to ``(B, K)`` logits, such as :func:`~curl_rl.vision.finetuning.fine_tune` gives; left as it
+        teacher: images to ``(B, K)`` logits, such as :func:`~curl_rl.vision.evaluation.finetuning.fine_tune` gives; left as it
             was. Self-distillation hands its encoder over as the student's too.
         encoder: the student's, pretrained or not; left as it was. On the teacher's device.
         images: ``(N, C, S, S)`` uint8, labelled or not, on any device.

@@ -21,11 +21,11 @@ from curl_rl.encoders.resnet import ResNet
 from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.config import KNNConfig
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
-from curl_rl.vision.finetuning import Crops, fine_tune, fine_tuning
-from curl_rl.vision.image_sets import ImageSet
-from curl_rl.vision.knn import knn_accuracy
+from curl_rl.vision.evaluation.finetuning import Crops, fine_tune, fine_tuning
+from curl_rl.vision.data.image_sets import ImageSet
+from curl_rl.vision.evaluation.knn import knn_accuracy
 from curl_rl.pretraining.learner import Backbone, compute_in, precision_of, side_of
-from curl_rl.vision.linear_probe import LinearProbeConfig, linear_evaluation
+from curl_rl.vision.evaluation.linear_probe import LinearProbeConfig, linear_evaluation
 
 Protocol = Literal["knn", "probe", "linear", "fine_tune"]
 

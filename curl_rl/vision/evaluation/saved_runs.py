@@ -16,7 +16,7 @@ from curl_rl.runs.logger import METRICS_FILE, read_metrics
 from curl_rl.runs.directory import CONFIG
 from curl_rl.runs.settings import read_yaml
 from curl_rl.vision.config import SCHEMA, VisionConfig, load_preset, read_config
-from curl_rl.vision.finetuning import Crops
+from curl_rl.vision.evaluation.finetuning import Crops
 from curl_rl.pretraining.learner import Backbone, compute_in
 
 

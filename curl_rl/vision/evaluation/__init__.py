@@ -1,0 +1,1 @@
+"""Judging an image encoder: nearest neighbors, linear probes, fine-tuning, distillation."""
