@@ -9,8 +9,8 @@ from torch import Tensor
 
 from benchmarks.timing import Row
 from benchmarks.update import ACTIONS, SHAPE
-from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.encoders import Precision
+from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.rl.replay import Batch
 
 UpdateRule = Literal["exact", "joint"]

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from benchmarks.plain_vision import PlainSimCLR, PlainViews, batches
 from benchmarks.timing import Row, compared, side_by_side
-from curl_rl.runs.compute import resolve_precision
 from curl_rl.encoders import Precision
 from curl_rl.objectives import BatchInfo
+from curl_rl.pretraining.learner import Learner
+from curl_rl.runs.compute import resolve_precision
 from curl_rl.vision.config import VisionConfig, load_preset
 from curl_rl.vision.data.image_sets import ResidentImages
-from curl_rl.pretraining.learner import Learner
 from curl_rl.vision.networks import build_networks
 from curl_rl.vision.views import make_views
 

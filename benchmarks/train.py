@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 import envs
 from benchmarks.timing import Row, alone, wait_for
-from curl_rl.runs.compute import resolve_precision
 from curl_rl.rl.config import PRESETS, TASKS, RunConfig, load_preset
-from curl_rl.rl.workers import Environment, LocalEnvironment, open_environments
 from curl_rl.rl.training import Trainer
+from curl_rl.rl.workers import Environment, LocalEnvironment, open_environments
+from curl_rl.runs.compute import resolve_precision
 
 _RANDOM_STEPS, _WARM_UP = 20, 8
 _ENOUGH_SECONDS = 5.0  # timed at least, where the steps that were asked for take less

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from benchmarks.plain import PlainAgent, PlainReplay
 from benchmarks.timing import Row, alone, as_graph, compared, side_by_side
-from curl_rl.rl.agent import Agent, AgentConfig
-from curl_rl.runs.compute import resolve_precision
 from curl_rl.encoders import EncoderConfig
+from curl_rl.rl.agent import Agent, AgentConfig
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.replay import Replay, ReplayConfig
+from curl_rl.runs.compute import resolve_precision
 
 SHAPE, ACTIONS, STACK = (9, 100, 100), 6, 3  # what cheetah-run gives at the paper's settings
 TRANSITIONS = 2000  # stored: enough that a batch's memory is not in the caches

@@ -1,9 +1,9 @@
 """Contrastive representations for reinforcement learning from pixels, and the encoders they train."""
 
-from curl_rl.auxiliary import AuxiliaryLoss, ModuleEncoder
-from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.auxiliary import AuxiliaryLoss, ModuleEncoder
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 
 __version__ = "0.1.0"
 

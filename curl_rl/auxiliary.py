@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from curl_rl.augment import random_crops
 from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.objectives.momentum import momentum_copy, move_towards
 from curl_rl.objectives import BatchInfo, Objective, ObjectiveConfigs, ObjectiveName, build_objective
+from curl_rl.objectives.momentum import momentum_copy, move_towards
 
 
 class AuxiliaryLoss(nn.Module):

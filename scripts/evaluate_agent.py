@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 import envs
 from curl_rl.rl.agent import Agent
-from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.rl.config import RunConfig
-from curl_rl.runs.files import write_json
 from curl_rl.rl.evaluation import Evaluation, evaluate
-from curl_rl.runs.logger import write_gif
 from curl_rl.rl.loading import load_agent
+from curl_rl.runs.command_line import check_writable, command_parser, refusals
+from curl_rl.runs.files import write_json
+from curl_rl.runs.logger import write_gif
 from envs.rendering import RenderingUnavailable
 
 

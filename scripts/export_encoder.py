@@ -19,12 +19,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from curl_rl.runs.command_line import check_writable, command_parser, refusals
-from curl_rl.artifacts.programs import ProgramInput, export_program
-from curl_rl.runs.files import write_durably
-from curl_rl.runs.errors import one_line
 from curl_rl.artifacts.encoder_file import as_safetensors, load_encoder
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.artifacts.programs import ProgramInput, export_program
+from curl_rl.runs.command_line import check_writable, command_parser, refusals
+from curl_rl.runs.errors import one_line
+from curl_rl.runs.files import write_durably
 
 # By which readers know a file, load_encoder among them.
 SUFFIXES = {"onnx": ".onnx", "exported": ".pt2", "safetensors": ".safetensors"}

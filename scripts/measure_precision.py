@@ -31,11 +31,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.precision import update_without_steps
+from curl_rl.encoders import Convolutions, Precision
 from curl_rl.rl.agent import Agent, UpdateInputs
+from curl_rl.rl.loading import load_learner
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.compute import prepared_device, resolve_precision
-from curl_rl.encoders import Convolutions, Precision
-from curl_rl.rl.loading import load_learner
 
 
 class Distances(NamedTuple):

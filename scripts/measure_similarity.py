@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 import envs
-from curl_rl.rl.agent import Agent
 from curl_rl.augment import random_crop
-from curl_rl.runs.command_line import command_parser, refusals
-from curl_rl.rl.config import RunConfig, load_preset
 from curl_rl.losses import bilinear_similarity, contrastive_accuracy, info_nce
 from curl_rl.objectives import Curl, CurlConfig, FeatureSpec
+from curl_rl.rl.agent import Agent
+from curl_rl.rl.config import RunConfig, load_preset
+from curl_rl.runs.command_line import command_parser, refusals
 from envs.rendering import RenderingUnavailable
 
 

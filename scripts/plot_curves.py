@@ -19,8 +19,8 @@ from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.report.curves import Curve, read_curves
+from curl_rl.runs.command_line import command_parser, refusals
 
 
 def main() -> int:

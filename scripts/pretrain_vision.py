@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from curl_rl.pretraining.distributed import is_first
 from curl_rl.runs.command_line import exit_code_of
 from curl_rl.vision.config import parse_command_line
-from curl_rl.pretraining.distributed import is_first
 from curl_rl.vision.pretraining import pretrain
 
 

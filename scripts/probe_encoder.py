@@ -17,11 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from curl_rl.recordings.probe import Row, Split, probe_encoders, report, table
+from curl_rl.recordings.store import RecordedFrames
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import resolve_device
 from curl_rl.runs.files import write_json
-from curl_rl.recordings.store import RecordedFrames
-from curl_rl.recordings.probe import Row, Split, probe_encoders, report, table
 
 LOWEST = -0.25  # where the picture ends: how much worse than the mean a prediction is tells nothing
 

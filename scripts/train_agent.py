@@ -16,11 +16,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import envs
-from curl_rl.runs.command_line import exit_code_of
 from curl_rl.rl.config import RunConfig, parse_command_line
-from curl_rl.rl.workers import Environment
-from curl_rl.runs.errors import UserError
 from curl_rl.rl.training import train
+from curl_rl.rl.workers import Environment
+from curl_rl.runs.command_line import exit_code_of
+from curl_rl.runs.errors import UserError
 from envs.rendering import RenderingUnavailable
 
 

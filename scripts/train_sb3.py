@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import envs
 from curl_rl import EncoderConfig, PretrainedEncoder, load_encoder
-from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.objectives import ObjectiveName
+from curl_rl.runs.command_line import command_parser, refusals
 from envs.rendering import RenderingUnavailable
 
 # RGB frames in an observation of envs.make.

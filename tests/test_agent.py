@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.precision import update_without_steps
-from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.losses import effective_rank
 from curl_rl.objectives import BatchInfo, Features, MoCoConfig, Objective, ObjectiveConfigs, Result, ViewSpec
+from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.rl.replay import Batch
 
 SHAPE, ACTIONS, BATCH = (6, 24, 24), 2, 5

@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from curl_rl import EncoderConfig, PixelEncoder
-
-from curl_rl.encoders import conv_relu
-from curl_rl.encoders import Precision
+from curl_rl.encoders import Precision, conv_relu
 
 
 def operands(dtype: torch.dtype, *, batch: int = 3, channels: int = 5, size: int = 12) -> list[torch.Tensor]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from curl_rl.rl.config import load_preset, save_config
 from curl_rl.report.curves import read_curves
+from curl_rl.rl.config import load_preset, save_config
 from curl_rl.vision.config import load_preset as load_vision_preset
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.artifacts.programs import ProgramInput, export_program, largest_difference, traceable
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from curl_rl import auxiliary
-from curl_rl.rl.config import load_preset
-from curl_rl.encoders import PixelEncoder
 from curl_rl.artifacts.encoder_file import save_encoder
+from curl_rl.encoders import PixelEncoder
 from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.rl.config import load_preset
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = ["auxiliary_loss.md", "encoders.md", "frames.md", "images.md", "integrations.md", "transfer.md"]

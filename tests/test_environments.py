@@ -19,13 +19,13 @@ import pytest
 import torch
 
 import envs
-from curl_rl.runs import checkpoint
 from curl_rl.rl.config import CheckpointConfig, RunConfig, load_preset
-from curl_rl.rl.workers import Beginning, EnvironmentFault, LocalEnvironment, WorkerEnvironments
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.loading import load_agent
-from curl_rl.runs.seeds import derived_seed
 from curl_rl.rl.training import TrainingFault, train
+from curl_rl.rl.workers import Beginning, EnvironmentFault, LocalEnvironment, WorkerEnvironments
+from curl_rl.runs import checkpoint
+from curl_rl.runs.seeds import derived_seed
 
 
 def make() -> Any:

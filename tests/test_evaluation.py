@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from curl_rl.rl.agent import Agent, AgentConfig
 from curl_rl.encoders import EncoderConfig
+from curl_rl.rl.agent import Agent, AgentConfig
 from curl_rl.rl.evaluation import Evaluation, evaluate
 
 

@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 
 import curl_rl
-from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.artifacts.encoder_file import as_safetensors, last_names, load_encoder, save_encoder
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 PROVENANCE = {"env": "cheetah-run", "preset": "curl", "seed": 3, "frames": 700}

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from curl_rl.recordings import store as frames_module
-from curl_rl.runs.files import write_durably
-from curl_rl.runs.errors import UserError
 from curl_rl.recordings.store import FrameWriter, RecordedFrames, Recording, is_recording
+from curl_rl.runs.errors import UserError
+from curl_rl.runs.files import write_durably
 
 RECORDING = Recording(
     env="tiny-reach",

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from curl_rl.encoders import EncoderConfig
+from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec
 from curl_rl.rl import learner as learner_module
 from curl_rl.rl import replay as replay_module
 from curl_rl.rl.agent import Agent, AgentConfig, Due
-from curl_rl.encoders import EncoderConfig
 from curl_rl.rl.learner import Learner
-from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec
 from curl_rl.rl.replay import Replay, ReplayConfig
 
 SHAPE, ACTIONS = (6, 24, 24), 2

@@ -12,9 +12,9 @@ import pytest
 
 import envs
 from curl_rl.rl.config import load_preset
+from curl_rl.rl.training import train
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.logger import read_metrics
-from curl_rl.rl.training import train
 from envs.tiny import BASELINE_RETURN, SOLVED_RETURN
 
 

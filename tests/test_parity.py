@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
-from curl_rl.rl.config import load_preset
 from curl_rl.encoders import EncoderConfig
 from curl_rl.objectives import CurlConfig, ObjectiveConfigs, ViewSpec
+from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
+from curl_rl.rl.config import load_preset
 
 HERE = Path(__file__).parent
 RECORDINGS = os.environ.get("CURL_RL_PARITY", str(HERE / "data" / "curl_update.npz")).split(":")

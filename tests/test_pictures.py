@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from curl_rl.rl.agent import UpdateInputs
 from curl_rl.objectives import ViewSpec
+from curl_rl.rl.agent import UpdateInputs
 from curl_rl.rl.pictures import crops_picture
 from curl_rl.rl.replay import Batch
 

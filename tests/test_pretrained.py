@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
 from curl_rl.auxiliary import AuxiliaryLoss
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from curl_rl.recordings import store as frames_module
-from curl_rl.rl.agent import Agent, AgentConfig
 from curl_rl.encoders import EncoderConfig
-from curl_rl.recordings.store import FrameWriter, RecordedFrames, Recording
 from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.recordings import store as frames_module
 from curl_rl.recordings.recorder import Policy, agent_policy, random_policy, record
+from curl_rl.recordings.store import FrameWriter, RecordedFrames, Recording
+from curl_rl.rl.agent import Agent, AgentConfig
 
 SIZE, STACK, LENGTH = 4, 2, 5
 RECORDING = Recording(

@@ -16,9 +16,9 @@ import pytest
 import torch
 from scipy import stats
 
-import curl_rl.runs.files as durable_module
 import curl_rl.rl.episode_stream as episode_stream_module
 import curl_rl.rl.replay as replay_module
+import curl_rl.runs.files as durable_module
 import curl_rl.runs.storage as storage_module
 from curl_rl.rl.replay import Batch, Replay, ReplayConfig, replay_bytes, segment_files
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from curl_rl.rl.loading import load_agent, load_learner
+from curl_rl.rl.replay import Replay
 from curl_rl.runs import checkpoint
 from curl_rl.runs.errors import UserError
-from curl_rl.rl.replay import Replay
-from curl_rl.rl.loading import load_agent, load_learner
 from helpers.tiny_reach import train_on_tiny_reach
 
 FLAGS = "--frames 60 --replay.capacity 50 --agent.n_step 1"

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from curl_rl.rl.config import RunConfig, read_config
 from curl_rl.runs import directory as run_directory
 from curl_rl.runs.checkpoint import lock_run
-from curl_rl.rl.config import RunConfig, read_config
-from curl_rl.runs.errors import UserError
 from curl_rl.runs.directory import check_room, claimed, set_aside
+from curl_rl.runs.errors import UserError
 
 CONFIG = RunConfig(device="cpu")
 

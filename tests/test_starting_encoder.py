@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import envs
-from curl_rl.augment import center_crop
-from curl_rl.rl.config import CheckpointConfig, RunConfig, UserError, load_preset, read_config
-from curl_rl.report.curves import read_curves
-from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.artifacts.encoder_file import load_encoder, save_encoder
+from curl_rl.augment import center_crop
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
+from curl_rl.report.curves import read_curves
+from curl_rl.rl.config import CheckpointConfig, RunConfig, UserError, load_preset, read_config
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.starting_encoder import read_starting_encoder
 from curl_rl.rl.training import Trainer, train

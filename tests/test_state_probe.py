@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.runs.errors import UserError
 from curl_rl.artifacts.encoder_file import save_encoder
-from curl_rl.recordings.store import FrameWriter, RecordedFrames, Recording
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.recordings.probe import L2, Row, Split, probe, probe_encoders, r2_score, report, ridge_path, table
+from curl_rl.recordings.store import FrameWriter, RecordedFrames, Recording
+from curl_rl.runs.errors import UserError
 
 NAMES = ("brightness", "change", "constant", "noise")
 

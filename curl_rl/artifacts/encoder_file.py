@@ -1,4 +1,4 @@
-"""Encoders as files, in the form of :mod:`curl_rl.artifacts.network_file`: what they say of themselves, and how one is loaded."""
+"""Encoders as files, in the form of :mod:`~curl_rl.artifacts.network_file`: how one is described, saved and loaded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from curl_rl.artifacts import network_file
-from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.artifacts.network_file import damaged, described, load_network, network_files, save_network
 from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 ENCODER = "encoder"
@@ -152,7 +152,7 @@ def _software() -> dict[str, str]:
     import curl_rl  # which imports this file, before it has a version
 
     versions = {"curl_rl": curl_rl.__version__, "torch": torch.__version__}
-    clone = Path(__file__).resolve().parent.parent
+    clone = Path(__file__).resolve().parents[2]
     if not (clone / ".git").exists():  # an installed package may lie in somebody else's repository
         return versions
     command = ["git", "-C", str(clone), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

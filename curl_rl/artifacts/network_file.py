@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from curl_rl.runs.files import write_durably
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.files import write_durably
 
 METADATA = "curl_rl"
 """Key of the description in the metadata of safetensors, ONNX and torch.export files."""

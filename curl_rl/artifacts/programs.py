@@ -17,10 +17,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from curl_rl.runs.files import write_durably
 from curl_rl.artifacts.encoder_file import describe
 from curl_rl.artifacts.network_file import METADATA
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.runs.files import write_durably
 
 INPUT, OUTPUT = "observation", "features"
 """Names of a program's input and output."""

@@ -11,8 +11,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import nn
 
-from curl_rl.auxiliary import evaluating
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.auxiliary import evaluating
 
 Encoded = NDArray[np.float32]
 

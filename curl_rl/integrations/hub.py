@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from curl_rl.runs.files import write_durably
-from curl_rl.runs.errors import UserError, one_line
 from curl_rl.artifacts.encoder_file import HUB_NAME, as_safetensors, describe, load_encoder
 from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
+from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.files import write_durably
 
 try:
     from huggingface_hub import HfApi, ModelCardData, hf_hub_download

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from curl_rl.artifacts.network_file import METADATA
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.artifacts.programs import (
     INPUT,
     OUTPUT,
@@ -20,8 +22,6 @@ from curl_rl.artifacts.programs import (
     traceable,
 )
 from curl_rl.runs.files import write_durably
-from curl_rl.artifacts.network_file import METADATA
-from curl_rl.artifacts.pretrained import PretrainedEncoder
 
 try:
     import onnx

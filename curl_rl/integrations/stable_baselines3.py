@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.augment import center_crop
 from curl_rl.auxiliary import AuxiliaryLoss
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.objectives import Objective, ObjectiveName
-from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.encoders.resnet import ResNet
+from curl_rl.objectives import Objective, ObjectiveName
 
 try:
     from stable_baselines3.common.base_class import BaseAlgorithm

@@ -14,8 +14,8 @@ from torch import Tensor
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
 from curl_rl.losses import alignment, cross_prediction, embedding_std
-from curl_rl.objectives.momentum import cosine_momentum, momentum_buffers, move_towards
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
+from curl_rl.objectives.momentum import cosine_momentum, momentum_buffers, move_towards
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.encoders import Features, PixelEncoder, Precision
-from curl_rl.optim.lars import LARS, parameter_groups
-from curl_rl.losses import effective_rank, uniformity
-from curl_rl.objectives.momentum import momentum_copy, move_towards
-from curl_rl.objectives import BatchInfo, Objective
 from curl_rl.encoders.resnet import ResNet
+from curl_rl.losses import effective_rank, uniformity
+from curl_rl.objectives import BatchInfo, Objective
+from curl_rl.objectives.momentum import momentum_copy, move_towards
+from curl_rl.optim.lars import LARS, parameter_groups
 from curl_rl.optim.schedules import scaled_learning_rate, set_learning_rates, warmup_cosine
 from curl_rl.pretraining import distributed
 from curl_rl.vision.config import OptimizerConfig

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from curl_rl.encoders import PixelEncoder
-from curl_rl.runs.errors import UserError, one_line
 from curl_rl.artifacts.encoder_file import load_encoder
-from curl_rl.recordings.store import RecordedFrames
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.encoders import PixelEncoder
 from curl_rl.encoders.resnet import ResNet
+from curl_rl.recordings.store import RecordedFrames
+from curl_rl.runs.errors import UserError, one_line
 
 L2 = tuple(10.0 ** (exponent / 2) for exponent in range(6, -17, -1))
 """Regularisations that are tried, from strong to weak, 10³ to 10⁻⁸; see :func:`ridge_path`."""

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curl_rl.rl.agent import Agent
 from curl_rl.recordings.store import FrameWriter
+from curl_rl.rl.agent import Agent
 from curl_rl.runs.seeds import derived_seed
 
 Observation = npt.NDArray[np.uint8]

@@ -33,8 +33,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from curl_rl.runs.files import write_durably
 from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.files import write_durably
 
 DESCRIPTION = "frames.json"
 SHARD_FRAMES = 1000

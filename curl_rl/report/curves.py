@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from curl_rl.rl.config import RunConfig, changed_fields, load_preset, read_config
-from curl_rl.runs.logger import METRICS_FILE, read_metrics
 from curl_rl.runs.directory import CONFIG, is_of_pretraining
+from curl_rl.runs.logger import METRICS_FILE, read_metrics
 
 
 @dataclass

@@ -10,11 +10,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from curl_rl.rl import sac
 from curl_rl.augment import center_crop, random_crops
 from curl_rl.encoders import EncoderConfig, PixelEncoder, Precision, Projection, orthogonal_init
 from curl_rl.losses import effective_rank
-from curl_rl.objectives.momentum import momentum_copy, move_towards
 from curl_rl.objectives import (
     BatchInfo,
     Features,
@@ -24,6 +22,8 @@ from curl_rl.objectives import (
     ViewSpec,
     build_objective,
 )
+from curl_rl.objectives.momentum import momentum_copy, move_towards
+from curl_rl.rl import sac
 from curl_rl.rl.replay import Batch
 
 Trained = Literal["encoder", "objective"]

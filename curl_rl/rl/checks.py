@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from curl_rl.runs.compute import resolve_precision
 from curl_rl.rl.config import RunConfig
-from curl_rl.rl.workers import Environment, pixel_spaces
-from curl_rl.runs.errors import UserError, one_line
 from curl_rl.rl.learner import check_capture
-from curl_rl.rl.replay import replay_bytes
 from curl_rl.rl.loading import build_agent
+from curl_rl.rl.replay import replay_bytes
+from curl_rl.rl.workers import Environment, pixel_spaces
+from curl_rl.runs.compute import resolve_precision
+from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.storage import choose_storage
 
 

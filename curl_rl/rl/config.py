@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from curl_rl.rl.agent import AgentConfig
-from curl_rl.runs.errors import UserError as UserError  # what reading a configuration raises
 from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.rl.agent import AgentConfig
 from curl_rl.rl.replay import ReplayConfig
+from curl_rl.runs.errors import UserError as UserError  # what reading a configuration raises
 from curl_rl.runs.seeds import check_seed
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.runs.settings import to_dict as to_dict  # a configuration's own function for those who have one
 
-PRESETS = Path(__file__).resolve().parent.parent / "configs"
+PRESETS = Path(__file__).resolve().parents[2] / "configs"
 TASKS = PRESETS / "tasks.yaml"
 
 # What a resumed run may change: its budget, device, workers and logging.

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from curl_rl.rl.agent import Agent, Due, UpdateInputs
-from curl_rl.runs.errors import UserError
 from curl_rl.rl.replay import Batch, Replay
+from curl_rl.runs.errors import UserError
 from curl_rl.runs.storage import Storage
 
 _WARM_UP = 2  # eager updates of each kind before its capture: in them optimizers make their state

@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 
-from curl_rl.runs import checkpoint
-
-from curl_rl.runs import directory as run_directory
 from curl_rl.rl.agent import Agent
-from curl_rl.runs.compute import is_out_of_memory, resolve_device, resolve_precision
 from curl_rl.rl.config import RunConfig, read_config
-from curl_rl.runs.console import say
-from curl_rl.runs.errors import UserError, one_line
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.replay import Replay
+from curl_rl.runs import checkpoint
+from curl_rl.runs import directory as run_directory
+from curl_rl.runs.compute import is_out_of_memory, resolve_device, resolve_precision
+from curl_rl.runs.console import say
+from curl_rl.runs.errors import UserError, one_line
 
 
 def build_agent(config: RunConfig, device: torch.device, shape: tuple[int, int, int], action_dim: int) -> Agent:

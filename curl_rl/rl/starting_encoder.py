@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from curl_rl.runs import directory as run_directory
-from curl_rl.rl.agent import AgentConfig
-from curl_rl.rl.config import RunConfig, read_config
-from curl_rl.runs.console import say
-from curl_rl.encoders import PixelEncoder
-from curl_rl.rl.workers import Environment, pixel_spaces
-from curl_rl.runs.errors import UserError, one_line
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.artifacts.network_file import weights_sha256
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.encoders import PixelEncoder
+from curl_rl.rl.agent import AgentConfig
+from curl_rl.rl.config import RunConfig, read_config
+from curl_rl.rl.workers import Environment, pixel_spaces
+from curl_rl.runs import directory as run_directory
+from curl_rl.runs.console import say
+from curl_rl.runs.errors import UserError, one_line
 
 
 def find_starting_encoder(

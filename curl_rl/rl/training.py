@@ -14,30 +14,29 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from curl_rl.runs import checkpoint
-
-from curl_rl.runs import directory as run_directory
-from curl_rl.runs.compute import is_out_of_memory, precision_in_words, prepared_device
-from curl_rl.rl.config import RunConfig
-from curl_rl.runs.console import progress_bar, say
+from curl_rl.artifacts.encoder_file import last_names, save_encoder
 from curl_rl.encoders import PixelEncoder
-from curl_rl.rl.workers import Beginning, Environment, Environments, open_environments, pixel_spaces
-from curl_rl.runs.errors import TrainingFault as TrainingFault  # what train() raises
-from curl_rl.runs.errors import UserError, one_line
+from curl_rl.rl.checks import check_device, check_environment
+from curl_rl.rl.config import RunConfig
 from curl_rl.rl.estimate import estimated_time
 from curl_rl.rl.evaluation import evaluate
-from curl_rl.artifacts.encoder_file import last_names, save_encoder
 from curl_rl.rl.learner import Learner
-from curl_rl.runs.logger import Logger
-from curl_rl.runs.meters import MetricMeans, Speedometer
+from curl_rl.rl.loading import build_agent
 from curl_rl.rl.pictures import crops_picture
 from curl_rl.rl.progress import Episode, Progress
 from curl_rl.rl.replay import Replay, segment_files
-from curl_rl.rl.loading import build_agent
-from curl_rl.rl.checks import check_device, check_environment
+from curl_rl.rl.starting_encoder import find_starting_encoder
+from curl_rl.rl.workers import Beginning, Environment, Environments, open_environments, pixel_spaces
+from curl_rl.runs import checkpoint
+from curl_rl.runs import directory as run_directory
+from curl_rl.runs.compute import is_out_of_memory, precision_in_words, prepared_device
+from curl_rl.runs.console import progress_bar, say
+from curl_rl.runs.errors import TrainingFault as TrainingFault  # what train() raises
+from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.logger import Logger
+from curl_rl.runs.meters import MetricMeans, Speedometer
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
-from curl_rl.rl.starting_encoder import find_starting_encoder
 
 _SAVE_MEMORY = "lower agent.batch_size or replay.capacity, or keep the replay elsewhere by replay.storage"
 _MEND_NUMBERS = "the last checkpoint is from before; try a lower learning rate, or look at the rewards"

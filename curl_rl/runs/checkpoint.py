@@ -34,8 +34,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl.runs.files import sync_directory
 from curl_rl.runs.errors import one_line
+from curl_rl.runs.files import sync_directory
 
 __all__ = ["SEGMENTS", "load_newest", "lock_run", "not_finite", "random_state", "restore_random_state", "save"]
 

@@ -11,8 +11,8 @@ from typing import Literal
 
 import torch
 
-from curl_rl.encoders.conv_relu import FUSES_BFLOAT16
 from curl_rl.encoders import Precision
+from curl_rl.encoders.conv_relu import FUSES_BFLOAT16
 from curl_rl.runs.errors import UserError
 
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")

@@ -18,8 +18,8 @@ from typing import Any, Generic, TypeVar
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
-from curl_rl.runs.files import write_durably
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.files import write_durably
 
 C = TypeVar("C")
 Layer = dict[str, Any]

@@ -6,10 +6,10 @@ import math
 
 import torch
 
-from curl_rl.runs.errors import UserError, one_line
-from curl_rl.recordings.store import is_recording
 from curl_rl.encoders.resnet import ResNet
 from curl_rl.pretraining import distributed
+from curl_rl.recordings.store import is_recording
+from curl_rl.runs.errors import UserError, one_line
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data.image_sets import ImageSet
 from curl_rl.vision.networks import build_networks

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 
 from curl_rl.encoders import EncoderConfig, Precision
-from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.encoders.resnet import ResNetConfig
+from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.optim.schedules import LearningRateScaling
 from curl_rl.runs.seeds import check_seed
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
@@ -22,7 +22,7 @@ from curl_rl.vision.data import DIGITS
 from curl_rl.vision.data.image_sets import Storage
 from curl_rl.vision.views import AugmentConfig
 
-PRESETS = Path(__file__).resolve().parent.parent.parent / "configs" / "vision"
+PRESETS = Path(__file__).resolve().parents[2] / "configs" / "vision"
 METHODS = PRESETS / "methods.yaml"
 
 # What a resumed run may change. Not its epochs: the learning rate and the momentum run along cosines that end with the

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curl_rl.artifacts.encoder_file import describe_encoder, described_encoder
+from curl_rl.artifacts.network_file import damaged, load_network, network_files, save_network
 from curl_rl.augment import center_crop
 from curl_rl.encoders import PixelEncoder
-from curl_rl.artifacts.encoder_file import describe_encoder, described_encoder
 from curl_rl.encoders.heads import MLP, BatchNorm
-from curl_rl.artifacts.network_file import damaged, load_network, network_files, save_network
 from curl_rl.encoders.resnet import ResNet
 from curl_rl.vision.evaluation.finetuning import Classifier, plain_batch_norm
 

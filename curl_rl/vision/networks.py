@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from curl_rl.runs.compute import resolve_precision
 from curl_rl.encoders import PixelEncoder
-from curl_rl.objectives import Objective, build_objective
 from curl_rl.encoders.resnet import ResNet
-from curl_rl.vision.config import VisionConfig
+from curl_rl.objectives import Objective, build_objective
 from curl_rl.pretraining.learner import Backbone
+from curl_rl.runs.compute import resolve_precision
+from curl_rl.vision.config import VisionConfig
 
 
 def build_networks(config: VisionConfig, channels: int, device: torch.device) -> tuple[Backbone, Objective]:

@@ -16,34 +16,33 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from curl_rl.runs import checkpoint
-
-from curl_rl.runs import directory as run_directory
+from curl_rl.artifacts.encoder_file import ENCODER, last_names, save_encoder
 from curl_rl.augment import center_crop
+from curl_rl.objectives import BatchInfo
+from curl_rl.pretraining import distributed
+from curl_rl.pretraining.collapse import CollapseWatch
+from curl_rl.pretraining.learner import Learner, precision_of, side_of
+from curl_rl.recordings.store import is_recording
+from curl_rl.runs import checkpoint
+from curl_rl.runs import directory as run_directory
 from curl_rl.runs.compute import is_out_of_memory, keep_freed_memory, resolve_device
 from curl_rl.runs.console import progress_bar, say
 from curl_rl.runs.errors import TrainingFault, UserError, one_line
-from curl_rl.artifacts.encoder_file import ENCODER, last_names, save_encoder
-from curl_rl.recordings.store import is_recording
 from curl_rl.runs.logger import Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer
-from curl_rl.objectives import BatchInfo
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
-from curl_rl.pretraining import distributed
-from curl_rl.pretraining.collapse import CollapseWatch
+from curl_rl.vision.checks import check_run
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data import DIGITS, load, say_what_cannot_be_learnt
-from curl_rl.vision.export import save_head
 from curl_rl.vision.data.image_sets import ImageBatch, ImageSet
-from curl_rl.pretraining.learner import Learner, precision_of, side_of
 from curl_rl.vision.evaluation.linear_probe import OnlineProbe
+from curl_rl.vision.evaluation.protocols import Benchmark, Voting, encode, knn
+from curl_rl.vision.export import save_head
+from curl_rl.vision.images import images_of
 from curl_rl.vision.networks import build_networks
 from curl_rl.vision.pictures import views_picture
 from curl_rl.vision.projector import write_projector
-from curl_rl.vision.evaluation.protocols import Benchmark, Voting, encode, knn
-from curl_rl.vision.checks import check_run
-from curl_rl.vision.images import images_of
 from curl_rl.vision.views import make_views
 
 AXIS = "images"

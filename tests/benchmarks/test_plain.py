@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmarks.plain import PlainAgent, PlainBatch, PlainReplay
-from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.encoders import EncoderConfig
 from curl_rl.objectives import ViewSpec
+from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
 
 CHANNELS, CROP, ACTIONS, FILTERS, LATENT, HIDDEN, BATCH = 6, 25, 2, 4, 8, 16, 7
 

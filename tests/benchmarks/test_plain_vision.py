@@ -9,8 +9,8 @@ import torch
 from benchmarks.plain_vision import PlainSimCLR, PlainViews, batches
 from curl_rl.objectives import BatchInfo
 from curl_rl.objectives.simclr import SimCLR
-from curl_rl.vision.config import load_preset
 from curl_rl.pretraining.learner import Learner
+from curl_rl.vision.config import load_preset
 from curl_rl.vision.networks import build_networks
 from curl_rl.vision.views import make_views
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curl_rl.runs import checkpoint
+from curl_rl.encoders import EncoderConfig
 from curl_rl.rl.agent import AgentConfig
 from curl_rl.rl.config import (
     CheckpointConfig,
@@ -27,10 +27,10 @@ from curl_rl.rl.config import (
     RunConfig,
     TrainingConfig,
 )
-from curl_rl.encoders import EncoderConfig
-from curl_rl.runs.logger import read_metrics
 from curl_rl.rl.replay import Replay, ReplayConfig
 from curl_rl.rl.training import train
+from curl_rl.runs import checkpoint
+from curl_rl.runs.logger import read_metrics
 
 SIZE, STACK, REPEAT = 10, 2, 2
 

@@ -11,9 +11,9 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from torch import nn
 
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.integrations.gymnasium import FeatureObservation, VectorFeatureObservation
-from curl_rl.artifacts.pretrained import PretrainedEncoder
 
 _BYTES = gymnasium.spaces.Box(0, 255, (2, 9, 9), np.uint8)
 

@@ -13,9 +13,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 pytest.importorskip("huggingface_hub")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.artifacts.programs import ProgramInput
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 pytest.importorskip("onnx")

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.artifacts.encoder_file import load_encoder, save_encoder
-from curl_rl.objectives import BarlowTwins
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
+from curl_rl.objectives import BarlowTwins
 
 pytest.importorskip("stable_baselines3")
 from stable_baselines3 import DQN, PPO, SAC

@@ -14,8 +14,8 @@ pytest.importorskip("tensordict")
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 
-from curl_rl.integrations.torchrl import encoder_module
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.integrations.torchrl import encoder_module
 
 
 @pytest.fixture

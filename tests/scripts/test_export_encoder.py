@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.artifacts.encoder_file import load_encoder, save_encoder
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "export_encoder.py"
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.runs.compute import resolve_precision
 from curl_rl.rl.loading import load_learner
+from curl_rl.runs.compute import resolve_precision
 from helpers.tiny_reach import train_on_tiny_reach
 
 FLAGS = (

@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.artifacts.encoder_file import save_encoder
-from curl_rl.recordings.store import FrameWriter, Recording
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.recordings.probe import Row
+from curl_rl.recordings.store import FrameWriter, Recording
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "probe_encoder.py"
 

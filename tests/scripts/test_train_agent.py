@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from curl_rl.rl.config import read_config
-from curl_rl.runs.logger import read_metrics
 from curl_rl.rl.loading import load_agent
+from curl_rl.runs.logger import read_metrics
 from envs.tiny import TinyReach
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_agent.py"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import envs
-from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.artifacts.encoder_file import save_encoder
+from curl_rl.encoders import EncoderConfig, PixelEncoder
 
 pytest.importorskip("stable_baselines3")
 

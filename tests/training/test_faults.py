@@ -14,9 +14,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from curl_rl.encoders import EncoderConfig
 from curl_rl.rl import training
-
-from curl_rl.runs import checkpoint
 from curl_rl.rl.agent import Agent, AgentConfig
 from curl_rl.rl.config import (
     CheckpointConfig,
@@ -24,9 +23,9 @@ from curl_rl.rl.config import (
     LogConfig,
     UserError,
 )
-from curl_rl.encoders import EncoderConfig
-from curl_rl.runs.signals import Stopped
 from curl_rl.rl.training import TrainingFault, train
+from curl_rl.runs import checkpoint
+from curl_rl.runs.signals import Stopped
 from helpers.corridor import (
     Corridor,
     assert_same_run,

@@ -19,8 +19,6 @@ import numpy.typing as npt
 import pytest
 
 from curl_rl.rl import training
-
-from curl_rl.runs import checkpoint
 from curl_rl.rl.config import (
     CheckpointConfig,
     EnvironmentConfig,
@@ -30,8 +28,9 @@ from curl_rl.rl.config import (
     UserError,
 )
 from curl_rl.rl.replay import ReplayConfig
-from curl_rl.runs.signals import Stopped
 from curl_rl.rl.training import train
+from curl_rl.runs import checkpoint
+from curl_rl.runs.signals import Stopped
 from helpers.corridor import (
     SIZE,
     STACK,

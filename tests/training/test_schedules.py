@@ -17,8 +17,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from curl_rl.rl import training
-
-from curl_rl.runs import checkpoint
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.config import (
     CheckpointConfig,
@@ -27,8 +25,9 @@ from curl_rl.rl.config import (
     TrainingConfig,
 )
 from curl_rl.rl.learner import Learner
-from curl_rl.runs.logger import read_metrics
 from curl_rl.rl.replay import Replay, ReplayConfig
+from curl_rl.runs import checkpoint
+from curl_rl.runs.logger import read_metrics
 from curl_rl.runs.signals import Stopped
 from helpers.corridor import (
     REPEAT,

@@ -12,24 +12,21 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from curl_rl.rl import loading as run_agent
-
 from curl_rl.rl import checks as run_checks
-
+from curl_rl.rl import loading as run_agent
 from curl_rl.rl import training
-
-from curl_rl.runs import checkpoint
 from curl_rl.rl.agent import Agent
+from curl_rl.rl.checks import check_device
 from curl_rl.rl.config import (
     CheckpointConfig,
     ComputeConfig,
     LogConfig,
     UserError,
 )
-from curl_rl.rl.replay import ReplayConfig
 from curl_rl.rl.loading import load_agent
-from curl_rl.rl.checks import check_device
+from curl_rl.rl.replay import ReplayConfig
 from curl_rl.rl.training import TrainingFault, train
+from curl_rl.runs import checkpoint
 from helpers.corridor import differing, environments, resumed, rows, state, tiny, trained
 
 

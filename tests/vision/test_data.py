@@ -13,10 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from curl_rl.vision import data
-
-from curl_rl.vision.data import image_sets
-from curl_rl.vision.data import balanced_subset, load
+from curl_rl.vision.data import balanced_subset, folders, image_sets, load
 from curl_rl.vision.data.image_sets import ImageSet, ResidentImages, StreamedImages, epoch_order
 
 
@@ -525,10 +522,10 @@ def test_test_images_of_a_class_that_was_never_seen_are_told_of(
     make_classes(tmp_path / "train", ant=2, bee=1)
     make_classes(tmp_path / "test", ant=1, Bee=2, wasp=1)
     sets = [load(tmp_path, split) for split in ("train", "test")]
-    data.say_what_cannot_be_learnt(*sets)
+    folders.say_what_cannot_be_learnt(*sets)
     line = "train has no image of Bee, wasp: 3 of 4 test images must count as wrong"
     assert capsys.readouterr().err.strip().endswith(line)
-    data.say_what_cannot_be_learnt(sets[0], sets[0])
+    folders.say_what_cannot_be_learnt(sets[0], sets[0])
     assert not capsys.readouterr().err
 
 
@@ -590,7 +587,7 @@ def test_a_link_back_to_a_folder_above_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_everything_of_images_in_memory_is_what_lies_there_and_no_copy() -> None:
-    digits = data.load("digits") if importlib.util.find_spec("sklearn") else None
+    digits = folders.load("digits") if importlib.util.find_spec("sklearn") else None
     if digits is None:
         pytest.skip("scikit-learn is not installed")
     batch = digits.everything()

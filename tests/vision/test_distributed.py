@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.runs.errors import UserError
+from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
 from curl_rl.objectives import (
     BarlowConfig,
     BatchInfo,
@@ -30,8 +30,8 @@ from curl_rl.objectives import (
     SimSiamConfig,
     build_objective,
 )
-from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
 from curl_rl.pretraining import distributed
+from curl_rl.runs.errors import UserError
 
 RANKS, BATCH = 2, 5
 SHARDS = (slice(0, 3), slice(3, 5))

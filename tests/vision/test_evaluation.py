@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curl_rl.runs.errors import UserError
 from curl_rl.artifacts.encoder_file import save_encoder
+from curl_rl.runs.errors import UserError
 from curl_rl.vision import config as vision_config
 from curl_rl.vision import evaluation
 from curl_rl.vision.config import SCHEMA, load_preset

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.resnet import ResNet
+from curl_rl.vision.data.image_sets import ResidentImages
 from curl_rl.vision.evaluation import protocols
 from curl_rl.vision.evaluation.finetuning import Classifier, Crops, SupervisedConfig, TrainedClassifier
-from curl_rl.vision.data.image_sets import ResidentImages
 from curl_rl.vision.evaluation.linear_probe import LinearEvaluation, LinearProbeConfig, linear_evaluation
 from curl_rl.vision.evaluation.protocols import (
     Benchmark,

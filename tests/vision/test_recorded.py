@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.runs import checkpoint
-from curl_rl.recordings import store as frames_module
-from curl_rl.encoders import EncoderConfig
-from curl_rl.runs.errors import UserError
 from curl_rl.artifacts.encoder_file import load_encoder
-from curl_rl.recordings.store import FrameWriter, Recording
-from curl_rl.runs.logger import read_metrics
+from curl_rl.encoders import EncoderConfig
 from curl_rl.objectives import MoCoConfig, ObjectiveConfigs
+from curl_rl.recordings import store as frames_module
+from curl_rl.recordings.store import FrameWriter, Recording
+from curl_rl.runs import checkpoint
+from curl_rl.runs.errors import UserError
+from curl_rl.runs.logger import read_metrics
 from curl_rl.runs.signals import Stopped
-from curl_rl.vision.data import image_sets
 from curl_rl.vision.config import (
     BackboneConfig,
     CheckpointConfig,
@@ -31,10 +30,10 @@ from curl_rl.vision.config import (
     OptimizerConfig,
     VisionConfig,
 )
-from curl_rl.vision.data import load
+from curl_rl.vision.data import image_sets, load
 from curl_rl.vision.data.image_sets import ImageBatch
-from curl_rl.vision.pretraining import Pretrainer, pretrain
 from curl_rl.vision.data.recorded import RecordedStacks, load_stacks
+from curl_rl.vision.pretraining import Pretrainer, pretrain
 from curl_rl.vision.views import AugmentConfig
 
 SIDE, LENGTHS = 8, (4, 6, 3, 5, 6, 2)

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from curl_rl.pretraining.distributed import is_first, share_of_machine
+from curl_rl.recordings.store import is_recording
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
-from curl_rl.recordings.store import is_recording
 from curl_rl.vision.data.decoding import SUFFIXES, decode, say_unreadable, shorter_side
-from curl_rl.pretraining.distributed import is_first, share_of_machine
 from curl_rl.vision.data.image_sets import (
     ImageSet,
     ResidentImages,
@@ -78,9 +78,9 @@ def load(
         workers: decoding processes of a stream; None: one per core, less one for training.
 
     Raises:
-        UserError: no such folder, or one of recorded frames (see :mod:`curl_rl.vision.data.recorded`), no such split, fewer
-            than two images that can be read, an image smaller than ``size``, images of different sizes where ``size``
-            is None, more than fits, or digits without scikit-learn.
+        UserError: no such folder, or one of recorded frames (see :mod:`~curl_rl.vision.data.recorded`), no such split,
+            fewer than two images that can be read, an image smaller than ``size``, images of different sizes where
+            ``size`` is None, more than fits, or digits without scikit-learn.
     """
     if split not in ("train", "test"):
         raise UserError(f"split must be train or test, got {split!r}")

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from curl_rl.runs.errors import UserError
 from curl_rl.recordings.store import RecordedFrames, stack_indices
+from curl_rl.runs.errors import UserError
 from curl_rl.vision.data.image_sets import ImageBatch, ImageSet, Split, Storage, lies_in_memory
 
 

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from curl_rl.pretraining.learner import side_of
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.evaluation.finetuning import Crops
-from curl_rl.pretraining.learner import side_of
 from curl_rl.vision.evaluation.protocols import (
     Benchmark,
     EvaluationConfig,

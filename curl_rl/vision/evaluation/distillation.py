@@ -98,8 +98,8 @@ def distill(
     epoch.
 
     Args:
-        teacher: images to ``(B, K)`` logits, such as :func:`~curl_rl.vision.evaluation.finetuning.fine_tune` gives; left as it
-            was. Self-distillation hands its encoder over as the student's too.
+        teacher: images to ``(B, K)`` logits, such as :func:`~curl_rl.vision.evaluation.finetuning.fine_tune` gives;
+            left as it was. Self-distillation hands its encoder over as the student's too.
         encoder: the student's, pretrained or not; left as it was. On the teacher's device.
         images: ``(N, C, S, S)`` uint8, labelled or not, on any device.
         labels: ``(N,)``, −1 where an image has none; None if no label is to be used.

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from curl_rl.augment import center_crop, random_resized_crop
-from curl_rl.optim.lars import parameter_groups
 from curl_rl.encoders.resnet import SplitBatchNorm2d
+from curl_rl.optim.lars import parameter_groups
 from curl_rl.optim.schedules import set_learning_rates, warmup_cosine
 from curl_rl.vision.evaluation.knn import check_labelled
 from curl_rl.vision.evaluation.linear_probe import zero_linear

@@ -18,13 +18,13 @@ from tqdm import tqdm
 from curl_rl.augment import center_crop
 from curl_rl.encoders import PixelEncoder
 from curl_rl.encoders.resnet import ResNet
+from curl_rl.pretraining.learner import Backbone, compute_in, precision_of, side_of
 from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.config import KNNConfig
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
-from curl_rl.vision.evaluation.finetuning import Crops, fine_tune, fine_tuning
 from curl_rl.vision.data.image_sets import ImageSet
+from curl_rl.vision.evaluation.finetuning import Crops, fine_tune, fine_tuning
 from curl_rl.vision.evaluation.knn import knn_accuracy
-from curl_rl.pretraining.learner import Backbone, compute_in, precision_of, side_of
 from curl_rl.vision.evaluation.linear_probe import LinearProbeConfig, linear_evaluation
 
 Protocol = Literal["knn", "probe", "linear", "fine_tune"]

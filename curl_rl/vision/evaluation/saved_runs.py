@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from curl_rl.runs.compute import resolve_precision
-from curl_rl.encoders import PixelEncoder
-from curl_rl.runs.errors import UserError, one_line
 from curl_rl.artifacts.encoder_file import load_encoder
-from curl_rl.runs.logger import METRICS_FILE, read_metrics
+from curl_rl.encoders import PixelEncoder
+from curl_rl.pretraining.learner import Backbone, compute_in
+from curl_rl.runs.compute import resolve_precision
 from curl_rl.runs.directory import CONFIG
+from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.logger import METRICS_FILE, read_metrics
 from curl_rl.runs.settings import read_yaml
 from curl_rl.vision.config import SCHEMA, VisionConfig, load_preset, read_config
 from curl_rl.vision.evaluation.finetuning import Crops
-from curl_rl.pretraining.learner import Backbone, compute_in
 
 
 @dataclass(frozen=True)

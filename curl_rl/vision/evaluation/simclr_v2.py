@@ -11,19 +11,19 @@ from pathlib import Path
 
 import torch
 
-from curl_rl.runs.compute import resolve_precision
-from curl_rl.encoders import PixelEncoder
-from curl_rl.runs.errors import UserError
 from curl_rl.artifacts.encoder_file import last_names
+from curl_rl.encoders import PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
+from curl_rl.pretraining.learner import Backbone, compute_in, side_of
+from curl_rl.runs.compute import resolve_precision
+from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
-from curl_rl.vision.evaluation.distillation import UNLABELLED, DistillationConfig, distill
-from curl_rl.vision.export import CLASSIFIER, SavedClassifier, load_classifier, load_head, save_classifier
-from curl_rl.vision.evaluation.finetuning import SupervisedConfig, fine_tune, fine_tuning
 from curl_rl.vision.data.image_sets import ImageSet, ResidentImages
-from curl_rl.pretraining.learner import Backbone, compute_in, side_of
+from curl_rl.vision.evaluation.distillation import UNLABELLED, DistillationConfig, distill
+from curl_rl.vision.evaluation.finetuning import SupervisedConfig, fine_tune, fine_tuning
 from curl_rl.vision.evaluation.saved_runs import read_run
+from curl_rl.vision.export import CLASSIFIER, SavedClassifier, load_classifier, load_head, save_classifier
 
 
 def fine_tune_run(
