@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from curl_rl.optim.lars import LARS, parameter_groups
+from curl_rl.optim.groups import parameter_groups
+from curl_rl.optim.lars import LARS
 
 
 def parameter(*values: float) -> nn.Parameter:

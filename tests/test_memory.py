@@ -9,7 +9,8 @@ from collections import deque
 import pytest
 import torch
 
-from curl_rl.objectives.momentum import Ring, cosine_momentum, momentum_buffers, momentum_copy, move_towards
+from curl_rl.objectives.banks import Ring
+from curl_rl.objectives.momentum import cosine_momentum, momentum_buffers, momentum_copy, move_towards
 
 
 @pytest.mark.parametrize("tau", [0.3, torch.tensor(0.3, dtype=torch.float64)], ids=["number", "tensor"])

@@ -73,3 +73,10 @@ class MLP(nn.Module):
     def forward(self, vector: Tensor) -> Tensor:
         embedding: Tensor = self.layers(vector)
         return embedding
+
+
+def plain_batch_norm(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
+    """Batch norm with running statistics, not yet of anything, that has the weights of ``norm``."""
+    plain = nn.BatchNorm1d(norm.num_features, norm.eps, affine=False)
+    plain.weight, plain.bias = norm.weight, norm.bias
+    return plain

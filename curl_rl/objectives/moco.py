@@ -24,8 +24,9 @@ from curl_rl.losses import (
     nt_xent,
     pair_accuracy,
 )
+from curl_rl.objectives.banks import Ring
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
-from curl_rl.objectives.momentum import Ring, cosine_momentum, momentum_buffers, move_towards
+from curl_rl.objectives.momentum import cosine_momentum, momentum_buffers, move_towards
 
 
 class _Published(NamedTuple):

@@ -17,10 +17,11 @@ from curl_rl.encoders.resnet import ResNet
 from curl_rl.losses import effective_rank, uniformity
 from curl_rl.objectives import BatchInfo, Objective
 from curl_rl.objectives.momentum import momentum_copy, move_towards
-from curl_rl.optim.lars import LARS, parameter_groups
+from curl_rl.optim.groups import parameter_groups
+from curl_rl.optim.lars import LARS
 from curl_rl.optim.schedules import scaled_learning_rate, set_learning_rates, warmup_cosine
 from curl_rl.pretraining import distributed
-from curl_rl.vision.config import OptimizerConfig
+from curl_rl.pretraining.config import OptimizerConfig
 
 Backbone = PixelEncoder | ResNet
 _DIAGNOSED = 512  # samples; uniformity and effective rank cost their square and more

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from curl_rl.artifacts.encoder_file import ENCODER, last_names, save_encoder
+from curl_rl.artifacts.head_file import save_head
 from curl_rl.augment import center_crop
 from curl_rl.objectives import BatchInfo
 from curl_rl.pretraining import distributed
@@ -38,7 +39,6 @@ from curl_rl.vision.data import DIGITS, load, say_what_cannot_be_learnt
 from curl_rl.vision.data.image_sets import ImageBatch, ImageSet
 from curl_rl.vision.evaluation.linear_probe import OnlineProbe
 from curl_rl.vision.evaluation.protocols import Benchmark, Voting, encode, knn
-from curl_rl.vision.export import save_head
 from curl_rl.vision.images import images_of
 from curl_rl.vision.networks import build_networks
 from curl_rl.vision.pictures import views_picture

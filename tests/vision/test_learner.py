@@ -24,8 +24,8 @@ from curl_rl.objectives import (
     build_objective,
 )
 from curl_rl.objectives.byol import BYOL
+from curl_rl.pretraining.config import OptimizerConfig
 from curl_rl.pretraining.learner import Learner
-from curl_rl.vision.config import OptimizerConfig
 
 BATCH, SIDE, STEPS = 6, 8, 3
 SGD = OptimizerConfig("sgd", lr=0.1, lr_scaling="none", momentum=0.9, weight_decay=1e-2)

@@ -25,22 +25,14 @@ from curl_rl.encoders import EncoderConfig
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.objectives import BYOLConfig, MoCoConfig, ObjectiveConfigs
 from curl_rl.pretraining import learner as learner_module
+from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.pretraining.learner import Learner
 from curl_rl.runs import checkpoint
 from curl_rl.runs.errors import TrainingFault, UserError
 from curl_rl.runs.logger import read_metrics
 from curl_rl.runs.signals import Stopped
 from curl_rl.vision import pretraining
-from curl_rl.vision.config import (
-    BackboneConfig,
-    CheckpointConfig,
-    ComputeConfig,
-    KNNConfig,
-    LogConfig,
-    OptimizerConfig,
-    VisionConfig,
-    read_config,
-)
+from curl_rl.vision.config import ComputeConfig, KNNConfig, VisionConfig, read_config
 from curl_rl.vision.data import load
 from curl_rl.vision.data.image_sets import ImageBatch
 from curl_rl.vision.pretraining import Pretrainer, pretrain

@@ -15,21 +15,14 @@ import torch
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.encoders import EncoderConfig
 from curl_rl.objectives import MoCoConfig, ObjectiveConfigs
+from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.recordings import store as frames_module
 from curl_rl.recordings.store import FrameWriter, Recording
 from curl_rl.runs import checkpoint
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.logger import read_metrics
 from curl_rl.runs.signals import Stopped
-from curl_rl.vision.config import (
-    BackboneConfig,
-    CheckpointConfig,
-    ComputeConfig,
-    FramesConfig,
-    LogConfig,
-    OptimizerConfig,
-    VisionConfig,
-)
+from curl_rl.vision.config import ComputeConfig, FramesConfig, VisionConfig
 from curl_rl.vision.data import image_sets, load
 from curl_rl.vision.data.image_sets import ImageBatch
 from curl_rl.vision.data.recorded import RecordedStacks, load_stacks

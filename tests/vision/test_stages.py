@@ -13,14 +13,15 @@ import torch
 from PIL import Image
 
 from curl_rl.artifacts.encoder_file import save_encoder
+from curl_rl.artifacts.head_file import save_head
 from curl_rl.encoders.heads import MLP
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.config import SCHEMA, load_preset
 from curl_rl.vision.data import load
+from curl_rl.vision.evaluation.classifier_file import load_classifier
 from curl_rl.vision.evaluation.finetuning import top1_accuracy
 from curl_rl.vision.evaluation.simclr_v2 import distill_classifier, fine_tune_run
-from curl_rl.vision.export import load_classifier, save_head
 
 CLASSES = ("dark", "light")
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from curl_rl.augment import center_crop, random_resized_crop
+from curl_rl.encoders.heads import plain_batch_norm
 from curl_rl.encoders.resnet import SplitBatchNorm2d
-from curl_rl.optim.lars import parameter_groups
+from curl_rl.optim.groups import parameter_groups
 from curl_rl.optim.schedules import set_learning_rates, warmup_cosine
 from curl_rl.vision.evaluation.knn import check_labelled
 from curl_rl.vision.evaluation.linear_probe import zero_linear
@@ -210,13 +211,6 @@ def with_running_statistics(head: nn.Module, features: Tensor) -> nn.Module:
     for norm in added:
         norm.momentum = _BATCH_NORM_MOMENTUM
     return head.eval()
-
-
-def plain_batch_norm(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
-    """Batch norm with running statistics, not yet of anything, that has the weights of ``norm``."""
-    plain = nn.BatchNorm1d(norm.num_features, norm.eps, affine=False)
-    plain.weight, plain.bias = norm.weight, norm.bias
-    return plain
 
 
 def _replace_batch_norms(module: nn.Module, added: list[nn.BatchNorm1d]) -> nn.Module:

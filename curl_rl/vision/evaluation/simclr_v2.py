@@ -1,7 +1,7 @@
 """SimCLR v2's second and third stage on what lies on the disk (Chen et al. 2020, arXiv 2006.10029).
 
 A pretraining run is fine-tuned into a classifier on a share of the labels; the classifier then teaches a student on all
-images. Both leave a classifier (:mod:`curl_rl.vision.export`) in a directory of its own.
+images. Both leave a classifier (:mod:`curl_rl.vision.evaluation.classifier_file`) in a directory of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from curl_rl.artifacts.encoder_file import last_names
+from curl_rl.artifacts.head_file import load_head
 from curl_rl.encoders import PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.pretraining.learner import Backbone, compute_in, side_of
@@ -20,10 +21,10 @@ from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
 from curl_rl.vision.data.image_sets import ImageSet, ResidentImages
+from curl_rl.vision.evaluation.classifier_file import CLASSIFIER, SavedClassifier, load_classifier, save_classifier
 from curl_rl.vision.evaluation.distillation import UNLABELLED, DistillationConfig, distill
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig, fine_tune, fine_tuning
 from curl_rl.vision.evaluation.saved_runs import read_run
-from curl_rl.vision.export import CLASSIFIER, SavedClassifier, load_classifier, load_head, save_classifier
 
 
 def fine_tune_run(

@@ -1,7 +1,4 @@
-"""What pretraining and fine-tuning leave beside the encoder: the projection head, and a classifier with its classes.
-
-Both lie in the form of :mod:`curl_rl.artifacts.network_file`.
-"""
+"""Classifiers as files, in the form of :mod:`~curl_rl.artifacts.network_file`."""
 
 from __future__ import annotations
 
@@ -13,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.artifacts.encoder_file import describe_encoder, described_encoder
+from curl_rl.artifacts.head_file import describe_layers, described_layers
 from curl_rl.artifacts.network_file import damaged, load_network, network_files, save_network
 from curl_rl.augment import center_crop
 from curl_rl.encoders import PixelEncoder
-from curl_rl.encoders.heads import MLP, BatchNorm
 from curl_rl.encoders.resnet import ResNet
-from curl_rl.vision.evaluation.finetuning import Classifier, plain_batch_norm
+from curl_rl.vision.evaluation.finetuning import Classifier
 
-HEAD, CLASSIFIER = "head", "classifier"
+CLASSIFIER = "classifier"
 
 
 class SavedClassifier(nn.Module):
@@ -52,22 +49,6 @@ class SavedClassifier(nn.Module):
         return [self.classes[place] for place in self(images).argmax(1).tolist()]
 
 
-def save_head(head: MLP, directory: Path) -> None:
-    """Writes a projection head as ``head.safetensors`` and ``head.json`` into ``directory``."""
-    save_network(head.layers, directory, HEAD, {"layers": _described(head.layers)})
-
-
-def load_head(path: Path | str) -> nn.Sequential:
-    """A run's projection head, one child to a layer: ``(B, D)`` features to embeddings.
-
-    Its batch norm has no running statistics: :func:`curl_rl.vision.evaluation.finetuning.new_classifier` gives it some.
-
-    Raises:
-        ValueError: a file is missing, damaged, or of a newer format, said in one line.
-    """
-    return load_network(network_files(path, HEAD), HEAD, lambda description: _built(description["layers"]))[0]
-
-
 def save_classifier(
     network: Classifier, directory: Path, *, classes: Sequence[str], image_size: int, provenance: dict[str, Any]
 ) -> None:
@@ -92,7 +73,7 @@ def save_classifier(
         "classes": list(classes),
         "image_size": image_size,
         "encoder": describe_encoder(network.encoder),
-        "layers": _described(prefix) if isinstance(prefix, nn.Sequential) else [],
+        "layers": describe_layers(prefix) if isinstance(prefix, nn.Sequential) else [],
         "linear": network.linear.in_features,
         "provenance": provenance,
     }
@@ -112,7 +93,7 @@ def load_classifier(path: Path | str) -> SavedClassifier:
     def build(description: dict[str, Any]) -> Classifier:
         return Classifier(
             described_encoder(description["encoder"]),
-            _built(description["layers"]),
+            described_layers(description["layers"]),
             nn.Linear(description["linear"], len(description["classes"])),
         )
 
@@ -126,42 +107,3 @@ def load_classifier(path: Path | str) -> SavedClassifier:
         raise damaged(CLASSIFIER, files[0], error) from None
     saved = SavedClassifier(network, tuple(classes), image_size, provenance)
     return saved.requires_grad_(False).eval()
-
-
-def _described(layers: nn.Sequential) -> list[dict[str, Any]]:
-    """The layers of a head, each a Sequential of a product, a norm or none, and a ReLU or none."""
-    found = []
-    for layer in layers:
-        assert isinstance(layer, nn.Sequential)
-        linear = layer[0]
-        assert isinstance(linear, nn.Linear)
-        norms = [part for part in layer if isinstance(part, nn.BatchNorm1d)]
-        described: dict[str, Any] = {
-            "inputs": linear.in_features,
-            "outputs": linear.out_features,
-            "bias": linear.bias is not None,
-            "relu": isinstance(layer[-1], nn.ReLU),
-            "norm": None,
-        }
-        if norms:
-            described["norm"] = {
-                "scale": norms[0].weight is not None,
-                "shift": norms[0].bias is not None,
-                "running_statistics": norms[0].running_mean is not None,
-            }
-        found.append(described)
-    return found
-
-
-def _built(layers: list[dict[str, Any]]) -> nn.Sequential:
-    """The layers that :func:`_described` tells of, their weights random."""
-    head = nn.Sequential()
-    for layer in layers:
-        parts: list[nn.Module] = [nn.Linear(layer["inputs"], layer["outputs"], bias=layer["bias"])]
-        if norm := layer["norm"]:
-            own = BatchNorm(layer["outputs"], scale=norm["scale"], shift=norm["shift"])
-            parts.append(plain_batch_norm(own) if norm["running_statistics"] else own)
-        if layer["relu"]:
-            parts.append(nn.ReLU())
-        head.append(nn.Sequential(*parts))
-    return head

@@ -1,0 +1,68 @@
+"""Projection heads as files, in the form of :mod:`~curl_rl.artifacts.network_file`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from curl_rl.artifacts.network_file import load_network, network_files, save_network
+from curl_rl.encoders.heads import MLP, BatchNorm, plain_batch_norm
+
+HEAD = "head"
+
+
+def save_head(head: MLP, directory: Path) -> None:
+    """Writes a projection head as ``head.safetensors`` and ``head.json`` into ``directory``."""
+    save_network(head.layers, directory, HEAD, {"layers": describe_layers(head.layers)})
+
+
+def load_head(path: Path | str) -> nn.Sequential:
+    """A run's projection head, one child to a layer: ``(B, D)`` features to embeddings.
+
+    Its batch norm has no running statistics: :func:`curl_rl.vision.evaluation.finetuning.new_classifier` gives it some.
+
+    Raises:
+        ValueError: a file is missing, damaged, or of a newer format, said in one line.
+    """
+    return load_network(network_files(path, HEAD), HEAD, lambda description: described_layers(description["layers"]))[0]
+
+
+def describe_layers(layers: nn.Sequential) -> list[dict[str, Any]]:
+    """The layers of a head, each a Sequential of a product, a norm or none, and a ReLU or none."""
+    found = []
+    for layer in layers:
+        assert isinstance(layer, nn.Sequential)
+        linear = layer[0]
+        assert isinstance(linear, nn.Linear)
+        norms = [part for part in layer if isinstance(part, nn.BatchNorm1d)]
+        described: dict[str, Any] = {
+            "inputs": linear.in_features,
+            "outputs": linear.out_features,
+            "bias": linear.bias is not None,
+            "relu": isinstance(layer[-1], nn.ReLU),
+            "norm": None,
+        }
+        if norms:
+            described["norm"] = {
+                "scale": norms[0].weight is not None,
+                "shift": norms[0].bias is not None,
+                "running_statistics": norms[0].running_mean is not None,
+            }
+        found.append(described)
+    return found
+
+
+def described_layers(layers: list[dict[str, Any]]) -> nn.Sequential:
+    """The layers that :func:`describe_layers` tells of, their weights random."""
+    head = nn.Sequential()
+    for layer in layers:
+        parts: list[nn.Module] = [nn.Linear(layer["inputs"], layer["outputs"], bias=layer["bias"])]
+        if norm := layer["norm"]:
+            own = BatchNorm(layer["outputs"], scale=norm["scale"], shift=norm["shift"])
+            parts.append(plain_batch_norm(own) if norm["running_statistics"] else own)
+        if layer["relu"]:
+            parts.append(nn.ReLU())
+        head.append(nn.Sequential(*parts))
+    return head
