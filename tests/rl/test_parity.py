@@ -21,7 +21,7 @@ from curl_rl.objectives import CurlConfig, ObjectiveConfigs, ViewSpec
 from curl_rl.rl.agent import Agent, AgentConfig, UpdateInputs
 from curl_rl.rl.config import load_preset
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 RECORDINGS = os.environ.get("CURL_RL_PARITY", str(HERE / "data" / "curl_update.npz")).split(":")
 
 LOSSES = {

@@ -1,6 +1,6 @@
 """The agent's update: who learns from what, in which order, and what each mended defect changes.
 
-That the whole update is right is shown by tests/test_parity.py; here are the properties that it must keep.
+That the whole update is right is shown by tests/rl/test_parity.py; here are the properties that it must keep.
 """
 
 from __future__ import annotations

@@ -360,7 +360,7 @@ def test_provenance_has_run_versions_and_the_revision_of_this_clone(run: Path) -
     assert last_names("/a/b/c/d") == "b/c/d"
     assert [last_names(path) for path in ("digits", "/data")] == ["digits", "data"]
     assert (found["curl_rl"], found["torch"]) == (curl_rl.__version__, torch.__version__)
-    root = Path(curl_rl.__file__).parent.parent
+    root = Path(curl_rl.__file__).parents[1]
     if not (root / ".git").exists():
         assert "revision" not in found
         return
