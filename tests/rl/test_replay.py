@@ -772,8 +772,8 @@ def test_a_manifest_of_format_1_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"capacity": 0}, r"replay\.capacity is 0: it must be at least 1"),
-        ({"storage": "tape"}, r'replay\.storage is "tape": it must be auto, device, memory or disk'),
+        ({"capacity": 0}, r"replay\.capacity must be at least 1, got 0"),
+        ({"storage": "tape"}, r"replay\.storage must be auto, device, memory or disk, got 'tape'"),
     ],
 )
 def test_config_is_checked(config: dict[str, Any], message: str) -> None:
