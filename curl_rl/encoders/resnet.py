@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curl_rl.encoders import Features, FeatureSpec, Precision
+from curl_rl.encoders.base import Features, FeatureSpec, Precision
 from curl_rl.ranges import at_least, check_ranges, finite, number, one_or_more, positive
 
 # Residual blocks in each of the four stages (arXiv 1512.03385, table 1).

@@ -25,6 +25,9 @@ class BackboneConfig:
     precision: Precision | Literal["auto"] = "auto"
     """What the network computes in; weights and losses stay float32. auto: bfloat16 where that is fast."""
 
+    def __post_init__(self) -> None:
+        check_ranges(self, "encoder")
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:

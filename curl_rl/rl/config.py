@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.objectives import registry
 from curl_rl.ranges import at_least, check_ranges, within, zero_or_more
 from curl_rl.rl.agent import AgentConfig
 from curl_rl.rl.replay import ReplayConfig
@@ -154,7 +154,7 @@ class RunConfig:
     """Pixels and actions."""
     agent: AgentConfig = field(default_factory=AgentConfig)
     """Soft Actor-Critic and its objective."""
-    objectives: ObjectiveConfigs = field(default_factory=ObjectiveConfigs)
+    objectives: registry.ObjectiveConfigs = field(default_factory=registry.objective_configs)
     """Settings of each self-supervised method."""
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     """Memory of transitions."""

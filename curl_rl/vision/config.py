@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 
-from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.objectives import registry
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
 from curl_rl.runs.compute import DEVICE
@@ -27,8 +27,6 @@ METHODS = PRESETS / "methods.yaml"
 # What a resumed run may change. Not its epochs: the learning rate and the momentum run along cosines that end with the
 # last one, so a run that is taken further is not the run that was planned so long.
 MAY_CHANGE = ("device", "compute", "log", "run")
-
-Method = Literal["simclr", "moco", "byol", "simsiam", "barlow", "curl"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class ComputeConfig:
 class VisionConfig:
     """One pretraining run."""
 
-    method: Method = "simclr"
+    method: registry.MethodName = "simclr"
     """Self-supervised method."""
     data: str = DIGITS
     """Folder of images, flat or one subfolder to a class, with or without train/ and test/; or of frames that
@@ -107,7 +105,7 @@ class VisionConfig:
     """Network."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Views of an image."""
-    objectives: ObjectiveConfigs = field(default_factory=ObjectiveConfigs)
+    objectives: registry.ObjectiveConfigs = field(default_factory=registry.objective_configs)
     """Settings of each method."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer."""
@@ -139,7 +137,7 @@ class VisionConfig:
         return SCHEMA
 
 
-def load_preset(name: str, method: Method, changes: Layer | None = None) -> VisionConfig:
+def load_preset(name: str, method: str, changes: Layer | None = None) -> VisionConfig:
     """The preset called ``name`` with the table's facts about ``method`` and, over both, ``changes`` by name.
 
     Raises:
