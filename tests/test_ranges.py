@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import math
 import pkgutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import NoneType
@@ -30,8 +31,9 @@ from curl_rl.ranges import (
     within,
     zero_or_more,
 )
-from curl_rl.rl.config import RunConfig
-from curl_rl.vision.config import VisionConfig
+from curl_rl.rl import config as agents
+from curl_rl.runs.settings import Schema
+from curl_rl.vision import config as images
 
 INF, NAN = math.inf, math.nan
 EVEN = number("be even", lambda value: value % 2 == 0)
@@ -219,7 +221,7 @@ def sections(config: Any, name: str = "") -> Iterator[tuple[type, str]]:
             yield from sections(value, f"{name}{field.name}.")
 
 
-SECTIONS = dict([*sections(RunConfig()), *sections(VisionConfig())])
+SECTIONS = dict([*sections(agents.RunConfig()), *sections(images.VisionConfig())])
 DECLARED = [(kind, field) for kind in configurations() for field in declared_ranges(kind)]
 
 
@@ -254,3 +256,17 @@ def test_a_field_takes_the_ends_of_its_range_and_refuses_what_lies_beyond(kind: 
             kind(**{field: value})
         assert str(error.value).startswith(f"{section}{field} must {declared_ranges(kind)[field].words}, got "), value
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("schema", [agents.SCHEMA, images.SCHEMA], ids=["agent", "vision"])
+def test_the_help_shows_the_plain_types(schema: Schema[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        schema.parse_command_line(["--help"], program="program", description="")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Annotated" not in text
+    assert "Temperature of the similarities, which margin_triplet has none of;" in text
+    assert (
+        "Temperature of the similarities, which margin_triplet has none of; the paper takes 0.5 for CIFAR-10." in text
+    )
+    assert re.search(r"--objectives.simclr.dim DIM [^()]* \(type: int, default: 128\)", text)
+    assert re.search(r"--seed SEED [^()]* \(type: int, default: 1\)", text)
