@@ -186,7 +186,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "be two rising positive numbers, at most 100": ([(1e-9, 100)], [(0, 1), (2, 1), (0.5, 101), (NAN, 0.5)]),
     "be one or more positive integers": ([(1,), (1, 2)], [(), (0,), (1, 0)]),
     "be one or more positive numbers": ([(1e-9,)], [(), (0,), (1, -1), (NAN,)]),
-    "be one or more numbers": ([(0,), (-1, 1)], [(), (NAN,), (INF,)]),
+    "be one or more finite numbers": ([(0,), (-1, 1)], [(), (NAN,), (INF,)]),
     "be shares above 0 and at most 1": ([(1e-9, 1)], [(), (0,), (0.5, 1.1), (NAN,)]),
     "be some of knn, probe, linear and fine_tune": ([("knn",), ("fine_tune", "linear")], [(), ("magic",)]),
     "be auto, cpu, cuda or cuda:<n>": (["auto", "cpu", "cuda", "cuda:1"], ["", "gpu", "cuda:", "cuda:x", "cpu:0"]),

@@ -41,7 +41,7 @@ class ResNetConfig:
     batch_norm_splits: Annotated[int, at_least(1)] = 1
     """Equal parts of the batch that are normalised each by its own statistics in training: what MoCo needs where one
     GPU does the work of several. 1: the whole batch together."""
-    mean: Annotated[tuple[float, ...], one_or_more(finite, "be one or more numbers")] = (0.0,)
+    mean: Annotated[tuple[float, ...], one_or_more(finite, "be one or more finite numbers")] = (0.0,)
     """Subtracted from pixels in [0, 1]: one number, or one per channel. ImageNet: [0.485, 0.456, 0.406]."""
     std: Annotated[tuple[float, ...], one_or_more(positive, "be one or more positive numbers")] = (1.0,)
     """Pixels are divided by it after that: one number, or one per channel. ImageNet: [0.229, 0.224, 0.225]."""
