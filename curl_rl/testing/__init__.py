@@ -1,0 +1,17 @@
+"""Conformance tests for your own objectives and environments: the checks that ours pass.
+
+Each says in one or two lines what is wrong and how to fix it. Nothing else in this package imports them.
+"""
+
+from curl_rl.testing.failures import CheckFailed, CheckWarning
+from curl_rl.testing.host_sync import HostSync, NoHostSync
+from curl_rl.testing.objectives import OBJECTIVE_CHECKS, check_objective
+
+__all__ = [
+    "OBJECTIVE_CHECKS",
+    "CheckFailed",
+    "CheckWarning",
+    "HostSync",
+    "NoHostSync",
+    "check_objective",
+]
