@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from curl_rl.augment import center_crop, random_crops
 from curl_rl.encoders import EncoderConfig, PixelEncoder, Precision, Projection, orthogonal_init
-from curl_rl.objectives import ViewSpec, build_objective, registry
+from curl_rl.objectives import DataSpec, ObjectiveUser, ViewSpec, build_objective, registry
 from curl_rl.objectives.momentum import momentum_copy
 from curl_rl.rl import sac
 from curl_rl.rl.frozen_update import frozen_update
@@ -21,6 +21,8 @@ from curl_rl.rl.replay import Batch
 from curl_rl.rl.update import exact_update
 
 Trained = Literal["encoder", "objective"]
+
+_REPLAY = ObjectiveUser("agent.objective", "a replay", has=frozenset({"actions"}))
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ class UpdateInputs(NamedTuple):
     """``(B, A)`` standard normal: draws the action at the next observation, in the critics' target."""
     noise: Tensor
     """``(B, A)`` standard normal: draws the action of the actor's loss."""
+    actions_ahead: Tensor | None = None
+    """``(B, K, A)``: the actions up to the farthest future that the objective asks for; see ``replay.Batch``."""
 
 
 class Due(NamedTuple):
@@ -168,7 +172,8 @@ class Agent(nn.Module):
     optimizers as well.
 
     Raises:
-        ValueError: the crop is larger than the observation, or too small for the encoder.
+        ValueError: the crop is larger than the observation, or too small for the encoder; or the objective needs what a
+            replay does not have, such as labels.
     """
 
     def __init__(
@@ -197,7 +202,8 @@ class Agent(nn.Module):
         self.actor_projection = Projection(map_shape, latent).apply(orthogonal_init)
         self.actor = sac.Actor(latent, action_dim, config.hidden, config.log_std_min, config.log_std_max)
         self.log_alpha = nn.Parameter(torch.tensor(config.initial_temperature).log())
-        self.objective = build_objective(config.objective, self.encoder.feature_spec, objectives)
+        data = DataSpec(action_dim=action_dim)
+        self.objective = build_objective(config.objective, self.encoder.feature_spec, objectives, data, _REPLAY)
         # A frozen encoder is its own target.
         frozen = config.freeze_encoder
         self.target_encoder = self.encoder.requires_grad_(False) if frozen else momentum_copy(self.encoder)
@@ -324,7 +330,15 @@ class Agent(nn.Module):
         (next_observation,) = crops(batch.next_observation, 1)
         observation = views.pop(ViewSpec(0))
         return UpdateInputs(
-            observation, batch.action, batch.reward, batch.discount, next_observation, views, noise(), noise()
+            observation,
+            batch.action,
+            batch.reward,
+            batch.discount,
+            next_observation,
+            views,
+            next_noise=noise(),
+            noise=noise(),
+            actions_ahead=batch.actions_ahead,
         )
 
     def update(self, inputs: UpdateInputs, *, diagnose: bool = False) -> dict[str, Tensor]:

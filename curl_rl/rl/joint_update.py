@@ -46,7 +46,7 @@ def joint_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -
         online = encode_views(agent.encoder.encode, views, objective.online_views, known={ViewSpec(0): observed})
         with torch.no_grad():
             slow = encode_views(agent.target_encoder.encode, views, objective.target_views)
-        result = objective(online, slow, BatchInfo())
+        result = objective(online, slow, BatchInfo(actions=inputs.actions_ahead))
         metrics |= objective_metrics(result, online, diagnose)
         loss = critic_loss + result.loss
         parameters = [*agent.critic_parameters, *objective.parameters()]

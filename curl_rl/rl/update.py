@@ -66,7 +66,7 @@ def exact_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -
         online = encode_views(agent.encoder.encode, views, objective.online_views, known={ViewSpec(0): observed})
         with torch.no_grad():
             slow = encode_views(agent.target_encoder.encode, views, objective.target_views)
-        result = objective(online, slow, BatchInfo())
+        result = objective(online, slow, BatchInfo(actions=inputs.actions_ahead))
         metrics |= objective_metrics(result, online, diagnose)
         metrics["objective/gradient_norm"] = step(result.loss, agent.objective_parameters, *agent.objective_optimizers)
         momentum = 1 - config.encoder_tau if due.targets else 1.0

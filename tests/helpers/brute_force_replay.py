@@ -81,6 +81,7 @@ def feed(replay: Replay, step: Step, stream: int = 0) -> None:
 class Episode:
     observations: list[np.ndarray] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
     terminated: bool = False
 
 
@@ -102,6 +103,7 @@ class BruteForceReplay:
             self.transitions_kept.append(len(self.places))
             self.places.append((len(self.episodes) - 1, len(self.episodes[-1].rewards)))
             self.episodes[-1].rewards.append(step.reward)
+            self.episodes[-1].actions.append(step.action)
         self.episodes[-1].terminated = step.terminated
         self.episodes[-1].observations.append(step.observation.copy())
         self.frames_kept.append(step.observation[-CHANNELS:].tobytes())
@@ -122,6 +124,7 @@ class BruteForceReplay:
         end = min(step + n_step, length)
         reward = sum(discount**i * episode.rewards[step + i] for i in range(end - step))
         ends_the_task = episode.terminated and end == length
+        ahead = range(step, step + max(future, default=0))
         return {
             "observation": episode.observations[step],
             "action": action_of(number),
@@ -129,6 +132,7 @@ class BruteForceReplay:
             "discount": 0.0 if ends_the_task else discount ** (end - step),
             "next_observation": episode.observations[end],
             "future": [episode.observations[min(step + offset, length)] for offset in future],
+            "actions_ahead": [episode.actions[i] if i < length else np.zeros(ACTION_DIM) for i in ahead],
         }
 
 
@@ -194,3 +198,9 @@ def assert_equal_batches(left: Batch, right: Batch) -> None:
     for a, b in zip((*left[:5], *left.future), (*right[:5], *right.future), strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a.cpu(), b.cpu())
+    if left.future:
+        assert left.actions_ahead is not None
+        assert right.actions_ahead is not None
+        assert torch.equal(left.actions_ahead.cpu(), right.actions_ahead.cpu())
+    else:
+        assert left.actions_ahead is right.actions_ahead is None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec
+from curl_rl.objectives import METHODS, BatchInfo, CurlConfig, Features, Method, Objective, Result, ViewSpec
 from curl_rl.rl.replay import Batch
 from helpers.small_agent import ACTIONS, BATCH, make_agent, make_batch, make_inputs, needs_gpu, to_gpu, trained_encoder
 
@@ -144,6 +144,20 @@ def test_state_survives_saving_and_goes_on_the_same() -> None:
 def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_agent(**changes)
+
+
+@pytest.mark.parametrize("need", ["labels", "indices", "epochs"])
+def test_an_objective_that_needs_what_a_replay_does_not_have_is_refused(
+    need: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Needy(Objective):
+        needs = frozenset({"actions", need})
+
+    method = Method("needy", Needy, CurlConfig, paper="none", summary="None.", instead="byol")
+    monkeypatch.setitem(METHODS, "needy", method)
+    message = f"agent.objective needy needs {need}, which a replay does not have: take byol"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        make_agent(objective="needy")
 
 
 @pytest.mark.gpu

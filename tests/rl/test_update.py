@@ -6,8 +6,10 @@ that every update rule must keep.
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
+import inspect
 from typing import Any
 
 import pytest
@@ -16,9 +18,10 @@ import torch.nn.functional as F
 
 from benchmarks.precision import update_without_steps
 from curl_rl.losses import effective_rank
-from curl_rl.objectives import BatchInfo, Features, MoCoConfig, Objective, ObjectiveConfigs, Result, ViewSpec
+from curl_rl.objectives import METHODS, BatchInfo, Features, MoCoConfig, Objective, ObjectiveConfigs, Result, ViewSpec
 from curl_rl.rl.agent import Agent, UpdateInputs
-from curl_rl.rl.replay import Batch
+from curl_rl.rl.update import exact_update
+from helpers import forward_model
 from helpers.small_agent import (
     ACTIONS,
     BATCH,
@@ -32,6 +35,19 @@ from helpers.small_agent import (
     snapshot,
     to_gpu,
 )
+
+
+def test_the_papers_update_fits_on_a_screen_and_has_no_options_of_the_other_rules() -> None:
+    source = inspect.getsource(exact_update)
+    function = ast.parse(source).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    documentation, first = function.body[0], function.body[1]
+    assert isinstance(documentation, ast.Expr)
+    body = source.splitlines()[first.lineno - 1 :]
+    assert len(source.splitlines()) <= 55
+    assert len([line for line in body if line.strip() and not line.lstrip().startswith("#")]) <= 40
+    read = {node.attr for node in ast.walk(function) if isinstance(node, ast.Attribute)}
+    assert not read & {"freeze_encoder", "update_rule"}
 
 
 def test_an_even_update_moves_everything_and_an_odd_one_critic_and_objective_only() -> None:
@@ -205,6 +221,52 @@ def test_after_step_is_told_the_momentum_of_the_slow_encoder() -> None:
     for seed in range(2):
         agent.update(make_inputs(agent, seed))
     assert told == [("this step's", 0.75), ("this step's", 1.0)]
+
+
+@pytest.mark.parametrize("rule", ["exact", "joint"])
+def test_the_objective_is_handed_the_actions_ahead(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step of what reads them, against autograd on the loss written out."""
+    monkeypatch.setitem(METHODS, "forward_model", forward_model.METHOD)
+    agent = make_agent(objective="forward_model", update_rule=rule, actor_every=1000, target_every=1000)
+    assert agent.future_offsets == (2, 4)
+    actions = torch.rand(BATCH, 4, ACTIONS, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 0.5
+    batch = make_batch(future=2)._replace(actions_ahead=actions)
+    inputs = agent.draw(batch, torch.Generator().manual_seed(0))
+    assert inputs.actions_ahead is actions
+    agent.updates = 1
+    if rule == "exact":
+        agent.critic_optimizer.param_groups[0]["lr"] = 0.0  # or the critics would move the encoder first
+    reference = copy.deepcopy(agent)
+    assert isinstance(reference.objective, forward_model.ForwardModel)
+    near, far = (reference.target_encoder(inputs.views[ViewSpec(*which)]) for which in ((2, 2), (1, 4)))
+    model = reference.objective.by_actions
+    predicted = reference.encoder(inputs.observation) + actions.flatten(1) @ model.weight.T + model.bias
+    loss = F.mse_loss(predicted, near) + F.mse_loss(predicted, far)
+    loss.backward()
+    metrics = agent.update(inputs)
+    assert isinstance(agent.objective, forward_model.ForwardModel)
+    assert agent.objective.seen is actions
+    assert torch.allclose(metrics["objective/loss"], loss.detach(), rtol=1e-9)
+    assert model.weight.grad is not None
+    step = agent.config.encoder_lr * model.weight.grad / (model.weight.grad.abs() + 1e-8)  # Adam's first
+    ours = agent.objective.by_actions.weight
+    assert torch.allclose(ours.detach(), model.weight.detach() - step, rtol=1e-6, atol=1e-9)
+
+
+def test_an_objective_that_looks_at_the_present_alone_is_handed_no_actions() -> None:
+    given = []
+
+    class Listener(Objective):
+        online_views = (ViewSpec(0),)
+
+        def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+            given.append(batch)
+            return Result(online[0].vector.square().mean())
+
+    agent = make_agent()
+    agent.objective = Listener()
+    agent.update(make_inputs(agent))
+    assert given == [BatchInfo()]
 
 
 @pytest.mark.parametrize("update", ["exact", "joint"])

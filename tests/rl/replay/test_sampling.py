@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from helpers.brute_force_replay import (
+    ACTION_DIM,
     CHANNELS,
     FAR,
     SIZE,
@@ -46,6 +47,7 @@ def test_every_sample_equals_the_brute_force_replays(capacity: int, mean_length:
         assert batch.reward.shape == batch.discount.shape == (8, 1)
         assert batch.reward.dtype == batch.discount.dtype == batch.action.dtype == torch.float32
         assert len(batch.future) == len(future)
+        assert (batch.actions_ahead is None) is (not future)
         for row, number in enumerate(numbers_in(batch)):
             assert number in samplable
             expected = brute.expected(number, discount, n_step, future)
@@ -56,6 +58,9 @@ def test_every_sample_equals_the_brute_force_replays(capacity: int, mean_length:
             np.testing.assert_allclose(batch.discount[row, 0], expected["discount"], rtol=1e-5)
             for observation, right in zip(batch.future, expected["future"], strict=True):
                 np.testing.assert_array_equal(observation[row], right)
+            if batch.actions_ahead is not None:
+                assert batch.actions_ahead.shape == (8, max(future), ACTION_DIM)
+                np.testing.assert_array_equal(batch.actions_ahead[row], np.reshape(expected["actions_ahead"], (-1, 3)))
 
 
 def test_sampling_is_uniform_over_exactly_the_samplable_transitions() -> None:
@@ -151,6 +156,8 @@ def test_every_sample_of_several_streams_equals_the_brute_force_replays(
             np.testing.assert_array_equal(batch.observation[row], expected["observation"])
             np.testing.assert_array_equal(batch.next_observation[row], expected["next_observation"])
             np.testing.assert_array_equal(batch.future[0][row], expected["future"][0])
+            assert batch.actions_ahead is not None
+            np.testing.assert_array_equal(batch.actions_ahead[row], expected["actions_ahead"])
             np.testing.assert_allclose(batch.reward[row, 0], expected["reward"], rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(batch.discount[row, 0], expected["discount"], rtol=1e-5)
     assert seen == set(range(streams))
