@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from curl_rl.objectives import METHODS, BatchInfo, CurlConfig, Features, Method, Objective, Result, ViewSpec
+from curl_rl.objectives import METHODS, BatchInfo, Features, Objective, Result, ViewSpec
 from curl_rl.rl.replay import Batch
+from helpers.dummy_objectives import DUMMIES
 from helpers.small_agent import ACTIONS, BATCH, make_agent, make_batch, make_inputs, needs_gpu, to_gpu, trained_encoder
 
 
@@ -146,18 +147,14 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) 
         make_agent(**changes)
 
 
-@pytest.mark.parametrize("need", ["labels", "indices", "epochs"])
+@pytest.mark.parametrize(("objective", "needs"), [("labeled", "labels"), ("clustered", "epochs and indices")])
 def test_an_objective_that_needs_what_a_replay_does_not_have_is_refused(
-    need: Any, monkeypatch: pytest.MonkeyPatch
+    objective: Any, needs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Needy(Objective):
-        needs = frozenset({"actions", need})
-
-    method = Method("needy", Needy, CurlConfig, paper="none", summary="None.", instead="byol")
-    monkeypatch.setitem(METHODS, "needy", method)
-    message = f"agent.objective needy needs {need}, which a replay does not have: take byol"
+    monkeypatch.setitem(METHODS, objective, DUMMIES[objective])
+    message = f"agent.objective {objective} needs {needs}, which a replay does not have: take simclr"
     with pytest.raises(ValueError, match=f"^{message}$"):
-        make_agent(objective="needy")
+        make_agent(objective=objective)
 
 
 @pytest.mark.gpu

@@ -17,7 +17,7 @@ from curl_rl.rl import estimate
 from curl_rl.rl.agent import Agent, Due, UpdateInputs
 from curl_rl.rl.config import RunConfig, load_preset
 from curl_rl.rl.estimate import estimated_time
-from helpers import forward_model
+from helpers.dummy_objectives import DUMMIES
 
 UPDATE, STEP = 0.5, 0.01  # seconds
 
@@ -77,10 +77,10 @@ def test_measuring_leaves_the_agent_as_it_was(config: RunConfig, agent: Agent) -
 def test_an_objective_that_looks_ahead_gets_the_actions_on_the_way(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS, "forward_model", forward_model.METHOD)
-    ahead = dataclasses.replace(config, agent=dataclasses.replace(config.agent, objective="forward_model"))
+    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
+    ahead = dataclasses.replace(config, agent=dataclasses.replace(config.agent, objective="dynamics"))
     trained = Agent((9, 24, 24), 2, ahead.agent)
-    assert estimate._seconds_per_update(ahead, trained) > 0  # the objective checks the actions' shape
+    assert estimate._seconds_per_update(ahead, trained) > 0  # three actions, or its layers would not fit
 
 
 def test_an_update_is_the_mean_over_all_that_take_turns_in_it(

@@ -17,13 +17,13 @@ from curl_rl.rl import replay as replay_module
 from curl_rl.rl.agent import Agent, AgentConfig, Due
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.replay import Replay, ReplayConfig
-from helpers import forward_model
+from helpers.dummy_objectives import DUMMIES
 
 SHAPE, ACTIONS = (6, 24, 24), 2
 CONFIG = AgentConfig(batch_size=5, crop=20, hidden=12, encoder=EncoderConfig(filters=3, strides=(2, 1), latent=4))
 
 FROZEN = {"freeze_encoder": True, "objective": "none"}
-AHEAD = {"objective": "forward_model"}
+AHEAD = {"objective": "dynamics"}
 
 
 def filled(replay: Replay, transitions: int = 12) -> Replay:
@@ -93,14 +93,18 @@ def test_it_samples_as_far_ahead_as_the_objective_looks() -> None:
 
 
 def test_the_replays_actions_reach_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "forward_model", forward_model.METHOD)
-    learner = make_learner(objective="forward_model", n_step=3)
+    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
+    learner = make_learner(objective="dynamics", n_step=2)
+    handed: list[BatchInfo] = []
+    assert learner.agent.objective is not None
+    learner.agent.objective.register_forward_pre_hook(lambda _, given: handed.append(given[2]))
     learner.update()
-    again = learner.replay.sample(5, torch.Generator().manual_seed(1), discount=0.99, n_step=3, future=(2, 4))
+    again = learner.replay.sample(5, torch.Generator().manual_seed(1), discount=0.99, n_step=2, future=(1, 3))
+    (batch,) = handed
+    assert batch.actions is not None
     assert again.actions_ahead is not None
-    assert isinstance(learner.agent.objective, forward_model.ForwardModel)
-    assert learner.agent.objective.seen is not None
-    assert torch.equal(learner.agent.objective.seen, again.actions_ahead)
+    assert batch.actions.shape == (5, 3, ACTIONS)
+    assert torch.equal(batch.actions, again.actions_ahead)
 
 
 @pytest.mark.parametrize("update", ["exact", "joint"])
@@ -110,7 +114,7 @@ def test_an_update_never_asks_what_a_tensor_holds(
     monkeypatch: pytest.MonkeyPatch, update: Any, precision: Any, kind: dict[str, Any]
 ) -> None:
     """On tensors without contents: reading one number, or a branch on one, fails. So a CUDA graph can hold it all."""
-    monkeypatch.setitem(METHODS, "forward_model", forward_model.METHOD)
+    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
     monkeypatch.setattr(replay_module, "choose_storage", lambda *_: "device")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
     with torch.device("meta"):

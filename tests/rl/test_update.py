@@ -21,7 +21,7 @@ from curl_rl.losses import effective_rank
 from curl_rl.objectives import METHODS, BatchInfo, Features, MoCoConfig, Objective, ObjectiveConfigs, Result, ViewSpec
 from curl_rl.rl.agent import Agent, UpdateInputs
 from curl_rl.rl.update import exact_update
-from helpers import forward_model
+from helpers.dummy_objectives import DUMMIES
 from helpers.small_agent import (
     ACTIONS,
     BATCH,
@@ -226,31 +226,26 @@ def test_after_step_is_told_the_momentum_of_the_slow_encoder() -> None:
 @pytest.mark.parametrize("rule", ["exact", "joint"])
 def test_the_objective_is_handed_the_actions_ahead(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step of what reads them, against autograd on the loss written out."""
-    monkeypatch.setitem(METHODS, "forward_model", forward_model.METHOD)
-    agent = make_agent(objective="forward_model", update_rule=rule, actor_every=1000, target_every=1000)
-    assert agent.future_offsets == (2, 4)
-    actions = torch.rand(BATCH, 4, ACTIONS, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 0.5
+    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
+    agent = make_agent(objective="dynamics", update_rule=rule, actor_every=1000, target_every=1000)
+    assert agent.future_offsets == (1, 3)
+    actions = torch.rand(BATCH, 3, ACTIONS, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 0.5
     batch = make_batch(future=2)._replace(actions_ahead=actions)
     inputs = agent.draw(batch, torch.Generator().manual_seed(0))
-    assert inputs.actions_ahead is actions
     agent.updates = 1
     if rule == "exact":
         agent.critic_optimizer.param_groups[0]["lr"] = 0.0  # or the critics would move the encoder first
     reference = copy.deepcopy(agent)
-    assert isinstance(reference.objective, forward_model.ForwardModel)
-    near, far = (reference.target_encoder(inputs.views[ViewSpec(*which)]) for which in ((2, 2), (1, 4)))
-    model = reference.objective.by_actions
-    predicted = reference.encoder(inputs.observation) + actions.flatten(1) @ model.weight.T + model.bias
-    loss = F.mse_loss(predicted, near) + F.mse_loss(predicted, far)
+    one_ahead, three_ahead = (reference.target_encoder(inputs.views[ViewSpec(*which)]) for which in ((1, 1), (0, 3)))
+    now, (by_one, by_three) = reference.encoder(inputs.observation), reference.objective.predictors  # type: ignore
+    first, all_three = by_one(torch.cat([now, actions[:, 0]], 1)), by_three(torch.cat([now, actions.flatten(1)], 1))
+    loss = (F.mse_loss(first, one_ahead) + F.mse_loss(all_three, three_ahead)) / 2
     loss.backward()
     metrics = agent.update(inputs)
-    assert isinstance(agent.objective, forward_model.ForwardModel)
-    assert agent.objective.seen is actions
     assert torch.allclose(metrics["objective/loss"], loss.detach(), rtol=1e-9)
-    assert model.weight.grad is not None
-    step = agent.config.encoder_lr * model.weight.grad / (model.weight.grad.abs() + 1e-8)  # Adam's first
-    ours = agent.objective.by_actions.weight
-    assert torch.allclose(ours.detach(), model.weight.detach() - step, rtol=1e-6, atol=1e-9)
+    for ours, theirs in zip(agent.objective.parameters(), reference.objective.parameters(), strict=True):  # type: ignore
+        step = agent.config.encoder_lr * theirs.grad / (theirs.grad.abs() + 1e-8)  # Adam's first
+        assert torch.allclose(ours.detach(), theirs.detach() - step, rtol=1e-6, atol=1e-9)
 
 
 def test_an_objective_that_looks_at_the_present_alone_is_handed_no_actions() -> None:
