@@ -1,4 +1,8 @@
-"""The agent: Soft Actor-Critic and a self-supervised objective on one shared encoder; one update of both."""
+"""The agent: Soft Actor-Critic and a self-supervised objective on one shared encoder.
+
+Its networks and optimizers, how it acts, the random draws of an update, and its state for saving. The update itself is
+in ``update`` (the paper's), ``joint_update`` and ``frozen_update``.
+"""
 
 from __future__ import annotations
 
@@ -342,7 +346,7 @@ class Agent(nn.Module):
         )
 
     def update(self, inputs: UpdateInputs, *, diagnose: bool = False) -> dict[str, Tensor]:
-        """One update of everything that is due.
+        """One update of everything that is due, by the rule of the agent's settings.
 
         ``diagnose`` adds the metrics that cost something (the embedding's effective rank); it changes nothing else.
         Returns detached scalars by name.

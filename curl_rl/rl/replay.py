@@ -1,7 +1,7 @@
 """The replay: each frame is stored once; it samples frame stacks, n-step returns and future observations.
 
-How the episodes of one environment lie in memory says curl_rl/rl/episode_stream.py. Here the streams of one or more
-environments share memory, and are sampled from as one.
+See ``episode_stream`` for the memory layout of one environment's episodes. Here the streams of one or more environments
+share memory, and are sampled from as one.
 """
 
 from __future__ import annotations
@@ -65,9 +65,8 @@ class Batch(NamedTuple):
     the last one stored of its episode where that comes sooner."""
 
     actions_ahead: Tensor | None = None
-    """(B, K, A) float32, where K is the largest offset asked for: the actions taken from ``observation`` on, of which
-    ``action`` is the first, and zeros from the last observation stored of the episode on. None where no offset was
-    asked for."""
+    """(B, K, A) float32, where K is the largest offset asked for: the actions taken from ``observation`` on, ``action``
+    first, then zeros past the last transition stored of the episode. None if no offset was asked for."""
 
 
 class Replay:

@@ -1,6 +1,6 @@
-"""The update of the paper: Soft Actor-Critic and a self-supervised objective, one after the other, on one encoder.
+"""The update of the paper: Soft Actor-Critic, then a self-supervised objective, on one encoder.
 
-Two more rules stand beside it, each an algorithm of its own: ``joint_update`` and ``frozen_update``.
+Two more update rules, each an algorithm of its own, stand beside it: ``joint_update`` and ``frozen_update``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from curl_rl.encoders import Features
 from curl_rl.losses import effective_rank
-from curl_rl.objectives import BatchInfo, Result, ViewSpec
-from curl_rl.objectives.encode import encode_views
+from curl_rl.objectives import BatchInfo, Result, ViewSpec, encode_views
 from curl_rl.objectives.momentum import move_towards
 from curl_rl.rl import sac
 
@@ -40,7 +39,7 @@ def exact_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -
     metrics = critic_metrics(critic_loss, q, target, inputs.reward)
     metrics["critic/gradient_norm"] = step(critic_loss, agent.critic_parameters, agent.critic_optimizer)
 
-    # The encoder has moved, and will not again before the objective's step: one pass serves the actor and the query.
+    # The encoder has moved, and stays where it is until the objective's step: one pass serves actor and query.
     if due.actor or due.objective:
         with torch.set_grad_enabled(due.objective):
             observed = agent.encoder.encode(inputs.observation)
@@ -55,12 +54,12 @@ def exact_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -
         metrics["actor/gradient_norm"] = step(actor_loss, agent.actor_parameters, agent.actor_optimizer)
         step(temperature_loss, [agent.log_alpha], agent.temperature_optimizer)
 
-    # Targets: θ' ← (1 − τ) θ' + τ θ; that of the encoder makes the keys (CURL, arXiv 2004.04136, section 4).
+    # Targets: θ' ← (1 − τ) θ' + τ θ; the encoder's target makes the keys (MoCo, arXiv 1911.05722, eq. 2).
     if due.targets:
         move_towards(agent.target_critic.parameters(), agent.critic.parameters(), config.critic_tau)
         move_towards(agent.target_encoder.parameters(), agent.encoder.parameters(), config.encoder_tau)
 
-    # Objective: CURL's is InfoNCE on qᵀWk (CURL, eq. 4), a query and its key being two crops of one observation.
+    # Objective: CURL's is InfoNCE on qᵀWk (CURL, arXiv 2004.04136, eq. 4), where q and k are crops of one observation.
     if due.objective and objective is not None:
         views = {ViewSpec(0): inputs.observation, **inputs.views}
         online = encode_views(agent.encoder.encode, views, objective.online_views, known={ViewSpec(0): observed})
@@ -86,7 +85,7 @@ def step(loss: Tensor, parameters: list[nn.Parameter], *optimizers: torch.optim.
 
 
 def critic_metrics(loss: Tensor, q: Tensor, target: Tensor, reward: Tensor) -> dict[str, Tensor]:
-    """What is reported of the critics: detached scalars."""
+    """The critics' metrics, and the batch's reward: detached scalars."""
     return {
         "critic/loss": loss.detach(),
         "critic/q": q.detach().mean(),
@@ -96,7 +95,7 @@ def critic_metrics(loss: Tensor, q: Tensor, target: Tensor, reward: Tensor) -> d
 
 
 def actor_metrics(loss: Tensor, temperature_loss: Tensor, policy: sac.Policy, alpha: Tensor) -> dict[str, Tensor]:
-    """What is reported of the actor and the temperature: detached scalars."""
+    """The metrics of actor and temperature: detached scalars."""
     return {
         "actor/loss": loss.detach(),
         "actor/entropy": -policy.log_prob.detach().mean(),
@@ -106,7 +105,7 @@ def actor_metrics(loss: Tensor, temperature_loss: Tensor, policy: sac.Policy, al
 
 
 def objective_metrics(result: Result, online: list[Features], diagnose: bool) -> dict[str, Tensor]:
-    """What is reported of the objective: detached scalars; ``diagnose`` adds its first view's effective rank."""
+    """The objective's metrics: detached scalars. ``diagnose`` adds the effective rank of its first view."""
     metrics = {"loss": result.loss.detach(), **result.metrics}
     if diagnose:
         metrics["effective_rank"] = effective_rank(online[0].vector.detach())
