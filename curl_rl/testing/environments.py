@@ -344,9 +344,13 @@ def check_environment(
 
 
 def _owner(make: Callable[[], Environment]) -> str:
+    """The class inside of all wrappers."""
     try:
         with closing(make()) as environment:
-            return type(getattr(environment, "unwrapped", environment)).__name__
+            inside: Any = environment
+            while hasattr(inside, "env"):
+                inside = inside.env
+            return type(inside).__name__
     except Exception:
         return "the environment"
 

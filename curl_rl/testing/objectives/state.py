@@ -68,7 +68,7 @@ def state_is_saved(case: ObjectiveCase) -> None:
 
 
 def between_epochs(case: ObjectiveCase) -> None:
-    """``remember`` and ``between_epochs`` depend on their generator alone, and fill buffers for those who call them."""
+    """``remember`` and ``between_epochs`` depend on their generator alone, and what they keep lies in buffers."""
     objective, again = case.warm(), case.warm()
     before, random = state_of(objective), random_states()
     metrics, _ = (case.pass_over_all(one, seed=3) for one in (objective, again))
