@@ -69,8 +69,9 @@ class Altered(Sound):
 # ---- declared
 
 
-class NoViews(Sound):
-    online_views = ()
+class NoViews(Objective):
+    def __init__(self, features: FeatureSpec, config: Settings = Settings()) -> None:
+        super().__init__()
 
 
 class ViewsByNumber(Sound):

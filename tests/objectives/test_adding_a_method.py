@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from curl_rl import AuxiliaryLoss, PixelEncoder
-from curl_rl.encoders import EncoderConfig
+from curl_rl.encoders import EncoderConfig, FeatureSpec
 from curl_rl.encoders.resnet import ResNetConfig
 from curl_rl.objectives import registry
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
@@ -24,7 +24,7 @@ from curl_rl.rl.config import parse_command_line, read_config
 from curl_rl.runs import checkpoint
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.logger import read_metrics
-from curl_rl.testing import OBJECTIVE_CHECKS
+from curl_rl.testing import OBJECTIVE_CHECKS, CheckFailed, check_objective
 from curl_rl.vision import config as vision_config
 from curl_rl.vision.pretraining import pretrain
 from curl_rl.vision.views import AugmentConfig
@@ -32,10 +32,12 @@ from helpers.corridor import flat, tiny, trained
 from helpers.image_folders import make_classes
 from helpers.pages import DOCS, blocks, run
 from helpers.registry import restored_registry
+from helpers.wrong_objectives import EnqueuesInForward
 
 ROOT = DOCS.parent
 PAGE = "adding_a_method.md"
 METHOD_FILE, REGISTRATION, CHECK, PLUG_IN, PROGRAM = range(5)  # the page's programs
+SPEC = FeatureSpec(6, (2, 3, 3))
 METRICS = {"objective/alignment", "objective/uniformity", "objective/embedding_std"}
 
 
@@ -70,6 +72,11 @@ def test_the_page_checks_its_method_and_lists_every_check(page: dict[str, Any]) 
     promises = {name: check.__doc__ or "" for name, check in OBJECTIVE_CHECKS.items()}
     ours = [(name, " ".join(text.split("\n\n")[0].split()).replace("``", "`")) for name, text in promises.items()]
     assert rows[-len(ours) :] == ours
+    (shown,) = re.findall(r"^```\nCheckFailed: (.*?)^```$", (DOCS / PAGE).read_text(), re.DOTALL | re.MULTILINE)
+    with pytest.raises(CheckFailed) as error:
+        check_objective(EnqueuesInForward(SPEC), SPEC)
+    told = str(error.value).replace("EnqueuesInForward", "AlignUniform").replace("newest", "queue.embeddings")
+    assert told == " ".join(shown.split())
 
 
 def test_the_agent_trains_with_it(method: Any, tmp_path: Path) -> None:

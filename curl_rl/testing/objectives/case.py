@@ -160,7 +160,9 @@ def comparable(value: Any) -> Any:
         return sorted(map(repr, value))
     if isinstance(value, Iterator):
         return type(value)  # to look at what comes would use it up
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+    if isinstance(value, float):
+        return repr(value)  # NaN is not equal to itself
+    if value is None or isinstance(value, (bool, int, complex, str, bytes)):
         return value
     if hasattr(value, "__len__") and hasattr(value, "__iter__"):  # lists, tuples, deques
         return [comparable(item) for item in value]

@@ -17,13 +17,14 @@ from curl_rl.testing.objectives.case import ObjectiveCase
 def declarations(case: ObjectiveCase) -> None:
     """Views, ``needs`` and ``projected`` hold what they may, and every setting has a default."""
     objective, known = case.built, get_args(Need)
+    online, target = getattr(objective, "online_views", ()), objective.target_views
     require(
-        all(isinstance(spec, ViewSpec) for spec in (*objective.online_views, *objective.target_views)),
-        f"its views are {objective.online_views!r} and {objective.target_views!r}",
+        all(isinstance(spec, ViewSpec) for spec in (*online, *target)),
+        f"its views are {online!r} and {target!r}",
         "Name them by ViewSpec, such as online_views = (ViewSpec(0), ViewSpec(1)).",
     )
     require(
-        objective.online_views,
+        online,
         "online_views is empty",
         "Name the views that the trained encoder encodes, such as (ViewSpec(0), ViewSpec(1)).",
     )
