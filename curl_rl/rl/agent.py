@@ -392,7 +392,8 @@ class Agent(nn.Module):
     def _critic_loss(self, inputs: UpdateInputs, observed: Features) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             if self.config.freeze_encoder:
-                next_vector, next_map = self.encoder.encode(inputs.next_observation)
+                following = self.encoder.encode(inputs.next_observation)
+                next_vector, next_map = following.vector, following.map
             else:
                 next_map = self.encoder.convolutions(inputs.next_observation)
                 next_vector = self.target_encoder(inputs.next_observation)

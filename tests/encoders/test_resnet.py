@@ -163,14 +163,16 @@ def test_any_depth_width_stem_and_size_is_the_layers_written_out(
     assert torch.allclose(features.map, expected, rtol=1e-9, atol=1e-9)
     assert torch.allclose(features.vector, expected.sum((2, 3)) / expected[0, 0].numel(), rtol=1e-9, atol=1e-9)
     assert torch.equal(encoder(pixels), features.vector)
-    assert encoder.feature_spec == (features.vector.shape[1], tuple(features.map.shape[1:]))
+    assert features.middle is not None
+    shapes = features.vector.shape[1], tuple(features.map.shape[1:]), tuple(features.middle.shape[1:])
+    assert encoder.feature_spec == shapes
 
 
 def test_the_feature_spec_of_known_sizes() -> None:
     with torch.device("meta"):
-        assert ResNet((3, 224, 224), ResNetConfig(depth=50)).feature_spec == (2048, (2048, 7, 7))
-        assert ResNet((3, 32, 32), ResNetConfig(stem="small")).feature_spec == (512, (512, 4, 4))
-        assert ResNet((3, 96, 33), ResNetConfig(width=2)).feature_spec == (1024, (1024, 3, 2))
+        assert ResNet((3, 224, 224), ResNetConfig(depth=50)).feature_spec == (2048, (2048, 7, 7), (1024, 14, 14))
+        assert ResNet((3, 32, 32), ResNetConfig(stem="small")).feature_spec == (512, (512, 4, 4), (256, 8, 8))
+        assert ResNet((3, 96, 33), ResNetConfig(width=2)).feature_spec == (1024, (1024, 3, 2), (512, 6, 3))
 
 
 def test_views_of_another_size_are_taken() -> None:

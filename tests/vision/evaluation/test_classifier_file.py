@@ -11,17 +11,16 @@ import torch
 from torch import nn
 
 from curl_rl.artifacts.head_file import load_head, save_head
-from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.encoders import Encoder, EncoderConfig, PixelEncoder
 from curl_rl.encoders.heads import MLP, Last
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
-from curl_rl.pretraining.learner import Backbone
 from curl_rl.vision.evaluation.classifier_file import load_classifier, save_classifier
 from curl_rl.vision.evaluation.finetuning import Classifier, new_classifier
 
 IMAGES = torch.randint(0, 256, (6, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def backbone(kind: str) -> Backbone:
+def backbone(kind: str) -> Encoder:
     torch.manual_seed(0)
     if kind == "pixel":
         return PixelEncoder((3, 12, 12), EncoderConfig(filters=4, strides=(2, 1), latent=8))
