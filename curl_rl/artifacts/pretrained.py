@@ -101,7 +101,7 @@ class PretrainedEncoder(nn.Module):
         return self
 
     def encode(self, observations: Tensor) -> Features:
-        """``(..., *image)`` to vector ``(..., features)`` and last map ``(..., C, h, w)``."""
+        """``(..., *image)`` to vector ``(..., features)`` and maps ``(..., C, h, w)``."""
         images = self._channels_first(observations)
         if images.is_floating_point() and self.scale != 1:
             # In half precision 1/255 itself would be off by a thousandth.

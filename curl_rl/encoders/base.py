@@ -18,68 +18,70 @@ EncoderT = TypeVar("EncoderT", bound="Encoder")
 
 
 class FeatureSpec(NamedTuple):
-    """Shapes of the features of one image: see :class:`Features`."""
+    """Sizes of an encoder's features, without the batch."""
 
     dim: int
+    """Of the vector."""
     map_shape: tuple[int, int, int]
+    """``(C, h, w)`` of the map."""
     middle_shape: tuple[int, int, int] | None = None
+    """``(C, h, w)`` of the map from halfway, where the encoder has one."""
 
 
 class Features(NamedTuple):
-    """An encoded batch of B images.
-
-    ``vector`` is ``(B, dim)``. ``map`` is the last map, ``(B, C, h, w)``, for methods that compare places. ``middle``
-    is a map from halfway through the network, ``(B, c, h', w')``, whose places see less of the image; None for encoders
-    whose last map is local already.
-    """
+    """One view, encoded."""
 
     vector: Tensor
+    """``(B, dim)``."""
     map: Tensor
+    """``(B, C, h, w)``, for methods that compare places."""
     middle: Tensor | None = None
+    """``(B, C, h, w)`` from halfway through the encoder, whose places see less of the image, if it has one."""
 
     @property
     def local(self) -> Tensor:
-        """The most local map there is: ``middle``, or ``map`` from an encoder without a middle."""
+        """The most local features: the middle, or the map of an encoder without one."""
         return self.map if self.middle is None else self.middle
 
 
-def map_features(f: Callable[[Tensor], Tensor], features: Features) -> Features:
-    """``f`` of the vector and of each map."""
-    middle = None if features.middle is None else f(features.middle)
-    return Features(f(features.vector), f(features.map), middle)
+def map_features(change: Callable[[Tensor], Tensor], features: Features) -> Features:
+    """``change`` applied to the vector, the map and the middle."""
+    vector, map_, middle = features
+    return Features(change(vector), change(map_), None if middle is None else change(middle))
 
 
-def take_features(features: Features, rows: Tensor | slice) -> Features:
-    """The features of some images: ``rows`` indexes the batch dimension."""
-    return map_features(lambda part: part[rows], features)
-
-
-def cat_features(parts: Sequence[Features]) -> Features:
-    """Several batches of features as one, in their order.
+def cat_features(features: Sequence[Features]) -> Features:
+    """Several batches as one, in that order.
 
     Raises:
-        ValueError: some have a middle map and some have none.
+        ValueError: some have a middle and some have none.
     """
-    middles = [part.middle for part in parts if part.middle is not None]
-    if middles and len(middles) != len(parts):
-        raise ValueError(f"features to join must all have a middle map or all have none, got {len(middles)} with one")
+    middles = [view.middle for view in features if view.middle is not None]
+    if middles and len(middles) < len(features):
+        raise ValueError("features with and without a middle cannot be joined: encode them all by one encoder")
     return Features(
-        torch.cat([part.vector for part in parts]),
-        torch.cat([part.map for part in parts]),
+        torch.cat([view.vector for view in features]),
+        torch.cat([view.map for view in features]),
         torch.cat(middles) if middles else None,
     )
 
 
-def chunk_features(features: Features, n: int) -> list[Features]:
-    """A batch of features in ``n`` equal parts: undoes :func:`cat_features` of ``n`` batches of one size.
+def chunk_features(features: Features, count: int) -> list[Features]:
+    """``count`` equal, consecutive parts of a batch.
 
     Raises:
-        ValueError: the batch does not divide by ``n``.
+        ValueError: the batch does not divide.
     """
-    if len(features.vector) % n:
-        raise ValueError(f"a batch of features must divide into {n} equal parts, got {len(features.vector)} rows")
-    middles = [None] * n if features.middle is None else features.middle.chunk(n)
-    return [Features(*each) for each in zip(features.vector.chunk(n), features.map.chunk(n), middles, strict=True)]
+    if len(features.vector) % count:
+        raise ValueError(f"the batch must divide into {count} parts, got {len(features.vector)} samples")
+    vectors, maps = features.vector.chunk(count), features.map.chunk(count)
+    middles = [None] * count if features.middle is None else features.middle.chunk(count)
+    return [Features(*parts) for parts in zip(vectors, maps, middles, strict=True)]
+
+
+def take_features(features: Features, rows: Tensor) -> Features:
+    """The samples in ``rows``, ``(R,)`` indices into the batch."""
+    return map_features(lambda values: values[rows], features)
 
 
 # ---- encoders
