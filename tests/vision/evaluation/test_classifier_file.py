@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import safetensors.torch
@@ -24,7 +25,8 @@ def backbone(kind: str) -> Encoder:
     torch.manual_seed(0)
     if kind == "pixel":
         return PixelEncoder((3, 12, 12), EncoderConfig(filters=4, strides=(2, 1), latent=8))
-    return ResNet((3, 12, 12), ResNetConfig(width=1 / 64, stem="small"))
+    norm: Literal["batch", "group"] = "group" if kind == "group norm" else "batch"
+    return ResNet((3, 12, 12), ResNetConfig(width=1 / 64, stem="small", norm=norm))
 
 
 def randomised(network: nn.Module) -> None:
@@ -48,7 +50,7 @@ def test_a_head_comes_back(tmp_path: Path, last: Last, batch_norm: bool) -> None
         assert torch.equal(loaded[:layers](features), head.layers[:layers](features))
 
 
-@pytest.mark.parametrize("kind", ["pixel", "resnet"])
+@pytest.mark.parametrize("kind", ["pixel", "resnet", "group norm"])
 @pytest.mark.parametrize("layers", [0, 1, 2, 3])
 def test_a_classifier_comes_back_and_names_its_classes(tmp_path: Path, kind: str, layers: int) -> None:
     encoder = backbone(kind)
