@@ -246,7 +246,7 @@ def test_a_frozen_encoder_learns_nothing_and_the_rest_learns_what_its_features_t
         inputs = make_inputs(agent, seed=number)
         agent.update(inputs)
         with torch.no_grad():
-            (seen, seen_map), (then, then_map) = (
+            (seen, seen_map, _), (then, then_map, _) = (
                 encoder.encode(x) for x in (inputs.observation, inputs.next_observation)
             )
             policy = actor(projection(then_map), inputs.next_noise)
