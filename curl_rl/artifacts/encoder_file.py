@@ -39,7 +39,7 @@ def save_encoder(encoder: Encoder, directory: Path, *, rendered_size: int, prove
         ValueError: an encoder that takes images of one size, and that size is not square or larger than
             ``rendered_size``; or one of a class that no file can be loaded as.
     """
-    _check_size(encoder, rendered_size)
+    _check_size(require_registered(encoder), rendered_size)
     run = last_names(directory.resolve())
     save_network(encoder, directory, ENCODER, _description(encoder, rendered_size, {"run": run, **provenance}))
 

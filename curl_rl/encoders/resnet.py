@@ -41,7 +41,7 @@ class ResNetConfig:
     """Start every block as the identity: the last batch norm of its residual branch starts at zero
     (Goyal et al. 2017, arXiv 1706.02677, section 5.1)."""
     batch_norm_splits: int = 1
-    """Equal parts of the batch that are normalised each by its own statistics in training: what MoCo needs where one
+    """Equal parts of the batch that are normalized each by its own statistics in training: what MoCo needs where one
     GPU does the work of several. 1: the whole batch together."""
     mean: tuple[float, ...] = (0.0,)
     """Subtracted from pixels in [0, 1]: one number, or one per channel. ImageNet: [0.485, 0.456, 0.406]."""

@@ -37,7 +37,7 @@ def randomised(network: nn.Module) -> None:
             value.copy_(torch.rand(value.shape, generator=generator) + 0.1)
 
 
-@pytest.mark.parametrize("last", ["affine", "linear", "scaled", "standardised"])
+@pytest.mark.parametrize("last", ["affine", "linear", "scaled", "standardized"])
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_a_head_comes_back(tmp_path: Path, last: Last, batch_norm: bool) -> None:
     head = MLP((8, 7, 6, 5), batch_norm=batch_norm, last=last)
