@@ -7,16 +7,13 @@ from contextlib import contextmanager
 
 from curl_rl.objectives import METHODS, registry
 
-_MADE_FROM_IT = ("MethodName", "ObjectiveName", "ObjectiveConfigs")
-
 
 @contextmanager
 def restored_registry() -> Iterator[None]:
-    """The very types of before are put back: others like them would not equal what earlier imports hold."""
-    methods, types = dict(METHODS), {name: getattr(registry, name) for name in _MADE_FROM_IT}
+    before = dict(METHODS)
     try:
         yield
     finally:
         METHODS.clear()
-        METHODS.update(methods)
-        vars(registry).update(types)
+        METHODS.update(before)
+        registry._publish()
