@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,24 +15,22 @@ from torch import Tensor, nn
 from curl_rl.encoders.base import Encoder, Features, FeatureSpec, Precision, weights_from
 from curl_rl.encoders.conv_relu import conv_relu
 from curl_rl.encoders.memory_format import channels_last
+from curl_rl.ranges import at_least, check_ranges, one_or_more
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     """Shape of a :class:`PixelEncoder`. The defaults are the CURL paper's (Table 3)."""
 
-    filters: int = 32
+    filters: Annotated[int, at_least(1)] = 32
     """Output channels of every convolution."""
-    strides: tuple[int, ...] = (2, 1, 1, 1)
+    strides: Annotated[tuple[int, ...], one_or_more(at_least(1), "be one or more positive integers")] = (2, 1, 1, 1)
     """Stride of each 3×3 convolution, first to last; their number is the encoder's depth."""
-    latent: int = 50
+    latent: Annotated[int, at_least(1)] = 50
     """Size of the feature vector."""
 
     def __post_init__(self) -> None:
-        if self.filters < 1 or self.latent < 1:
-            raise ValueError(f"filters and latent must be at least 1, got {self.filters} and {self.latent}")
-        if not self.strides or min(self.strides) < 1:
-            raise ValueError(f"strides must be one or more positive integers, got {list(self.strides)}")
+        check_ranges(self)
 
 
 def orthogonal_init(module: nn.Module) -> None:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curl_rl.encoders.base import Encoder, Features, FeatureSpec, Precision, weights_from
+from curl_rl.ranges import at_least, check_ranges, finite, number, one_or_more, positive
 
 # Residual blocks in each of the four stages (arXiv 1512.03385, table 1).
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
-_WIDEST = 64  # 4,096 channels in the stem: beyond any network
 _GROUP = 16  # fewest channels that group norm normalizes together
+# 64 is 4,096 channels in the stem: beyond any network.
+_WIDTH = number("be a positive multiple of 1/64 and at most 64", lambda width: 0 < width <= 64 and 64 * width % 1 == 0)
 
 Norm = nn.BatchNorm2d | nn.GroupNorm
 
@@ -32,7 +34,7 @@ class ResNetConfig:
 
     depth: Literal[18, 34, 50] = 18
     """Layers: 18 and 34 are made of basic blocks, 50 of bottlenecks."""
-    width: float = 1.0
+    width: Annotated[float, _WIDTH] = 1.0
     """Factor on the channels of every layer, the stem included; 64 times it must be a whole number."""
     stem: Literal["imagenet", "small"] = "imagenet"
     """First layers. imagenet: a 7×7 convolution and a max-pool, each halving the image. small: one 3×3 convolution that
@@ -40,12 +42,12 @@ class ResNetConfig:
     zero_init_residual: bool = False
     """Start every block as the identity: the last batch norm of its residual branch starts at zero
     (Goyal et al. 2017, arXiv 1706.02677, section 5.1)."""
-    batch_norm_splits: int = 1
+    batch_norm_splits: Annotated[int, at_least(1)] = 1
     """Equal parts of the batch that are normalized each by its own statistics in training: what MoCo needs where one
     GPU does the work of several. 1: the whole batch together."""
-    mean: tuple[float, ...] = (0.0,)
+    mean: Annotated[tuple[float, ...], one_or_more(finite, "be one or more numbers")] = (0.0,)
     """Subtracted from pixels in [0, 1]: one number, or one per channel. ImageNet: [0.485, 0.456, 0.406]."""
-    std: tuple[float, ...] = (1.0,)
+    std: Annotated[tuple[float, ...], one_or_more(positive, "be one or more positive numbers")] = (1.0,)
     """Pixels are divided by it after that: one number, or one per channel. ImageNet: [0.229, 0.224, 0.225]."""
     norm: Literal["batch", "group"] = "batch"
     """What normalizes activations. batch: by statistics over the batch. group: over groups of channels of each image
@@ -53,22 +55,11 @@ class ResNetConfig:
     other patches of its image (Hénaff et al. 2019, arXiv 1905.09272)."""
 
     def __post_init__(self) -> None:
-        if self.depth not in _BLOCKS:
-            raise ValueError(f"depth must be one of {sorted(_BLOCKS)}, got {self.depth}")
-        if self.stem not in ("imagenet", "small"):
-            raise ValueError(f"stem must be imagenet or small, got {self.stem!r}")
-        if not 0 < self.width <= _WIDEST or 64 * self.width % 1:
-            raise ValueError(f"width must be a positive multiple of 1/64 and at most {_WIDEST}, got {self.width}")
-        if self.batch_norm_splits < 1:
-            raise ValueError(f"batch_norm_splits must be at least 1, got {self.batch_norm_splits}")
-        if self.norm not in ("batch", "group"):
-            raise ValueError(f"norm must be batch or group, got {self.norm!r}")
+        check_ranges(self)
         if self.norm == "group" and self.batch_norm_splits > 1:
             raise ValueError(
                 f"batch_norm_splits must be 1 with norm group, which knows no batch, got {self.batch_norm_splits}"
             )
-        if not self.mean or not self.std or min(self.std) <= 0:
-            raise ValueError(f"mean needs numbers and std positive ones, got {list(self.mean)} and {list(self.std)}")
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):

@@ -208,7 +208,7 @@ REFUSALS: list[Refusal] = [
     (lambda: SimCLRConfig(dim=0), "objectives.simclr.dim must be at least 1, got 0"),
     (lambda: SimCLRConfig(margin=0), "objectives.simclr.margin must be positive, got 0"),
     (lambda: SimCLRConfig(tau_plus=1), "objectives.simclr.tau_plus must lie in [0, 1), got 1"),
-    (lambda: SimCLRConfig(beta=float("nan")), "objectives.simclr.beta must be 0 or more, got nan"),
+    (lambda: SimCLRConfig(beta=float("nan")), "objectives.simclr.beta must be at least 0, got nan"),
     (lambda: SimCLRConfig(beta=1.0, loss="nt_logistic"), "set both to 0 for nt_logistic"),
     (lambda: SimCLRConfig(tau_plus=0.1, normalize=False), "objectives.simclr.tau_plus 0.1 needs normalize true"),
     (lambda: MoCoConfig(queue=0), "objectives.moco.queue must be at least 1, got 0"),
@@ -218,7 +218,7 @@ REFUSALS: list[Refusal] = [
     (lambda: BYOLConfig(momentum=-0.1), "objectives.byol.momentum must lie in [0, 1], got -0.1"),
     (lambda: SimSiamConfig(projector_layers=0), "objectives.simsiam.projector_layers must be at least 1, got 0"),
     (lambda: BarlowConfig(dim=0), "objectives.barlow.dim must be at least 1, got 0"),
-    (lambda: BarlowConfig(off_diagonal_weight=-1), "objectives.barlow.off_diagonal_weight must be 0 or more, got -1"),
+    (lambda: BarlowConfig(off_diagonal_weight=-1), "objectives.barlow.off_diagonal_weight must be at least 0, got -1"),
     (lambda: BarlowConfig(loss_scale=0), "objectives.barlow.loss_scale must be positive, got 0"),
 ]
 

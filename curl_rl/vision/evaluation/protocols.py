@@ -6,10 +6,9 @@ same untrained, and, as far as they can be, of the raw pixels. The test set choo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,8 @@ from tqdm import tqdm
 
 from curl_rl.augment import center_crop
 from curl_rl.encoders import Encoder
-from curl_rl.runs.seeds import check_seed
+from curl_rl.ranges import at_least, check_ranges, one_of, one_or_more, positive_finite, within
+from curl_rl.runs.seeds import SEED
 from curl_rl.vision.config import KNNConfig
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
 from curl_rl.vision.data.image_sets import ImageSet
@@ -27,6 +27,9 @@ from curl_rl.vision.evaluation.linear_probe import LinearProbeConfig, linear_eva
 
 Protocol = Literal["knn", "probe", "linear", "fine_tune"]
 
+_SOME_PROTOCOLS = one_or_more(one_of(*get_args(Protocol)), "be some of knn, probe, linear and fine_tune")
+_SHARES = one_or_more(within("(0, 1]"), "be shares above 0 and at most 1")
+
 _BATCH = 512  # images that are encoded at a time
 
 
@@ -34,17 +37,17 @@ _BATCH = 512  # images that are encoded at a time
 class EvaluationConfig:
     """Which protocols judge an encoder, and how."""
 
-    protocols: tuple[Protocol, ...] = ("knn", "linear")
+    protocols: Annotated[tuple[Protocol, ...], _SOME_PROTOCOLS] = ("knn", "linear")
     """knn: weighted nearest neighbours. probe: the linear classifier that learnt beside the run. linear: logistic
     regression on frozen features. fine_tune: the whole network learns from some of the labels."""
-    k: int | None = None
+    k: Annotated[int | None, at_least(1)] = None
     """Neighbours that vote. [default: the run's own knn.k, or all images where there are fewer]"""
-    temperature: float | None = None
+    temperature: Annotated[float | None, positive_finite] = None
     """Of their votes. [default: the run's own knn.temperature]"""
-    labels: tuple[float, ...] = (0.01, 0.1)
+    labels: Annotated[tuple[float, ...], _SHARES] = (0.01, 0.1)
     """Shares of the training set's labels to fine-tune on, the same number from each class (1 takes all), each in a
     training of its own."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the linear evaluation's held-out part, and of the order and the crops in fine-tuning. Which labels
     fine-tuning is given depends on no seed."""
     crops: Crops | None = None
@@ -53,16 +56,7 @@ class EvaluationConfig:
     """Regularisations that linear evaluation tries."""
 
     def __post_init__(self) -> None:
-        unknown = set(self.protocols) - {"knn", "probe", "linear", "fine_tune"}
-        if unknown or not self.protocols:
-            raise ValueError(f"protocols must be some of knn, probe, linear and fine_tune, got {list(self.protocols)}")
-        if self.k is not None and self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k}")
-        if self.temperature is not None and not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
-        if not self.labels or not all(0 < share <= 1 for share in self.labels):
-            raise ValueError(f"labels must be shares above 0 and at most 1, got {list(self.labels)}")
-        check_seed(self.seed)
+        check_ranges(self)
 
     @property
     def scores(self) -> list[str]:
