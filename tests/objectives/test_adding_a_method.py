@@ -150,7 +150,7 @@ def test_its_settings_are_flags(method: Any, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--objectives.align_uniform.weight -1", "objectives.align_uniform.weight must be 0 or more, got -1"),
+        ("--objectives.align_uniform.weight -1", "objectives.align_uniform.weight must be at least 0, got -1"),
         ("--agent.objective align_uniforms", "barlow or align_uniform or none, got align_uniforms"),
     ],
 )
