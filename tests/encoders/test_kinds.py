@@ -60,7 +60,7 @@ def test_group_norm_is_told() -> None:
         ({"observation_shape": [6, 12]}, r"observation_shape must be three positive integers .*, got \[6, 12\]"),
         ({"observation_shape": [6, 12, True]}, "observation_shape must be three positive integers"),
         ({"observation_shape": [6, 12, 0]}, "observation_shape must be three positive integers"),
-        ({"config": {"filters": 0, "strides": [2], "latent": 5}}, "filters and latent must be at least 1"),
+        ({"config": {"filters": 0, "strides": [2], "latent": 5}}, "filters must be at least 1"),
     ],
 )
 def test_what_describes_no_encoder_is_refused(changes: dict[str, Any], message: str) -> None:
