@@ -53,7 +53,7 @@ class Curl(Objective):
         self.W = nn.Parameter(weight)
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        query, key = online[0].vector, target[0].vector
+        query, key = online[0].vector, target[0].vector.detach()
         if self._layer_norm:
             query, key = (F.layer_norm(vector, vector.shape[-1:]) for vector in (query, key))
         logits = bilinear_similarity(query, self.W, key)
