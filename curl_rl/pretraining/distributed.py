@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from curl_rl.encoders import Features
 from curl_rl.encoders.resnet import SplitBatchNorm2d
 from curl_rl.runs.errors import UserError, one_line
-
-ELSEWHERE = "another process has failed: {}"
-"""What an exception says that is raised here for another process's, which says the rest."""
+from curl_rl.runs.faults import ELSEWHERE
 
 
 @contextmanager

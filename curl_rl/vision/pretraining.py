@@ -24,11 +24,13 @@ from curl_rl.pretraining import distributed
 from curl_rl.pretraining.collapse import CollapseWatch
 from curl_rl.pretraining.learner import Learner, precision_of, side_of
 from curl_rl.recordings.store import is_recording
-from curl_rl.runs import checkpoint
+from curl_rl.runs import checkpoint, faults
 from curl_rl.runs import directory as run_directory
-from curl_rl.runs.compute import is_out_of_memory, keep_freed_memory, resolve_device
+from curl_rl.runs.allocator import keep_freed_memory
+from curl_rl.runs.compute import resolve_device
 from curl_rl.runs.console import progress_bar, say
-from curl_rl.runs.errors import TrainingFault, UserError, one_line
+from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.faults import is_out_of_memory
 from curl_rl.runs.logger import Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer
 from curl_rl.runs.seeds import derived_seed
@@ -192,7 +194,7 @@ class Pretrainer:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._fail(error, f"{run_directory.kept(self.directory)}: {_SAVE_MEMORY}")
+                self._fail(error, f"{faults.kept(self.directory)}: {_SAVE_MEMORY}")
         if learner.steps < learner.total_steps and stop.signal_number is not None:
             self._say(f"saved at epoch {learner.steps / self.steps_per_epoch:.2f}; the same command resumes")
             raise Stopped(stop.signal_number)
@@ -319,7 +321,7 @@ class Pretrainer:
         return bool(every) and (epochs % every == 0 or epochs == self.config.epochs)
 
     def _knn(self) -> None:
-        self._refuse(checkpoint.not_finite(self.learner.state_dict()))
+        self._refuse(faults.non_finite_names(self.learner.state_dict()))
         distributed.average_running_statistics(self.learner.encoder)
         with distributed.raised_together(OSError):
             if self._benchmark is not None and self.logger is not None:
@@ -382,7 +384,7 @@ class Pretrainer:
 
     def _refuse(self, broken: list[str]) -> None:
         if broken:
-            self._fail(run_directory.not_finite(broken), _MEND_NUMBERS)
+            self._fail(faults.non_finite_error(broken), _MEND_NUMBERS)
 
     def _progress_bar(self) -> tqdm[Any]:
         total = self.learner.total_steps * self.config.batch_size
@@ -410,7 +412,7 @@ class Pretrainer:
         """
         self._finite_means()
         networks = self.learner.state_dict()
-        self._refuse(checkpoint.not_finite(networks))
+        self._refuse(faults.non_finite_names(networks))
         for network in (self.learner.encoder, self.learner.target):
             if network is not None:
                 distributed.average_running_statistics(network)
@@ -476,6 +478,4 @@ class Pretrainer:
 
     def _fail(self, error: Exception, advice: str) -> NoReturn:
         where = f"epoch {self.learner.steps / self.steps_per_epoch:.2f} (step {self.learner.steps:,})"
-        if str(error).startswith(distributed.ELSEWHERE.format("")):  # whose process writes down what happened
-            raise TrainingFault(f"stopped at {where}: {error}") from error
-        raise run_directory.fault(self.directory, where, error, advice) from error
+        raise faults.training_fault(self.directory, where, error, advice) from error
