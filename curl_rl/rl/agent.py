@@ -16,11 +16,10 @@ from curl_rl.losses import effective_rank
 from curl_rl.objectives import (
     BatchInfo,
     Features,
-    ObjectiveConfigs,
-    ObjectiveName,
     Result,
     ViewSpec,
     build_objective,
+    registry,
 )
 from curl_rl.objectives.momentum import momentum_copy, move_towards
 from curl_rl.rl import sac
@@ -33,7 +32,7 @@ Trained = Literal["encoder", "objective"]
 class AgentConfig:
     """Soft Actor-Critic on pixels with an auxiliary objective. The defaults are the CURL paper's (Table 3)."""
 
-    objective: ObjectiveName = "curl"
+    objective: registry.ObjectiveName = "curl"
     """The self-supervised method that trains the encoder along with the critic; none: the critic alone."""
     update_rule: Literal["exact", "joint"] = "exact"
     """exact: critics, actor and objective in turn, as in the paper. joint: critics and objective share one pass and one
@@ -182,7 +181,7 @@ class Agent(nn.Module):
         observation_shape: tuple[int, int, int],
         action_dim: int,
         config: AgentConfig,
-        objectives: ObjectiveConfigs = ObjectiveConfigs(),  # noqa: B008 (frozen)
+        objectives: registry.ObjectiveConfigs | None = None,
     ) -> None:
         super().__init__()
         channels, height, width = observation_shape
@@ -392,7 +391,7 @@ class Agent(nn.Module):
     def _critic_loss(self, inputs: UpdateInputs, observed: Features) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             if self.config.freeze_encoder:
-                next_vector, next_map = self.encoder.encode(inputs.next_observation)
+                next_vector, next_map, _ = self.encoder.encode(inputs.next_observation)
             else:
                 next_map = self.encoder.convolutions(inputs.next_observation)
                 next_vector = self.target_encoder(inputs.next_observation)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.plain_vision import PlainSimCLR, PlainViews, batches
-from curl_rl.objectives import BatchInfo
+from curl_rl.objectives import BatchInfo, ViewSpec
 from curl_rl.objectives.simclr import SimCLR
 from curl_rl.pretraining.learner import Learner
 from curl_rl.vision.config import load_preset
@@ -35,7 +35,7 @@ def test_the_losses_of_given_views_are_the_same_step_by_step() -> None:
     for _ in range(4):
         views = [torch.rand(6, 3, 32, 32, generator=generator) for _ in range(2)]
         expected = float(plain.loss(*views).detach())
-        metrics, _ = ours.step(views, BatchInfo(), torch.arange(6))
+        metrics, _ = ours.step({ViewSpec(i): view for i, view in enumerate(views)}, BatchInfo(), torch.arange(6))
         assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-3)
         plain.update(*views)
 
