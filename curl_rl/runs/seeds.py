@@ -20,6 +20,7 @@ Purpose = Literal[
     "recorded episode",
     "recorded actions",
     "held-out views",
+    "clusters",
 ]
 
 
