@@ -184,7 +184,8 @@ def broadcast_buffers(module: nn.Module) -> None:
 
     For what every process has computed alike, but for the last bits: sums on a GPU do not come out the same twice.
     """
-    buffers = [buffer for buffer in module.buffers() if buffer.numel()]
+    # The largest types first: each part of the message must begin at a multiple of its type's size.
+    buffers = sorted((buffer for buffer in module.buffers()), key=lambda buffer: -buffer.element_size())
     if world_size() == 1 or not buffers:
         return
     parts = [buffer.reshape(-1).view(torch.uint8) for buffer in buffers]  # bytes: gloo knows few types

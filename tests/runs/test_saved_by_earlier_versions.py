@@ -24,10 +24,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from curl_rl.vision.export import load_classifier
 from torch import Tensor
 
 from curl_rl import AuxiliaryLoss, EncoderConfig, PixelEncoder, load_encoder
-from curl_rl.vision.export import load_classifier
 
 SAVED = Path(__file__).resolve().parents[1] / "data" / "saved"
 EXPECTED = SAVED / "expected.json"
