@@ -143,7 +143,7 @@ class Pretrainer:
                         watcher.finish(self)
             self.save()
         if not self.complete:
-            session.leave_if_stopped()
+            session.leave()
         session.say(f"done: {c.epochs} epochs; {self.next_step}")
 
     def _introduce(self) -> None:

@@ -175,7 +175,7 @@ class Trainer:
                     self.save()
             self.save()
         if not self._complete():
-            session.leave_if_stopped()
+            session.leave()
         say(f"done: {p.frames:,} frames; play it with: python scripts/evaluate_agent.py {session.directory}")
 
     def _introduce(self) -> None:

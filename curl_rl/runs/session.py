@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ class Session:
     """One run in progress.
 
     The order of use: :meth:`check_room`, :meth:`restore`, :meth:`begin`, then the loop in :meth:`training`, and
-    :meth:`leave_if_stopped` after it.
+    :meth:`leave` after one that was stopped.
 
     Args:
         directory: the run's, claimed already.
@@ -233,15 +234,14 @@ class Session:
         """Whether the loop is to end before its budget is spent; the same on every process."""
         return self._processes.any_process(bool(self.stop))
 
-    def leave_if_stopped(self) -> None:
-        """After the loop of a run that is not complete.
+    def leave(self) -> NoReturn:
+        """After the loop of a run that is saved and not complete: a signal has asked this process to stop, or another.
 
         Raises:
-            Stopped: a signal had asked for it.
+            Stopped: always.
         """
-        if self.stop.signal_number is not None:
-            self.say(f"saved at {self.position().place}; the same command resumes")
-            raise Stopped(self.stop.signal_number)
+        self.say(f"saved at {self.position().place}; the same command resumes")
+        raise Stopped(self.stop.signal_number or signal.SIGTERM)
 
     # ------------------------------------------------------------------- reporting
 

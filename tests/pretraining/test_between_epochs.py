@@ -5,11 +5,9 @@ The method is one of the tests that banks a feature of every picture and cluster
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,42 +21,25 @@ from curl_rl.encoders import Features
 from curl_rl.objectives import METHODS, BatchInfo, ViewSpec
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.trainer import Pretrainer
-from curl_rl.runs import checkpoint
-from curl_rl.runs.logger import read_metrics
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.signals import Stopped
 from helpers.dummy_objectives import DUMMIES, Clustered
-from helpers.noise_source import COUNT, PIXEL, REMEDIES, RESNET, NoiseSource, Plan
+from helpers.noise_runs import (
+    assert_same_networks,
+    assert_same_run,
+    at_step,
+    die,
+    networks,
+    rows,
+    train,
+    train_until_killed,
+    trainer,
+)
+from helpers.noise_source import COUNT, PIXEL, RESNET, Plan
 
 CPU = torch.device("cpu")
 # Batch norm over five pictures multiplies rounding by a hundred in each step: few steps can be compared.
 ENCODERS = {"pixel": (PIXEL, 3), "resnet": (RESNET, 1)}
-
-
-def trainer(plan: Plan, source: NoiseSource | None = None) -> Pretrainer:
-    plan.directory.mkdir(parents=True, exist_ok=True)
-    return Pretrainer(plan, CPU, source or NoiseSource(), remedies=REMEDIES, next_step="use it")
-
-
-def train(plan: Plan) -> Pretrainer:
-    run = trainer(plan)
-    with contextlib.closing(run):
-        run.run()
-    return run
-
-
-def networks(directory: Path) -> dict[str, Tensor]:
-    found = checkpoint.load_newest(directory / "checkpoints", read_only=True)
-    assert found is not None
-    weights: dict[str, Tensor] = found[1]["learner"]["networks"]
-    return weights
-
-
-def rows(directory: Path) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in row.items() if name != "wall_time" and not name.startswith("speed/")}
-        for row in read_metrics(directory / "metrics.jsonl", "pictures")
-    ]
 
 
 def center_features(run: Pretrainer) -> Tensor:
@@ -166,15 +147,11 @@ def test_killed_in_mid_epoch_and_resumed_is_as_if_nothing_had_happened(
     alone = Plan(tmp_path / "alone")
     train(alone)
     killed = replace(alone, directory=tmp_path / "killed")
-    child = os.fork()
-    if child == 0:
-        try:
-            at_step(monkeypatch, killed_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
-            train(killed)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
+    def prepare() -> None:
+        at_step(monkeypatch, killed_at, die)
+
+    train_until_killed(killed, prepare)
     epochs: list[int] = []
     original = Clustered.between_epochs
 
@@ -186,8 +163,7 @@ def test_killed_in_mid_epoch_and_resumed_is_as_if_nothing_had_happened(
     train(killed)
     # Step 3 is the first of epoch 1, so its checkpoint has the clusters of that epoch.
     assert epochs == ([0, 1, 2] if killed_at <= 3 else [2])
-    assert_same(networks(killed.directory), networks(alone.directory))
-    assert rows(killed.directory) == rows(alone.directory)
+    assert_same_run(killed.directory, alone.directory)
 
 
 @pytest.mark.usefixtures("dummies")
@@ -201,8 +177,7 @@ def test_stopped_at_an_epochs_end_and_in_its_middle(tmp_path: Path, monkeypatch:
             train(stopped)
     train(stopped)
     assert networks(stopped.directory)["objective.clusterings"] == 3
-    assert_same(networks(stopped.directory), networks(alone.directory))
-    assert rows(stopped.directory) == rows(alone.directory)
+    assert_same_run(stopped.directory, alone.directory)
 
 
 @pytest.mark.usefixtures("dummies")
@@ -221,24 +196,7 @@ def test_stopped_while_it_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(Stopped):
             train(stopped)
     train(stopped)
-    assert_same(networks(stopped.directory), networks(alone.directory))
-    assert rows(stopped.directory) == rows(alone.directory)
-
-
-def at_step(patch: pytest.MonkeyPatch, number: int, happening: Callable[[], object]) -> None:
-    original = Pretrainer.step
-
-    def step(self: Pretrainer, batch: Any) -> None:
-        original(self, batch)
-        if self.learner.steps == number:
-            happening()
-
-    patch.setattr(Pretrainer, "step", step)
-
-
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
+    assert_same_run(stopped.directory, alone.directory)
 
 
 # ---- two processes
@@ -300,8 +258,8 @@ def test_two_processes_end_with_the_bank_and_the_clusters_of_one(
     directory, found = ranks
     config, epochs = ENCODERS[encoder]
     expected = train(Plan(tmp_path, encoder=config, epochs=epochs)).learner.state_dict()
-    assert_same(found[0][encoder], found[1][encoder])
-    assert_same(networks(directory / encoder), found[0][encoder])
+    assert_same_networks(found[0][encoder], found[1][encoder])
+    assert_same_networks(networks(directory / encoder), found[0][encoder])
     for name in ("objective.assignment", "objective.clusterings"):
         assert torch.equal(found[0][encoder][name], expected[name])
     bank = expected["objective.bank"]
