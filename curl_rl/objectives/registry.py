@@ -76,6 +76,16 @@ def register(method: Method) -> None:
     _publish()
 
 
+def markdown_table() -> str:
+    """The methods as the table of docs/methods.md."""
+    rows = ["| name | paper | file | needs | what it does |", "| --- | --- | --- | --- | --- |"]
+    for method in METHODS.values():
+        file = f"{method.objective.__module__.replace('.', '/')}.py"
+        needs = ", ".join(sorted(method.objective.needs)) or "–"
+        rows.append(f"| `{method.name}` | {method.paper} | `{file}` | {needs} | {method.summary} |")
+    return "\n".join(rows)
+
+
 def objective_configs() -> ObjectiveConfigs:
     """The default settings of every method."""
     return ObjectiveConfigs()
