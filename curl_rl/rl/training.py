@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +17,11 @@ from curl_rl.artifacts.encoder_file import last_names, save_encoder
 from curl_rl.encoders import PixelEncoder
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.checks import check_device, check_environment
+from curl_rl.rl.collector import Collector
 from curl_rl.rl.config import RunConfig
 from curl_rl.rl.estimate import estimated_time
 from curl_rl.rl.evaluation import evaluate
+from curl_rl.rl.generators import Generators
 from curl_rl.rl.guard import EnvironmentGuard
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.loading import build_agent
@@ -27,14 +29,14 @@ from curl_rl.rl.pictures import crops_picture
 from curl_rl.rl.progress import Episode, Progress
 from curl_rl.rl.replay import Replay, segment_files
 from curl_rl.rl.starting_encoder import find_starting_encoder
-from curl_rl.rl.workers import Beginning, Environment, Environments, Outcome, open_environments, pixel_spaces
+from curl_rl.rl.workers import Environment, Environments, open_environments, pixel_spaces
 from curl_rl.runs.compute import precision_in_words, prepared_device
 from curl_rl.runs.console import say
 from curl_rl.runs.directory import REPLAY_SEGMENTS, claimed
 from curl_rl.runs.errors import TrainingFault as TrainingFault  # what train() raises
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import refusing_what_exceeds
-from curl_rl.runs.seeds import derived_seed, random_state, restore_random_state
+from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.session import Contents, Position, Remedies, Session
 from curl_rl.runs.signals import Stopped as Stopped  # as above
 
@@ -129,16 +131,15 @@ class Trainer:
             keep=config.checkpoint.keep,
         )
         self.session.check_room(self._bytes_to_save())
-        self.generator = torch.Generator(device)
-        self.replay_generator = torch.Generator(self.replay.storage_device)
-        self._seed_generators(index=0)
+        self.collector = Collector(environments, self.replay, self.progress, config.seed)
+        self.generators = Generators(config.seed, device, self.replay.storage_device)
         self._newest_return: float | None = None
 
         resumed = self._restore()
         if start is not None and not resumed:
             self.agent.start_from(start)
         self.learner = Learner(
-            self.agent, self.replay, self.generator, self.replay_generator, capture=config.compute.capture
+            self.agent, self.replay, self.generators.agent, self.generators.replay, capture=config.compute.capture
         )
         self.session.begin(resumed=resumed)
 
@@ -209,7 +210,7 @@ class Trainer:
         step, or while it runs."""
         p, overlap, guard = self.progress, self.config.training.overlap, self._guard()
         with guard:
-            self._begin_episodes()
+            self.collector.begin_episodes()
         actions = self._actions()
         before, after = p.agent_steps, p.agent_steps + len(actions)
         with guard:
@@ -223,55 +224,26 @@ class Trainer:
             guard.can_undo = False  # nor can one environment's step, when the next one's is refused
         for number, outcome in enumerate(outcomes):
             with guard:
-                over = self._store(number, actions[number], outcome)
-            if over:
-                self._end_episode(number)
+                ended = self.collector.store(number, actions[number], outcome)
+            if ended is not None:
+                self._report_episode(ended)
         if not overlap:
             self._update(before, after)
 
     def _guard(self) -> EnvironmentGuard:
-        return EnvironmentGuard(self.session, self.save, self.generator)
-
-    def _begin_episodes(self) -> None:
-        p = self.progress
-        waiting = [number for number in range(self.environments.count) if number not in p.under_way]
-        begin = {number: Beginning(self._episode_seed(p.episodes_begun + i)) for i, number in enumerate(waiting)}
-        for number, first in self.environments.begin(begin).items():
-            assert first is not None, "an episode without actions cannot be over"
-            self.replay.start_episode(first, stream=number)
-            p.under_way[number] = Episode(p.episodes_begun, first)
-            p.episodes_begun += 1
-
-    def _episode_seed(self, number: int) -> int:
-        return derived_seed(self.config.seed, "training episode", number)
+        return EnvironmentGuard(self.session, self.save, self.generators.agent)
 
     def _actions(self) -> Tensor:
         """``(E, A)`` on the CPU: uniform in the random steps, then drawn from the policy."""
-        count = self.environments.count
-        shape = (count, self.agent.action_dim)
+        generator, shape = self.generators.agent, (self.environments.count, self.agent.action_dim)
         if self.progress.agent_steps < self.config.training.random_steps:
-            return (torch.rand(shape, generator=self.generator, device=self.device) * 2 - 1).cpu()
-        noise = torch.randn(shape, generator=self.generator, device=self.device)
-        observations = np.stack([self.progress.under_way[number].observation for number in range(count)])
-        actions = self.agent.act(torch.from_numpy(observations).to(self.device), noise).cpu()
+            return (torch.rand(shape, generator=generator, device=self.device) * 2 - 1).cpu()
+        noise = torch.randn(shape, generator=generator, device=self.device)
+        observations = torch.from_numpy(self.collector.observations()).to(self.device)
+        actions = self.agent.act(observations, noise).cpu()
         if not actions.isfinite().all():
             self.session.fail_by_numbers(FloatingPointError(f"the policy's action is {actions.tolist()}"))
         return actions
-
-    def _store(self, number: int, action: Tensor, outcome: Outcome) -> bool:
-        """Takes in what an action has led to in the environment of this number; returns whether its episode is over."""
-        observation, reward, terminated, truncated, info = outcome
-        frames = int(info.get("environment_steps", 1))
-        ends = {"terminated": terminated, "truncated": truncated}
-        self.replay.add(action.numpy(), reward, observation, **ends, stream=number)
-        p = self.progress
-        episode = p.under_way[number]
-        episode.observation = observation
-        episode.total += reward
-        episode.actions.append(action)
-        p.frames += frames
-        p.agent_steps += 1
-        return terminated or truncated
 
     def _update(self, before: int, after: int) -> None:
         """The updates that are due for the agent steps in (before, after]."""
@@ -284,16 +256,10 @@ class Trainer:
             diagnose = self.agent.due.objective and "objective/effective_rank" not in means
             means.add(self.learner.update(diagnose=diagnose))
 
-    def _end_episode(self, number: int) -> None:
-        episode = self.progress.under_way.pop(number)
-        self._newest_return = episode.total
-        self.session.scalars(
-            {
-                "episode/return": episode.total,
-                "episode/length": len(episode.actions),
-                "episode/number": episode.number,
-            }
-        )
+    def _report_episode(self, ended: Episode) -> None:
+        self._newest_return = ended.total
+        length, number = len(ended.actions), ended.number
+        self.session.scalars({"episode/return": ended.total, "episode/length": length, "episode/number": number})
 
     # ----------------------------------------------------------- evaluation, logging
 
@@ -345,31 +311,26 @@ class Trainer:
             TrainingFault: a metric or a weight is not finite; nothing is written then.
             OSError: the disk refused; earlier checkpoints are intact.
         """
-        self.session.save(self.agent.state_dict(), self._contents)
+        self.session.save(self.agent.state_dict(), self._write)
 
-    def _contents(self) -> Contents:
-        c, p, directory = self.config, self.progress, self.session.directory
-        manifest = self.replay.save(directory / REPLAY_SEGMENTS)
+    def _write(self) -> Contents:
+        c, directory = self.config, self.session.directory
         provenance = {"env": c.env, "preset": c.preset, "seed": c.seed}
         if c.encoder is not None:
             provenance |= {"encoder": last_names(c.encoder), "encoder_sha256": c.encoder_sha256}
-        save_encoder(
-            self.agent.encoder,
-            directory,
-            rendered_size=c.environment.size,
-            provenance={**provenance, "frames": p.frames},
-        )
-        state = {
+        provenance["frames"] = self.progress.frames
+        manifest = self.replay.save(directory / REPLAY_SEGMENTS)
+        save_encoder(self.agent.encoder, directory, rendered_size=c.environment.size, provenance=provenance)
+        return Contents(self.state(manifest), segment_files(manifest))
+
+    def state(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint holds, with the replay's ``manifest`` of its segments."""
+        return {
             "agent": self.agent.training_state(),
             "replay": manifest,
-            "progress": p.state(),
-            "generators": {
-                "devices": self._generator_devices(),
-                "states": [self.generator.get_state(), self.replay_generator.get_state()],
-            },
-            "random": random_state(),
+            "progress": self.progress.state(),
+            **self.generators.state(),
         }
-        return Contents(state, segment_files(manifest))
 
     def _bytes_to_save(self) -> int:
         """About what the checkpoints of the whole run take on the disk."""
@@ -380,13 +341,6 @@ class Trainer:
         # Adam keeps two numbers to a weight; while one checkpoint is written, all the others are still there.
         return transitions * (channels // c.environment.stack) * height * width + 3 * networks * (c.checkpoint.keep + 1)
 
-    def _seed_generators(self, *, index: int) -> None:
-        self.generator.manual_seed(derived_seed(self.config.seed, "exploration and crops", index))
-        self.replay_generator.manual_seed(derived_seed(self.config.seed, "replay", index))
-
-    def _generator_devices(self) -> list[str]:
-        return [self.generator.device.type, self.replay_generator.device.type]
-
     def _restore(self) -> bool:
         """Goes back to the newest usable checkpoint; False if there is none."""
         segments = self.session.directory / REPLAY_SEGMENTS
@@ -395,33 +349,13 @@ class Trainer:
             return False
         self.agent.load_training_state(state["agent"])
         self.progress.load(state)
-        restore_random_state(state["random"])
-        if state["generators"]["devices"] == self._generator_devices():
-            for generator, saved in zip(
-                (self.generator, self.replay_generator), state["generators"]["states"], strict=True
-            ):
-                generator.set_state(saved)
-        else:
-            say("resumed on another kind of device: the random numbers go on differently")
-            self._seed_generators(index=self.progress.frames)
+        self.generators.load(state, self.progress.frames)
         try:
-            self._bring_environments_back()
+            self.collector.bring_back()
         except Exception as error:  # an environment is anybody's code and may raise anything
             advice = "the run is as it was saved: mend the environment and start the same command again"
             self.session.fail(error, advice)
         return True
-
-    def _bring_environments_back(self) -> None:
-        """Repeats the unfinished episodes in new environments: the same seed and actions lead to where they stood."""
-        p = self.progress
-        episodes = {
-            number: Beginning(self._episode_seed(episode.number), [action.numpy() for action in episode.actions])
-            for number, episode in p.under_way.items()
-        }
-        for number, observation in self.environments.begin(episodes).items():
-            if observation is None or not np.array_equal(observation, p.under_way[number].observation):
-                say("an environment did not repeat itself (another machine or version?): starting its next episode")
-                del p.under_way[number]
 
 
 def _position(progress: Progress, agent: Agent) -> Position:
