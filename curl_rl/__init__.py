@@ -2,8 +2,8 @@
 
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.artifacts.pretrained import PretrainedEncoder
-from curl_rl.auxiliary import AuxiliaryLoss, ModuleEncoder
-from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.auxiliary import AuxiliaryLoss
+from curl_rl.encoders import EncoderConfig, ModuleEncoder, PixelEncoder
 
 __version__ = "0.1.0"
 

@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tqdm import tqdm
 
 import envs
-from curl_rl.recordings.recorder import agent_policy, random_policy, record
+from curl_rl.recordings.recorder import random_policy, record
 from curl_rl.recordings.store import FrameWriter, Recording
+from curl_rl.rl.acting import agent_policy
 from curl_rl.rl.config import EnvironmentConfig, load_preset
 from curl_rl.rl.loading import load_agent
 from curl_rl.runs.command_line import command_parser, refusals

@@ -104,7 +104,7 @@ class MoCo(Objective):
         self.queue: Ring | None = None
         if config.version == "v3":
             hidden = config.hidden if config.hidden is not None else 2 * features.dim
-            self.head = MLP([features.dim, hidden, dim], batch_norm=True, last="standardised")
+            self.head = MLP([features.dim, hidden, dim], batch_norm=True, last="standardized")
             # Without the last batch norm, which the released code has for vision transformers alone.
             self.predictor = MLP([dim, hidden, dim], batch_norm=True, last="linear")
         else:

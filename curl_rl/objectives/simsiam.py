@@ -49,7 +49,7 @@ class SimSiam(Objective):
         dim = config.dim if config.dim is not None else features.dim
         bottleneck = config.predictor_hidden if config.predictor_hidden is not None else max(1, dim // 4)
         sizes = [features.dim, *[dim] * config.projector_layers]
-        self.projector = MLP(sizes, batch_norm=True, last="standardised")
+        self.projector = MLP(sizes, batch_norm=True, last="standardized")
         self.predictor = MLP([dim, bottleneck, dim], batch_norm=True, last="affine")
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from curl_rl.encoders.resnet import ResNet
+from curl_rl.encoders import ResNet
 from curl_rl.objectives import DataSpec, Objective, ObjectiveUser
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.config import Settings
@@ -44,7 +44,7 @@ def try_out(
             objective.try_out(encoder.feature_spec, settings.batch_size, data)
     except (ValueError, TypeError, OverflowError) as error:  # sizes beyond what a tensor can have are of these types
         raise UserError(one_line(error)) from None
-    if resnet is not None:
+    if resnet is not None and resnet.norm == "batch":
         # Batch norm needs two numbers at least, of images or of places.
         with torch.device("meta"):
             smallest = ResNet((shape[0], smallest_side, smallest_side), resnet)

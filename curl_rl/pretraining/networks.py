@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from curl_rl.encoders import PixelEncoder
-from curl_rl.encoders.resnet import ResNet
+from curl_rl.encoders import Encoder, PixelEncoder, ResNet
 from curl_rl.objectives import DataSpec, Objective, ObjectiveUser, build_objective
 from curl_rl.pretraining.config import Settings
-from curl_rl.pretraining.learner import Backbone
 from curl_rl.runs.compute import resolve_precision
 
 
@@ -18,7 +16,7 @@ def build_networks(
     device: torch.device,
     data: DataSpec = DataSpec(),  # noqa: B008 (frozen)
     user: ObjectiveUser | None = None,
-) -> tuple[Backbone, Objective]:
+) -> tuple[Encoder, Objective]:
     """Encoder and objective, on the CPU, their weights from the global generator.
 
     Args:
@@ -33,7 +31,7 @@ def build_networks(
             method needs.
     """
     precision = resolve_precision(settings.encoder.precision, device)
-    encoder: Backbone
+    encoder: Encoder
     if settings.encoder.kind == "resnet":
         encoder = ResNet(shape, settings.encoder.resnet, precision)
     else:

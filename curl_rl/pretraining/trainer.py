@@ -23,7 +23,7 @@ from curl_rl.objectives import BatchInfo, ObjectiveUser, ViewSpec
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.collapse import CollapseWatch
 from curl_rl.pretraining.config import Settings
-from curl_rl.pretraining.learner import Learner, precision_of
+from curl_rl.pretraining.learner import Learner
 from curl_rl.pretraining.networks import build_networks
 from curl_rl.pretraining.online_probe import OnlineProbe
 from curl_rl.pretraining.sources import Batch, Source
@@ -152,7 +152,7 @@ class Pretrainer:
         processes = distributed.world_size()
         shared = f", shared by {processes} processes" if processes > 1 else ""
         say(
-            f"device: {self.device}, network in {precision_of(self.learner.encoder)}; {len(source):,} {source.unit}s "
+            f"device: {self.device}, network in {self.learner.encoder.precision}; {len(source):,} {source.unit}s "
             f"of {source.name}, {self.steps_per_epoch} steps of {c.batch_size} to an epoch{shared}"
         )
         if self.learner.steps:
@@ -230,7 +230,8 @@ class Pretrainer:
                 if maps:
                     features = map_features(distributed.gather_uneven, own)
                 else:
-                    features = Features(distributed.gather_uneven(own.vector), own.map.new_empty(0))
+                    vector = distributed.gather_uneven(own.vector)
+                    features = Features(vector, own.map.new_empty(len(vector), 0))
                 parts = (batch.indices, batch.labels)
                 info = BatchInfo(*(None if part is None else distributed.gather_uneven(part) for part in parts))
                 learner.objective.remember(features, info)

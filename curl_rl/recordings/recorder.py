@@ -12,10 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from curl_rl.recordings.store import FrameWriter
-from curl_rl.rl.agent import Agent
 from curl_rl.runs.seeds import derived_seed
 
 Observation = npt.NDArray[np.uint8]
@@ -40,26 +38,6 @@ class ShowsState(Protocol):
 def random_policy(action_size: int) -> Policy:
     """Actions uniform in [−1, 1]."""
     return lambda _, generator: generator.uniform(-1.0, 1.0, action_size).astype(np.float32)
-
-
-def agent_policy(agent: Agent, *, sampled: bool) -> Policy:
-    """The agent's actions: drawn from its policy, or the policy's mean.
-
-    Raises, when it acts:
-        FloatingPointError: an action is not finite: the networks have diverged.
-    """
-    device = agent.log_alpha.device
-
-    def act(observation: Observation, generator: np.random.Generator) -> Action:
-        noise = None
-        if sampled:
-            noise = torch.from_numpy(generator.standard_normal((1, agent.action_dim)).astype(np.float32)).to(device)
-        action: Action = agent.act(torch.from_numpy(observation).to(device)[None], noise)[0].cpu().numpy()
-        if not np.isfinite(action).all():
-            raise FloatingPointError(f"the policy's action is {action.tolist()}")
-        return action
-
-    return act
 
 
 def record(

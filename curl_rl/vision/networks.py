@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from curl_rl.encoders import Encoder
 from curl_rl.objectives import DataSpec, Objective
 from curl_rl.pretraining import networks
-from curl_rl.pretraining.learner import Backbone
 from curl_rl.vision.config import VisionConfig
 
 
@@ -15,6 +15,6 @@ def build_networks(
     channels: int,
     device: torch.device,
     data: DataSpec = DataSpec(),  # noqa: B008 (frozen)
-) -> tuple[Backbone, Objective]:
+) -> tuple[Encoder, Objective]:
     """Encoder and objective for images of so many channels, as :func:`curl_rl.pretraining.networks.build_networks`."""
     return networks.build_networks(config, (channels, config.augment.size, config.augment.size), device, data)

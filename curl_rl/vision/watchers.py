@@ -7,7 +7,6 @@ import math
 import torch
 
 from curl_rl.pretraining import distributed
-from curl_rl.pretraining.learner import side_of
 from curl_rl.pretraining.trainer import Pretrainer
 from curl_rl.pretraining.watchers import Watcher
 from curl_rl.recordings.store import is_recording
@@ -71,7 +70,7 @@ class NearestNeighbors(Watcher):
     def _measure(self, run: Pretrainer, benchmark: Benchmark) -> None:
         k, encoder = min(self._config.knn.k, len(benchmark.train)), run.learner.encoder
         with run.session.paused():
-            train, test = (encode(encoder, side_of(encoder), images) for images in benchmark)
+            train, test = (encode(encoder, encoder.input_shape[-1], images) for images in benchmark)
             accuracy = knn(train, test, benchmark.classes, Voting(k, self._config.knn.temperature))
             found = {"knn/accuracy": accuracy}
             if run.probe is not None:

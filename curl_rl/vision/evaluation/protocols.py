@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from curl_rl.augment import center_crop
-from curl_rl.encoders import PixelEncoder
-from curl_rl.encoders.resnet import ResNet
-from curl_rl.pretraining.learner import Backbone, compute_in, precision_of, side_of
+from curl_rl.encoders import Encoder
 from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.config import KNNConfig
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
@@ -117,7 +115,7 @@ def load_benchmark(source: str, size: int, *, device: torch.device | str = "cpu"
     return Benchmark(*parts)
 
 
-def evaluate_encoder(encoder: Backbone, benchmark: Benchmark, config: EvaluationConfig) -> dict[str, float]:
+def evaluate_encoder(encoder: Encoder, benchmark: Benchmark, config: EvaluationConfig) -> dict[str, float]:
     """Test accuracies in [0, 1], by the names of ``config.scores``; the probe's is not an encoder's, and left out.
 
     Args:
@@ -129,7 +127,7 @@ def evaluate_encoder(encoder: Backbone, benchmark: Benchmark, config: Evaluation
         ValueError: the data do not suit a protocol: more neighbours than images, say.
     """
     found: dict[str, float] = {}
-    side = side_of(encoder)
+    side = encoder.input_shape[-1]
     if {"knn", "linear"} & set(config.protocols):
         train = encode(encoder, side, benchmark.train)
         test = encode(encoder, side, benchmark.test)
@@ -147,9 +145,7 @@ def evaluate_encoder(encoder: Backbone, benchmark: Benchmark, config: Evaluation
     return {name: found[name] for name in config.scores if name in found}
 
 
-def evaluate_untrained(
-    encoder: Backbone, seed: int, benchmark: Benchmark, config: EvaluationConfig
-) -> dict[str, float]:
+def evaluate_untrained(encoder: Encoder, seed: int, benchmark: Benchmark, config: EvaluationConfig) -> dict[str, float]:
     """What :func:`evaluate_encoder` finds of the same backbone with random weights."""
     return evaluate_encoder(untrained_like(encoder, seed), benchmark, config)
 
@@ -166,20 +162,12 @@ def evaluate_pixels(side: int, benchmark: Benchmark, config: EvaluationConfig) -
     return {"knn": knn(centred[0], centred[1], benchmark.classes, voting_of(config, KNNConfig(), [benchmark]))}
 
 
-def untrained_like(encoder: Backbone, seed: int) -> Backbone:
+def untrained_like(encoder: Encoder, seed: int) -> Encoder:
     """The same backbone with new random weights, in evaluation mode and without gradients.
 
     Its batch norm is as initialised, the identity. With the statistics of the images, it would be far easier to beat.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = (
-            PixelEncoder(encoder.observation_shape, encoder.config)
-            if isinstance(encoder, PixelEncoder)
-            else ResNet(encoder.image_shape, encoder.config)
-        )
-    compute_in(fresh, precision_of(encoder))
-    return fresh.to(next(encoder.parameters()).device).requires_grad_(False).eval()
+    return encoder.fresh(seed).requires_grad_(False).eval()
 
 
 class Encoded(NamedTuple):
@@ -222,7 +210,7 @@ def voting_of(config: EvaluationConfig, usual: KNNConfig, benchmarks: Iterable[B
     return Voting(k, usual.temperature if config.temperature is None else config.temperature)
 
 
-def _fine_tuned(encoder: Backbone, benchmark: Benchmark, share: float, config: EvaluationConfig) -> float:
+def _fine_tuned(encoder: Encoder, benchmark: Benchmark, share: float, config: EvaluationConfig) -> float:
     chosen = balanced_subset(benchmark.train.required_labels(), share, seed=0)
     train, test = benchmark.train.everything(), benchmark.test.everything()
     assert train.labels is not None
@@ -236,6 +224,6 @@ def _fine_tuned(encoder: Backbone, benchmark: Benchmark, share: float, config: E
         classes=benchmark.classes,
         generator=torch.Generator(next(encoder.parameters()).device).manual_seed(config.seed),
         config=fine_tuning(share, config.crops or Crops()),
-        size=side_of(encoder),
+        size=encoder.input_shape[-1],
     )
     return float(result.accuracy)
