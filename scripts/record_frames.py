@@ -27,9 +27,9 @@ from curl_rl.recordings.store import FrameWriter, Recording
 from curl_rl.rl.acting import agent_policy
 from curl_rl.rl.config import EnvironmentConfig, load_preset
 from curl_rl.rl.loading import load_agent
-from curl_rl.runs.checkpoint import lock_run
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.lock import lock_run
 from curl_rl.runs.signals import stop_requests
 from envs.rendering import RenderingUnavailable
 

@@ -48,7 +48,7 @@ def test_views_are_drawn_from_the_same_distribution() -> None:
     draws = 1500
     drawn = torch.stack([view for _ in range(draws // 2) for view in _both(image.astype(np.uint8), config.scale)])
     pixels = torch.from_numpy(image.astype(np.uint8)).permute(2, 0, 1).expand(draws, -1, -1, -1).contiguous()
-    ours = make_views(pixels, config, torch.Generator().manual_seed(0))[0]
+    ours = make_views(pixels, config, torch.Generator().manual_seed(0))[ViewSpec(0)]
     for moment in (_mean, _spread, _saturation, _slope):
         a, b = moment(drawn), moment(ours)
         error = (a.var(0) / draws + b.var(0) / draws).sqrt()
