@@ -103,9 +103,11 @@ def test_the_recipe_of_simclr_v2_runs_as_it_stands(
 
 
 def _examples() -> dict[str, str]:
-    """The whole programs of the page about the loss, by the algorithm that each shows."""
+    """The whole programs that the page about the loss shows or names, by their algorithms."""
     programs = [block for block in blocks("auxiliary_loss.md") if ADDED in block]
-    return dict(zip(("sac", "ppo", "dqn"), programs, strict=True))
+    sac = DOCS.parent / "examples" / "your_sac_with_curl.py"
+    assert "(../examples/your_sac_with_curl.py)" in (DOCS / "auxiliary_loss.md").read_text()
+    return {"sac": sac.read_text(), **dict(zip(("ppo", "dqn"), programs, strict=True))}
 
 
 @pytest.mark.parametrize("name", ["sac", "ppo", "dqn"])
@@ -118,8 +120,9 @@ def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytes
             made.append((self, copy.deepcopy([*encoder.parameters(), *self.new_parameters()])))
 
     monkeypatch.setattr("curl_rl.AuxiliaryLoss", Recorded)
+    monkeypatch.setattr("sys.argv", [name, "--steps", "60", "--random_steps", "40"])  # read by sac alone
     program = _examples()[name]
-    run(program, "auxiliary_loss.md", {"__name__": "docs"})
+    run(program, "auxiliary_loss.md", {"__name__": "__main__"})
     ((aux, start),) = made
     assert aux.steps > 2
     heads = aux.new_parameters()
@@ -131,7 +134,7 @@ def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytes
     added = [line for line in program.splitlines() if line.endswith(ADDED)]
     assert 0 < len(added) < 10
     without = "\n".join("" if line.endswith(ADDED) else line for line in program.splitlines())
-    assert "aux" not in without
+    assert not re.search(r"\baux\b|AuxiliaryLoss\(", without)
     made.clear()
-    run(without, "auxiliary_loss.md", {"__name__": "docs"})
+    run(without, "auxiliary_loss.md", {"__name__": "__main__"})
     assert not made

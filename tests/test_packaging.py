@@ -64,7 +64,7 @@ def test_whatever_is_imported_without_condition_is_declared() -> None:
     wanted = {canonicalize_name(requirement.name) for requirement in NEEDED}
     # An integration is imported only by somebody who has the library that it is for.
     optional = ROOT / "curl_rl" / "integrations"
-    paths = [path for folder in ("curl_rl", "envs", "scripts") for path in (ROOT / folder).rglob("*.py")]
+    paths = [path for folder in ("curl_rl", "envs", "scripts", "examples") for path in (ROOT / folder).rglob("*.py")]
     for path in paths:
         if optional in path.parents:
             continue
