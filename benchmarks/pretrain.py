@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.timing import Row, compared, side_by_side
 from curl_rl.encoders import Precision
-from curl_rl.objectives import BatchInfo
+from curl_rl.objectives import BatchInfo, ViewSpec
 from curl_rl.pretraining.learner import Learner
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.vision.config import VisionConfig, load_preset
@@ -115,7 +115,7 @@ def _our_pass(
 
     def work() -> None:
         for part in images.batches(config.batch_size):
-            views = make_views(part.images, config.augment, generator)
+            views = {ViewSpec(i): view for i, view in enumerate(make_views(part.images, config.augment, generator))}
             order = torch.randperm(config.batch_size, generator=generator, device=device)
             learner.step(views, BatchInfo(part.indices), order)
 

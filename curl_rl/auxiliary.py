@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,20 @@ from torch import Tensor, nn
 
 from curl_rl.augment import random_crops
 from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.objectives import BatchInfo, Objective, ObjectiveConfigs, ObjectiveName, build_objective
+from curl_rl.objectives import (
+    BatchInfo,
+    DataSpec,
+    Objective,
+    ObjectiveName,
+    ObjectiveUser,
+    Result,
+    ViewSpec,
+    build_objective,
+    encode_views,
+)
 from curl_rl.objectives.momentum import momentum_copy, move_towards
+
+_USER = ObjectiveUser("objective", "a training loop of one's own", frozenset({"labels", "indices", "actions"}))
 
 
 class AuxiliaryLoss(nn.Module):
@@ -22,6 +34,9 @@ class AuxiliaryLoss(nn.Module):
     objective's loss, a scalar. Every view is a random crop of its own, view 0 too: the loss asks nothing of what the
     loop does with the observations. Gradients reach the encoder and the objective; an optimizer of the loop's must hold
     the encoder's parameters, as it does anyway, and :meth:`new_parameters`.
+
+    An objective that compares moments gets the later observations too, ``aux(observations, later=[...])``, one tensor
+    for each of :attr:`offsets`; one that needs labels, indices or actions gets them by ``batch=BatchInfo(...)``.
 
     A call in training mode announces one step of the optimizer. What has to follow that step (the slow copy moves, keys
     are enqueued) is done at the start of the next such call, which is the same as right after the step as long as
@@ -36,6 +51,7 @@ class AuxiliaryLoss(nn.Module):
         encoder: a module with ``feature_spec`` and ``encode``, such as :class:`~curl_rl.PixelEncoder`; any other goes
             into a :class:`ModuleEncoder` first. It must be on its device already; the objective is moved there.
         objective: the name of a method, for its default settings, or an objective built for ``encoder.feature_spec``.
+            Methods that cluster all data between epochs are refused.
         crop: side of the square that the encoder sees, in pixels. [default: the side of the encoder's own input]
         pad: pixels by which the edges of observations are repeated before they are cropped. Where observations are no
             larger than the crop there is nothing else to choose from: 4 then gives the random shifts of DrQ (Kostrikov
@@ -46,6 +62,7 @@ class AuxiliaryLoss(nn.Module):
             [default: the momentum stays where it starts]
         generator: what crops are drawn from, on the encoder's device. [default: one of its own, seeded from torch's
             global generator]
+        data: sizes of the data, for a method by name that has to know them: a bank wants ``DataSpec(count=...)``.
 
     Raises:
         ValueError: an argument cannot be; in a call, observations of another kind than those above.
@@ -66,6 +83,7 @@ class AuxiliaryLoss(nn.Module):
         tau: float | None = None,
         total_steps: int | None = None,
         generator: torch.Generator | None = None,
+        data: DataSpec = DataSpec(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
         if not hasattr(encoder, "encode") or not hasattr(encoder, "feature_spec"):
@@ -89,16 +107,16 @@ class AuxiliaryLoss(nn.Module):
         self.pad, self.tau, self.total_steps = pad, tau, total_steps
 
         weight = next(encoder.parameters())
-        built = objective
-        if not isinstance(built, Objective):
-            built = _built(built, self.encoder.feature_spec).to(weight.dtype)
-        future = [spec for spec in (*built.online_views, *built.target_views) if spec.future]
-        if future:
-            raise ValueError(
-                f"objective {type(built).__name__} asks for observations {future[0].future} steps later, "
-                "which an auxiliary loss is not given: use one without"
-            )
+        if isinstance(objective, Objective):
+            built = objective
+            _USER.refuse(type(built).__name__, built.needs)
+        else:
+            built = _built(objective, self.encoder.feature_spec, data).to(weight.dtype)
         self.objective = built.to(weight.device)
+        # dict.fromkeys: each view once, in a fixed order, because the order decides which random numbers it gets.
+        self._specs = tuple(dict.fromkeys((*built.online_views, *built.target_views)))
+        self.offsets = tuple(sorted({spec.future for spec in self._specs} - {0}))
+        """Agent steps from the observations to each of the later ones that the objective compares them with."""
         self.target = momentum_copy(encoder) if built.target_views else None
         """The encoder's slow copy."""
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=weight.device))
@@ -124,42 +142,46 @@ class AuxiliaryLoss(nn.Module):
         """
         return list(self.objective.parameters())
 
-    def forward(self, observations: Tensor) -> Tensor:
-        self._check(observations)
+    def forward(
+        self,
+        observations: Tensor,
+        *,
+        later: Sequence[Tensor] = (),
+        batch: BatchInfo = BatchInfo(),  # noqa: B008 (immutable)
+    ) -> Tensor:
+        self._check(observations, later, batch)
         if self.training:
             self._finish_step()
             generator = self._generator
         else:
             generator = torch.Generator(self._generator.device).manual_seed(self._evaluation_seed)
-        padded = _repeat_edges(observations, self.pad) if self.pad else observations
-        # dict.fromkeys: each view once, in a fixed order, because the order decides which random numbers it gets.
-        specs = dict.fromkeys((*self.objective.online_views, *self.objective.target_views))
-        views = dict(zip(specs, random_crops(padded, self.crop, generator, len(specs)), strict=True))
+        views: dict[ViewSpec, Tensor] = {}
+        for offset, moment in zip((0, *self.offsets), (observations, *later), strict=True):
+            specs = [spec for spec in self._specs if spec.future == offset]
+            padded = _repeat_edges(moment, self.pad) if self.pad else moment
+            if specs:
+                views |= zip(specs, random_crops(padded, self.crop, generator, len(specs)), strict=True)
         if self.training:
-            result = self._result(views)
+            result = self._result(views, batch)
             self._carry, self._unfinished = result.carry, True
             self.steps += 1
         else:
             with evaluating(self.encoder):
-                result = self._result(views)
+                result = self._result(views, batch)
         self.metrics = result.metrics
         loss: Tensor = result.loss
         return loss
 
-    def _result(self, views: dict[Any, Tensor]) -> Any:
-        shown = [views[spec] for spec in self.objective.online_views]
-        if self.objective.views_together:
-            together = self.encoder.encode(torch.cat(shown))
-            parts = (part.chunk(len(shown)) for part in together)
-            online = [Features(*part) for part in zip(*parts, strict=True)]
-        else:
-            online = [self.encoder.encode(view) for view in shown]
+    def _result(self, views: dict[ViewSpec, Tensor], batch: BatchInfo) -> Result:
+        objective = self.objective
+        online = encode_views(self.encoder.encode, views, objective.online_views, together=objective.views_together)
         target: list[Features] = []
         if self.target is not None:
             encode: Any = self.target.encode
             with torch.no_grad():
-                target = [encode(views[spec]) for spec in self.objective.target_views]
-        return self.objective(online, target, BatchInfo())
+                target = encode_views(encode, views, objective.target_views)
+        result: Result = objective(online, target, batch)
+        return result
 
     @torch.no_grad()
     def _finish_step(self) -> None:
@@ -180,7 +202,25 @@ class AuxiliaryLoss(nn.Module):
         progress = ((self.steps - 1) / (self.total_steps or 1)).clamp(max=1.0)
         return self.objective.momentum(progress if self.total_steps is not None else torch.zeros_like(progress))
 
-    def _check(self, observations: Tensor) -> None:
+    def _check(self, observations: Tensor, later: Sequence[Tensor], batch: BatchInfo) -> None:
+        if len(later) != len(self.offsets):
+            wanted = ", ".join(map(str, self.offsets)) or "none"
+            raise ValueError(
+                f"later must be one tensor for each of {wanted} agent steps after the observations, got {len(later)}: "
+                "see the attribute offsets"
+            )
+        for moment in later:
+            if moment.shape != observations.shape or moment.dtype != observations.dtype:
+                raise ValueError(
+                    f"later must be {observations.dtype} {tuple(observations.shape)} as the observations are, got "
+                    f"{moment.dtype} {tuple(moment.shape)}"
+                )
+        for need in ("indices", "labels", "actions"):
+            if need in self.objective.needs and getattr(batch, need) is None:
+                raise ValueError(
+                    f"batch must hold {need}, which {type(self.objective).__name__} needs, got none: "
+                    f"batch=BatchInfo({need}=...)"
+                )
         if observations.ndim != 4:
             raise ValueError(f"observations must be (B, C, H, W), got {tuple(observations.shape)}")
         if observations.dtype != torch.uint8 and not observations.is_floating_point():
@@ -264,8 +304,8 @@ class ModuleEncoder(nn.Module):
         return self.encode(images).vector
 
 
-def _built(name: ObjectiveName, features: FeatureSpec) -> Objective:
-    objective = build_objective(name, features, ObjectiveConfigs())
+def _built(name: ObjectiveName, features: FeatureSpec, data: DataSpec) -> Objective:
+    objective = build_objective(name, features, data=data, user=_USER)
     if objective is None:
         raise ValueError(f"objective {name!r} is no loss: leave AuxiliaryLoss out, or name another one, such as 'curl'")
     return objective

@@ -1,38 +1,35 @@
-"""The rules of who may import whom: read from the sources, so that an import inside a function counts as well."""
+"""Who may import whom: the table of docs/design.md against the sources. Imports inside functions count as well."""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
+CORE = ("encoders", "losses", "optim", "augment", "objectives")
+FOR_ALL = "ranges"
 
-# The parts of curl_rl from the top down. A part imports what lies on lower levels, never its own level or a higher one.
-LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"training", "vision", "integrations", "curves", "state_probe"}),
-    frozenset({"run_checks"}),
-    frozenset({"run_agent"}),
-    frozenset({"estimate", "learner", "starting_encoder"}),
-    # config gathers the dataclasses that stand beside their things
-    frozenset({"config", "evaluation", "pictures", "recording"}),
-    frozenset({"agent", "auxiliary"}),
-    frozenset({"run_directory", "replay", "deployment"}),
-    frozenset(
-        {"command_line", "sac", "episode_stream", "objectives", "checkpoint", "export", "logger", "settings", "frames"}
-    ),
-    frozenset({"network_file", "compute", "environments"}),
-    frozenset(
-        {
-            *("console", "durable", "errors", "lars", "meters"),
-            *("pretrained", "progress", "schedules", "seeds", "signals", "storage"),
-        }
-    ),
-    frozenset({"losses", "augment", "encoders", "resnet", "heads", "memory", "conv_relu", "memory_format"}),
-)
-CORE = LEVELS[-1]
+
+def table() -> dict[str, set[str]]:
+    """The rooms from the top down, and what each may import, from the table of docs/design.md."""
+    page = (ROOT / "docs" / "design.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|$", page, flags=re.MULTILINE)
+    rooms = [name for name, _ in rows]
+    found: dict[str, set[str]] = {}
+    for place, (name, allowed) in enumerate(rows):
+        if allowed == "everything below":
+            found[name] = set(rooms[place + 1 :])
+        else:
+            assert allowed == "nothing" or re.fullmatch(r"`\w+`(, `\w+`)*", allowed), f"{name}: {allowed}"
+            found[name] = set(re.findall(r"`(\w+)`", allowed))
+    return found
+
+
+ROOMS = table()
 
 
 def imported_modules(source: str, module: str, *, is_package: bool = False) -> set[str]:
@@ -58,23 +55,15 @@ def imports_of(path: Path) -> set[str]:
     return imported_modules(path.read_text(), module, is_package=is_package)
 
 
-def part(module: str) -> str | None:
-    """`objectives` for `curl_rl.objectives.curl`; None for the package itself and for what lies outside it."""
-    names = module.split(".")
-    return names[1] if names[0] == "curl_rl" and len(names) > 1 else None
-
-
-def own_part(path: Path) -> str:
-    """`objectives` for curl_rl/objectives/curl.py, `losses` for curl_rl/losses.py."""
+def room_of(path: Path) -> str:
+    """`objectives` for curl_rl/objectives/curl.py, `auxiliary` for curl_rl/auxiliary.py."""
     return path.relative_to(ROOT / "curl_rl").with_suffix("").parts[0]
 
 
-def level(name: str) -> int:
-    """Where a part of curl_rl lies in LEVELS, counted from the top."""
-    for index, parts in enumerate(LEVELS):
-        if name in parts:
-            return index
-    raise AssertionError(f"curl_rl/{name} has no place in LEVELS yet: decide what it may import")
+def rooms_in(modules: set[str]) -> set[str]:
+    """The rooms that full names of imported modules lie in."""
+    inside = [name.split(".") for name in modules if name.startswith("curl_rl.")]
+    return {names[1] for names in inside} & {path.stem for path in (ROOT / "curl_rl").iterdir()}
 
 
 def files(*folders: str) -> list[Path]:
@@ -86,19 +75,20 @@ def names(paths: list[Path]) -> list[str]:
 
 
 PACKAGE = [path for path in files("curl_rl") if path != ROOT / "curl_rl" / "__init__.py"]
-CORE_FILES = [path for path in PACKAGE if own_part(path) in CORE]
+SOURCES = files("curl_rl", "envs", "scripts", "benchmarks", "examples", "tests")
+CORE_FILES = [path for path in PACKAGE if room_of(path) in CORE]
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
         ("import curl_rl.rl.sac as s", {"curl_rl.rl.sac"}),
-        ("from curl_rl import sac", {"curl_rl", "curl_rl.rl.sac"}),
+        ("from curl_rl import rl", {"curl_rl", "curl_rl.rl"}),
         ("from curl_rl.rl.sac import Actor", {"curl_rl.rl.sac", "curl_rl.rl.sac.Actor"}),
         ("from .base import Result", {"curl_rl.objectives.base", "curl_rl.objectives.base.Result"}),
         ("from . import base", {"curl_rl.objectives", "curl_rl.objectives.base"}),
-        ("from ..sac import Actor", {"curl_rl.rl.sac", "curl_rl.rl.sac.Actor"}),
-        ("from .. import sac", {"curl_rl", "curl_rl.rl.sac"}),
+        ("from ..rl import sac", {"curl_rl.rl", "curl_rl.rl.sac"}),
+        ("from .. import rl", {"curl_rl", "curl_rl.rl"}),
         ("def later():\n    import envs", {"envs"}),
     ],
 )
@@ -111,14 +101,29 @@ def test_relative_import_in_a_package_starts_at_the_package() -> None:
     assert "curl_rl.objectives.curl" in found
 
 
+def test_the_table_names_every_room_once_and_only_rooms() -> None:
+    assert set(ROOMS) == {room_of(path) for path in PACKAGE}
+    assert FOR_ALL in ROOMS
+    for name, allowed in ROOMS.items():
+        assert allowed <= set(ROOMS), name
+
+
+def test_every_room_stands_above_what_it_imports() -> None:
+    order = list(ROOMS)
+    for name, allowed in ROOMS.items():
+        assert all(order.index(name) < order.index(other) for other in allowed), name
+
+
 @pytest.mark.parametrize("path", PACKAGE, ids=names(PACKAGE))
-def test_imports_point_downward(path: Path) -> None:
-    own = own_part(path)
-    for module in imports_of(path):
-        other = part(module)
-        if other is None or other == own or {own, other} <= CORE:
-            continue
-        assert level(own) < level(other), f"{own} imports {module}, which does not lie below it"
+def test_a_file_imports_what_the_table_allows_its_room(path: Path) -> None:
+    own = room_of(path)
+    found = rooms_in(imports_of(path)) - {own, FOR_ALL}
+    assert found <= ROOMS[own], f"curl_rl/{own} may not import {sorted(found - ROOMS[own])}: see docs/design.md"
+
+
+def test_runs_take_of_the_encoders_only_what_decides_the_precision() -> None:
+    taken = {name for path in PACKAGE if room_of(path) == "runs" for name in imports_of(path) if ".encoders." in name}
+    assert {name.split(".")[-1] for name in taken} <= {"base", "conv_relu", "Precision", "FUSES_BFLOAT16"}
 
 
 @pytest.mark.parametrize(("package", "stranger"), [("curl_rl", "envs"), ("envs", "curl_rl")])
@@ -130,16 +135,13 @@ def test_packages_do_not_know_each_other(package: str, stranger: str) -> None:
 
 
 def test_no_package_imports_scripts_or_tests() -> None:
+    outside = {"scripts", "tests", "benchmarks", "examples", "helpers"}
     for path in files("curl_rl", "envs"):
-        assert not {"scripts", "tests", "benchmarks"} & {module.split(".")[0] for module in imports_of(path)}, path
+        assert not outside & {module.split(".")[0] for module in imports_of(path)}, path
 
 
-def test_core_has_all_its_files() -> None:
-    assert {own_part(path) for path in CORE_FILES} == CORE
-
-
-def test_files_of_a_core_package_are_in_the_core() -> None:
-    assert ROOT / "curl_rl" / "augment" / "crops.py" in CORE_FILES
+def test_every_room_of_the_core_has_files() -> None:
+    assert {room_of(path) for path in CORE_FILES} == set(CORE)
 
 
 @pytest.mark.parametrize("path", CORE_FILES, ids=names(CORE_FILES))
@@ -147,3 +149,14 @@ def test_core_takes_tensors_only(path: Path) -> None:
     roots = {module.split(".")[0] for module in imports_of(path)}
     assert roots - sys.stdlib_module_names <= {"torch", "numpy", "curl_rl"}
     assert not roots & {"os", "pathlib", "io", "shutil", "json", "logging"}, "the core reads no file and logs nothing"
+
+
+def test_tests_mirror_the_rooms() -> None:
+    folders = {path.name for path in (ROOT / "curl_rl").iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    tested = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert folders <= tested
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=names(SOURCES))
+def test_a_file_is_short_enough_for_one_concept(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 500, "two concepts, as a rule: split it by subject"

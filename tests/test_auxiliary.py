@@ -23,6 +23,7 @@ from curl_rl.objectives import (
     Result,
     ViewSpec,
 )
+from helpers.dummy_objectives import Clustered, Dynamics, Labeled
 
 _CONFIG = EncoderConfig(filters=3, strides=(2, 1), latent=5)
 _TAU = 0.25
@@ -326,12 +327,53 @@ def test_any_module_becomes_an_encoder() -> None:
     assert set(aux.metrics) == {"accuracy", "confidence", "logits_std"}
 
 
+# ------------------------------------------------------- futures, labels, actions
+
+
+def test_later_observations_and_actions_reach_the_objective() -> None:
+    encoder, now = _encoder(), _images()
+    later, actions = [255 - now, now // 2], torch.rand(4, 3, 2)
+    aux = AuxiliaryLoss(encoder, Dynamics(encoder.feature_spec, action_dim=2).double(), generator=_generator())
+    assert aux.offsets == (1, 3)
+    loss = aux(now, later=later, batch=BatchInfo(actions=actions))
+
+    generator = _generator()
+    shown = [_drawn_crops(moment, 10, generator).double() / 255 for moment in (now, *later)]
+    vectors = [encoder(view) for view in shown]
+    assert isinstance(aux.objective, Dynamics)
+    errors = []
+    for predictor, vector, steps in zip(aux.objective.predictors, vectors[1:], (1, 3), strict=True):
+        guess = predictor(torch.cat([vectors[0], actions[:, :steps].reshape(4, -1).double()], 1))
+        errors.append((guess - vector).square().mean())
+    torch.testing.assert_close(loss, (errors[0] + errors[1]) / 2, rtol=1e-12, atol=1e-12)
+
+
+def test_labels_reach_the_objective() -> None:
+    encoder, images, labels = _encoder(), _images(), torch.tensor([2, 0, 1, 1])
+    aux = AuxiliaryLoss(encoder, Labeled(encoder.feature_spec, classes=3).double(), generator=_generator())
+    loss = aux(images, batch=BatchInfo(labels=labels))
+    assert isinstance(aux.objective, Labeled)
+    logits = aux.objective.classifier(encoder(_drawn_crops(images, 10, _generator()).double() / 255))
+    expected = -logits.log_softmax(1)[torch.arange(4), labels].mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_an_objective_needs_is_asked_for_by_name() -> None:
+    encoder, images = _encoder(), _images()
+    dynamics = AuxiliaryLoss(encoder, Dynamics(encoder.feature_spec, action_dim=2).double())
+    with pytest.raises(ValueError, match=r"^later must be one tensor for each of 1, 3 agent steps .* got 0: "):
+        dynamics(images)
+    with pytest.raises(
+        ValueError, match=r"^later must be torch.uint8 \(4, 2, 13, 13\) as the .* got torch.uint8 \(3, "
+    ):
+        dynamics(images, later=[images, images[1:]])
+    with pytest.raises(ValueError, match=r"^batch must hold actions, which Dynamics needs, got none: batch="):
+        dynamics(images, later=[images, images])
+    with pytest.raises(ValueError, match=r"^later must be one tensor for each of none agent steps .* got 1"):
+        AuxiliaryLoss(encoder, "curl")(images, later=[images])
+
+
 # ------------------------------------------------------------------ mistakes
-
-
-class _Future(Objective):
-    online_views = (ViewSpec(0),)
-    target_views = (ViewSpec(1, future=3),)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +381,7 @@ class _Future(Objective):
     [
         ({"objective": "none"}, "objective 'none' is no loss"),
         ({"objective": "culr"}, "unknown objective 'culr'"),
-        ({"objective": _Future()}, "objective _Future asks for observations 3 steps later"),
+        ({"objective": Clustered(FeatureSpec(5, (4, 2, 2)), count=9)}, "objective Clustered needs epochs, which a"),
         ({"pad": -1}, "pad must be at least 0, got -1"),
         ({"crop": 0}, "crop must be at least 1, got 0"),
         ({"tau": 1.5}, r"tau must lie in \[0, 1\], got 1.5"),

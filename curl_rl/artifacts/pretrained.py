@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.augment import center_crop
-from curl_rl.encoders import Features, FeatureSpec, PixelEncoder
+from curl_rl.encoders import Features, FeatureSpec, PixelEncoder, map_features
 from curl_rl.encoders.resnet import ResNet
 
 Layout = Literal["auto", "CHW", "HWC", "SCHW", "SHWC"]
@@ -103,7 +103,7 @@ class PretrainedEncoder(nn.Module):
         return self
 
     def encode(self, observations: Tensor) -> Features:
-        """``(..., *image)`` to vector ``(..., features)`` and last map ``(..., C, h, w)``."""
+        """``(..., *image)`` to vector ``(..., features)`` and maps ``(..., C, h, w)``."""
         images = self._channels_first(observations)
         if images.is_floating_point() and self.scale != 1:
             # In half precision 1/255 itself would be off by a thousandth.
@@ -115,7 +115,7 @@ class PretrainedEncoder(nn.Module):
         encoded = self.encoder.encode(images if len(batch) == 1 else images.reshape(-1, *images.shape[-3:]))
         if len(batch) == 1:
             return encoded
-        return Features(*(part.reshape(*batch, *part.shape[1:]) for part in encoded))
+        return map_features(lambda part: part.reshape(*batch, *part.shape[1:]), encoded)
 
     def forward(self, observations: Tensor) -> Tensor:
         return self.encode(observations).vector

@@ -15,11 +15,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from curl_rl import EncoderConfig, PretrainedEncoder, load_encoder
 from curl_rl.commands.environments import MakeEnvironment, make_configured
-from curl_rl.objectives import ObjectiveName
+from curl_rl.objectives import METHODS
 from curl_rl.rl.config import EnvironmentConfig
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.command_line import command_parser, refusals
@@ -128,7 +128,7 @@ def names_a_new_one(encoder: str) -> bool:
     Raises:
         ValueError: it is neither.
     """
-    names = ("nature", "pixel", *(name for name in get_args(ObjectiveName) if name != "none"))
+    names = ("nature", "pixel", *METHODS)
     is_path = "/" in encoder or encoder.endswith(".safetensors") or Path(encoder).exists()
     if encoder not in names and not is_path:
         raise ValueError(f"--encoder must be one of {', '.join(names)}, or the directory of a run, got {encoder!r}")

@@ -1,15 +1,15 @@
 """Encoders: networks from pixels to features. They know nothing of environments, losses or training."""
 
-from curl_rl.encoders.pixel import (
-    Convolutions,
-    EncoderConfig,
+from curl_rl.encoders.base import (
     Features,
     FeatureSpec,
-    PixelEncoder,
     Precision,
-    Projection,
-    orthogonal_init,
+    cat_features,
+    chunk_features,
+    map_features,
+    take_features,
 )
+from curl_rl.encoders.pixel import Convolutions, EncoderConfig, PixelEncoder, Projection, orthogonal_init
 
 __all__ = [
     "Convolutions",
@@ -19,5 +19,9 @@ __all__ = [
     "PixelEncoder",
     "Precision",
     "Projection",
+    "cat_features",
+    "chunk_features",
+    "map_features",
     "orthogonal_init",
+    "take_features",
 ]

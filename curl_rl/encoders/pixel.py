@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from curl_rl.encoders.base import Features, FeatureSpec, Precision
 from curl_rl.encoders.conv_relu import conv_relu
 from curl_rl.encoders.memory_format import channels_last
-
-Precision = Literal["float32", "bfloat16"]
-
-
-class FeatureSpec(NamedTuple):
-    """What an encoder gives: the size of its vector and the ``(C, h, w)`` of its map."""
-
-    dim: int
-    map_shape: tuple[int, int, int]
-
-
-class Features(NamedTuple):
-    """One view, encoded: ``vector`` is ``(B, dim)``; ``map`` is ``(B, C, h, w)``, for methods that compare places."""
-
-    vector: Tensor
-    map: Tensor
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curl_rl.encoders import Features, FeatureSpec, Precision
+from curl_rl.encoders.base import Features, FeatureSpec, Precision
 
 # Residual blocks in each of the four stages (arXiv 1512.03385, table 1).
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}

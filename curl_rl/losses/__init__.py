@@ -1,5 +1,6 @@
 """Self-supervised losses and measures of embeddings: pure functions of tensors."""
 
+from curl_rl.losses.clustering import sinkhorn
 from curl_rl.losses.contrastive import (
     PairScores,
     bank_scores,
@@ -39,6 +40,7 @@ __all__ = [
     "pair_accuracy",
     "redundancy",
     "semi_hard_triplet",
+    "sinkhorn",
     "softmax_confidence",
     "two_view_scores",
     "uniformity",

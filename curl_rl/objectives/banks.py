@@ -1,8 +1,11 @@
-"""Banks of past embeddings: the ring whose entries serve as negatives."""
+"""Banks of past embeddings: a ring of the newest, and a table with one for each image."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -42,3 +45,76 @@ class Ring(nn.Module):
         places = (self.pushed + torch.arange(len(embeddings), device=self.pushed.device)) % size
         self.embeddings.index_copy_(0, places, embeddings.to(self.embeddings.dtype))
         self.pushed += len(embeddings)
+
+
+class Window(NamedTuple):
+    """Consecutive rows of a :class:`Table`."""
+
+    indices: Tensor
+    """``(size,)`` integers: which rows."""
+    embeddings: Tensor
+    """``(size, dim)``."""
+    known: Tensor
+    """``(size,)`` booleans: which of them hold an embedding."""
+
+
+class Table(nn.Module):
+    """One embedding for each of ``count`` images, found by its index (InstDisc's memory, arXiv 1805.01978).
+
+    All of it lies in buffers: saved and resumed with the module, and never read by the host. It starts empty; ``known``
+    tells which rows hold an embedding, so that no made-up vector is ever compared with.
+
+    Args:
+        count: number of images N. None, as where no fixed set is learned from, is refused.
+        dim: length of an embedding.
+
+    Raises:
+        ValueError: ``count`` is None or below 1, ``dim`` below 1; in ``window``, more rows than there are.
+    """
+
+    embeddings: Tensor
+    """``(count, dim)``, zero where unknown."""
+    known: Tensor
+    """``(count,)`` booleans: which rows hold an embedding."""
+
+    def __init__(self, count: int | None, dim: int) -> None:
+        super().__init__()
+        if count is None or count < 1:
+            raise ValueError(f"count must be the number of images, at least 1, got {count}: a table needs a fixed set")
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
+        self.register_buffer("embeddings", torch.zeros(count, dim))
+        self.register_buffer("known", torch.zeros(count, dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, indices: Tensor, new: Tensor, momentum: float | Tensor) -> None:
+        """Moves rows towards new embeddings: momentum · old + (1 − momentum) · new, scaled to length 1.
+
+        A row that was unknown takes the new embedding as it is. Where an index occurs more than once, its last
+        embedding alone counts, and the row moves once.
+
+        Args:
+            indices: ``(B,)`` integers below ``count``.
+            new: ``(B, dim)`` unit vectors.
+            momentum: in [0, 1]; 0 overwrites. A tensor is a scalar on the table's device.
+        """
+        # Of one index all rows write the same, so that the order of writing does not matter.
+        order = indices.argsort(stable=True)
+        last = order[torch.searchsorted(indices[order], indices, right=True) - 1]
+        new = new.to(self.embeddings.dtype)[last]
+        moved = F.normalize(momentum * self.embeddings[indices] + (1 - momentum) * new)
+        self.embeddings[indices] = torch.where(self.known[indices, None], moved, new)
+        self.known.index_fill_(0, indices, True)
+
+    def window(self, size: int, start: Tensor) -> Window:
+        """``size`` consecutive rows from ``start`` on, the first following the last.
+
+        Args:
+            size: number of rows, at most ``count``.
+            start: a scalar integer on the table's device, taken modulo ``count``.
+        """
+        count = len(self.known)
+        if not 1 <= size <= count:
+            raise ValueError(f"size must be between 1 and the table's {count} rows, got {size}")
+        indices = (start + torch.arange(size, device=self.known.device)) % count
+        return Window(indices, self.embeddings[indices], self.known[indices])

@@ -12,6 +12,7 @@ from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
 from curl_rl.losses import alignment, cross_correlation, embedding_std, redundancy
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
+from curl_rl.objectives.method import Method
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,12 @@ class BarlowTwins(Objective):
 
     def projection_head(self) -> MLP:
         return self.projector
+
+
+METHOD = Method(
+    "barlow",
+    BarlowTwins,
+    BarlowConfig,
+    paper="Zbontar et al. 2021, arXiv 2103.03230",
+    summary="Decorrelated features that two views agree on.",
+)

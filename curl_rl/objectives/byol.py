@@ -15,6 +15,7 @@ from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
 from curl_rl.losses import alignment, cross_prediction, embedding_std
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
+from curl_rl.objectives.method import Method
 from curl_rl.objectives.momentum import cosine_momentum, momentum_buffers, move_towards
 
 
@@ -80,3 +81,12 @@ class BYOL(Objective):
 
     def momentum(self, progress: Tensor) -> Tensor:
         return cosine_momentum(self.config.momentum, progress)
+
+
+METHOD = Method(
+    "byol",
+    BYOL,
+    BYOLConfig,
+    paper="Grill et al. 2020, arXiv 2006.07733",
+    summary="Prediction of a slow copy's embedding, no negatives.",
+)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.losses import bilinear_similarity, contrastive_accuracy, info_nce, softmax_confidence
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
+from curl_rl.objectives.method import Method
 
 _MOMENTUM = 0.95  # 1 − the encoder's tau of the paper's Table 3
 
@@ -63,3 +64,12 @@ class Curl(Objective):
 
     def momentum(self, progress: Tensor) -> Tensor:
         return torch.full_like(progress, _MOMENTUM)
+
+
+METHOD = Method(
+    "curl",
+    Curl,
+    CurlConfig,
+    paper="Laskin et al. 2020, arXiv 2004.04136",
+    summary="Bilinear momentum contrast between two crops.",
+)

@@ -26,6 +26,7 @@ from curl_rl.losses import (
 )
 from curl_rl.objectives.banks import Ring
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
+from curl_rl.objectives.method import Method
 from curl_rl.objectives.momentum import cosine_momentum, momentum_buffers, move_towards
 
 
@@ -157,3 +158,12 @@ class MoCo(Objective):
         if self.config.version == "v3":
             return cosine_momentum(self.start_momentum, progress)
         return torch.full_like(progress, self.start_momentum)
+
+
+METHOD = Method(
+    "moco",
+    MoCo,
+    MoCoConfig,
+    paper="He et al. 2019, arXiv 1911.05722",
+    summary="Contrast with the keys of a slow copy, negatives from a queue.",
+)

@@ -26,6 +26,7 @@ from curl_rl.losses import (
     two_view_scores,
 )
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
+from curl_rl.objectives.method import Method
 
 
 @dataclass(frozen=True)
@@ -119,3 +120,12 @@ class SimCLR(Objective):
         if c.loss == "margin_triplet":
             return semi_hard_triplet(scores, c.margin)
         return nt_xent(scores, c.temperature, tau_plus=c.tau_plus, beta=c.beta)
+
+
+METHOD = Method(
+    "simclr",
+    SimCLR,
+    SimCLRConfig,
+    paper="Chen et al. 2020, arXiv 2002.05709",
+    summary="Contrast between two views, negatives from the batch.",
+)

@@ -13,6 +13,7 @@ from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
 from curl_rl.losses import alignment, cross_prediction, embedding_std
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
+from curl_rl.objectives.method import Method
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,12 @@ class SimSiam(Objective):
             {"params": list(self.projector.parameters())},
             {"params": list(self.predictor.parameters()), "fixed_lr": True},
         ]
+
+
+METHOD = Method(
+    "simsiam",
+    SimSiam,
+    SimSiamConfig,
+    paper="Chen & He 2020, arXiv 2011.10566",
+    summary="Prediction of the other view's embedding behind a stopped gradient, no negatives.",
+)

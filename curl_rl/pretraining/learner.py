@@ -7,6 +7,7 @@ what several processes are for: see :mod:`curl_rl.pretraining.distributed`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from curl_rl.encoders import Features, PixelEncoder, Precision
 from curl_rl.encoders.resnet import ResNet
 from curl_rl.losses import effective_rank, uniformity
-from curl_rl.objectives import BatchInfo, Objective
+from curl_rl.objectives import BatchInfo, Objective, ViewSpec, encode_views
 from curl_rl.objectives.momentum import momentum_copy, move_towards
 from curl_rl.optim.groups import parameter_groups
 from curl_rl.optim.lars import LARS
@@ -78,13 +79,13 @@ class Learner(nn.Module):
         self.optimizer = _optimizer(encoder, objective, optimizer, batch_size)
 
     def step(
-        self, views: list[Tensor], batch: BatchInfo, order: Tensor, *, diagnose: bool = False
+        self, views: Mapping[ViewSpec, Tensor], batch: BatchInfo, order: Tensor, *, diagnose: bool = False
     ) -> tuple[dict[str, Tensor], Tensor]:
         """One step of the optimizer.
 
         Args:
             views: this process's shard of each view, ``(b, C, H, W)``.
-            batch: indices and labels of the whole batch.
+            batch: indices, labels and actions of the whole batch.
             order: ``(batch_size,)``, a random permutation, the same on every process: for shuffled batch norm.
             diagnose: report what costs time as well, uniformity and effective rank.
 
@@ -92,13 +93,13 @@ class Learner(nn.Module):
             Metrics, scalars on the device, and the ``(batch_size, dim)`` features of the whole batch's first view,
             detached.
         """
-        device = views[0].device
+        device = next(iter(views.values())).device
         share = warmup_cosine(float(self.steps), self.warmup_steps, self.total_steps)
         set_learning_rates(self.optimizer, share)
         momentum = self.objective.momentum(torch.full((), self.steps / self.total_steps, device=device))
 
-        online = self._encode_online([views[spec.index] for spec in self.objective.online_views])
-        target = self._encode_target([views[spec.index] for spec in self.objective.target_views], order)
+        online = self._encode_online(views)
+        target = self._encode_target(views, order)
         result = self.objective(online, target, batch)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
@@ -122,40 +123,36 @@ class Learner(nn.Module):
         return metrics, features
 
     @torch.no_grad()
-    def measure(self, views: list[Tensor], batch: BatchInfo, order: Tensor) -> dict[str, Tensor]:
+    def measure(self, views: Mapping[ViewSpec, Tensor], batch: BatchInfo, order: Tensor) -> dict[str, Tensor]:
         """The method's loss and metrics on a batch that it does not learn from; leaves no trace.
 
         Takes what :meth:`step` takes, and returns scalars on the device.
         """
         self.eval()
         try:
-            online = self._encode_online([views[spec.index] for spec in self.objective.online_views])
-            target = self._encode_target([views[spec.index] for spec in self.objective.target_views], order)
+            online = self._encode_online(views)
+            target = self._encode_target(views, order)
             result = self.objective(online, target, batch)
         finally:
             self.train()
         return {"loss": result.loss, **{f"objective/{name}": value for name, value in result.metrics.items()}}
 
-    def _encode_online(self, views: list[Tensor]) -> list[Features]:
+    def _encode_online(self, views: Mapping[ViewSpec, Tensor]) -> list[Features]:
         """Features of the whole batch, with gradient."""
-        together = self.objective.views_together and self.splits == 1 and len({view.shape for view in views}) == 1
-        if together:
-            encoded = self.encoder.encode(torch.cat(views))
-            vectors, maps = encoded.vector.chunk(len(views)), encoded.map.chunk(len(views))
-            own = [Features(vector, map_) for vector, map_ in zip(vectors, maps, strict=True)]
-        else:
-            own = [self.encoder.encode(view) for view in views]
-        return distributed.gather_features(own, self.batch_size, maps=self.objective.reads_maps)
+        objective = self.objective
+        together = objective.views_together and self.splits == 1
+        own = encode_views(self.encoder.encode, views, objective.online_views, together=together)
+        return distributed.gather_features(own, self.batch_size, maps=objective.reads_maps)
 
     @torch.no_grad()
-    def _encode_target(self, views: list[Tensor], order: Tensor) -> list[Features]:
+    def _encode_target(self, views: Mapping[ViewSpec, Tensor], order: Tensor) -> list[Features]:
         """Features of the whole batch by the slow copy, without gradient."""
         if self.target is None:
             return []
-        encode, maps = self.target.encode, self.objective.reads_maps
+        encode, specs, maps = self.target.encode, self.objective.target_views, self.objective.reads_maps
         if self.splits > 1:
-            return [distributed.encode_shuffled(encode, view, order, maps=maps) for view in views]
-        return distributed.gather_features([encode(view) for view in views], self.batch_size, maps=maps)
+            return [distributed.encode_shuffled(encode, views[spec], order, maps=maps) for spec in specs]
+        return distributed.gather_features(encode_views(encode, views, specs), self.batch_size, maps=maps)
 
     def training_state(self) -> dict[str, Any]:
         """All that :meth:`load_training_state` needs to go on as if nothing had happened."""

@@ -1,9 +1,13 @@
-"""The agent: Soft Actor-Critic and a self-supervised objective on one shared encoder; one update of both."""
+"""The agent: Soft Actor-Critic and a self-supervised objective on one shared encoder.
+
+Its networks and optimizers, how it acts, the random draws of an update, and its state for saving. The update itself is
+in ``update`` (the paper's), ``joint_update`` and ``frozen_update``.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -12,28 +16,24 @@ from torch import Tensor, nn
 
 from curl_rl.augment import center_crop, random_crops
 from curl_rl.encoders import EncoderConfig, PixelEncoder, Precision, Projection, orthogonal_init
-from curl_rl.losses import effective_rank
-from curl_rl.objectives import (
-    BatchInfo,
-    Features,
-    ObjectiveConfigs,
-    ObjectiveName,
-    Result,
-    ViewSpec,
-    build_objective,
-)
-from curl_rl.objectives.momentum import momentum_copy, move_towards
+from curl_rl.objectives import DataSpec, ObjectiveUser, ViewSpec, build_objective, registry
+from curl_rl.objectives.momentum import momentum_copy
 from curl_rl.rl import sac
+from curl_rl.rl.frozen_update import frozen_update
+from curl_rl.rl.joint_update import joint_update
 from curl_rl.rl.replay import Batch
+from curl_rl.rl.update import exact_update
 
 Trained = Literal["encoder", "objective"]
+
+_REPLAY = ObjectiveUser("agent.objective", "a replay", has=frozenset({"actions"}))
 
 
 @dataclass(frozen=True)
 class AgentConfig:
     """Soft Actor-Critic on pixels with an auxiliary objective. The defaults are the CURL paper's (Table 3)."""
 
-    objective: ObjectiveName = "curl"
+    objective: registry.ObjectiveName = "curl"
     """The self-supervised method that trains the encoder along with the critic; none: the critic alone."""
     update_rule: Literal["exact", "joint"] = "exact"
     """exact: critics, actor and objective in turn, as in the paper. joint: critics and objective share one pass and one
@@ -151,6 +151,8 @@ class UpdateInputs(NamedTuple):
     """``(B, A)`` standard normal: draws the action at the next observation, in the critics' target."""
     noise: Tensor
     """``(B, A)`` standard normal: draws the action of the actor's loss."""
+    actions_ahead: Tensor | None = None
+    """``(B, K, A)``: the actions up to the farthest future that the objective asks for; see ``replay.Batch``."""
 
 
 class Due(NamedTuple):
@@ -174,7 +176,8 @@ class Agent(nn.Module):
     optimizers as well.
 
     Raises:
-        ValueError: the crop is larger than the observation, or too small for the encoder.
+        ValueError: the crop is larger than the observation, or too small for the encoder; or the objective needs what a
+            replay does not have, such as labels.
     """
 
     def __init__(
@@ -182,7 +185,7 @@ class Agent(nn.Module):
         observation_shape: tuple[int, int, int],
         action_dim: int,
         config: AgentConfig,
-        objectives: ObjectiveConfigs = ObjectiveConfigs(),  # noqa: B008 (frozen)
+        objectives: registry.ObjectiveConfigs | None = None,
     ) -> None:
         super().__init__()
         channels, height, width = observation_shape
@@ -203,12 +206,15 @@ class Agent(nn.Module):
         self.actor_projection = Projection(map_shape, latent).apply(orthogonal_init)
         self.actor = sac.Actor(latent, action_dim, config.hidden, config.log_std_min, config.log_std_max)
         self.log_alpha = nn.Parameter(torch.tensor(config.initial_temperature).log())
-        self.objective = build_objective(config.objective, self.encoder.feature_spec, objectives)
-        # What stands still is its own slow copy.
+        data = DataSpec(action_dim=action_dim)
+        self.objective = build_objective(config.objective, self.encoder.feature_spec, objectives, data, _REPLAY)
+        # A frozen encoder is its own target.
         frozen = config.freeze_encoder
         self.target_encoder = self.encoder.requires_grad_(False) if frozen else momentum_copy(self.encoder)
         self.target_critic = momentum_copy(self.critic)
         self._make_optimizers()
+        rules = {"exact": exact_update, "joint": joint_update}
+        self._update_rule = frozen_update if frozen else rules[config.update_rule]
 
     def start_from(self, encoder: PixelEncoder) -> None:
         """Copies the weights of a trained encoder of the same shape; to be called before the first update.
@@ -233,17 +239,13 @@ class Agent(nn.Module):
         c = self.config
         # The released code's Adam over the actor holds the shared convolutions too, but no gradient reaches them there.
         self.actor_parameters = [*self.actor_projection.parameters(), *self.actor.parameters()]
-        self.actor_optimizer = torch.optim.Adam(self.actor_parameters, c.actor_lr, (c.actor_beta, 0.999), fused=True)
+        self.actor_optimizer = _adam(self.actor_parameters, c.actor_lr, c.actor_beta)
         of_encoder = [] if c.freeze_encoder else [*self.encoder.parameters()]
         self.critic_parameters = [*of_encoder, *self.critic.parameters()]
-        self.critic_optimizer = torch.optim.Adam(
-            self.critic_parameters, c.critic_lr, (c.critic_beta, 0.999), fused=True
-        )
-        self.temperature_optimizer = torch.optim.Adam(
-            [self.log_alpha], c.temperature_lr, (c.temperature_beta, 0.999), fused=True
-        )
-        self.objective_optimizers: list[torch.optim.Optimizer] = []
+        self.critic_optimizer = _adam(self.critic_parameters, c.critic_lr, c.critic_beta)
+        self.temperature_optimizer = _adam([self.log_alpha], c.temperature_lr, c.temperature_beta)
         self.objective_parameters: list[nn.Parameter] = []
+        self.objective_optimizers: list[torch.optim.Optimizer] = []
         if self.objective is not None:
             self.objective_parameters = [*self.encoder.parameters(), *self.objective.parameters()]
             groups: dict[Trained, list[dict[str, Any]]] = {
@@ -255,7 +257,7 @@ class Agent(nn.Module):
             for trained in joint if c.update_rule == "joint" else c.objective_optimizers:
                 # Fresh dictionaries: an optimizer writes into the groups that it is given.
                 own = [dict(group) for name in trained for group in groups[name] if group["params"]]
-                self.objective_optimizers.append(torch.optim.Adam(own, c.encoder_lr, fused=True))
+                self.objective_optimizers.append(_adam(own, c.encoder_lr))
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -295,17 +297,21 @@ class Agent(nn.Module):
 
     # ------------------------------------------------------------------ acting
 
+    def policy(self, feature_map: Tensor, noise: Tensor) -> sac.Policy:
+        """The policy on the encoder's map ``(B, C, h, w)``; ``(B, A)`` standard normal ``noise`` draws its action."""
+        policy: sac.Policy = self.actor(self.actor_projection(feature_map), noise)
+        return policy
+
     @torch.no_grad()
     def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
         """Actions ``(B, A)`` for ``(B, C, H, W)`` observations, from their centre crop.
 
         With ``(B, A)`` standard normal ``noise`` the policy is sampled; without, its mean is taken.
         """
-        view = center_crop(observation, self.config.crop)
-        features = self.actor_projection(self.encoder.convolutions(view))
-        policy = self.actor(features, features.new_zeros(len(features), self.action_dim) if noise is None else noise)
-        action: Tensor = policy.mean if noise is None else policy.action
-        return action
+        feature_map = self.encoder.convolutions(center_crop(observation, self.config.crop))
+        if noise is None:
+            return self.policy(feature_map, self.log_alpha.new_zeros(len(observation), self.action_dim)).mean
+        return self.policy(feature_map, noise).action
 
     # ---------------------------------------------------------------- learning
 
@@ -328,132 +334,26 @@ class Agent(nn.Module):
         (next_observation,) = crops(batch.next_observation, 1)
         observation = views.pop(ViewSpec(0))
         return UpdateInputs(
-            observation, batch.action, batch.reward, batch.discount, next_observation, views, noise(), noise()
+            observation,
+            batch.action,
+            batch.reward,
+            batch.discount,
+            next_observation,
+            views,
+            next_noise=noise(),
+            noise=noise(),
+            actions_ahead=batch.actions_ahead,
         )
 
     def update(self, inputs: UpdateInputs, *, diagnose: bool = False) -> dict[str, Tensor]:
-        """One update of everything that is due.
+        """One update of everything that is due, by the rule of the agent's settings.
 
         ``diagnose`` adds the metrics that cost something (the embedding's effective rank); it changes nothing else.
         Returns detached scalars by name.
         """
-        learn = self._update_joint if self.config.update_rule == "joint" else self._update_exact
-        metrics = learn(inputs, self.due, diagnose)
+        metrics = self._update_rule(self, inputs, self.due, diagnose)
         self.updates += 1
         return metrics
-
-    def _update_exact(self, inputs: UpdateInputs, due: Due, diagnose: bool) -> dict[str, Tensor]:
-        """Critics, actor and temperature, targets, objective: each looks at what those before it have learnt."""
-        observed = self.encoder.encode(inputs.observation)
-        loss, metrics = self._critic_loss(inputs, observed)
-        metrics["critic/gradient_norm"] = _step(loss, self.critic_parameters, [self.critic_optimizer])
-        # The critics' step was the last that changes the encoder before the objective's own: one pass through it serves
-        # the actor, the critics under the actor's action, and the objective's query. A frozen one has not changed.
-        if (due.actor or due.objective) and not self.config.freeze_encoder:
-            with torch.set_grad_enabled(due.objective):
-                observed = self.encoder.encode(inputs.observation)
-        if due.actor:
-            metrics |= self._update_actor(observed, inputs.noise)
-        if due.targets:
-            self._move_targets()
-        if due.objective:
-            result, more = self._objective_result(inputs, observed, diagnose)
-            metrics |= more
-            metrics["objective/gradient_norm"] = _step(
-                result.loss, self.objective_parameters, self.objective_optimizers
-            )
-            self._after_objective_step(result, due)
-        return metrics
-
-    def _update_joint(self, inputs: UpdateInputs, due: Due, diagnose: bool) -> dict[str, Tensor]:
-        """One pass over the observation for all: the encoder takes one step on the sum of both losses' gradients.
-
-        The actor looks at the features of that pass, so at the encoder before the step. Targets move last.
-        """
-        observed = self.encoder.encode(inputs.observation)
-        loss, metrics = self._critic_loss(inputs, observed)
-        parameters, optimizers = self.critic_parameters, list[torch.optim.Optimizer]([self.critic_optimizer])
-        if due.objective:
-            assert self.objective is not None
-            result, more = self._objective_result(inputs, observed, diagnose)
-            metrics |= more
-            loss = loss + result.loss
-            parameters = [*parameters, *self.objective.parameters()]
-            optimizers = [*optimizers, *self.objective_optimizers]
-        metrics["critic/gradient_norm"] = _step(loss, parameters, optimizers)
-        if due.actor:
-            metrics |= self._update_actor(observed, inputs.noise)
-        if due.targets:
-            self._move_targets()
-        if due.objective:
-            self._after_objective_step(result, due)
-        return metrics
-
-    def _critic_loss(self, inputs: UpdateInputs, observed: Features) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.no_grad():
-            if self.config.freeze_encoder:
-                next_vector, next_map = self.encoder.encode(inputs.next_observation)
-            else:
-                next_map = self.encoder.convolutions(inputs.next_observation)
-                next_vector = self.target_encoder(inputs.next_observation)
-            policy = self.actor(self.actor_projection(next_map), inputs.next_noise)
-            next_q = self.target_critic(next_vector, policy.action)
-            target = sac.td_target(inputs.reward, inputs.discount, next_q, policy.log_prob, self.alpha)
-        detach = self.config.detach_encoder
-        features = self.encoder.projection(observed.map.detach()) if detach else observed.vector
-        q = self.critic(features, inputs.action)
-        loss = sac.critic_loss(q, target)
-        return loss, {
-            "critic/loss": loss.detach(),
-            "critic/q": q.detach().mean(),
-            "critic/target": target.mean(),
-            "batch/reward": inputs.reward.mean(),
-        }
-
-    def _move_targets(self) -> None:
-        move_towards(self.target_critic.parameters(), self.critic.parameters(), self.config.critic_tau)
-        if not self.config.freeze_encoder:
-            move_towards(self.target_encoder.parameters(), self.encoder.parameters(), self.config.encoder_tau)
-
-    def _update_actor(self, observed: Features, noise: Tensor) -> dict[str, Tensor]:
-        alpha = self.alpha
-        policy = self.actor(self.actor_projection(observed.map.detach()), noise)
-        q = self.critic(observed.vector.detach(), policy.action)
-        loss = sac.actor_loss(q, policy.log_prob, alpha.detach())
-        gradient_norm = _step(loss, self.actor_parameters, [self.actor_optimizer])
-        temperature_loss = sac.temperature_loss(alpha, policy.log_prob, self.target_entropy)
-        _step(temperature_loss, [self.log_alpha], [self.temperature_optimizer])
-        return {
-            "actor/loss": loss.detach(),
-            "actor/entropy": -policy.log_prob.detach().mean(),
-            "actor/gradient_norm": gradient_norm,
-            "temperature/loss": temperature_loss.detach(),
-            "temperature/value": alpha.detach(),
-        }
-
-    def _objective_result(
-        self, inputs: UpdateInputs, observed: Features, diagnose: bool
-    ) -> tuple[Result, dict[str, Tensor]]:
-        assert self.objective is not None
-        online = [
-            observed if spec == ViewSpec(0) else self.encoder.encode(inputs.views[spec])
-            for spec in self.objective.online_views
-        ]
-        with torch.no_grad():
-            target = [
-                self.target_encoder.encode(inputs.observation if spec == ViewSpec(0) else inputs.views[spec])
-                for spec in self.objective.target_views
-            ]
-        result = self.objective(online, target, BatchInfo())
-        metrics = {"loss": result.loss.detach(), **result.metrics}
-        if diagnose:
-            metrics["effective_rank"] = effective_rank(online[0].vector.detach())
-        return result, {f"objective/{name}": value for name, value in metrics.items()}
-
-    def _after_objective_step(self, result: Result, due: Due) -> None:
-        assert self.objective is not None
-        momentum = 1 - self.config.encoder_tau if due.targets else 1.0
-        self.objective.after_step(result.carry, result.loss.new_full((), momentum))
 
     def _views(self) -> Iterator[ViewSpec]:
         if self.objective is not None:
@@ -480,12 +380,5 @@ class Agent(nn.Module):
         self.updates = state["updates"]
 
 
-def _step(loss: Tensor, parameters: list[nn.Parameter], optimizers: Iterable[torch.optim.Optimizer]) -> Tensor:
-    """One gradient of ``loss`` by ``parameters``, taken by each optimizer in turn; returns the gradient's norm."""
-    loss.backward(inputs=parameters)
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    for optimizer in optimizers:
-        optimizer.step()
-    for parameter in parameters:
-        parameter.grad = None
-    return norm
+def _adam(parameters: list[nn.Parameter] | list[dict[str, Any]], lr: float, beta: float = 0.9) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr, (beta, 0.999), fused=True)

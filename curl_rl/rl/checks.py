@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from curl_rl.objectives import DataSpec
 from curl_rl.rl.config import RunConfig
 from curl_rl.rl.learner import check_capture
 from curl_rl.rl.loading import build_agent
@@ -38,7 +39,8 @@ def check_environment(config: RunConfig, environment: Environment, device: torch
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             agent = build_agent(config, torch.device("meta"), shape, action_dim)
             if agent.objective is not None:
-                agent.objective.try_out(agent.encoder.feature_spec, config.agent.batch_size)
+                data = DataSpec(action_dim=action_dim)
+                agent.objective.try_out(agent.encoder.feature_spec, config.agent.batch_size, data)
     except ValueError as error:
         raise UserError(one_line(error)) from None
     steps, count = getattr(environment, "max_episode_steps", None), config.training.environments

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.objectives import registry
 from curl_rl.rl.agent import AgentConfig
 from curl_rl.rl.replay import ReplayConfig
 from curl_rl.runs.errors import UserError as UserError  # what reading a configuration raises
@@ -163,7 +163,7 @@ class RunConfig:
     """Pixels and actions."""
     agent: AgentConfig = field(default_factory=AgentConfig)
     """Soft Actor-Critic and its objective."""
-    objectives: ObjectiveConfigs = field(default_factory=ObjectiveConfigs)
+    objectives: registry.ObjectiveConfigs = field(default_factory=registry.objective_configs)
     """Settings of each self-supervised method."""
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     """Memory of transitions."""

@@ -59,8 +59,16 @@ def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
     channels = agent.encoder.observation_shape[0]
     observation = torch.zeros((size, channels, config.environment.size, config.environment.size), dtype=torch.uint8)
     column = torch.zeros(size, 1)
-    future = tuple(observation for _ in trained.future_offsets)
-    batch = Batch(observation, column.expand(-1, agent.action_dim), column, column, observation, future)
+    offsets = trained.future_offsets
+    batch = Batch(
+        observation,
+        column.expand(-1, agent.action_dim),
+        column,
+        column,
+        observation,
+        future=tuple(observation for _ in offsets),
+        actions_ahead=torch.zeros(size, max(offsets), agent.action_dim) if offsets else None,
+    )
     generator = torch.Generator().manual_seed(0)
     c = config.agent
     # After this many the kinds repeat; where that is long, the first thousand tell nearly the same.

@@ -1,7 +1,7 @@
 """The replay: each frame is stored once; it samples frame stacks, n-step returns and future observations.
 
-How the episodes of one environment lie in memory says curl_rl/rl/episode_stream.py. Here the streams of one or more
-environments share memory, and are sampled from as one.
+See ``episode_stream`` for the memory layout of one environment's episodes. Here the streams of one or more environments
+share memory, and are sampled from as one.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ class Batch(NamedTuple):
     future: tuple[Tensor, ...]
     """For each offset asked for, (B, stack·C, H, W) uint8: the observation that many steps after ``observation``, or
     the last one stored of its episode where that comes sooner."""
+
+    actions_ahead: Tensor | None = None
+    """(B, K, A) float32, where K is the largest offset asked for: the actions taken from ``observation`` on, ``action``
+    first, then zeros past the last transition stored of the episode. None if no offset was asked for."""
 
 
 class Replay:
@@ -237,7 +241,8 @@ class Replay:
             generator: the only source of chance; one on ``storage_device`` spares a transfer.
             discount: of the reward, per agent step, in [0, 1].
             n_step: steps summed into ``Batch.reward``; fewer where the episode, or what is stored of it, ends sooner.
-            future: offsets, in agent steps, of the observations in ``Batch.future``.
+            future: offsets, in agent steps, of the observations in ``Batch.future``; ``Batch.actions_ahead`` holds the
+                actions between them.
 
         Raises:
             ValueError: an argument out of its range.
@@ -263,7 +268,8 @@ class Replay:
         slot = slot_of[:, None] + transition % self._transition_slots
         frame, position = self._start_frame[slot[:, 0]], self._position[slot[:, 0]]
         same_episode = self._start_frame[slot] == frame[:, None] + ahead
-        steps_stored = (same_episode & (transition < end[:, None])).sum(dim=1)
+        stored = same_episode & (transition < end[:, None])
+        steps_stored = stored.sum(dim=1)
 
         steps = steps_stored.clamp(max=n_step)
         weight = (discount ** ahead[:n_step]).float() * (ahead[:n_step] < steps[:, None])
@@ -274,6 +280,9 @@ class Replay:
         def observation_after(count: Tensor | int) -> Tensor:
             return self._gather(stream, frame + count, position + count)
 
+        def actions_ahead(count: int) -> Tensor:
+            return self._action[slot[:, :count]].masked_fill(~stored[:, :count, None], 0.0)
+
         return Batch(
             observation=observation_after(0),
             action=self._sent(self._action[slot[:, 0]]),
@@ -281,6 +290,7 @@ class Replay:
             discount=self._sent(bootstrap[:, None]),
             next_observation=observation_after(steps),
             future=tuple(observation_after(steps_stored.clamp(max=offset)) for offset in future),
+            actions_ahead=self._sent(actions_ahead(max(future))) if future else None,
         )
 
     def _place(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.objectives import registry
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.runs.seeds import check_seed
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
@@ -26,8 +26,6 @@ METHODS = PRESETS / "methods.yaml"
 # What a resumed run may change. Not its epochs: the learning rate and the momentum run along cosines that end with the
 # last one, so a run that is taken further is not the run that was planned so long.
 MAY_CHANGE = ("device", "compute", "log", "run")
-
-Method = Literal["simclr", "moco", "byol", "simsiam", "barlow", "curl"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class ComputeConfig:
 class VisionConfig:
     """One pretraining run."""
 
-    method: Method = "simclr"
+    method: registry.MethodName = "simclr"
     """Self-supervised method."""
     data: str = DIGITS
     """Folder of images, flat or one subfolder to a class, with or without train/ and test/; or of frames that
@@ -118,7 +116,7 @@ class VisionConfig:
     """Network."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Views of an image."""
-    objectives: ObjectiveConfigs = field(default_factory=ObjectiveConfigs)
+    objectives: registry.ObjectiveConfigs = field(default_factory=registry.objective_configs)
     """Settings of each method."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer."""
@@ -158,7 +156,7 @@ class VisionConfig:
         return SCHEMA
 
 
-def load_preset(name: str, method: Method, changes: Layer | None = None) -> VisionConfig:
+def load_preset(name: str, method: str, changes: Layer | None = None) -> VisionConfig:
     """The preset called ``name`` with the table's facts about ``method`` and, over both, ``changes`` by name.
 
     Raises:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from curl_rl.artifacts.encoder_file import ENCODER, last_names, save_encoder
 from curl_rl.artifacts.head_file import save_head
 from curl_rl.augment import center_crop
-from curl_rl.objectives import BatchInfo
+from curl_rl.objectives import BatchInfo, ViewSpec
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.collapse import CollapseWatch
 from curl_rl.pretraining.learner import Learner, precision_of, side_of
@@ -236,6 +236,7 @@ class Pretrainer:
         processes, total = distributed.world_size(), c.batch_size
         self.generator.manual_seed(derived_seed(c.seed, "augmentation", number * processes + distributed.rank()))
         views = make_views(batch.images, c.augment, self.generator, batch.later)
+        by_spec = {ViewSpec(index): view for index, view in enumerate(views)}
         self._newest = (batch, views)
         # The same on every process.
         self.generator.manual_seed(derived_seed(c.seed, "shuffled batch norm", number))
@@ -244,7 +245,7 @@ class Pretrainer:
         info = BatchInfo(distributed.gather(batch.indices, total), labels)
         # Once between two rows of the log is enough for what costs time.
         diagnose = "features/uniformity" not in self.means
-        metrics, features = self.learner.step(views, info, order, diagnose=diagnose)
+        metrics, features = self.learner.step(by_spec, info, order, diagnose=diagnose)
         if self.probe is not None and labels is not None:
             learnt = self.probe.learn(features, labels)
             metrics |= {f"probe/{name}": value for name, value in learnt.items()}
@@ -302,7 +303,8 @@ class Pretrainer:
             for number, batch in enumerate(shares):
                 # The same crops each time, so that what changes is the network.
                 self.generator.manual_seed(derived_seed(c.seed, "held-out views", number * processes + rank))
-                views = make_views(batch.images, c.augment, self.generator, batch.later)
+                made = make_views(batch.images, c.augment, self.generator, batch.later)
+                views = {ViewSpec(index): view for index, view in enumerate(made)}
                 order = torch.arange(c.batch_size, device=self.device)  # batch norm is at rest: any order is as good
                 info = BatchInfo(distributed.gather(batch.indices, c.batch_size))
                 means.add(self.learner.measure(views, info, order))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.objectives import BatchInfo
+from curl_rl.objectives import BatchInfo, ViewSpec
 from curl_rl.objectives.simclr import SimCLR
 from curl_rl.pretraining.learner import Learner
 from curl_rl.vision.config import load_preset
@@ -39,7 +39,7 @@ def test_the_losses_of_given_views_are_the_same_step_by_step() -> None:
     for _ in range(4):
         views = [torch.rand(6, 3, 32, 32, generator=generator) for _ in range(2)]
         expected = float(plain.loss(*views).detach())
-        metrics, _ = ours.step(views, BatchInfo(), torch.arange(6))
+        metrics, _ = ours.step({ViewSpec(i): view for i, view in enumerate(views)}, BatchInfo(), torch.arange(6))
         assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-3)
         plain.update(*views)
 

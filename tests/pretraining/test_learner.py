@@ -21,6 +21,7 @@ from curl_rl.objectives import (
     SimCLR,
     SimCLRConfig,
     SimSiam,
+    ViewSpec,
     build_objective,
 )
 from curl_rl.objectives.byol import BYOL
@@ -40,10 +41,13 @@ def learner(objective: Objective, network: ResNet, config: OptimizerConfig = SGD
     return Learner(network, objective, config, batch_size=BATCH, steps_per_epoch=STEPS, epochs=1)
 
 
-def batches() -> list[list[Tensor]]:
+def batches() -> list[dict[ViewSpec, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     shape = (BATCH, 3, SIDE, SIDE)
-    return [[torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(2)] for _ in range(STEPS)]
+    return [
+        {ViewSpec(i): torch.rand(shape, generator=generator, dtype=torch.float64) for i in range(2)}
+        for _ in range(STEPS)
+    ]
 
 
 def train(trained: Learner) -> None:
@@ -76,7 +80,7 @@ def test_three_steps_of_simclr_are_the_loop_written_out() -> None:
     train(trained)
 
     optimizer = by_hand_sgd([network, head.head], 0)
-    for step, (first, second) in enumerate(batches()):
+    for step, (first, second) in enumerate(views.values() for views in batches()):
         for group in optimizer.param_groups:
             group["lr"] = 0.1 * cosine(step)
         z = F.normalize(head.head(network(torch.cat([first, second]))))
@@ -99,7 +103,7 @@ def test_three_steps_of_moco_are_the_loop_written_out() -> None:
     slow, slow_head = copy.deepcopy(network), copy.deepcopy(query_head)
     optimizer = by_hand_sgd([network, query_head], 0)
     queue = torch.zeros(0, 4, dtype=torch.float64)
-    for step, (first, second) in enumerate(batches()):
+    for step, (first, second) in enumerate(views.values() for views in batches()):
         for group in optimizer.param_groups:
             group["lr"] = 0.1 * cosine(step)
         query = F.normalize(query_head(network(first)))
@@ -180,13 +184,15 @@ def test_a_predictor_keeps_its_learning_rate() -> None:
 def test_keys_are_normalised_together_with_other_images_where_batch_norm_is_split() -> None:
     spec = encoder().feature_spec
     trained = learner(MoCo(spec, MoCoConfig(dim=4, queue=6)).double(), encoder(splits=2))
-    (first, second), order = batches()[0], torch.tensor([0, 3, 1, 4, 2, 5])
+    views, order = batches()[0], torch.tensor([0, 3, 1, 4, 2, 5])
+    first, second = views.values()
     oracle = encoder(splits=2)
-    (features,) = trained._encode_target([second], order)
+    (features,) = trained._encode_target(views, order)
     assert torch.allclose(features.vector, oracle(second[order])[order.argsort()])
     assert not torch.allclose(features.vector, encoder(splits=2)(second))
     # The online views are not shuffled, and each is split by itself.
-    (one, two) = trained._encode_online([first, second])
+    both = learner(MoCo(spec, MoCoConfig(dim=4, queue=12, symmetric=True)).double(), encoder(splits=2))
+    (one, two) = both._encode_online(views)
     assert torch.allclose(one.vector, encoder(splits=2)(first))
     assert torch.allclose(two.vector, encoder(splits=2)(second))
 
@@ -214,7 +220,7 @@ def test_batch_norm_sees_the_views_together_or_one_by_one_as_the_method_has_it(m
     learner = Learner(encoder, objective, OptimizerConfig(), batch_size=6, steps_per_epoch=1, epochs=1)
     first = torch.rand(6, 3, 8, 8)
     views = [first, 1 - 0.3 * first]
-    features = learner._encode_online(views)
+    features = learner._encode_online({ViewSpec(i): view for i, view in enumerate(views)})
     reference = copy.deepcopy(encoder)
     expected = reference(torch.cat(views)).chunk(2) if together else [reference(view) for view in views]
     for ours, theirs in zip(features, expected, strict=True):
@@ -229,7 +235,8 @@ def test_measuring_is_the_methods_loss_in_evaluation_and_leaves_no_trace(method:
     objective = build_objective(method, encoder.feature_spec, ObjectiveConfigs(moco=MoCoConfig(dim=4, queue=12)))
     assert objective is not None
     learner = Learner(encoder, objective, OptimizerConfig(), batch_size=6, steps_per_epoch=1, epochs=1)
-    views, order, batch = [torch.rand(6, 3, 8, 8), torch.rand(6, 3, 8, 8)], torch.arange(6), BatchInfo()
+    views = {ViewSpec(i): torch.rand(6, 3, 8, 8) for i in range(2)}
+    order, batch = torch.arange(6), BatchInfo()
     before = copy.deepcopy(learner.state_dict())
     measured = learner.measure(views, batch, order)
     assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
@@ -238,8 +245,8 @@ def test_measuring_is_the_methods_loss_in_evaluation_and_leaves_no_trace(method:
 
     by_hand = copy.deepcopy(learner).eval()
     assert by_hand.target is not None
-    online = [by_hand.encoder.encode(views[spec.index]) for spec in objective.online_views]
-    target = [by_hand.target.encode(views[spec.index]) for spec in objective.target_views]
+    online = [by_hand.encoder.encode(views[spec]) for spec in objective.online_views]
+    target = [by_hand.target.encode(views[spec]) for spec in objective.target_views]
     result = by_hand.objective(online, target, batch)
     assert measured["loss"].item() == pytest.approx(result.loss.item(), rel=1e-5)
     assert measured.keys() == {"loss", *(f"objective/{name}" for name in result.metrics)}

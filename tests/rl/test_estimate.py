@@ -12,10 +12,12 @@ import pytest
 import torch
 
 import envs
+from curl_rl.objectives import METHODS
 from curl_rl.rl import estimate
 from curl_rl.rl.agent import Agent, Due, UpdateInputs
 from curl_rl.rl.config import RunConfig, load_preset
 from curl_rl.rl.estimate import estimated_time
+from helpers.dummy_objectives import DUMMIES
 
 UPDATE, STEP = 0.5, 0.01  # seconds
 
@@ -70,6 +72,15 @@ def test_measuring_leaves_the_agent_as_it_was(config: RunConfig, agent: Agent) -
     assert all(torch.equal(value, before["networks"][name]) for name, value in after["networks"].items())
     assert all(not optimizer["state"] for optimizer in after["optimizers"].values())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_an_objective_that_looks_ahead_gets_the_actions_on_the_way(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
+    ahead = dataclasses.replace(config, agent=dataclasses.replace(config.agent, objective="dynamics"))
+    trained = Agent((9, 24, 24), 2, ahead.agent)
+    assert estimate._seconds_per_update(ahead, trained) > 0  # three actions, or its layers would not fit
 
 
 def test_an_update_is_the_mean_over_all_that_take_turns_in_it(

@@ -11,17 +11,19 @@ import pytest
 import torch
 
 from curl_rl.encoders import EncoderConfig
-from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec
+from curl_rl.objectives import METHODS, BatchInfo, Features, Objective, Result, ViewSpec
 from curl_rl.rl import learner as learner_module
 from curl_rl.rl import replay as replay_module
 from curl_rl.rl.agent import Agent, AgentConfig, Due
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.replay import Replay, ReplayConfig
+from helpers.dummy_objectives import DUMMIES
 
 SHAPE, ACTIONS = (6, 24, 24), 2
 CONFIG = AgentConfig(batch_size=5, crop=20, hidden=12, encoder=EncoderConfig(filters=3, strides=(2, 1), latent=4))
 
 FROZEN = {"freeze_encoder": True, "objective": "none"}
+AHEAD = {"objective": "dynamics"}
 
 
 def filled(replay: Replay, transitions: int = 12) -> Replay:
@@ -90,13 +92,29 @@ def test_it_samples_as_far_ahead_as_the_objective_looks() -> None:
     assert set(inputs.views) == set(Ahead.target_views)
 
 
+def test_the_replays_actions_reach_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
+    learner = make_learner(objective="dynamics", n_step=2)
+    handed: list[BatchInfo] = []
+    assert learner.agent.objective is not None
+    learner.agent.objective.register_forward_pre_hook(lambda _, given: handed.append(given[2]))
+    learner.update()
+    again = learner.replay.sample(5, torch.Generator().manual_seed(1), discount=0.99, n_step=2, future=(1, 3))
+    (batch,) = handed
+    assert batch.actions is not None
+    assert again.actions_ahead is not None
+    assert batch.actions.shape == (5, 3, ACTIONS)
+    assert torch.equal(batch.actions, again.actions_ahead)
+
+
 @pytest.mark.parametrize("update", ["exact", "joint"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("kind", [{}, FROZEN], ids=["trained", "frozen"])
+@pytest.mark.parametrize("kind", [{}, FROZEN, AHEAD], ids=["trained", "frozen", "ahead"])
 def test_an_update_never_asks_what_a_tensor_holds(
     monkeypatch: pytest.MonkeyPatch, update: Any, precision: Any, kind: dict[str, Any]
 ) -> None:
     """On tensors without contents: reading one number, or a branch on one, fails. So a CUDA graph can hold it all."""
+    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
     monkeypatch.setattr(replay_module, "choose_storage", lambda *_: "device")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
     with torch.device("meta"):

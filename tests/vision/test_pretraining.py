@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.encoders import EncoderConfig
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
-from curl_rl.objectives import BYOLConfig, MoCoConfig, ObjectiveConfigs
+from curl_rl.objectives import BYOLConfig, MoCoConfig, ObjectiveConfigs, ViewSpec
 from curl_rl.pretraining import learner as learner_module
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.pretraining.learner import Learner
@@ -122,8 +122,8 @@ def test_local_views_are_smaller_and_learnt_from(
     seen: list[list[tuple[int, ...]]] = []
     original = Learner.step
 
-    def step(self: Learner, views: list[torch.Tensor], *rest: Any, **named: Any) -> Any:
-        seen.append([tuple(view.shape) for view in views])
+    def step(self: Learner, views: dict[ViewSpec, torch.Tensor], *rest: Any, **named: Any) -> Any:
+        seen.append([tuple(view.shape) for view in views.values()])
         return original(self, views, *rest, **named)
 
     monkeypatch.setattr(Learner, "step", step)
@@ -185,9 +185,9 @@ def test_each_process_draws_views_of_its_own_and_all_the_same_order(
 ) -> None:
     drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def step(_: Learner, views: list[torch.Tensor], __: Any, order: torch.Tensor, **named: Any) -> Any:
-        drawn.append((views[0], order))
-        return {}, views[0].flatten(1)
+    def step(_: Learner, views: dict[ViewSpec, torch.Tensor], __: Any, order: torch.Tensor, **named: Any) -> Any:
+        drawn.append((views[ViewSpec(0)], order))
+        return {}, views[ViewSpec(0)].flatten(1)
 
     monkeypatch.setattr(Learner, "step", step)
     monkeypatch.setattr(pretraining.distributed, "gather", lambda shard, total: torch.cat([shard, shard]))

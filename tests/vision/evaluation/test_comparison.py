@@ -13,8 +13,8 @@ from PIL import Image
 from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.runs.errors import UserError
 from curl_rl.vision import config as vision_config
-from curl_rl.vision import evaluation
 from curl_rl.vision.config import SCHEMA, load_preset
+from curl_rl.vision.evaluation import comparison
 from curl_rl.vision.evaluation.comparison import Row, evaluate_runs, report, table
 from curl_rl.vision.evaluation.finetuning import Crops
 from curl_rl.vision.evaluation.linear_probe import LinearProbeConfig
@@ -162,7 +162,7 @@ def test_fine_tuning_takes_crops_like_a_runs_views(tmp_path: Path, monkeypatch: 
         return {"fine_tune_10%": 0.5}
 
     for name in ("evaluate_encoder", "evaluate_untrained"):
-        monkeypatch.setattr(evaluation, name, fake)
+        monkeypatch.setattr(comparison, name, fake)
     data, tuned = write_images(tmp_path / "data"), EvaluationConfig(protocols=("fine_tune",), labels=(0.1,))
     digits = write_run(tmp_path / "digits", data, 1, augment={"size": 8, "scale": [0.4, 1.0], "mirror": 0.0})
     photos = write_run(tmp_path / "photos", data, 1, augment={"size": 8, "scale": [0.2, 1.0], "mirror": 0.5})

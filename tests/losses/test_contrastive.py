@@ -1,41 +1,25 @@
-"""Losses against numbers worked out by hand, closed forms and finite differences."""
+"""Contrastive losses against numbers worked out by hand, pairs enumerated, closed forms and finite differences."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from curl_rl.losses import (
-    PairScores,
-    alignment,
-    bank_scores,
-    bilinear_similarity,
-    contrastive_accuracy,
-    cross_correlation,
-    effective_rank,
-    embedding_std,
-    info_nce,
-    negative_cosine,
-    nt_logistic,
-    nt_xent,
-    pair_accuracy,
-    redundancy,
-    semi_hard_triplet,
-    softmax_confidence,
-    two_view_scores,
-    uniformity,
-)
+from curl_rl.losses import PairScores, bank_scores, bilinear_similarity, info_nce, nt_logistic, nt_xent, two_view_scores
+from helpers.random_tensors import draw, unit
 
 
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def unit(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.nn.functional.normalize(draw(*shape, seed=seed))
+def enumerated(first: torch.Tensor, second: torch.Tensor) -> list[tuple[float, list[float]]]:
+    """The positive's and the negatives' similarities of each of the 2B views, pair by pair."""
+    views = [*first, *second]
+    rows = []
+    for i, view in enumerate(views):
+        partner = (i + len(first)) % len(views)
+        negatives = [float(view @ views[j]) for j in range(len(views)) if j not in (i, partner)]
+        rows.append((float(view @ views[partner]), negatives))
+    return rows
 
 
 def test_info_nce_of_a_two_by_two_case_by_hand() -> None:
@@ -82,50 +66,6 @@ def test_bilinear_similarity_is_the_double_sum() -> None:
         for j in range(6):
             total = sum(query[i, d] * weight[d, e] * key[j, e] for d in range(4) for e in range(5))
             assert bilinear_similarity(query, weight, key)[i, j].item() == pytest.approx(float(total), rel=1e-12)
-
-
-def test_contrastive_accuracy_counts_rows_whose_diagonal_wins() -> None:
-    logits = torch.tensor([[2.0, 1.0, 0.0], [5.0, 4.0, 0.0], [0.0, 1.0, 2.0], [0.0, 9.0, 1.0]])[:, :3]
-    assert contrastive_accuracy(logits[:3]).item() == pytest.approx(2 / 3)
-
-
-def test_softmax_confidence_by_hand() -> None:
-    # The largest probabilities are 3/4 and 1/2.
-    logits = torch.tensor([[math.log(3.0), 0.0], [5.0, 5.0]])
-    assert softmax_confidence(logits).item() == pytest.approx(0.625)
-    assert softmax_confidence(torch.tensor([[1e4, 0.0, 0.0]])).item() == pytest.approx(1)
-
-
-def test_effective_rank_of_isotropic_line_and_point_clouds() -> None:
-    corners = torch.cat([torch.eye(4), -torch.eye(4)])  # mean zero, four equal singular values
-    assert effective_rank(corners).item() == pytest.approx(4, rel=1e-5)
-    line = torch.linspace(-1, 1, 9)[:, None] * torch.tensor([[1.0, 2.0, 3.0]]) + 5
-    assert effective_rank(line).item() == pytest.approx(1, rel=1e-4)
-    assert effective_rank(torch.ones(6, 3)).item() == 0
-    assert effective_rank(torch.tensor([[1.0, torch.nan], [0.0, 1.0]])).isnan()
-
-
-def test_effective_rank_equals_numpys_and_ignores_scale_and_shift() -> None:
-    z = np.random.default_rng(0).normal(size=(20, 7)) * np.arange(1, 8)
-    values = np.linalg.svd(z - z.mean(0), compute_uv=False)
-    share = values / values.sum()
-    expected = np.exp(-(share * np.log(share)).sum())
-    assert effective_rank(torch.from_numpy(z)).item() == pytest.approx(expected, rel=1e-5)
-    assert effective_rank(torch.from_numpy(3 * z + 11)).item() == pytest.approx(expected, rel=1e-4)
-
-
-# ------------------------------------------------------------------ two views
-
-
-def enumerated(first: torch.Tensor, second: torch.Tensor) -> list[tuple[float, list[float]]]:
-    """The positive's and the negatives' similarities of each of the 2B views, pair by pair."""
-    views = [*first, *second]
-    rows = []
-    for i, view in enumerate(views):
-        partner = (i + len(first)) % len(views)
-        negatives = [float(view @ views[j]) for j in range(len(views)) if j not in (i, partner)]
-        rows.append((float(view @ views[partner]), negatives))
-    return rows
 
 
 def test_two_view_scores_are_the_pairs_enumerated() -> None:
@@ -247,86 +187,3 @@ def test_nt_logistic_is_the_sum_written_out() -> None:
     for positive, negatives in enumerated(first, second):
         total -= log_sigmoid(positive / t) + sum(log_sigmoid(-n / t) for n in negatives) / len(negatives)
     assert nt_logistic(two_view_scores(first, second), t).item() == pytest.approx(total / 6, rel=1e-12)
-
-
-def test_semi_hard_triplet_by_hand() -> None:
-    scores = PairScores(
-        torch.tensor([0.5, 0.5, 0.5]),
-        torch.tensor([[0.9, 0.4, 0.3], [0.9, 0.1, 0.0], [0.35, 0.9, -torch.inf]]),
-    )
-    # Within the margin of 0.2 below the positive: 0.4 in the first row, none in the second, 0.35 in the third.
-    assert semi_hard_triplet(scores, 0.2).item() == pytest.approx((0.1 + 0 + 0.05) / 3, rel=1e-5)
-
-
-def test_semi_hard_triplet_moves_only_the_positive_and_the_semi_hard_negative() -> None:
-    positive, negatives = torch.tensor([0.5, 0.5]), torch.tensor([[0.9, 0.4, 0.35], [0.9, 0.1, -torch.inf]])
-    loss = semi_hard_triplet(PairScores(positive.requires_grad_(), negatives.requires_grad_()), 0.2)
-    by_positive, by_negatives = torch.autograd.grad(loss, (positive, negatives))
-    assert by_positive.tolist() == [-0.5, 0]
-    assert by_negatives.tolist() == [[0, 0.5, 0], [0, 0, 0]]
-
-
-def test_pair_accuracy_counts_positives_above_all_negatives() -> None:
-    negatives = torch.tensor([[0.0, -torch.inf], [0.5, 0.0], [2.0, 0.0], [-torch.inf, -torch.inf]])
-    assert pair_accuracy(PairScores(torch.ones(4), negatives)).item() == 0.75
-    assert pair_accuracy(PairScores(torch.ones(1), torch.ones(1, 3))) == 0, "a tie is no win"
-
-
-# ------------------------------------------------------------------ without negatives
-
-
-def test_negative_cosine_by_hand() -> None:
-    first = torch.tensor([[3.0, 4.0], [1.0, 0.0]], dtype=torch.float64)
-    second = torch.tensor([[2.0, 0.0], [0.0, 5.0]], dtype=torch.float64)
-    assert negative_cosine(first, second).item() == pytest.approx(-(3 / 5 + 0) / 2, rel=1e-12)
-
-
-def test_cross_correlation_is_numpys_correlation() -> None:
-    first, second = draw(9, 3), draw(9, 2, seed=1)
-    expected = np.corrcoef(first.numpy().T, second.numpy().T)[:3, 3:]
-    assert np.allclose(cross_correlation(first, second, eps=0).numpy(), expected, rtol=1e-10)
-    assert np.allclose(cross_correlation(7 * first + 3, second).numpy(), expected, rtol=1e-4)
-
-
-def test_cross_correlation_of_one_sample_is_refused_and_of_a_constant_is_zero() -> None:
-    with pytest.raises(ValueError, match=r"at least 2 samples in a batch \(batch_size\), got 1"):
-        cross_correlation(torch.zeros(1, 3), torch.zeros(1, 3))
-    assert torch.equal(cross_correlation(torch.ones(4, 2), draw(4, 2).float()), torch.zeros(2, 2))
-
-
-def test_redundancy_by_hand() -> None:
-    correlation = torch.tensor([[0.5, 0.1], [-0.2, 1.0]], dtype=torch.float64)
-    assert redundancy(correlation, 0.3).item() == pytest.approx(0.25 + 0 + 0.3 * (0.01 + 0.04), rel=1e-12)
-
-
-def test_redundancy_of_identical_whitened_views_is_zero() -> None:
-    whitened = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
-    assert redundancy(cross_correlation(whitened, whitened), 0.005).item() == pytest.approx(0, abs=1e-8)
-    assert redundancy(cross_correlation(whitened, -whitened), 0.005).item() == pytest.approx(8, rel=1e-4)
-
-
-# ------------------------------------------------------------------ what they look like
-
-
-def test_alignment_of_equal_orthogonal_and_opposite_views() -> None:
-    first = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
-    assert alignment(first, 5 * first) == 0
-    assert alignment(first, first.flip(1)).item() == pytest.approx(2)
-    assert alignment(first, -first).item() == pytest.approx(4)
-    assert alignment(first, torch.tensor([[2.0, 0.0], [3.0, 0.0]])).item() == pytest.approx(1), "the mean of 0 and 2"
-
-
-def test_uniformity_by_hand() -> None:
-    """Three embeddings at right angles or opposite: squared distances 2, 2 and 4."""
-    embeddings = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.0]], dtype=torch.float64)
-    expected = math.log((2 * math.exp(-2 * 2) + math.exp(-2 * 4)) / 3)
-    assert uniformity(embeddings).item() == pytest.approx(expected, rel=1e-10)
-    assert uniformity(torch.ones(4, 3)).item() == pytest.approx(0, abs=1e-5)
-
-
-def test_embedding_std_of_corners_line_and_point() -> None:
-    assert embedding_std(torch.cat([torch.eye(4), -7 * torch.eye(4)])).item() == pytest.approx(1)
-    line = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
-    assert embedding_std(line).item() == pytest.approx(1 / 4 * 2), "one of four dimensions, times √4"
-    assert embedding_std(torch.ones(5, 3)).item() == pytest.approx(0, abs=1e-6)
-    assert embedding_std(draw(4000, 16)).item() == pytest.approx(1, abs=0.01)

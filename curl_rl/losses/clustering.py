@@ -1,0 +1,36 @@
+"""Losses on cluster assignments: balanced soft codes (SwAV)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from curl_rl.losses.half_precision import widened
+
+
+def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """Soft assignments of a batch to prototypes that use all prototypes about equally (Sinkhorn-Knopp).
+
+    The iteration of the released SwAV (arXiv 2006.09882, equations 3 to 5): exp(scores/ε) is scaled to columns of equal
+    mass, then to rows of equal mass. Here it runs on logarithms, which stay finite where exp(scores/ε) overflows.
+    It ends on the rows, so these sum to 1, whereas the columns are balanced only in the limit of many iterations.
+
+    Args:
+        scores: ``(B, K)`` similarities of B embeddings with K prototypes. Half precision is widened to float32.
+        epsilon: entropy of the assignment; towards 0 it becomes hard.
+        iterations: how often columns and rows are scaled.
+
+    Returns:
+        ``(B, K)`` probabilities over the prototypes.
+
+    Raises:
+        ValueError: ``epsilon`` of 0 or less, ``iterations`` below 1.
+    """
+    if not epsilon > 0:
+        raise ValueError(f"epsilon must be above 0, got {epsilon:g}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, got {iterations}")
+    codes = widened(scores) / epsilon
+    for _ in range(iterations):
+        codes = codes.log_softmax(0).log_softmax(1)
+    # Changes nothing but the last bits: what is summed to 1 is the probabilities, no longer their logarithms.
+    return codes.softmax(1)

@@ -1,0 +1,135 @@
+"""Clusters of embeddings: k-means, and how concentrated each of its clusters is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from curl_rl.losses.half_precision import widened
+
+
+class Clusters(NamedTuple):
+    """K clusters of N rows; each row belongs to the nearest centroid."""
+
+    centroids: Tensor
+    """``(K, D)``."""
+    assignment: Tensor
+    """``(N,)`` integers: each row's cluster."""
+    distance: Tensor
+    """``(N,)``: each row's Euclidean distance from its centroid, not squared."""
+
+
+@torch.no_grad()
+def kmeans(
+    x: Tensor,
+    k: int,
+    generator: torch.Generator,
+    *,
+    spherical: bool,
+    iterations: int,
+    restarts: int = 1,
+    chunk: int = 8192,
+) -> Clusters:
+    """Lloyd's k-means, from k distinct rows drawn at random, until no row changes its cluster.
+
+    A cluster that loses its last row keeps its centroid if ``spherical``, as in the released DeepCluster v2. Otherwise
+    it takes the row that is farthest from its own centroid, as in scikit-learn.
+
+    Args:
+        x: ``(N, D)`` rows on any device. Half precision is widened to float32.
+        k: number of clusters, at most the number of distinct rows.
+        generator: draws the starts; on any device.
+        spherical: compare by cosine: rows and centroids have length 1. Rows, which must not be 0, are scaled here.
+        iterations: how often the centroids move, at most.
+        restarts: how many starts are tried; the one with the least sum of squared distances is returned.
+        chunk: rows compared with all centroids at a time. It limits the memory and does not change the result.
+
+    Raises:
+        ValueError: ``k``, ``restarts`` or ``chunk`` below 1, ``iterations`` below 0, fewer than ``k`` distinct rows.
+    """
+    for name, value in (("k", k), ("restarts", restarts), ("chunk", chunk)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if iterations < 0:
+        raise ValueError(f"iterations must be at least 0, got {iterations}")
+    x = F.normalize(widened(x)) if spherical else widened(x)
+    runs = (_lloyd(x, _distinct_rows(x, k, generator), spherical, iterations, chunk) for _ in range(restarts))
+    return min(runs, key=lambda clusters: clusters.distance.square().sum().item())
+
+
+def _lloyd(x: Tensor, centroids: Tensor, spherical: bool, iterations: int, chunk: int) -> Clusters:
+    """k-means from these ``(K, D)`` centroids."""
+    assignment = _nearest(x, centroids, chunk)
+    for _ in range(iterations):
+        centroids = _directions(x, assignment, centroids) if spherical else _means(x, assignment, centroids, chunk)
+        before, assignment = assignment, _nearest(x, centroids, chunk)
+        if torch.equal(assignment, before):
+            break
+    return Clusters(centroids, assignment, _distance(x, assignment, centroids, chunk))
+
+
+def _distinct_rows(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """The first k rows of a random order that equal no earlier one."""
+    order = torch.randperm(len(x), generator=generator, device=generator.device).to(x.device)
+    drawn = k
+    while True:  # mostly the first k will do; to look for equal ones among all rows takes long
+        rows = x[order[:drawn]]
+        distinct, which = rows.unique(dim=0, return_inverse=True)
+        if len(distinct) >= k:
+            place = torch.arange(len(rows), device=x.device)
+            first = place.new_full((len(distinct),), len(rows)).scatter_reduce_(0, which, place, "amin")
+            return rows[first.sort().values[:k]]
+        if drawn >= len(x):
+            raise ValueError(f"k must be at most {len(distinct)}, the number of distinct rows among {len(x)}, got {k}")
+        drawn *= 2
+
+
+def _nearest(x: Tensor, centroids: Tensor, chunk: int) -> Tensor:
+    # ‖x − c‖² = ‖x‖² − 2 (x·c − ‖c‖²/2), and ‖x‖² is the same for all centroids.
+    shift = -centroids.square().sum(1) / 2
+    return torch.cat([torch.addmm(shift, rows, centroids.T).argmax(1) for rows in x.split(chunk)])
+
+
+def _distance(x: Tensor, assignment: Tensor, centroids: Tensor, chunk: int) -> Tensor:
+    parts = zip(x.split(chunk), assignment.split(chunk), strict=True)
+    return torch.cat([torch.linalg.vector_norm(rows - centroids[own], dim=1) for rows, own in parts])
+
+
+def _directions(x: Tensor, assignment: Tensor, centroids: Tensor) -> Tensor:
+    """The directions of the clusters' means; a cluster without one, such as an empty one, keeps its centroid."""
+    sums = torch.zeros_like(centroids).index_add_(0, assignment, x)
+    length = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
+    return torch.where(length > 0, sums / length, centroids)
+
+
+def _means(x: Tensor, assignment: Tensor, centroids: Tensor, chunk: int) -> Tensor:
+    """The clusters' means, after each empty cluster has taken one of the rows farthest from their own centroids."""
+    empty = (assignment.bincount(minlength=len(centroids)) == 0).nonzero()[:, 0]
+    if len(empty):
+        farthest = _distance(x, assignment, centroids, chunk).topk(len(empty)).indices
+        assignment = assignment.index_copy(0, farthest, empty)
+    counts = assignment.bincount(minlength=len(centroids))[:, None]
+    sums = torch.zeros_like(centroids).index_add_(0, assignment, x)
+    # The row taken may have been the only one of its cluster.
+    return torch.where(counts > 0, sums / counts, centroids)
+
+
+@torch.no_grad()
+def concentration(clusters: Clusters, temperature: float) -> Tensor:
+    """φ of each cluster, ``(K,)``: a temperature of its own, small where its rows are close (PCL, arXiv 2005.04966).
+
+    Equation 12: Σ distance / (Z ln(Z + 10)) over the Z rows of a cluster. As in the released code, a cluster of one row
+    or none takes the largest φ; then all are clipped to their 10th and 90th percentile and scaled to have the mean
+    ``temperature``. A cluster of equal rows takes the largest too, since its φ of 0 would be divided by. Where no
+    cluster has any spread, as with k = N, every φ is ``temperature``.
+    """
+    rows = clusters.assignment.bincount(minlength=len(clusters.centroids)).to(clusters.distance.dtype)
+    total = clusters.distance.new_zeros(len(rows)).index_add_(0, clusters.assignment, clusters.distance)
+    phi = total / (rows * (rows + 10).log())  # NaN where there is no row
+    spread = (rows > 1) & (total > 0)
+    phi = torch.where(spread, phi, torch.where(spread, phi, 0).amax())
+    phi = phi.clamp(phi.quantile(0.1), phi.quantile(0.9))
+    return torch.where(spread.any(), temperature * phi / phi.mean(), temperature)

@@ -1,0 +1,50 @@
+"""From views to features, the same for everybody who uses an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from curl_rl.encoders import Features, chunk_features
+from curl_rl.objectives.base import ViewSpec
+
+
+def encode_views(
+    encode: Callable[[Tensor], Features],
+    views: Mapping[ViewSpec, Tensor],
+    specs: Sequence[ViewSpec],
+    *,
+    together: bool = False,
+    known: Mapping[ViewSpec, Features] | None = None,
+) -> list[Features]:
+    """Features of each view in ``specs``, in that order.
+
+    Args:
+        encode: the encoder's, or its slow copy's.
+        views: each ``(B, C, H, W)``.
+        specs: the views that are wanted.
+        together: encode consecutive views of one shape and one modality as one batch, which matters to batch norm
+            (``Objective.views_together``); else each by itself.
+        known: features that are there already, and are not computed again.
+    """
+    known = {} if known is None else known
+
+    def batch_of(place: int) -> object:
+        spec = specs[place]
+        if spec in known or not together:
+            return place  # a batch of its own
+        return spec.modality, views[spec].shape
+
+    features: list[Features] = []
+    for _, places in groupby(range(len(specs)), batch_of):
+        group = [specs[place] for place in places]
+        if group[0] in known:
+            features.append(known[group[0]])
+        elif len(group) == 1:
+            features.append(encode(views[group[0]]))
+        else:
+            features += chunk_features(encode(torch.cat([views[spec] for spec in group])), len(group))
+    return features

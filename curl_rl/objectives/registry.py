@@ -1,0 +1,148 @@
+"""The methods by name: the command line's choices, their settings and the refusals are all made from this one table.
+
+A new method is a file in this folder and a line in :data:`METHODS`. One that lives elsewhere is added by
+:func:`register`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from curl_rl.encoders import FeatureSpec
+from curl_rl.objectives import barlow, byol, curl, moco, simclr, simsiam
+from curl_rl.objectives.base import DataSpec, Need, Objective
+from curl_rl.objectives.method import Method
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        curl.METHOD,
+        simclr.METHOD,
+        moco.METHOD,
+        byol.METHOD,
+        simsiam.METHOD,
+        barlow.METHOD,
+    )
+}
+"""Every method, in the order in which the command line lists them."""
+
+if TYPE_CHECKING:
+    ObjectiveName = str
+    MethodName = str
+
+    class ObjectiveConfigs:
+        """Settings of each method, by its name."""
+
+        def __init__(self, **settings: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+
+def _publish() -> None:
+    """Makes the types that depend on the table. Settings name them as ``registry.X``, which is looked up when read."""
+    names = tuple(METHODS)
+    documentation = [f"    {method.name}: {method.summary}" for method in METHODS.values()]
+    configs = dataclasses.make_dataclass(
+        "ObjectiveConfigs",
+        [(method.name, method.config, dataclasses.field(default_factory=method.config)) for method in METHODS.values()],
+        frozen=True,
+        namespace={
+            "__module__": __name__,
+            "__doc__": "\n".join(
+                ["Settings of each method; only those of the method in use matter.", "", "Attributes:", *documentation]
+            ),
+        },
+    )
+    globals().update(
+        MethodName=Literal[names],
+        ObjectiveName=Literal[(*names, "none")],
+        ObjectiveConfigs=configs,
+    )
+
+
+_publish()
+
+
+def register(method: Method) -> None:
+    """Adds a method that is not part of this package, for every user of objectives and every command line.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if method.name in (*METHODS, "none"):
+        raise ValueError(f"a method must have a name of its own, got {method.name!r}, which is taken")
+    METHODS[method.name] = method
+    _publish()
+
+
+def markdown_table() -> str:
+    """The methods as the table of docs/methods.md."""
+    rows = ["| name | paper | file | needs | what it does |", "| --- | --- | --- | --- | --- |"]
+    for method in METHODS.values():
+        file = f"{method.objective.__module__.replace('.', '/')}.py"
+        needs = ", ".join(sorted(method.objective.needs)) or "–"
+        rows.append(f"| `{method.name}` | {method.paper} | `{file}` | {needs} | {method.summary} |")
+    return "\n".join(rows)
+
+
+def objective_configs() -> ObjectiveConfigs:
+    """The default settings of every method."""
+    return ObjectiveConfigs()
+
+
+class ObjectiveUser(NamedTuple):
+    """Who is about to use a method, and what it can offer."""
+
+    setting: str
+    """Where the method was named, such as ``agent.objective``."""
+    owner: str
+    """What lacks the rest, such as ``a replay``."""
+    has: frozenset[Need]
+    """What a method may depend on here."""
+
+    def refuse(self, method: str, needs: frozenset[Need]) -> None:
+        """Checks that a method's needs are met.
+
+        Raises:
+            ValueError: they are not; the message says what to take instead.
+        """
+        if missing := sorted(needs - self.has):
+            instead = METHODS[method].instead if method in METHODS else "simclr"
+            lacking = f"{' and '.join(missing)}, which {self.owner} does not have"
+            raise ValueError(f"{self.setting} {method} needs {lacking}: take {instead}")
+
+
+def build_objective(
+    name: ObjectiveName,
+    features: FeatureSpec,
+    configs: ObjectiveConfigs | None = None,
+    data: DataSpec = DataSpec(),  # noqa: B008 (frozen)
+    user: ObjectiveUser | None = None,
+) -> Objective | None:
+    """The method called ``name`` for an encoder with these features; None for ``none``.
+
+    Args:
+        name: one of :data:`METHODS`, or ``none``.
+        features: sizes of the encoder's features.
+        configs: settings of each method; None, the defaults.
+        data: sizes of the data, where they are known.
+        user: whoever will use it; None, one that has everything.
+
+    Raises:
+        ValueError: there is no such method, or it cannot be used here.
+    """
+    if name == "none":
+        return None
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown objective {name!r}: the methods are {', '.join(METHODS)}{hint}")
+    method = METHODS[name]
+    if user is not None:
+        user.refuse(name, method.objective.needs)
+    # Settings made before the method was registered do not know it.
+    objective = method.objective.build(features, getattr(configs, name, None) or method.config(), data)
+    if user is not None:
+        user.refuse(name, objective.needs)  # they may depend on the settings
+    return objective

@@ -1,0 +1,50 @@
+"""The update on a frozen encoder: Soft Actor-Critic on features that nothing trains.
+
+Such an encoder is its own target. An update passes it twice, without gradient: the observation for critics and actor,
+the next observation for the critics' target. There is no objective.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from curl_rl.objectives.momentum import move_towards
+from curl_rl.rl import sac
+from curl_rl.rl.update import actor_metrics, critic_metrics, step
+
+if TYPE_CHECKING:
+    from curl_rl.rl.agent import Agent, Due, UpdateInputs
+
+
+def frozen_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -> dict[str, Tensor]:
+    """Critics, then actor and temperature, then the critics' target.
+
+    Equation numbers are those of SAC (arXiv 1812.05905). ``diagnose`` adds nothing here: what it adds elsewhere is the
+    objective's. Returns detached scalars.
+    """
+    alpha = agent.alpha
+    with torch.no_grad():
+        observed, following = (agent.encoder.encode(x) for x in (inputs.observation, inputs.next_observation))
+        policy = agent.policy(following.map, inputs.next_noise)
+        next_q = agent.target_critic(following.vector, policy.action)
+        target = sac.td_target(inputs.reward, inputs.discount, next_q, policy.log_prob, alpha)  # eq. 6
+    q = agent.critic(observed.vector, inputs.action)
+    critic_loss = sac.critic_loss(q, target)  # eq. 5
+    metrics = critic_metrics(critic_loss, q, target, inputs.reward)
+    metrics["critic/gradient_norm"] = step(critic_loss, agent.critic_parameters, agent.critic_optimizer)
+
+    if due.actor:
+        policy = agent.policy(observed.map, inputs.noise)
+        q = agent.critic(observed.vector, policy.action)
+        actor_loss = sac.actor_loss(q, policy.log_prob, alpha.detach())  # eq. 7
+        temperature_loss = sac.temperature_loss(alpha, policy.log_prob, agent.target_entropy)  # eq. 18
+        metrics |= actor_metrics(actor_loss, temperature_loss, policy, alpha)
+        metrics["actor/gradient_norm"] = step(actor_loss, agent.actor_parameters, agent.actor_optimizer)
+        step(temperature_loss, [agent.log_alpha], agent.temperature_optimizer)
+
+    if due.targets:
+        move_towards(agent.target_critic.parameters(), agent.critic.parameters(), agent.config.critic_tau)
+    return metrics

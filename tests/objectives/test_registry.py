@@ -1,0 +1,71 @@
+"""The table of methods: what is made from it, and what joins it later."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from curl_rl.encoders import FeatureSpec
+from curl_rl.objectives import METHODS, ObjectiveConfigs, build_objective, registry
+from helpers.dummy_objectives import DUMMIES, DummyConfig, Local
+
+OBJECTIVES = Path(registry.__file__).parent
+SPEC = FeatureSpec(6, (2, 3, 3))
+
+
+@pytest.fixture
+def table() -> Iterator[None]:
+    """Puts the registry back as it was."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+    registry._publish()
+
+
+def test_every_file_of_a_method_is_in_the_table() -> None:
+    declaring = {path.stem for path in OBJECTIVES.glob("*.py") if "\nMETHOD = Method(" in path.read_text()}
+    assert declaring == {method.objective.__module__.rpartition(".")[2] for method in METHODS.values()}
+    assert declaring
+
+
+def test_names_and_settings_are_the_tables() -> None:
+    assert get_args(registry.MethodName) == tuple(METHODS)
+    assert get_args(registry.ObjectiveName) == (*METHODS, "none")
+    fields = {field.name: field.default_factory for field in dataclasses.fields(ObjectiveConfigs)}  # type: ignore[arg-type]
+    assert fields == {name: method.config for name, method in METHODS.items()}
+
+
+def test_the_documentations_table_is_the_registrys() -> None:
+    page = (OBJECTIVES.parents[1] / "docs" / "methods.md").read_text()
+    assert registry.markdown_table() in page, "docs/methods.md: paste what registry.markdown_table() gives"
+
+
+def test_papers_are_named_by_their_arxiv_number_where_the_method_is() -> None:
+    for name, method in METHODS.items():
+        source = (OBJECTIVES / f"{name}.py").read_text()
+        number = method.paper.rpartition(" ")[2]
+        assert source.index(number) < source.index("import"), f"{name}.py names arXiv {number} at its top"
+
+
+@pytest.mark.usefixtures("table")
+def test_a_method_of_ones_own_joins_names_settings_and_the_builder() -> None:
+    older = ObjectiveConfigs()
+    registry.register(DUMMIES["local"])
+    assert "local" in get_args(registry.ObjectiveName)
+    assert registry.objective_configs().local == DummyConfig()
+    for configs in (older, None, registry.ObjectiveConfigs(local=DummyConfig(scale=2.0))):
+        assert isinstance(build_objective("local", SPEC, configs), Local)
+    with pytest.raises(ValueError, match="must have a name of its own, got 'local', which is taken"):
+        registry.register(DUMMIES["local"])
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(
+        ValueError, match=r"^unknown objective 'simclear': the methods are curl, .*; did you mean simclr\?$"
+    ):
+        build_objective("simclear", SPEC)

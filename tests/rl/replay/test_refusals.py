@@ -1,0 +1,111 @@
+"""What the replay refuses, by name, and that nothing is stored then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from curl_rl.rl.replay import Replay, ReplayConfig
+from helpers.brute_force_replay import action_of, make, numbers_in, observation_of, two_episodes
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"capacity": 0}, r"replay\.capacity is 0: it must be at least 1"),
+        ({"storage": "tape"}, r'replay\.storage is "tape": it must be auto, device, memory or disk'),
+    ],
+)
+def test_config_is_checked(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ReplayConfig(**config)
+
+
+@pytest.mark.parametrize(
+    ("shape", "action_dim", "stack", "message"),
+    [
+        ((7, 2, 2), 3, 3, r"observation_shape is \(7, 2, 2\)"),
+        ((6, 2), 3, 3, r"observation_shape is \(6, 2\)"),
+        ((6, 2, 2), 0, 3, "action_dim is 0"),
+        ((6, 2, 2), 3, 0, "stack is 0"),
+    ],
+)
+def test_shapes_are_checked(shape: tuple[int, ...], action_dim: int, stack: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Replay(ReplayConfig(5), shape, action_dim, stack=stack, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        (observation_of(0, 0, 1), "observation is not one frame repeated"),
+        (observation_of(0, 1, 1), "observation is not one frame repeated"),
+        (observation_of(0, 0), r"observation has shape \(4, 2, 2\): it must be \(6, 2, 2\)"),
+        (observation_of(0, 0, 0).astype(np.float32), "observation has dtype float32: it must be uint8"),
+    ],
+)
+def test_a_first_observation_is_checked(observation: np.ndarray, message: str) -> None:
+    replay = make(5)
+    with pytest.raises(ValueError, match=message):
+        replay.start_episode(observation)
+    with pytest.raises(RuntimeError, match=r"call start_episode\(\)"):
+        replay.add(action_of(0), 0.0, observation_of(0, 0, 1), terminated=False, truncated=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"next_observation": observation_of(0, 0, 2)}, "not the observation before it shifted by one frame"),
+        ({"next_observation": observation_of(0, 1, 0)[::-1]}, "not the observation before it shifted"),
+        ({"next_observation": observation_of(0, 1)}, "next_observation has shape"),
+        ({"next_observation": observation_of(0, 1, 2).astype(np.int64)}, "next_observation has dtype int64"),
+        ({"action": [0.0, 0.0]}, r"action has shape \(2,\): it must be \(3,\)"),
+        ({"action": [0.0, np.inf, 0.0]}, "action is .*inf.*: it must be finite"),
+        ({"reward": float("nan")}, "reward is nan: it must be finite"),
+        ({"reward": -1e39}, r"reward is -1e\+39: it must be finite, also as a float32"),
+    ],
+)
+def test_a_refused_step_leaves_no_trace(change: dict[str, Any], message: str) -> None:
+    replay = make(5)
+    replay.start_episode(observation_of(0, 0, 0))
+    replay.add(action_of(0), 1.0, observation_of(0, 0, 1), terminated=False, truncated=False)
+    step = {"action": action_of(1), "reward": 0.0, "next_observation": observation_of(0, 1, 2), **change}
+    with pytest.raises(ValueError, match=message):
+        replay.add(**step, terminated=False, truncated=False)
+    assert len(replay) == 1
+    replay.add(action_of(1), 2.0, observation_of(0, 1, 2), terminated=True, truncated=False)
+    batch = replay.sample(30, torch.Generator().manual_seed(0), discount=1.0, n_step=2)
+    for row, number in enumerate(numbers_in(batch)):
+        assert batch.reward[row].item() == [3.0, 2.0][number]
+        np.testing.assert_array_equal(batch.next_observation[row], observation_of(0, 1, 2))
+
+
+def test_calls_out_of_order_are_refused() -> None:
+    replay = make(5)
+    with pytest.raises(RuntimeError, match="holds no transition yet"):
+        replay.sample(1, torch.Generator(), discount=0.9)
+    replay.start_episode(observation_of(0, 0, 0))
+    with pytest.raises(RuntimeError, match="holds no transition yet"):
+        replay.sample(1, torch.Generator(), discount=0.9)
+    replay.add(action_of(0), 0.0, observation_of(0, 0, 1), terminated=False, truncated=True)
+    with pytest.raises(RuntimeError, match=r"call start_episode\(\)"):
+        replay.add(action_of(1), 0.0, observation_of(0, 1, 2), terminated=False, truncated=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"discount": 1.5}, r"discount is 1\.5: it must lie in \[0, 1\]"),
+        ({"discount": float("nan")}, "discount is nan"),
+        ({"n_step": 0}, "n_step is 0"),
+        ({"future": (1, -1)}, r"future is \(1, -1\)"),
+    ],
+)
+def test_what_is_asked_of_sample_is_checked(arguments: dict[str, Any], message: str) -> None:
+    settings = {"batch_size": 4, "discount": 0.9, **arguments}
+    with pytest.raises(ValueError, match=message):
+        two_episodes("terminated").sample(generator=torch.Generator(), **settings)
