@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 from curl_rl import moved
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.artifacts.pretrained import PretrainedEncoder
-from curl_rl.auxiliary import AuxiliaryLoss, ModuleEncoder
-from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.encoders.resnet import ResNet, ResNetConfig
+from curl_rl.auxiliary import AuxiliaryLoss
+from curl_rl.encoders import EncoderConfig, ModuleEncoder, PixelEncoder, ResNet, ResNetConfig
 
 if TYPE_CHECKING:
     from curl_rl.rl.loading import load_agent

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from curl_rl.augment import random_crops
-from curl_rl.encoders import Features, FeatureSpec
+from curl_rl.encoders import Features, FeatureSpec, ModuleEncoder, evaluating
 from curl_rl.objectives import (
     BatchInfo,
     DataSpec,
@@ -23,6 +22,8 @@ from curl_rl.objectives import (
     encode_views,
 )
 from curl_rl.objectives.momentum import momentum_copy, move_towards
+
+__all__ = ["AuxiliaryLoss", "ModuleEncoder"]
 
 _USER = ObjectiveUser("objective", "a training loop of one's own", frozenset({"labels", "indices", "actions"}))
 
@@ -48,8 +49,9 @@ class AuxiliaryLoss(nn.Module):
     of the crops' generator. Save and load it together with the encoder.
 
     Args:
-        encoder: a module with ``feature_spec`` and ``encode``, such as :class:`~curl_rl.PixelEncoder`; any other goes
-            into a :class:`ModuleEncoder` first. It must be on its device already; the objective is moved there.
+        encoder: a module with ``feature_spec`` and ``encode``, such as any :class:`~curl_rl.encoders.Encoder`; others
+            go into a :class:`~curl_rl.ModuleEncoder` first. It must be on its device already; the objective is moved
+            there.
         objective: the name of a method, for its default settings, or an objective built for ``encoder.feature_spec``.
             Methods that cluster all data between epochs are refused.
         crop: side of the square that the encoder sees, in pixels. [default: the side of the encoder's own input]
@@ -260,50 +262,6 @@ class AuxiliaryLoss(nn.Module):
             self._generator.set_state(state["generator"].cpu())
 
 
-class ModuleEncoder(nn.Module):
-    """Any module from images to vectors as an encoder: a convolutional trunk, Stable-Baselines3's NatureCNN.
-
-    Args:
-        module: takes ``(B, C, H, W)`` floating point, returns ``(B, D)``. It stays the module that it is: what trains
-            the one trains the other.
-        observation_shape: ``(C, H, W)`` of the images that it expects.
-        divisor: what uint8 images are divided by before the module gets them; 1 for a module that divides by 255
-            itself. Floating-point images are handed on as they are.
-
-    Its feature map is the vector, as a map of one place. What it gives is found out with an image of zeros.
-
-    Raises:
-        ValueError: the module returns something else.
-    """
-
-    def __init__(self, module: nn.Module, observation_shape: tuple[int, int, int], *, divisor: float = 255.0) -> None:
-        super().__init__()
-        if not divisor > 0:
-            raise ValueError(f"divisor must be positive, got {divisor}")
-        self.module, self.observation_shape, self.divisor = module, observation_shape, divisor
-        weight = next(module.parameters())
-        with torch.no_grad(), evaluating(module):
-            vector: Tensor = module(torch.zeros(1, *observation_shape, dtype=weight.dtype, device=weight.device))
-        if vector.ndim != 2:
-            raise ValueError(
-                f"module {type(module).__name__} must return (B, D), got {tuple(vector.shape)}: "
-                "end it with nn.Flatten()"
-            )
-        dim = vector.shape[1]
-        self.feature_spec = FeatureSpec(dim, (dim, 1, 1))
-        """Sizes of what :meth:`encode` gives."""
-
-    def encode(self, images: Tensor) -> Features:
-        """``(B, C, H, W)`` to the module's vector, and the same as a ``(B, D, 1, 1)`` map."""
-        if images.dtype == torch.uint8:
-            images = images.to(next(self.module.parameters()).dtype) / self.divisor
-        vector: Tensor = self.module(images)
-        return Features(vector, vector[:, :, None, None])
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.encode(images).vector
-
-
 def _built(name: ObjectiveName, features: FeatureSpec, data: DataSpec) -> Objective:
     objective = build_objective(name, features, data=data, user=_USER)
     if objective is None:
@@ -313,9 +271,11 @@ def _built(name: ObjectiveName, features: FeatureSpec, data: DataSpec) -> Object
 
 def _input_side(encoder: Any) -> int:
     """Of the square images that an encoder expects."""
-    shape = getattr(encoder, "observation_shape", None) or getattr(encoder, "image_shape", None)
+    # Anything with `encode` and `feature_spec` is an encoder here: the rest of the interface may be missing.
+    names = ("input_shape", "observation_shape", "image_shape")
+    shape = next((getattr(encoder, name) for name in names if hasattr(encoder, name)), None)
     if shape is None:
-        raise ValueError(f"encoder {type(encoder).__name__} does not tell its observation_shape: give crop, in pixels")
+        raise ValueError(f"encoder {type(encoder).__name__} has no input_shape (C, H, W): give crop, in pixels")
     if shape[1] != shape[2]:
         raise ValueError(f"encoder expects images of {shape[1]}×{shape[2]}; crops are square")
     return int(shape[1])
@@ -328,15 +288,3 @@ def _repeat_edges(images: Tensor, pad: int) -> Tensor:
         torch.arange(-pad, side + pad, device=images.device).clamp(0, side - 1) for side in (height, width)
     )
     return images.index_select(2, rows).index_select(3, columns)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards each part is in the mode that it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

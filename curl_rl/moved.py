@@ -47,7 +47,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "curl_rl.frames": ("curl_rl.recordings.store",),
     "curl_rl.network_file": ("curl_rl.artifacts.network_file",),
     "curl_rl.pretrained": ("curl_rl.artifacts.pretrained",),
-    "curl_rl.recording": ("curl_rl.recordings.recorder", "curl_rl.rl.policy"),
+    "curl_rl.recording": ("curl_rl.recordings.recorder", "curl_rl.rl.acting"),
     "curl_rl.state_probe": ("curl_rl.recordings.probe",),
     # reinforcement learning
     "curl_rl.agent": ("curl_rl.rl.agent",),

@@ -308,21 +308,11 @@ def test_crops_follow_the_global_seed() -> None:
 # ------------------------------------------------------------------ other people's modules
 
 
-def test_any_module_becomes_an_encoder() -> None:
+def test_any_module_can_be_trained() -> None:
     trunk = nn.Sequential(nn.Conv2d(2, 3, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(48, 6))
-    encoder = ModuleEncoder(trunk, (2, 10, 10))
-    images = _images(side=10)
-    assert encoder.feature_spec == FeatureSpec(6, (6, 1, 1))
-    features = encoder.encode(images)
-    torch.testing.assert_close(features.vector, trunk(images.float() / 255))
-    assert torch.equal(features.map.flatten(1), features.vector)
-    torch.testing.assert_close(ModuleEncoder(trunk, (2, 10, 10), divisor=1)(images), trunk(images.float()))
-    floats = images.float() / 255
-    torch.testing.assert_close(encoder(floats), trunk(floats))
-
-    aux = AuxiliaryLoss(encoder, "curl", pad=2)
+    aux = AuxiliaryLoss(ModuleEncoder(trunk, (2, 10, 10)), "curl", pad=2)
     start = _copies(trunk)
-    _train(aux, images, _sgd(aux))
+    _train(aux, _images(side=10), _sgd(aux))
     assert not _equal(_copies(trunk), start)
     assert set(aux.metrics) == {"accuracy", "confidence", "logits_std"}
 
@@ -410,15 +400,3 @@ def test_impossible_settings_are_refused_in_one_line(options: dict[str, Any], me
 def test_impossible_observations_are_refused_in_one_line(observations: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AuxiliaryLoss(_encoder(), "curl")(observations)
-
-
-@pytest.mark.parametrize(
-    ("module", "options", "message"),
-    [
-        (nn.Conv2d(2, 3, 3), {}, r"module Conv2d must return \(B, D\), got \(1, 3, 8, 8\): end it with nn.Flatten"),
-        (nn.Conv2d(2, 3, 3), {"divisor": 0}, "divisor must be positive, got 0"),
-    ],
-)
-def test_modules_that_cannot_be_encoders_are_refused(module: nn.Module, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        ModuleEncoder(module, (2, 10, 10), **options)

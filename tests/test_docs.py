@@ -17,23 +17,12 @@ from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.encoders import PixelEncoder
 from curl_rl.objectives import ObjectiveConfigs
 from curl_rl.rl.config import load_preset
+from helpers.pages import DOCS, blocks, run
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = ["auxiliary_loss.md", "encoders.md", "frames.md", "images.md", "integrations.md", "transfer.md"]
 ADDED = "# +"
 # What a block imports that need not be installed.
 OPTIONAL = ("stable_baselines3", "tensordict", "onnxruntime", "huggingface_hub")
-
-
-def blocks(page: str) -> list[str]:
-    """The page's Python, each block preceded by empty lines, so that a traceback names the page's own line."""
-    text = (DOCS / page).read_text()
-    found = re.finditer(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    return ["\n" * text.count("\n", 0, match.start(1)) + match[1] for match in found]
-
-
-def run(block: str, page: str, namespace: dict[str, Any]) -> None:
-    exec(compile(block, str(DOCS / page), "exec", dont_inherit=True), namespace)
 
 
 @pytest.fixture(autouse=True)

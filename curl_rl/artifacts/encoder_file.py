@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import subprocess
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 import torch
 
 from curl_rl.artifacts import network_file
-from curl_rl.artifacts.network_file import damaged, described, load_network, network_files, save_network
+from curl_rl.artifacts.network_file import damaged, file_description, load_network, network_files, save_network
 from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
-from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.encoders.resnet import ResNet, ResNetConfig
+from curl_rl.encoders import Encoder, build_encoder
+from curl_rl.encoders.kinds import require_registered
 
 ENCODER = "encoder"
 """Name of an encoder's files in a run: ``encoder.safetensors``, ``encoder.json``."""
@@ -25,9 +24,7 @@ HUB_NAME = "model"
 _LARGEST_SIDE = 2**14
 
 
-def save_encoder(
-    encoder: PixelEncoder | ResNet, directory: Path, *, rendered_size: int, provenance: dict[str, Any]
-) -> None:
+def save_encoder(encoder: Encoder, directory: Path, *, rendered_size: int, provenance: dict[str, Any]) -> None:
     """Writes ``encoder.safetensors`` and ``encoder.json`` into ``directory``, each whole or not at all.
 
     Args:
@@ -39,9 +36,10 @@ def save_encoder(
             three names of the directory.
 
     Raises:
-        ValueError: a PixelEncoder whose crop is no square, or is larger than ``rendered_size``.
+        ValueError: an encoder that takes images of one size, and that size is not square or larger than
+            ``rendered_size``; or one of a class that no file can be loaded as.
     """
-    _check_size(encoder, rendered_size)
+    _check_size(require_registered(encoder), rendered_size)
     run = last_names(directory.resolve())
     save_network(encoder, directory, ENCODER, _description(encoder, rendered_size, {"run": run, **provenance}))
 
@@ -55,7 +53,7 @@ def last_names(path: Path | str) -> str:
 def describe(pretrained: PretrainedEncoder) -> dict[str, Any]:
     """What a file of this encoder says about it, as JSON can hold it."""
     own = _description(pretrained.encoder, pretrained.rendered_size, pretrained.provenance)
-    return described(pretrained.encoder, own)
+    return file_description(pretrained.encoder, own)
 
 
 def as_safetensors(pretrained: PretrainedEncoder) -> bytes:
@@ -82,7 +80,7 @@ def load_encoder(
         ValueError: scale or layout cannot be.
     """
     files = network_files(path, ENCODER, HUB_NAME)
-    encoder, description = load_network(files, ENCODER, described_encoder)
+    encoder, description = load_network(files, ENCODER, build_encoder)
     try:
         rendered_size, provenance = description["rendered_size"], description["provenance"]
         _check_size(encoder, rendered_size)
@@ -93,57 +91,18 @@ def load_encoder(
     return PretrainedEncoder(encoder, rendered_size, provenance, scale=scale, layout=layout, freeze=freeze)
 
 
-def describe_encoder(encoder: PixelEncoder | ResNet) -> dict[str, Any]:
-    """Kind and shape of an encoder and what its input must be, for JSON."""
-    if isinstance(encoder, PixelEncoder):
-        return {
-            "kind": "pixel",
-            "observation_shape": list(encoder.observation_shape),
-            "flattening": "the last convolution's map row by row, channels innermost",
-            "preprocessing": "crop to the middle; uint8 divided by 255, floating point as it is",
-            "config": dataclasses.asdict(encoder.config),
-        }
-    # Split batch norm serves pretraining; whoever trains the network further has batches of another size.
-    config = dataclasses.replace(encoder.config, batch_norm_splits=1)
-    return {
-        "kind": "resnet",
-        "observation_shape": list(encoder.image_shape),
-        "preprocessing": "uint8 divided by 255, floating point as it is; then less config.mean, over config.std",
-        "config": dataclasses.asdict(config),
-    }
-
-
-def described_encoder(description: dict[str, Any]) -> PixelEncoder | ResNet:
-    """An encoder of the kind and shape that :func:`describe_encoder` gave; one that names no kind is a PixelEncoder."""
-    shape, fields = tuple(description["observation_shape"]), description["config"]
-    if len(shape) != 3 or any(type(side) is not int for side in shape) or min(shape) < 1:
-        raise ValueError(f"observation_shape must be three positive integers (C, H, W), got {list(shape)}")
-    kind = description.get("kind", "pixel")
-    if kind == "pixel":
-        return PixelEncoder(shape, EncoderConfig(fields["filters"], tuple(fields["strides"]), fields["latent"]))
-    if kind == "resnet":
-        # JSON has lists where the configuration has tuples.
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        config: Any = ResNetConfig
-        return ResNet(shape, config(**values))
-    raise ValueError(f"there is no encoder of the kind {kind!r}")
-
-
-def _check_size(encoder: PixelEncoder | ResNet, rendered_size: int) -> None:
-    """Whether the encoder's crops can have been cut from frames of that side."""
-    if not isinstance(encoder, PixelEncoder):
-        least = 1
-    else:
-        least, width = encoder.observation_shape[1:]
-        if least != width:
-            raise ValueError(f"observation_shape {list(encoder.observation_shape)} must be square: (C, side, side)")
+def _check_size(encoder: Encoder, rendered_size: int) -> None:
+    """Refuses a side of frames from which the encoder's input cannot have been cropped."""
+    least, width = (1, 1) if encoder.any_size else encoder.input_shape[1:]
+    if least != width:
+        raise ValueError(f"observation_shape {list(encoder.input_shape)} must be square: (C, side, side)")
     if type(rendered_size) is not int or not least <= rendered_size <= _LARGEST_SIDE:
         raise ValueError(f"rendered_size must be a side from {least} to {_LARGEST_SIDE}, got {rendered_size!r}")
 
 
-def _description(encoder: PixelEncoder | ResNet, rendered_size: int, provenance: dict[str, Any]) -> dict[str, Any]:
+def _description(encoder: Encoder, rendered_size: int, provenance: dict[str, Any]) -> dict[str, Any]:
     software = {**_software(), **provenance}
-    return {**describe_encoder(encoder), "rendered_size": rendered_size, "provenance": software}
+    return {**require_registered(encoder).describe(), "rendered_size": rendered_size, "provenance": software}
 
 
 @functools.lru_cache(maxsize=1)

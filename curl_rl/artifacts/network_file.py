@@ -48,12 +48,12 @@ def save_network(network: nn.Module, directory: Path, name: str, description: Ma
     Raises:
         ValueError: the description holds a number that is not finite, which no JSON can; nothing is written.
     """
-    whole = described(network, description)
+    whole = file_description(network, description)
     write_durably(directory / f"{name}.safetensors", [as_safetensors(network, whole)])
     write_durably(directory / f"{name}.json", [(json.dumps(whole, indent=2) + "\n").encode()])
 
 
-def described(network: nn.Module, description: Mapping[str, Any]) -> dict[str, Any]:
+def file_description(network: nn.Module, description: Mapping[str, Any]) -> dict[str, Any]:
     """The description as a file holds it: with the format's number and the ``id`` of the weights.
 
     Raises:
@@ -65,7 +65,7 @@ def described(network: nn.Module, description: Mapping[str, Any]) -> dict[str, A
 
 
 def as_safetensors(network: nn.Module, description: Mapping[str, Any]) -> bytes:
-    """Weights in float32, and the whole description of :func:`described`, as one file."""
+    """Weights in float32, and the whole description of :func:`file_description`, as one file."""
     weights = {name: value.detach().cpu().float().contiguous() for name, value in network.state_dict().items()}
     # Readers of other libraries look for the format "pt".
     return safetensors.torch.save(weights, {"format": "pt", METADATA: json.dumps(description, allow_nan=False)})

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.augment import center_crop
-from curl_rl.encoders import Features, FeatureSpec, PixelEncoder, map_features
-from curl_rl.encoders.resnet import ResNet
+from curl_rl.encoders import Encoder, Features, FeatureSpec, map_features
 
 Layout = Literal["auto", "CHW", "HWC", "SCHW", "SHWC"]
 """Order of an observation's last dimensions: S frames of a stack, C channels, H rows, W columns. In CHW and HWC the C
@@ -48,7 +47,7 @@ class PretrainedEncoder(nn.Module):
 
     def __init__(
         self,
-        encoder: PixelEncoder | ResNet,
+        encoder: Encoder,
         rendered_size: int,
         provenance: dict[str, Any],
         *,
@@ -88,13 +87,12 @@ class PretrainedEncoder(nn.Module):
     @property
     def observation_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` that the encoder sees, C being the channels of all frames of a stack together."""
-        encoder = self.encoder
-        return encoder.observation_shape if isinstance(encoder, PixelEncoder) else encoder.image_shape
+        return self.encoder.input_shape
 
     @property
     def side(self) -> int | None:
         """Side of the middle square that the encoder sees; None where it takes images of any size."""
-        return self.observation_shape[1] if isinstance(self.encoder, PixelEncoder) else None
+        return None if self.encoder.any_size else self.encoder.input_shape[1]
 
     def train(self, mode: bool = True) -> PretrainedEncoder:
         super().train(mode)

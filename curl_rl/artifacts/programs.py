@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from torch import Tensor
 from curl_rl.artifacts.encoder_file import describe
 from curl_rl.artifacts.network_file import METADATA
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.ranges import at_least, check_ranges
 from curl_rl.runs.files import write_durably
 
 INPUT, OUTPUT = "observation", "features"
@@ -34,7 +35,7 @@ _BATCHES = (1, 2, 7)
 class ProgramInput:
     """What an exported program takes: a batch of any size of square images of one size, cropped by the program."""
 
-    side: int | None = None
+    side: Annotated[int | None, at_least(1, "be at least 1 pixel")] = None
     """Height and width, in pixels. [default: those that the encoder was trained on]"""
     dtype: Literal["uint8", "float32"] = "uint8"
     """uint8 in [0, 255], or float32 in [0, 1]."""
@@ -42,12 +43,7 @@ class ProgramInput:
     """Channels first or last."""
 
     def __post_init__(self) -> None:
-        if self.side is not None and self.side < 1:
-            raise ValueError(f"side must be at least 1 pixel, got {self.side}")
-        if self.dtype not in ("uint8", "float32"):
-            raise ValueError(f"dtype must be uint8 or float32, got {self.dtype!r}")
-        if self.layout not in ("CHW", "HWC"):
-            raise ValueError(f"layout must be CHW or HWC, got {self.layout!r}")
+        check_ranges(self)
 
     def shape(self, encoder: PretrainedEncoder) -> tuple[int, int, int]:
         """``(C, H, W)`` or ``(H, W, C)`` of one image.

@@ -22,10 +22,10 @@ from tqdm import tqdm
 from curl_rl.commands.environments import MakeEnvironment, make_configured
 from curl_rl.recordings.recorder import Recordable, open_recording, random_policy, record
 from curl_rl.recordings.store import Recording
+from curl_rl.rl.acting import agent_policy
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.config import EnvironmentConfig, load_preset
 from curl_rl.rl.loading import load_agent
-from curl_rl.rl.policy import agent_policy
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.signals import stop_requests

@@ -1,6 +1,7 @@
 """Encoders: networks from pixels to features. They know nothing of environments, losses or training."""
 
 from curl_rl.encoders.base import (
+    Encoder,
     Features,
     FeatureSpec,
     Precision,
@@ -9,18 +10,30 @@ from curl_rl.encoders.base import (
     map_features,
     take_features,
 )
+from curl_rl.encoders.heads import MLP
+from curl_rl.encoders.kinds import build_encoder
+from curl_rl.encoders.modes import evaluating
+from curl_rl.encoders.module import ModuleEncoder
 from curl_rl.encoders.pixel import Convolutions, EncoderConfig, PixelEncoder, Projection, orthogonal_init
+from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 __all__ = [
+    "MLP",
     "Convolutions",
+    "Encoder",
     "EncoderConfig",
     "FeatureSpec",
     "Features",
+    "ModuleEncoder",
     "PixelEncoder",
     "Precision",
     "Projection",
+    "ResNet",
+    "ResNetConfig",
+    "build_encoder",
     "cat_features",
     "chunk_features",
+    "evaluating",
     "map_features",
     "orthogonal_init",
     "take_features",

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-Last = Literal["affine", "linear", "scaled", "standardised"]
+Last = Literal["affine", "linear", "scaled", "standardized"]
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -44,7 +44,7 @@ class MLP(nn.Module):
         sizes: of the input and of each layer's output; one size alone makes an empty head, which gives its input back.
         batch_norm: batch norm before each ReLU.
         last: what follows the last layer's product, which no ReLU follows. ``linear``: nothing; ``affine``: a bias;
-            ``scaled``: batch norm with a learned scale but no shift; ``standardised``: batch norm with neither.
+            ``scaled``: batch norm with a learned scale but no shift; ``standardized``: batch norm with neither.
 
     ``layers`` is a Sequential with one child to a layer, its norm and ReLU included, so that ``head.layers[:1]`` is the
     part that SimCLR v2 (arXiv 2006.10029, section 2) keeps for fine-tuning. A layer that batch norm follows has no
@@ -66,7 +66,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*hidden)
         if len(sizes) > 1:
             parts: list[nn.Module] = [nn.Linear(sizes[-2], sizes[-1], bias=last == "affine")]
-            if last in ("scaled", "standardised"):
+            if last in ("scaled", "standardized"):
                 parts.append(BatchNorm(sizes[-1], scale=last == "scaled", shift=False))
             self.layers.append(nn.Sequential(*parts))
 

@@ -1,42 +1,42 @@
-"""Encoders: from pixels to features. They know nothing of environments, losses or training."""
+"""The encoder of CURL: a few 3×3 convolutions, a linear layer and layer norm."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curl_rl.encoders.base import Features, FeatureSpec, Precision
+from curl_rl.encoders.base import Encoder, Features, FeatureSpec, Precision, weights_from
 from curl_rl.encoders.conv_relu import conv_relu
 from curl_rl.encoders.memory_format import channels_last
+from curl_rl.ranges import at_least, check_ranges, one_or_more
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
     """Shape of a :class:`PixelEncoder`. The defaults are the CURL paper's (Table 3)."""
 
-    filters: int = 32
+    filters: Annotated[int, at_least(1)] = 32
     """Output channels of every convolution."""
-    strides: tuple[int, ...] = (2, 1, 1, 1)
+    strides: Annotated[tuple[int, ...], one_or_more(at_least(1), "be one or more positive integers")] = (2, 1, 1, 1)
     """Stride of each 3×3 convolution, first to last; their number is the encoder's depth."""
-    latent: int = 50
+    latent: Annotated[int, at_least(1)] = 50
     """Size of the feature vector."""
 
     def __post_init__(self) -> None:
-        if self.filters < 1 or self.latent < 1:
-            raise ValueError(f"filters and latent must be at least 1, got {self.filters} and {self.latent}")
-        if not self.strides or min(self.strides) < 1:
-            raise ValueError(f"strides must be one or more positive integers, got {list(self.strides)}")
+        check_ranges(self)
 
 
 def orthogonal_init(module: nn.Module) -> None:
     """Orthogonal linear layers, delta-orthogonal convolutions, zero biases, in place; use with ``Module.apply``.
 
-    A delta-orthogonal kernel is zero but for its centre, which is orthogonal with the gain of ReLU (Xiao et al. 2018,
+    A delta-orthogonal kernel is zero but for its center, which is orthogonal with the gain of ReLU (Xiao et al. 2018,
     arXiv 1806.05393, section 2.4), as in the released CURL code.
     """
     if isinstance(module, nn.Linear):
@@ -44,10 +44,10 @@ def orthogonal_init(module: nn.Module) -> None:
     elif isinstance(module, nn.Conv2d):
         nn.init.zeros_(module.weight)
         height, width = module.kernel_size
-        centre = torch.empty_like(module.weight[:, :, 0, 0])
-        nn.init.orthogonal_(centre, gain=math.sqrt(2))
+        center = torch.empty_like(module.weight[:, :, 0, 0])
+        nn.init.orthogonal_(center, gain=math.sqrt(2))
         with torch.no_grad():
-            module.weight[:, :, height // 2, width // 2] = centre
+            module.weight[:, :, height // 2, width // 2] = center
     if isinstance(module, (nn.Linear, nn.Conv2d)) and module.bias is not None:
         nn.init.zeros_(module.bias)
 
@@ -129,25 +129,27 @@ class Projection(nn.Module):
         flat, parameters = feature_map.permute(0, 2, 3, 1).flatten(1), self.linear.weight.dtype
         with torch.autocast(flat.device.type, enabled=False):
             product = F.linear(flat, self.linear.weight.to(flat.dtype), self.linear.bias.to(flat.dtype))
-            normalised: Tensor = self.norm(product.to(parameters))
-        return normalised
+            normalized: Tensor = self.norm(product.to(parameters))
+        return normalized
 
 
-class PixelEncoder(nn.Module):
+class PixelEncoder(Encoder):
     """The encoder of CURL (and of SAC+AE before it): convolutions, a linear layer, layer norm; no tanh.
 
     Args:
         observation_shape: ``(C, H, W)`` of its input; a stack of three RGB frames has C = 9.
         config: filters, strides (and so depth) and size of the feature vector.
-        precision: what the convolutions compute in.
+        precision: what the convolutions compute in, and the type of the map.
 
     ``encoder(observation)`` takes ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1], and returns
     ``(B, latent)``. The two halves, ``encoder.convolutions`` and ``encoder.projection``, can be called on their own:
-    SAC's actor shares the first and has a projection of its own.
+    SAC's actor shares the first and has a projection of its own. The map is local already, so there is no middle one.
 
     Raises:
         ValueError: the image is too small for the convolutions, or an input has another shape.
     """
+
+    kind: ClassVar[str] = "pixel"
 
     def __init__(
         self,
@@ -162,19 +164,53 @@ class PixelEncoder(nn.Module):
         self.apply(orthogonal_init)
 
     @property
-    def observation_shape(self) -> tuple[int, int, int]:
+    def input_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of one input."""
         return self.convolutions.input_shape
 
     @property
+    def observation_shape(self) -> tuple[int, int, int]:
+        """Another name for ``input_shape``."""
+        return self.input_shape
+
+    @property
     def feature_spec(self) -> FeatureSpec:
-        """Sizes of what :meth:`encode` gives."""
+        """Sizes of vector and map; there is no middle map."""
         return FeatureSpec(self.config.latent, self.convolutions.output_shape)
 
-    def encode(self, observation: Tensor) -> Features:
+    @property
+    def title(self) -> str:
+        """Depth and width."""
+        return f"PixelEncoder, {len(self.config.strides)} layers of {self.config.filters}"
+
+    @property
+    def precision(self) -> Precision:
+        """What the convolutions compute in."""
+        return self.convolutions.precision
+
+    @precision.setter
+    def precision(self, precision: Precision) -> None:
+        self.convolutions.precision = precision
+
+    def encode(self, images: Tensor) -> Features:
         """``(B, C, H, W)`` to the vector and the map that it is made of."""
-        feature_map = self.convolutions(observation)
+        feature_map = self.convolutions(images)
         return Features(self.projection(feature_map), feature_map)
 
-    def forward(self, observation: Tensor) -> Tensor:
-        return self.encode(observation).vector
+    def fresh(self, seed: int) -> PixelEncoder:
+        with weights_from(seed):
+            new = PixelEncoder(self.input_shape, self.config, self.precision)
+        return new.to(self.projection.linear.weight)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "observation_shape": list(self.input_shape),
+            "flattening": "the last convolution's map row by row, channels innermost",
+            "preprocessing": "crop to the middle; uint8 divided by 255, floating point as it is",
+            "config": dataclasses.asdict(self.config),
+        }
+
+    @classmethod
+    def from_description(cls, input_shape: tuple[int, int, int], config: Mapping[str, Any]) -> PixelEncoder:
+        return cls(input_shape, EncoderConfig(config["filters"], tuple(config["strides"]), config["latent"]))

@@ -6,21 +6,26 @@ Names and shapes of the parameters are torchvision's, so its weights load; the 5
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from curl_rl.encoders.base import Features, FeatureSpec, Precision
+from curl_rl.encoders.base import Encoder, Features, FeatureSpec, Precision, weights_from
+from curl_rl.ranges import at_least, check_ranges, finite, number, one_or_more, positive
 
 # Residual blocks in each of the four stages (arXiv 1512.03385, table 1).
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
+_GROUP = 16  # fewest channels that group norm normalizes together
+# 64 is 4,096 channels in the stem: beyond any network.
+_WIDTH = number("be a positive multiple of 1/64 and at most 64", lambda width: 0 < width <= 64 and 64 * width % 1 == 0)
 
-_WIDEST = 64  # 4,096 channels in the stem: beyond any network
+Norm = nn.BatchNorm2d | nn.GroupNorm
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class ResNetConfig:
 
     depth: Literal[18, 34, 50] = 18
     """Layers: 18 and 34 are made of basic blocks, 50 of bottlenecks."""
-    width: float = 1.0
+    width: Annotated[float, _WIDTH] = 1.0
     """Factor on the channels of every layer, the stem included; 64 times it must be a whole number."""
     stem: Literal["imagenet", "small"] = "imagenet"
     """First layers. imagenet: a 7×7 convolution and a max-pool, each halving the image. small: one 3×3 convolution that
@@ -37,25 +42,24 @@ class ResNetConfig:
     zero_init_residual: bool = False
     """Start every block as the identity: the last batch norm of its residual branch starts at zero
     (Goyal et al. 2017, arXiv 1706.02677, section 5.1)."""
-    batch_norm_splits: int = 1
-    """Equal parts of the batch that are normalised each by its own statistics in training: what MoCo needs where one
+    batch_norm_splits: Annotated[int, at_least(1)] = 1
+    """Equal parts of the batch that are normalized each by its own statistics in training: what MoCo needs where one
     GPU does the work of several. 1: the whole batch together."""
-    mean: tuple[float, ...] = (0.0,)
+    mean: Annotated[tuple[float, ...], one_or_more(finite, "be one or more numbers")] = (0.0,)
     """Subtracted from pixels in [0, 1]: one number, or one per channel. ImageNet: [0.485, 0.456, 0.406]."""
-    std: tuple[float, ...] = (1.0,)
+    std: Annotated[tuple[float, ...], one_or_more(positive, "be one or more positive numbers")] = (1.0,)
     """Pixels are divided by it after that: one number, or one per channel. ImageNet: [0.229, 0.224, 0.225]."""
+    norm: Literal["batch", "group"] = "batch"
+    """What normalizes activations. batch: by statistics over the batch. group: over groups of channels of each image
+    alone (Wu & He 2018, arXiv 1803.08494), for methods that batch norm lets cheat: in CPC each patch would see the
+    other patches of its image (Hénaff et al. 2019, arXiv 1905.09272)."""
 
     def __post_init__(self) -> None:
-        if self.depth not in _BLOCKS:
-            raise ValueError(f"depth must be one of {sorted(_BLOCKS)}, got {self.depth}")
-        if self.stem not in ("imagenet", "small"):
-            raise ValueError(f"stem must be imagenet or small, got {self.stem!r}")
-        if not 0 < self.width <= _WIDEST or 64 * self.width % 1:
-            raise ValueError(f"width must be a positive multiple of 1/64 and at most {_WIDEST}, got {self.width}")
-        if self.batch_norm_splits < 1:
-            raise ValueError(f"batch_norm_splits must be at least 1, got {self.batch_norm_splits}")
-        if not self.mean or not self.std or min(self.std) <= 0:
-            raise ValueError(f"mean needs numbers and std positive ones, got {list(self.mean)} and {list(self.std)}")
+        check_ranges(self)
+        if self.norm == "group" and self.batch_norm_splits > 1:
+            raise ValueError(
+                f"batch_norm_splits must be 1 with norm group, which knows no batch, got {self.batch_norm_splits}"
+            )
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
@@ -87,14 +91,31 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         assert steps is not None
         assert self.momentum is not None
         means, variances = mean.repeat(self.splits, 1), var.repeat(self.splits, 1)
-        normalised = [
+        normalized = [
             F.batch_norm(part, means[i], variances[i], self.weight, self.bias, True, self.momentum, self.eps)
             for i, part in enumerate(x.chunk(self.splits))
         ]
         mean.copy_(means.mean(0))
         var.copy_(variances.mean(0))
         steps.add_(1)
-        return torch.cat(normalised)
+        return torch.cat(normalized)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm of as many equal groups as leave each at least 16 channels; one group where there are fewer than 32.
+
+    On ImageNet 16 channels to a group do about as well as 32 groups, the paper's default (arXiv 1803.08494, table 3),
+    and unlike these they leave something to normalize in narrow networks, whose last maps have few places.
+    """
+    most = max(channels // _GROUP, 1)
+    return nn.GroupNorm(max(groups for groups in range(1, most + 1) if channels % groups == 0), channels)
+
+
+def _norms(config: ResNetConfig) -> Callable[[int], Norm]:
+    """Makes the norm of a layer from its number of channels."""
+    if config.norm == "group":
+        return group_norm
+    return lambda channels: SplitBatchNorm2d(channels, config.batch_norm_splits)
 
 
 def _relu(x: Tensor) -> Tensor:
@@ -107,17 +128,17 @@ class _BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, channels: int, width: int, stride: int, splits: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int, norm: Callable[[int], Norm]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-        self.bn1 = SplitBatchNorm2d(width, splits)
+        self.bn1 = norm(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = SplitBatchNorm2d(width, splits)
-        self.downsample = _shortcut(channels, width, stride, splits)
+        self.bn2 = norm(width)
+        self.downsample = _shortcut(channels, width, stride, norm)
 
     @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The batch norm that ends the residual branch."""
+    def last_norm(self) -> Norm:
+        """The norm that ends the residual branch."""
         return self.bn2
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,19 +152,19 @@ class _Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, channels: int, width: int, stride: int, splits: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int, norm: Callable[[int], Norm]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.bn1 = SplitBatchNorm2d(width, splits)
+        self.bn1 = norm(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = SplitBatchNorm2d(width, splits)
+        self.bn2 = norm(width)
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = SplitBatchNorm2d(4 * width, splits)
-        self.downsample = _shortcut(channels, 4 * width, stride, splits)
+        self.bn3 = norm(4 * width)
+        self.downsample = _shortcut(channels, 4 * width, stride, norm)
 
     @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The batch norm that ends the residual branch."""
+    def last_norm(self) -> Norm:
+        """The norm that ends the residual branch."""
         return self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,21 +174,21 @@ class _Bottleneck(nn.Module):
         return _relu(residual + self.downsample(x))
 
 
-def _shortcut(channels: int, outputs: int, stride: int, splits: int) -> nn.Module:
+def _shortcut(channels: int, outputs: int, stride: int, norm: Callable[[int], Norm]) -> nn.Module:
     if stride == 1 and channels == outputs:
         return nn.Identity()
     projection = nn.Conv2d(channels, outputs, 1, stride, bias=False)
-    return nn.Sequential(projection, SplitBatchNorm2d(outputs, splits))
+    return nn.Sequential(projection, norm(outputs))
 
 
-class ResNet(nn.Module):
+class ResNet(Encoder):
     """A ResNet without its classifier.
 
     Args:
         image_shape: ``(C, H, W)`` of the images that :attr:`feature_spec` speaks of; other sizes are taken as well
             (multi-crop), and give maps of other sizes.
-        config: depth, width, stem, batch norm, normalisation of the input.
-        precision: what the network computes in; weights, batch statistics and features keep the parameters' type.
+        config: depth, width, stem, norm, normalization of the input.
+        precision: what the network computes in; weights, batch statistics, vector and map keep the parameters' type.
 
     ``encoder(images)`` takes ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1], and returns
     ``(B, dim)``, dim being 512 times the width, or 2048 times with 50 layers.
@@ -175,6 +196,9 @@ class ResNet(nn.Module):
     Raises:
         ValueError: images of another number of channels, or a mean or std for another number of them.
     """
+
+    kind: ClassVar[str] = "resnet"
+    any_size: ClassVar[bool] = True
 
     mean: Tensor
     std: Tensor
@@ -195,29 +219,29 @@ class ResNet(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.image_shape, self.config, self.precision = image_shape, config, precision
 
-        width, splits = round(64 * config.width), config.batch_norm_splits
+        width, norm = round(64 * config.width), _norms(config)
         if config.stem == "imagenet":
             self.conv1 = nn.Conv2d(channels, width, 7, 2, padding=3, bias=False)
             self.maxpool: nn.Module = nn.MaxPool2d(3, 2, padding=1)
         else:
             self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
             self.maxpool = nn.Identity()
-        self.bn1 = SplitBatchNorm2d(width, splits)
+        self.bn1 = norm(width)
         block = _Bottleneck if config.depth == 50 else _BasicBlock
         stages, inputs = [], width
         for stage, blocks in enumerate(_BLOCKS[config.depth]):
             layers: list[nn.Module] = []
             for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
-                layers.append(block(inputs, width * 2**stage, stride, splits))
+                layers.append(block(inputs, width * 2**stage, stride, norm))
                 inputs = width * 2**stage * block.expansion
             stages.append(nn.Sequential(*layers))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.dim = inputs
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
-        """Normal by fan-out (arXiv 1502.01852, section 2.2, the backward case); batch norm starts with 1 and 0."""
+    def _initialize(self) -> None:
+        """Normal by fan-out (arXiv 1502.01852, section 2.2, the backward case); norms start with 1 and 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -225,14 +249,38 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.last_norm.weight)
 
     @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Another name for ``image_shape``."""
+        return self.image_shape
+
+    @property
     def feature_spec(self) -> FeatureSpec:
         """Sizes of what :meth:`encode` gives for images of ``image_shape``."""
+        # The last two stages each halve the map, rounding up, and double its channels.
         halvings = 5 if self.config.stem == "imagenet" else 3
-        height, width = (-(-side // 2**halvings) for side in self.image_shape[1:])
-        return FeatureSpec(self.dim, (self.dim, height, width))
+        middle, last = (
+            tuple(-(-side // 2**times) for side in self.image_shape[1:]) for times in (halvings - 1, halvings)
+        )
+        return FeatureSpec(self.dim, (self.dim, *last), (self.dim // 2, *middle))
+
+    @property
+    def batch_norm_splits(self) -> int:
+        """Those of the configuration; 1 with group norm."""
+        return self.config.batch_norm_splits
+
+    @property
+    def title(self) -> str:
+        """Depth, and width and norm where they are not the usual ones."""
+        config = self.config
+        width = f", width {config.width:g}" if config.width != 1 else ""
+        return f"ResNet-{config.depth}{width}" + (", group norm" if config.norm == "group" else "")
 
     def encode(self, images: Tensor) -> Features:
-        """``(B, C, H, W)`` to the last map ``(B, dim, h, w)`` and its mean over places."""
+        """``(B, C, H, W)`` to the last map ``(B, dim, h, w)``, its mean over places and the third stage's map.
+
+        The latter, ``middle``, is the activation itself, ``(B, dim / 2, h', w')``, in the type that the network
+        computes in: 8×8 of a 32×32 image with the small stem, 14×14 of a 224×224 image with ImageNet's.
+        """
         if images.ndim != 4 or images.shape[1] != self.image_shape[0]:
             raise ValueError(f"expected images (B, {self.image_shape[0]}, H, W), got {tuple(images.shape)}")
         dtype = self.conv1.weight.dtype
@@ -242,18 +290,43 @@ class ResNet(nn.Module):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             x = pixels.to(dtype).contiguous(memory_format=torch.channels_last)
             x = self.maxpool(_relu(self.bn1(self.conv1(x))))
-            feature_map = self.layer4(self.layer3(self.layer2(self.layer1(x)))).to(dtype)
-        return Features(feature_map.mean((2, 3)), feature_map)
+            middle = self.layer3(self.layer2(self.layer1(x)))
+            feature_map = self.layer4(middle).to(dtype)
+        return Features(feature_map.mean((2, 3)), feature_map, middle)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.encode(images).vector
+    def fresh(self, seed: int) -> ResNet:
+        with weights_from(seed):
+            new = ResNet(self.image_shape, self.config, self.precision)
+        return new.to(self.conv1.weight)
+
+    def describe(self) -> dict[str, Any]:
+        # Split batch norm serves pretraining; whoever trains the network further has batches of another size.
+        config = dataclasses.asdict(dataclasses.replace(self.config, batch_norm_splits=1))
+        if config["norm"] == "batch":
+            del config["norm"]  # as in files from before there was another
+        return {
+            "kind": self.kind,
+            "observation_shape": list(self.image_shape),
+            "preprocessing": "uint8 divided by 255, floating point as it is; then less config.mean, over config.std",
+            "config": config,
+        }
+
+    @classmethod
+    def from_description(cls, input_shape: tuple[int, int, int], config: Mapping[str, Any]) -> ResNet:
+        # JSON has lists where the configuration has tuples.
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in config.items()
+        }
+        return cls(input_shape, ResNetConfig(**fields))
 
     def load_torchvision(self, state_dict: Mapping[str, Tensor]) -> None:
         """Takes the weights of torchvision's ResNet of the same depth; its classifier (``fc``) is left out.
 
         Raises:
-            ValueError: a name or a shape is another one.
+            ValueError: this network has group norm, or a name or a shape is another one.
         """
+        if self.config.norm != "batch":
+            raise ValueError(f"norm must be batch to take torchvision's weights, got {self.config.norm}")
         wanted = {name: value for name, value in state_dict.items() if name not in ("fc.weight", "fc.bias")}
         own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
         given = {name: tuple(value.shape) for name, value in wanted.items()}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from curl_rl.artifacts.pretrained import PretrainedEncoder
-from curl_rl.auxiliary import evaluating
+from curl_rl.encoders import evaluating
 
 Encoded = NDArray[np.float32]
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.augment import center_crop
 from curl_rl.auxiliary import AuxiliaryLoss
-from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.encoders.resnet import ResNet
+from curl_rl.encoders import Encoder, EncoderConfig, PixelEncoder
 from curl_rl.objectives import Objective, ObjectiveName
 
 try:
@@ -64,7 +63,7 @@ class CurlFeaturesExtractor(BaseFeaturesExtractor):
         channels, height, width = _image_shape(observation_space)
         if pretrained is not None and crop is not None:
             raise ValueError(f"crop {crop} is that of a new encoder; the pretrained one has its own: leave crop out")
-        encoder: PixelEncoder | ResNet
+        encoder: Encoder
         if pretrained is not None:
             if pretrained.scale != 1:
                 raise ValueError(
@@ -79,9 +78,9 @@ class CurlFeaturesExtractor(BaseFeaturesExtractor):
         self.encoder = encoder
         self.frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
         """Whether nothing trains the encoder."""
-        self.side = encoder.observation_shape[1] if isinstance(encoder, PixelEncoder) else None
+        self.side = None if encoder.any_size else encoder.input_shape[1]
         """Side of the square that the encoder sees; None where it takes observations of any size."""
-        expected = encoder.observation_shape[0] if isinstance(encoder, PixelEncoder) else encoder.image_shape[0]
+        expected = encoder.input_shape[0]
         if channels != expected or min(height, width) < (self.side or 1):
             raise ValueError(
                 f"observations of shape {(channels, height, width)} do not fit an encoder of "

@@ -7,37 +7,32 @@ view, over the batch, and with no other feature.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
 from curl_rl.losses import alignment, cross_correlation, embedding_std, redundancy
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 from curl_rl.objectives.method import Method
+from curl_rl.ranges import at_least, check_ranges, positive
 
 
 @dataclass(frozen=True)
 class BarlowConfig:
     """Projector and loss of Barlow Twins. The defaults are the paper's."""
 
-    projector_layers: int = 3
+    projector_layers: Annotated[int, at_least(1)] = 3
     """Layers of the projector."""
-    dim: int | None = None
+    dim: Annotated[int | None, at_least(1)] = None
     """Width of every layer of the projector, the last one too: the method gains from many features. [default: four
     times the encoder's, as 8192 to ResNet-50's 2048]"""
-    off_diagonal_weight: float = 0.005
+    off_diagonal_weight: Annotated[float, at_least(0)] = 0.005
     """λ: what a correlation between two different features costs, against one that a feature lacks with itself."""
-    loss_scale: float = 1.0
+    loss_scale: Annotated[float, positive] = 1.0
     """Multiplies the loss, which is a sum over the features, and so the gradient for optimizers that do not rescale."""
 
     def __post_init__(self) -> None:
-        for name in ("projector_layers", "dim"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"objectives.barlow.{name} must be at least 1, got {value}")
-        if not self.off_diagonal_weight >= 0:
-            raise ValueError(f"objectives.barlow.off_diagonal_weight must be 0 or more, got {self.off_diagonal_weight}")
-        if not self.loss_scale > 0:
-            raise ValueError(f"objectives.barlow.loss_scale must be positive, got {self.loss_scale}")
+        check_ranges(self, "objectives.barlow")
 
 
 class BarlowTwins(Objective):

@@ -7,6 +7,7 @@ view. Predictor and slow copies together keep the embeddings from collapsing int
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -17,34 +18,28 @@ from curl_rl.losses import alignment, cross_prediction, embedding_std
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.momentum import cosine_momentum, momentum_buffers, move_towards
+from curl_rl.ranges import at_least, check_ranges, within
 
 
 @dataclass(frozen=True)
 class BYOLConfig:
     """Heads and slow copy of BYOL. The defaults are the paper's."""
 
-    hidden: int | None = None
+    hidden: Annotated[int | None, at_least(1)] = None
     """Width of the hidden layer of projector and predictor. [default: twice the features', as the paper's 4096 to
     ResNet-50's 2048]"""
-    dim: int = 256
+    dim: Annotated[int, at_least(1)] = 256
     """Size of the embeddings that are predicted."""
-    momentum: float = 0.996
+    momentum: Annotated[float, within("[0, 1]")] = 0.996
     """Momentum of the slow copies at the start; it grows to 1 by a cosine. The paper takes 0.99 for 300 epochs. (In
     reinforcement learning agent.encoder_tau rules instead.)"""
-    local_views: int = 0
+    local_views: Annotated[int, at_least(0)] = 0
     """Further views, from which both of the first two are predicted, and which are not predicted themselves: smaller
     crops as a rule (multi-crop: Caron et al. 2020, arXiv 2006.09882, section 3.2). For images as many as
     augment.local_views."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "dim"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"objectives.byol.{name} must be at least 1, got {value}")
-        if self.local_views < 0:
-            raise ValueError(f"objectives.byol.local_views must be at least 0, got {self.local_views}")
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"objectives.byol.momentum must lie in [0, 1], got {self.momentum}")
+        check_ranges(self, "objectives.byol")
 
 
 class BYOL(Objective):

@@ -17,6 +17,7 @@ from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.losses import bilinear_similarity, contrastive_accuracy, info_nce, softmax_confidence
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 from curl_rl.objectives.method import Method
+from curl_rl.ranges import check_ranges
 
 _MOMENTUM = 0.95  # 1 − the encoder's tau of the paper's Table 3
 
@@ -31,6 +32,9 @@ class CurlConfig:
     layer_norm: bool = False
     """Standardise each embedding over its numbers first. CURL's own encoder ends in a layer norm; this is for one that
     does not, such as a ResNet, whose positive features are else alike in every pair."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, "objectives.curl")
 
 
 class Curl(Objective):
@@ -49,7 +53,7 @@ class Curl(Objective):
         self.W = nn.Parameter(weight)
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        query, key = online[0].vector, target[0].vector
+        query, key = online[0].vector, target[0].vector.detach()
         if self._layer_norm:
             query, key = (F.layer_norm(vector, vector.shape[-1:]) for vector in (query, key))
         logits = bilinear_similarity(query, self.W, key)

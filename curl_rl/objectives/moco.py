@@ -7,7 +7,7 @@ v1 and v2 the negatives are the keys of past batches, kept in a queue; in v3 the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from curl_rl.objectives.banks import Ring
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.momentum import cosine_momentum, momentum_buffers, move_towards
+from curl_rl.ranges import at_least, check_ranges, positive, within
 
 
 class _Published(NamedTuple):
@@ -53,30 +54,23 @@ class MoCoConfig:
     version: Literal["v1", "v2", "v3"] = "v2"
     """v1: a linear head and a queue of negatives. v2: an MLP head and a queue. v3: MLPs with batch norm, a predictor on
     the query's side, negatives from the batch and no queue."""
-    dim: int | None = None
+    dim: Annotated[int | None, at_least(1)] = None
     """Size of queries and keys. [default: 128; v3: 256]"""
-    hidden: int | None = None
+    hidden: Annotated[int | None, at_least(1)] = None
     """Width of the hidden layers; v1 has none. [default: the features' own; v3: twice that, as the paper's 4096 to
     ResNet-50's 2048]"""
-    temperature: float | None = None
+    temperature: Annotated[float | None, positive] = None
     """Temperature of the similarities. [default: v1: 0.07; v2: 0.2; v3: 1.0, the released one for ResNets]"""
-    queue: int = 65536
+    queue: Annotated[int, at_least(1)] = 65536
     """How many past keys v1 and v2 hold as negatives; at least the keys of one batch. It starts empty and fills up."""
     symmetric: bool | None = None
     """Either view is query once and key once, and the two losses are added: twice the encoding. [default: v3 only]"""
-    momentum: float | None = None
+    momentum: Annotated[float | None, within("[0, 1]")] = None
     """Momentum of the slow copies: constant in v1 and v2; in v3 the start of a cosine that ends at 1. (In reinforcement
     learning agent.encoder_tau rules instead.) [default: 0.999; v3: 0.99]"""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "hidden", "queue"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"objectives.moco.{name} must be at least 1, got {value}")
-        if self.temperature is not None and not self.temperature > 0:
-            raise ValueError(f"objectives.moco.temperature must be positive, got {self.temperature}")
-        if self.momentum is not None and not 0 <= self.momentum <= 1:
-            raise ValueError(f"objectives.moco.momentum must lie in [0, 1], got {self.momentum}")
+        check_ranges(self, "objectives.moco")
 
 
 class MoCo(Objective):
@@ -104,7 +98,7 @@ class MoCo(Objective):
         self.queue: Ring | None = None
         if config.version == "v3":
             hidden = config.hidden if config.hidden is not None else 2 * features.dim
-            self.head = MLP([features.dim, hidden, dim], batch_norm=True, last="standardised")
+            self.head = MLP([features.dim, hidden, dim], batch_norm=True, last="standardized")
             # Without the last batch norm, which the released code has for vision transformers alone.
             self.predictor = MLP([dim, hidden, dim], batch_norm=True, last="linear")
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from curl_rl.encoders import FeatureSpec
@@ -39,25 +40,26 @@ if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Any: ...
 
 
+@functools.cache
+def _settings_of(methods: tuple[Method, ...]) -> Any:
+    """The dataclass with the settings of these methods; the same class for the same methods."""
+    documentation = [f"    {method.name}: {method.summary}" for method in methods]
+    lines = ["Settings of each method; only those of the method in use matter.", "", "Attributes:", *documentation]
+    return dataclasses.make_dataclass(
+        "ObjectiveConfigs",
+        [(method.name, method.config, dataclasses.field(default_factory=method.config)) for method in methods],
+        frozen=True,
+        namespace={"__module__": __name__, "__doc__": "\n".join(lines)},
+    )
+
+
 def _publish() -> None:
     """Makes the types that depend on the table. Settings name them as ``registry.X``, which is looked up when read."""
     names = tuple(METHODS)
-    documentation = [f"    {method.name}: {method.summary}" for method in METHODS.values()]
-    configs = dataclasses.make_dataclass(
-        "ObjectiveConfigs",
-        [(method.name, method.config, dataclasses.field(default_factory=method.config)) for method in METHODS.values()],
-        frozen=True,
-        namespace={
-            "__module__": __name__,
-            "__doc__": "\n".join(
-                ["Settings of each method; only those of the method in use matter.", "", "Attributes:", *documentation]
-            ),
-        },
-    )
     globals().update(
         MethodName=Literal[names],
         ObjectiveName=Literal[(*names, "none")],
-        ObjectiveConfigs=configs,
+        ObjectiveConfigs=_settings_of(tuple(METHODS.values())),
     )
 
 

@@ -7,7 +7,7 @@ among the 2N − 1 others, at a temperature, by cosine. The paper's ablations an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,49 +27,37 @@ from curl_rl.losses import (
 )
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 from curl_rl.objectives.method import Method
+from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
 
 
 @dataclass(frozen=True)
 class SimCLRConfig:
     """The head and the loss of SimCLR. The defaults are the paper's."""
 
-    temperature: float = 0.1
+    temperature: Annotated[float, positive] = 0.1
     """Temperature of the similarities, which margin_triplet has none of; the paper takes 0.5 for CIFAR-10."""
-    head_layers: int = 2
+    head_layers: Annotated[int, zero_or_more("no head")] = 2
     """Layers of the projection head: 2, SimCLR's; 3, v2's; 1, linear; 0, none, so that the features are compared."""
-    hidden: int | None = None
+    hidden: Annotated[int | None, at_least(1)] = None
     """Width of the head's hidden layers. [default: the features' own, as in the paper]"""
-    dim: int = 128
+    dim: Annotated[int, at_least(1)] = 128
     """Size of the embeddings that are compared."""
     normalize: bool = True
     """Compare by cosine; False, by inner product (the ablation of the paper's Table 5)."""
     loss: Literal["nt_xent", "nt_logistic", "margin_triplet"] = "nt_xent"
     """nt_xent: SimCLR's cross-entropy. nt_logistic: each pair classified by itself. margin_triplet: the semi-hard
     negative, less similar than the positive by less than the margin, is pushed out of it. (Table 4.)"""
-    margin: float = 0.2
+    margin: Annotated[float, positive] = 0.2
     """By how much margin_triplet wants the positive to be more similar than a negative."""
-    tau_plus: float = 0.0
+    tau_plus: Annotated[float, within("[0, 1)")] = 0.0
     """For nt_xent: share of negatives that are in truth of the same class, taken out on average (Chuang et al. 2020,
     "Debiased contrastive learning"); 0 is plain SimCLR, 0.1 fits ten classes."""
-    beta: float = 0.0
+    beta: Annotated[float, at_least(0)] = 0.0
     """For nt_xent: how much more weight the harder negatives get (Robinson et al. 2020, "Contrastive learning with hard
     negative samples"); 0 is plain SimCLR, theirs is 1 or so."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"objectives.simclr.temperature must be positive, got {self.temperature}")
-        if self.head_layers < 0:
-            raise ValueError(f"objectives.simclr.head_layers must be 0 (no head) or more, got {self.head_layers}")
-        if self.hidden is not None and self.hidden < 1:
-            raise ValueError(f"objectives.simclr.hidden must be at least 1, got {self.hidden}")
-        if self.dim < 1:
-            raise ValueError(f"objectives.simclr.dim must be at least 1, got {self.dim}")
-        if not self.margin > 0:
-            raise ValueError(f"objectives.simclr.margin must be positive, got {self.margin}")
-        if not 0 <= self.tau_plus < 1:
-            raise ValueError(f"objectives.simclr.tau_plus must lie in [0, 1), got {self.tau_plus}")
-        if not self.beta >= 0:
-            raise ValueError(f"objectives.simclr.beta must be 0 or more, got {self.beta}")
+        check_ranges(self, "objectives.simclr")
         if (self.tau_plus or self.beta) and self.loss != "nt_xent":
             raise ValueError(
                 f"objectives.simclr.tau_plus {self.tau_plus} and beta {self.beta} correct the loss nt_xent alone: "

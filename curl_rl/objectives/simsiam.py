@@ -7,37 +7,33 @@ what is guessed. This stop is what keeps the embeddings from collapsing into one
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
 from curl_rl.losses import alignment, cross_prediction, embedding_std
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
 from curl_rl.objectives.method import Method
+from curl_rl.ranges import at_least, check_ranges
 
 
 @dataclass(frozen=True)
 class SimSiamConfig:
     """Heads of SimSiam. The defaults are the paper's."""
 
-    projector_layers: int = 3
+    projector_layers: Annotated[int, at_least(1)] = 3
     """Layers of the projector; the paper takes 2 for CIFAR-10."""
-    dim: int | None = None
+    dim: Annotated[int | None, at_least(1)] = None
     """Width of the projector and size of the embeddings. [default: the features', as both are 2048 with ResNet-50]"""
-    predictor_hidden: int | None = None
+    predictor_hidden: Annotated[int | None, at_least(1)] = None
     """Width of the predictor's hidden layer. [default: a quarter of dim, as the paper's 512 to 2048]"""
-    local_views: int = 0
+    local_views: Annotated[int, at_least(0)] = 0
     """Further views, from which both of the first two are predicted, and which are not predicted themselves: smaller
     crops as a rule (multi-crop: Caron et al. 2020, arXiv 2006.09882, section 3.2). For images as many as
     augment.local_views."""
 
     def __post_init__(self) -> None:
-        for name in ("projector_layers", "dim", "predictor_hidden"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"objectives.simsiam.{name} must be at least 1, got {value}")
-        if self.local_views < 0:
-            raise ValueError(f"objectives.simsiam.local_views must be at least 0, got {self.local_views}")
+        check_ranges(self, "objectives.simsiam")
 
 
 class SimSiam(Objective):
@@ -49,7 +45,7 @@ class SimSiam(Objective):
         dim = config.dim if config.dim is not None else features.dim
         bottleneck = config.predictor_hidden if config.predictor_hidden is not None else max(1, dim // 4)
         sizes = [features.dim, *[dim] * config.projector_layers]
-        self.projector = MLP(sizes, batch_norm=True, last="standardised")
+        self.projector = MLP(sizes, batch_norm=True, last="standardized")
         self.predictor = MLP([dim, bottleneck, dim], batch_norm=True, last="affine")
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from curl_rl.encoders import EncoderConfig, Precision
 from curl_rl.encoders.resnet import ResNetConfig
 from curl_rl.optim.schedules import LearningRateScaling
+from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class BackboneConfig:
     precision: Precision | Literal["auto"] = "auto"
     """What the network computes in; weights and losses stay float32. auto: bfloat16 where that is fast."""
 
+    def __post_init__(self) -> None:
+        check_ranges(self, "encoder")
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -31,57 +35,44 @@ class OptimizerConfig:
 
     name: Literal["sgd", "lars", "adamw"] = "sgd"
     """sgd: with momentum. lars: sgd whose step is scaled layer by layer, for large batches. adamw."""
-    lr: float = 0.03
+    lr: Annotated[float, positive] = 0.03
     """Learning rate after the warm-up and before the scaling."""
     lr_scaling: LearningRateScaling = "linear"
     """linear: times batch_size / 256. sqrt: times the root of batch_size. none."""
-    momentum: float = 0.9
+    momentum: Annotated[float, within("[0, 1)")] = 0.9
     """Momentum of sgd and lars; first beta of adamw."""
-    weight_decay: float = 5e-4
+    weight_decay: Annotated[float, at_least(0)] = 5e-4
     """Weight decay."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: Annotated[float, at_least(0)] = 0.0
     """Epochs in which the learning rate rises from 0; half a cosine down to 0 follows."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"optimizer.lr must be positive, got {self.lr}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"optimizer.momentum must lie in [0, 1), got {self.momentum}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"optimizer.weight_decay must be 0 or more, got {self.weight_decay}")
-        if not self.warmup_epochs >= 0:
-            raise ValueError(f"optimizer.warmup_epochs must be 0 or more, got {self.warmup_epochs}")
+        check_ranges(self, "optimizer")
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
     """When a run is saved; besides, it is saved on Ctrl-C, on SIGTERM and at its end."""
 
-    every: int = 500
+    every: Annotated[int, at_least(1)] = 500
     """Steps of the optimizer from one checkpoint to the next."""
-    keep: int = 2
+    keep: Annotated[int, at_least(1)] = 2
     """Newest checkpoints kept."""
 
     def __post_init__(self) -> None:
-        for name in ("every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"checkpoint.{name} must be at least 1, got {getattr(self, name)}")
+        check_ranges(self, "checkpoint")
 
 
 @dataclass(frozen=True)
 class LogConfig:
     """What is written while a run goes on."""
 
-    every: int = 50
+    every: Annotated[int, at_least(1)] = 50
     """Steps of the optimizer from one row of metrics to the next."""
-    images_every: int = 2000
+    images_every: Annotated[int, zero_or_more("none")] = 2000
     """Steps from one picture of view pairs to the next; 0, none."""
-    projector: int = 1000
+    projector: Annotated[int, zero_or_more("none")] = 1000
     """Images of the test set whose features TensorBoard's projector shows at the end; 0, none."""
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"log.every must be at least 1, got {self.every}")
-        for name in ("images_every", "projector"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"log.{name} must be 0 (none) or more, got {getattr(self, name)}")
+        check_ranges(self, "log")

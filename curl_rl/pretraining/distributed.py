@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from curl_rl.encoders import Features
+from curl_rl.encoders import Features, map_features, take_features
 from curl_rl.encoders.resnet import SplitBatchNorm2d
 from curl_rl.runs.errors import UserError, one_line
 
@@ -114,12 +114,11 @@ def gather(shard: Tensor, total: int) -> Tensor:
 def gather_features(features: list[Features], total: int, *, maps: bool) -> list[Features]:
     """Each view's features of all processes, from those of this one, with gradient: see :func:`gather`.
 
-    Without ``maps`` these stay where they are, and the result's are empty.
+    Without ``maps`` these stay where they are: the result's map is an empty ``(total, 0)``, and it has no middle one.
     """
-    return [
-        Features(gather(view.vector, total), gather(view.map, total) if maps else view.map.new_empty(0))
-        for view in features
-    ]
+    if maps:
+        return [map_features(lambda part: gather(part, total), view) for view in features]
+    return [Features(gather(view.vector, total), view.map.new_empty(total, 0)) for view in features]
 
 
 @torch.no_grad()
@@ -138,8 +137,7 @@ def encode_shuffled(encode: Callable[[Tensor], Features], images: Tensor, order:
     total = len(order)
     own = gather(images, total)[order].tensor_split(world_size())[rank()]
     (shuffled,) = gather_features([encode(own)], total, maps=maps)
-    back = order.argsort()
-    return Features(shuffled.vector[back], shuffled.map[back] if maps else shuffled.map)
+    return take_features(shuffled, order.argsort())
 
 
 @torch.no_grad()

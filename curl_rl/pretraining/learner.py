@@ -13,8 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from curl_rl.encoders import Features, PixelEncoder, Precision
-from curl_rl.encoders.resnet import ResNet
+from curl_rl.encoders import Encoder, Features
 from curl_rl.losses import effective_rank, uniformity
 from curl_rl.objectives import BatchInfo, Objective, ViewSpec, encode_views
 from curl_rl.objectives.momentum import momentum_copy, move_towards
@@ -24,23 +23,7 @@ from curl_rl.optim.schedules import scaled_learning_rate, set_learning_rates, wa
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.config import OptimizerConfig
 
-Backbone = PixelEncoder | ResNet
 _DIAGNOSED = 512  # samples; uniformity and effective rank cost their square and more
-
-
-def side_of(encoder: Backbone) -> int:
-    """Side in pixels of the views that an encoder was made for."""
-    return (encoder.observation_shape if isinstance(encoder, PixelEncoder) else encoder.image_shape)[1]
-
-
-def precision_of(encoder: Backbone) -> Precision:
-    """What an encoder's convolutions compute in."""
-    return (encoder.convolutions if isinstance(encoder, PixelEncoder) else encoder).precision
-
-
-def compute_in(encoder: Backbone, precision: Precision) -> None:
-    """Makes an encoder's convolutions compute in ``precision``; its weights keep their type."""
-    (encoder.convolutions if isinstance(encoder, PixelEncoder) else encoder).precision = precision
 
 
 class Learner(nn.Module):
@@ -57,7 +40,7 @@ class Learner(nn.Module):
 
     def __init__(
         self,
-        encoder: Backbone,
+        encoder: Encoder,
         objective: Objective,
         optimizer: OptimizerConfig,
         *,
@@ -70,7 +53,7 @@ class Learner(nn.Module):
         self.target = momentum_copy(encoder) if objective.target_views else None
         """The encoder's slow copy."""
         # Batch norm of parts of the batch: views are then encoded one by one, and the keys in another order.
-        self.splits = encoder.config.batch_norm_splits if isinstance(encoder, ResNet) else 1
+        self.splits = encoder.batch_norm_splits
         self.batch_size = batch_size
         self.total_steps = epochs * steps_per_epoch
         self.warmup_steps = round(optimizer.warmup_epochs * steps_per_epoch)
@@ -166,7 +149,7 @@ class Learner(nn.Module):
 
 
 def _optimizer(
-    encoder: Backbone, objective: Objective, config: OptimizerConfig, batch_size: int
+    encoder: Encoder, objective: Objective, config: OptimizerConfig, batch_size: int
 ) -> torch.optim.Optimizer:
     lr = scaled_learning_rate(config.lr, batch_size, config.lr_scaling)
     groups = parameter_groups(

@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.artifacts.pretrained import PretrainedEncoder
-from curl_rl.encoders import PixelEncoder
-from curl_rl.encoders.resnet import ResNet
+from curl_rl.encoders import Encoder
 from curl_rl.recordings.store import RecordedFrames
 from curl_rl.runs.errors import UserError, one_line
 
@@ -291,8 +290,8 @@ def _load(path: Path, frames: RecordedFrames) -> PretrainedEncoder:
         raise UserError(
             f"{path} takes {channels} channels, which is no stack of the recording's {frames.recording.channels}"
         )
-    if isinstance(encoder.encoder, PixelEncoder) and max(encoder.encoder.observation_shape[1:]) > side:
-        height, width = encoder.encoder.observation_shape[1:]
+    height, width = encoder.observation_shape[1:]
+    if not encoder.encoder.any_size and max(height, width) > side:
         raise UserError(
             f"{path} takes images of {height}×{width}, and the frames in {frames.folder} have {side}×{side}"
         )
@@ -300,27 +299,19 @@ def _load(path: Path, frames: RecordedFrames) -> PretrainedEncoder:
 
 
 def _channels(encoder: PretrainedEncoder) -> int:
-    inner = encoder.encoder
-    return (inner.observation_shape if isinstance(inner, PixelEncoder) else inner.image_shape)[0]
+    return encoder.observation_shape[0]
 
 
-def _kind(encoder: PixelEncoder | ResNet) -> str:
+def _kind(encoder: Encoder) -> str:
     """The shape of an encoder in words; equal for encoders that differ in their weights alone."""
-    shape = encoder.observation_shape if isinstance(encoder, PixelEncoder) else encoder.image_shape
-    return f"{'×'.join(map(str, shape))} {encoder.config}"
+    description = encoder.describe()
+    settings = ", ".join(f"{name} {value}" for name, value in description["config"].items())
+    return f"{'×'.join(map(str, encoder.input_shape))} {description['kind']} ({settings})"
 
 
 def _untrained(like: PretrainedEncoder, seed: int) -> PretrainedEncoder:
     """An encoder of the same shape with the weights that training starts from."""
-    inner = like.encoder
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh: PixelEncoder | ResNet
-        if isinstance(inner, PixelEncoder):
-            fresh = PixelEncoder(inner.observation_shape, inner.config)
-        else:
-            fresh = ResNet(inner.image_shape, inner.config)
-    return PretrainedEncoder(fresh, like.rendered_size, {}).requires_grad_(False).eval()
+    return PretrainedEncoder(like.encoder.fresh(seed), like.rendered_size, {}, freeze=True)
 
 
 def _raw(frames: RecordedFrames, stack: int) -> Tensor:

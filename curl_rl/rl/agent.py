@@ -6,10 +6,9 @@ in ``update`` (the paper's), ``joint_update`` and ``frozen_update``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from curl_rl.augment import center_crop, random_crops
 from curl_rl.encoders import EncoderConfig, PixelEncoder, Precision, Projection, orthogonal_init
 from curl_rl.objectives import DataSpec, ObjectiveUser, ViewSpec, build_objective, registry
 from curl_rl.objectives.momentum import momentum_copy
+from curl_rl.ranges import at_least, check_ranges, positive_finite, within
 from curl_rl.rl import sac
 from curl_rl.rl.frozen_update import frozen_update
 from curl_rl.rl.joint_update import joint_update
@@ -38,50 +38,50 @@ class AgentConfig:
     update_rule: Literal["exact", "joint"] = "exact"
     """exact: critics, actor and objective in turn, as in the paper. joint: critics and objective share one pass and one
     gradient of the encoder, and the actor looks at the features of that pass; faster, and another algorithm."""
-    batch_size: int = 512
+    batch_size: Annotated[int, at_least(1)] = 512
     """Transitions in one update."""
-    crop: int = 84
+    crop: Annotated[int, at_least(1)] = 84
     """Side of the square that the encoder sees, cropped from the rendered frame, in pixels."""
     every_crop_offset: bool = True
     """Draw crops from all possible places. False leaves the last row and column out, as the released code does."""
-    discount: float = 0.99
+    discount: Annotated[float, within("[0, 1]")] = 0.99
     """Discount of one agent step."""
-    n_step: int = 1
+    n_step: Annotated[int, at_least(1)] = 1
     """Rewards summed before bootstrapping."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """Shape of the shared encoder."""
-    hidden: int = 1024
+    hidden: Annotated[int, at_least(1)] = 1024
     """Width of the two hidden layers of the actor and of each critic."""
     log_std_min: float = -10.0
     """Smallest log standard deviation of the policy, before squashing."""
     log_std_max: float = 2.0
     """Largest log standard deviation of the policy, before squashing."""
-    actor_lr: float = 1e-3
+    actor_lr: Annotated[float, positive_finite] = 1e-3
     """Adam's learning rate for the actor."""
-    critic_lr: float = 1e-3
+    critic_lr: Annotated[float, positive_finite] = 1e-3
     """Adam's learning rate for the critics and, through their loss, the encoder."""
-    encoder_lr: float = 1e-3
+    encoder_lr: Annotated[float, positive_finite] = 1e-3
     """Adam's learning rate for the objective: its heads and, through its loss, the encoder (in a joint update critic_lr
     is the encoder's)."""
-    temperature_lr: float = 1e-4
+    temperature_lr: Annotated[float, positive_finite] = 1e-4
     """Adam's learning rate for the temperature."""
-    actor_beta: float = 0.9
+    actor_beta: Annotated[float, within("[0, 1)")] = 0.9
     """Adam's first decay rate for the actor."""
-    critic_beta: float = 0.9
+    critic_beta: Annotated[float, within("[0, 1)")] = 0.9
     """Adam's first decay rate for the critics."""
-    temperature_beta: float = 0.5
+    temperature_beta: Annotated[float, within("[0, 1)")] = 0.5
     """Adam's first decay rate for the temperature."""
-    initial_temperature: float = 0.1
+    initial_temperature: Annotated[float, positive_finite] = 0.1
     """The temperature α at the start."""
-    critic_tau: float = 0.01
+    critic_tau: Annotated[float, within("[0, 1]")] = 0.01
     """Share of the critics that their target takes over each time it moves."""
-    encoder_tau: float = 0.05
+    encoder_tau: Annotated[float, within("[0, 1]")] = 0.05
     """Share of the encoder that its target takes over each time it moves."""
-    actor_every: int = 2
+    actor_every: Annotated[int, at_least(1)] = 2
     """Updates from one actor and temperature step to the next."""
-    target_every: int = 2
+    target_every: Annotated[int, at_least(1)] = 2
     """Updates from one move of the targets to the next."""
-    objective_every: int = 1
+    objective_every: Annotated[int, at_least(1)] = 1
     """Updates from one step of the objective to the next."""
     detach_encoder: bool = False
     """Stop the critics' loss at the convolutions, so that the objective alone trains them."""
@@ -94,19 +94,7 @@ class AgentConfig:
     """What the convolutions compute in; auto: bfloat16 where the hardware is fast in it, else float32."""
 
     def __post_init__(self) -> None:
-        at_least_one = ("batch_size", "crop", "n_step", "hidden", "actor_every", "target_every", "objective_every")
-        for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise ValueError(f"agent.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("actor_lr", "critic_lr", "encoder_lr", "temperature_lr", "initial_temperature"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"agent.{name} must be positive and finite, got {getattr(self, name)}")
-        for name in ("discount", "critic_tau", "encoder_tau"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"agent.{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("actor_beta", "critic_beta", "temperature_beta"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"agent.{name} must lie in [0, 1), got {getattr(self, name)}")
+        check_ranges(self, "agent")
         if not self.log_std_min < self.log_std_max:
             raise ValueError(f"agent.log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
         if self.freeze_encoder and self.objective != "none":

@@ -6,16 +6,17 @@ Precedence: preset < the table of tasks (configs/tasks.yaml) < ``--config`` < fl
 from __future__ import annotations
 
 import fnmatch
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from curl_rl.objectives import registry
+from curl_rl.ranges import at_least, check_ranges, within, zero_or_more
 from curl_rl.rl.agent import AgentConfig
 from curl_rl.rl.replay import ReplayConfig
+from curl_rl.runs.compute import DEVICE
 from curl_rl.runs.errors import UserError as UserError  # what reading a configuration raises
-from curl_rl.runs.seeds import check_seed
+from curl_rl.runs.seeds import SEED
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.runs.settings import to_dict as to_dict  # a configuration's own function for those who have one
 
@@ -25,47 +26,46 @@ TASKS = PRESETS / "tasks.yaml"
 # What a resumed run may change: its budget, device, workers and logging.
 MAY_CHANGE = ("frames", "device", "compute", "log", "run")
 
+# Ten digits are what a checkpoint's name has room for.
+_FRAMES = within("[1, 9999999999]", "be at least 1 and have at most ten digits")
+
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
     """What the agent is shown of its environment."""
 
-    size: int = 100
+    size: Annotated[int, at_least(1)] = 100
     """Side of the rendered frame, in pixels."""
-    stack: int = 3
+    stack: Annotated[int, at_least(1)] = 3
     """Consecutive frames in one observation."""
-    action_repeat: int = 4
+    action_repeat: Annotated[int, at_least(1)] = 4
     """Environment steps that one action lasts."""
     quality: Literal["faithful", "fast"] = "faithful"
     """Rendering: faithful, the benchmark's pixels; fast, without shadows, reflections and multisampling (in software
     about ten times faster, and slightly other pixels)."""
 
     def __post_init__(self) -> None:
-        for name in ("size", "stack", "action_repeat"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"environment.{name} must be at least 1, got {getattr(self, name)}")
+        check_ranges(self, "environment")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """The rhythm of acting and learning."""
 
-    random_steps: int = 1000
+    random_steps: Annotated[int, at_least(1)] = 1000
     """Agent steps taken at random before learning starts (Table 3: initial steps)."""
-    update_every: int = 1
+    update_every: Annotated[int, at_least(1)] = 1
     """Agent steps from one update to the next."""
     overlap: bool = False
     """Simulate and draw each step in a process of its own while the update runs. The update then knows of all steps but
     this newest one; a run is as reproducible as without."""
-    environments: int = 1
+    environments: Annotated[int, at_least(1)] = 1
     """Environments that step together, from 2 on each in a process of its own; then come the updates for all of these
     steps; with overlap too, all of them simulate while the updates run. On two CPU cores neither gains, because the
     update takes both. Each has an equal part of the replay, and its process takes about 250 MB."""
 
     def __post_init__(self) -> None:
-        for name in ("random_steps", "update_every", "environments"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        check_ranges(self, "training")
         if self.overlap and self.random_steps < self.environments:
             raise ValueError(
                 f"training.random_steps must be at least training.environments, {self.environments}, with "
@@ -77,64 +77,55 @@ class TrainingConfig:
 class EvaluationConfig:
     """Episodes of the deterministic policy on an environment and seeds of their own."""
 
-    every: int = 10_000
+    every: Annotated[int, zero_or_more("never")] = 10_000
     """Environment frames from one evaluation to the next; 0, none at all."""
-    episodes: int = 10
+    episodes: Annotated[int, at_least(1)] = 10
     """Episodes in one evaluation."""
     video: bool = True
     """Keep the first episode of each evaluation as a GIF."""
 
     def __post_init__(self) -> None:
-        if self.every < 0:
-            raise ValueError(f"evaluation.every must be 0 (never) or more, got {self.every}")
-        if self.episodes < 1:
-            raise ValueError(f"evaluation.episodes must be at least 1, got {self.episodes}")
+        check_ranges(self, "evaluation")
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
     """When a run is saved; besides, it is saved on Ctrl-C, on SIGTERM and at its end."""
 
-    every: int = 10_000
+    every: Annotated[int, at_least(1)] = 10_000
     """Environment frames from one checkpoint to the next."""
-    keep: int = 2
+    keep: Annotated[int, at_least(1)] = 2
     """Newest checkpoints kept."""
 
     def __post_init__(self) -> None:
-        for name in ("every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"checkpoint.{name} must be at least 1, got {getattr(self, name)}")
+        check_ranges(self, "checkpoint")
 
 
 @dataclass(frozen=True)
 class LogConfig:
     """What is written while a run goes on."""
 
-    every: int = 1000
+    every: Annotated[int, at_least(1)] = 1000
     """Environment frames from one row of learning metrics to the next."""
-    images_every: int = 20_000
+    images_every: Annotated[int, zero_or_more("never")] = 20_000
     """Environment frames from one picture of observations and their crops to the next; 0, none."""
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"log.every must be at least 1, got {self.every}")
-        if self.images_every < 0:
-            raise ValueError(f"log.images_every must be 0 (never) or more, got {self.images_every}")
+        check_ranges(self, "log")
 
 
 @dataclass(frozen=True)
 class ComputeConfig:
     """How the machine is used; nothing here changes what is learnt, up to rounding."""
 
-    threads: int = 0
+    threads: Annotated[int, within("[0, 4096]", "be from 0 (automatic) to 4096")] = 0
     """CPU threads of PyTorch; 0, as many as it chooses."""
     capture: bool = False
     """Run sampling, crops and update as a CUDA graph, one for each kind of update (with the actor's step, without it),
     each of which keeps a batch and its crops in memory; needs the replay on the GPU."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threads <= 4096:
-            raise ValueError(f"compute.threads must be from 0 (automatic) to 4096, got {self.threads}")
+        check_ranges(self, "compute")
 
 
 @dataclass(frozen=True)
@@ -145,11 +136,11 @@ class RunConfig:
     """Task: domain-task of the DeepMind Control suite, tiny-reach, or gym:<id> for another environment that renders."""
     preset: str = "curl"
     """YAML file in configs/ that the settings start from: curl, official, cpu or sac."""
-    frames: int = 500_000
+    frames: Annotated[int, _FRAMES] = 500_000
     """Budget in environment frames (agent steps times action repeat)."""
-    seed: int = 1
+    seed: Annotated[int, SEED] = 1
     """Seed of the networks, the exploration and the environment."""
-    device: str = "auto"
+    device: Annotated[str, DEVICE] = "auto"
     """Where the agent learns: auto, cpu, cuda or cuda:<n>."""
     encoder: Path | None = None
     """What the agent's encoder starts from: the directory of a run (of an agent, or of pretraining) or an encoder's
@@ -179,12 +170,7 @@ class RunConfig:
     """Use of the machine."""
 
     def __post_init__(self) -> None:
-        # Ten digits are what a checkpoint's name has room for, 32 bits what every generator of random numbers takes.
-        if not 1 <= self.frames < 10**10:
-            raise ValueError(f"frames must be at least 1 and have at most ten digits, got {self.frames}")
-        check_seed(self.seed)
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"device must be auto, cpu, cuda or cuda:<n>, got {self.device!r}")
+        check_ranges(self)
         if self.encoder_sha256 is not None and self.encoder is None:
             raise ValueError("encoder_sha256 belongs to the weights in --encoder, which is not given")
         if self.agent.crop > self.environment.size:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from curl_rl.ranges import at_least, check_ranges
 from curl_rl.rl.episode_stream import EpisodeStream, Rings, frame_slots
 from curl_rl.runs.storage import choose_storage, human_size, map_unnamed_file
 
@@ -26,7 +27,7 @@ _MANIFEST_FORMAT = 2
 class ReplayConfig:
     """How much the replay keeps, and where."""
 
-    capacity: int = 100_000
+    capacity: Annotated[int, at_least(1)] = 100_000
     """Transitions (agent steps) kept. Where episodes are shorter than 20 agent steps, fewer: each episode needs one
     frame more than it has steps, and there is room for capacity / 20 of these. Several environments share it."""
 
@@ -35,10 +36,7 @@ class ReplayConfig:
     of these that has room, leaving some for everything else; on a CPU "device" means "memory"."""
 
     def __post_init__(self) -> None:
-        if self.capacity < 1:
-            raise ValueError(f"replay.capacity is {self.capacity}: it must be at least 1")
-        if self.storage not in ("auto", "device", "memory", "disk"):
-            raise ValueError(f'replay.storage is "{self.storage}": it must be auto, device, memory or disk')
+        check_ranges(self, "replay")
 
 
 class Batch(NamedTuple):

@@ -13,7 +13,10 @@ import torch
 
 from curl_rl.encoders import Precision
 from curl_rl.encoders.conv_relu import FUSES_BFLOAT16
+from curl_rl.ranges import Range
 from curl_rl.runs.errors import UserError
+
+DEVICE = Range("be auto, cpu, cuda or cuda:<n>", lambda name: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(name))))
 
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -24,8 +27,8 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         UserError: the name is none, or of a GPU that is not there.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise UserError(f"device must be auto, cpu, cuda or cuda:<n>, got {name!r}")
+    if not DEVICE.holds(name):
+        raise UserError(f"device must {DEVICE.words}, got {name!r}")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

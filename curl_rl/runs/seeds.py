@@ -6,6 +6,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from curl_rl.ranges import within
+
+# 32 bits are what every generator of random numbers takes.
+SEED = within(f"[0, {2**32})", "be 0 or more and below 2**32")
+
 # A purpose's place in the list is part of its seeds: new ones go to the end.
 Purpose = Literal[
     "training episode",
@@ -27,8 +32,7 @@ def check_seed(seed: int) -> None:
     Raises:
         ValueError: it is negative, or 2³² and more.
     """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be 0 or more and below 2**32, got {seed}")
+    SEED.check("seed", seed)
 
 
 def derived_seed(run_seed: int, purpose: Purpose, index: int = 0) -> int:

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from curl_rl.encoders.resnet import ResNet
+from curl_rl.encoders import ResNet
 from curl_rl.pretraining import distributed
 from curl_rl.recordings.store import is_recording
 from curl_rl.runs.errors import UserError, one_line
@@ -53,14 +53,15 @@ def check_run(config: VisionConfig, images: ImageSet) -> None:
             objective.try_out(encoder.feature_spec, config.batch_size)
     except (ValueError, TypeError, OverflowError) as error:  # sizes beyond what a tensor can have are of these types
         raise UserError(one_line(error)) from None
-    if isinstance(encoder, ResNet):
+    resnet = config.encoder.resnet
+    if config.encoder.kind == "resnet" and resnet.norm == "batch":
         # Batch norm needs two numbers at least, of images or of places.
         smallest = min(a.size, a.local_size) if a.local_views else a.size
         with torch.device("meta"):
-            places = math.prod(ResNet((images.channels, smallest, smallest), encoder.config).feature_spec.map_shape[1:])
-        if config.batch_size // encoder.config.batch_norm_splits * places < 2:
+            places = math.prod(ResNet((images.channels, smallest, smallest), resnet).feature_spec.map_shape[1:])
+        if config.batch_size // resnet.batch_norm_splits * places < 2:
             raise UserError(
-                f"encoder.resnet.batch_norm_splits {encoder.config.batch_norm_splits} leaves batch norm a single value "
+                f"encoder.resnet.batch_norm_splits {resnet.batch_norm_splits} leaves batch norm a single value "
                 f"at the last maps: take fewer parts of batch_size {config.batch_size}, or larger views"
             )
     wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))

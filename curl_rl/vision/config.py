@@ -5,16 +5,17 @@ Precedence: preset < the table of methods (configs/vision/methods.yaml) < ``--co
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from curl_rl.objectives import registry
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
-from curl_rl.runs.seeds import check_seed
+from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
+from curl_rl.runs.compute import DEVICE
+from curl_rl.runs.seeds import SEED
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.vision.data import DIGITS
 from curl_rl.vision.data.image_sets import Storage
@@ -32,58 +33,46 @@ MAY_CHANGE = ("device", "compute", "log", "run")
 class FramesConfig:
     """How recorded frames are shown, where the data are some."""
 
-    stack: int = 3
+    stack: Annotated[int, at_least(1)] = 3
     """Frames in one observation, as the agent will have it."""
-    positive_offset: int = 0
+    positive_offset: Annotated[int, zero_or_more("the same observation")] = 0
     """Agent steps by which the second view's observation is later than the first's, at most to the episode's end (3 in
     ATC, arXiv 2009.08319); 0, both views are of one observation."""
-    test_every: int = 1
+    test_every: Annotated[int, zero_or_more("never")] = 1
     """Epochs from one measurement on the held-out episodes to the next, and after the last; 0, none."""
 
     def __post_init__(self) -> None:
-        if self.stack < 1:
-            raise ValueError(f"frames.stack must be at least 1, got {self.stack}")
-        for name, off in (("positive_offset", "the same observation"), ("test_every", "never")):
-            if getattr(self, name) < 0:
-                raise ValueError(f"frames.{name} must be 0 ({off}) or more, got {getattr(self, name)}")
+        check_ranges(self, "frames")
 
 
 @dataclass(frozen=True)
 class KNNConfig:
     """Weighted nearest neighbours on the test images, while the run goes on; where the data have labels and a test."""
 
-    every: int = 10
+    every: Annotated[int, zero_or_more("never")] = 10
     """Epochs from one evaluation to the next, and after the last; 0, none."""
-    k: int = 200
+    k: Annotated[int, at_least(1)] = 200
     """Neighbours that vote; all images, where there are fewer."""
-    temperature: float = 0.1
+    temperature: Annotated[float, positive] = 0.1
     """Of their votes."""
 
     def __post_init__(self) -> None:
-        if self.every < 0:
-            raise ValueError(f"knn.every must be 0 (never) or more, got {self.every}")
-        if self.k < 1:
-            raise ValueError(f"knn.k must be at least 1, got {self.k}")
-        if not self.temperature > 0:
-            raise ValueError(f"knn.temperature must be positive, got {self.temperature}")
+        check_ranges(self, "knn")
 
 
 @dataclass(frozen=True)
 class ComputeConfig:
     """How the machine is used; nothing here changes what is learnt, up to rounding."""
 
-    threads: int = 0
+    threads: Annotated[int, within("[0, 4096]", "be from 0 (automatic) to 4096")] = 0
     """CPU threads of PyTorch; 0, as many as it chooses."""
     storage: Storage = "auto"
     """memory: all images on the device. stream: decoded anew in every epoch. auto: memory where they fit."""
-    workers: int | None = None
+    workers: Annotated[int | None, at_least(0)] = None
     """Decoding processes of a stream. [default: one per core, less one]"""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threads <= 4096:
-            raise ValueError(f"compute.threads must be from 0 (automatic) to 4096, got {self.threads}")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"compute.workers must be 0 or more, got {self.workers}")
+        check_ranges(self, "compute")
 
 
 @dataclass(frozen=True)
@@ -98,15 +87,15 @@ class VisionConfig:
     preset: str = "digits"
     """YAML file in configs/vision/ that the settings start from: cifar10, cpu, digits or frames. A command line that
     names a folder and no preset takes cifar10 where the network learns on a GPU, cpu where it does not."""
-    epochs: int = 100
+    epochs: Annotated[int, at_least(1)] = 100
     """Times that every image is seen."""
-    batch_size: int = 256
+    batch_size: Annotated[int, at_least(2)] = 256
     """Images in a batch, of all processes together; each gives as many views as the method compares."""
-    image_size: int | None = None
+    image_size: Annotated[int | None, at_least(1)] = None
     """Side to which images are scaled on loading, in pixels. [default: their own, where they all have the same]"""
-    seed: int = 1
+    seed: Annotated[int, SEED] = 1
     """Seed of the networks, the order of the images and the augmentation."""
-    device: str = "auto"
+    device: Annotated[str, DEVICE] = "auto"
     """Where the network learns: auto, cpu, cuda or cuda:<n>."""
     run: Path | None = None
     """Directory of the run. [default: runs/vision-<data>/<method>-<preset>/seed<seed>]"""
@@ -130,15 +119,7 @@ class VisionConfig:
     """Use of the machine."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
-        if self.image_size is not None and self.image_size < 1:
-            raise ValueError(f"image_size must be at least 1, got {self.image_size}")
-        check_seed(self.seed)
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"device must be auto, cpu, cuda or cuda:<n>, got {self.device!r}")
+        check_ranges(self)
         if self.optimizer.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"optimizer.warmup_epochs must be below epochs {self.epochs}, got {self.optimizer.warmup_epochs:g}"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from curl_rl.encoders import PixelEncoder
-from curl_rl.encoders.resnet import ResNet
+from curl_rl.encoders import Encoder, PixelEncoder, ResNet
 from curl_rl.objectives import Objective, build_objective
-from curl_rl.pretraining.learner import Backbone
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.vision.config import VisionConfig
 
 
-def build_networks(config: VisionConfig, channels: int, device: torch.device) -> tuple[Backbone, Objective]:
+def build_networks(config: VisionConfig, channels: int, device: torch.device) -> tuple[Encoder, Objective]:
     """Encoder and objective for images of so many channels, on the CPU, their weights from the global generator.
 
     ``device`` decides the precision.
@@ -22,7 +20,7 @@ def build_networks(config: VisionConfig, channels: int, device: torch.device) ->
     """
     shape = (channels, config.augment.size, config.augment.size)
     precision = resolve_precision(config.encoder.precision, device)
-    encoder: Backbone
+    encoder: Encoder
     if config.encoder.kind == "resnet":
         encoder = ResNet(shape, config.encoder.resnet, precision)
     else:

@@ -22,7 +22,7 @@ from curl_rl.augment import center_crop
 from curl_rl.objectives import BatchInfo, ViewSpec
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.collapse import CollapseWatch
-from curl_rl.pretraining.learner import Learner, precision_of, side_of
+from curl_rl.pretraining.learner import Learner
 from curl_rl.recordings.store import is_recording
 from curl_rl.runs import checkpoint
 from curl_rl.runs import directory as run_directory
@@ -165,7 +165,7 @@ class Pretrainer:
         processes = distributed.world_size()
         shared = f", shared by {processes} processes" if processes > 1 else ""
         self._say(
-            f"device: {self.device}, network in {precision_of(learner.encoder)}; {len(self.images):,} images of "
+            f"device: {self.device}, network in {learner.encoder.precision}; {len(self.images):,} images of "
             f"{self.images.name}, {self.steps_per_epoch} steps of {c.batch_size} to an epoch{shared}"
         )
         if learner.steps:
@@ -330,7 +330,7 @@ class Pretrainer:
     def _ask_neighbours(self, benchmark: Benchmark, logger: Logger) -> None:
         k, encoder = min(self.config.knn.k, len(self.images)), self.learner.encoder
         with self.speed.paused():
-            train, test = (encode(encoder, side_of(encoder), images) for images in benchmark)
+            train, test = (encode(encoder, encoder.input_shape[-1], images) for images in benchmark)
             accuracy = knn(train, test, benchmark.classes, Voting(k, self.config.knn.temperature))
             found = {"knn/accuracy": accuracy}
             if self.probe is not None:
@@ -350,7 +350,7 @@ class Pretrainer:
         # Drawn as training batches are: the first of an unshuffled set would all be of one class.
         batch = next(shown.batches(min(self.config.log.projector, len(shown)), seed=self.config.seed))
         encoder.eval()
-        middle = center_crop(batch.images, side_of(encoder))
+        middle = center_crop(batch.images, encoder.input_shape[-1])
         features = torch.cat([encoder(part) for part in middle.split(512)])
         encoder.train()
         names = None if batch.labels is None else [shown.classes[label] for label in batch.labels.tolist()]

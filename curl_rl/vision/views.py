@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -21,8 +21,17 @@ from curl_rl.augment import (
     random_resized_crop,
     random_solarise,
 )
+from curl_rl.ranges import Range, at_least, check_ranges, each, positive, within
 
-_STRONGEST = 100.0  # far beyond any use, and nothing overflows
+# 100 is far beyond any use, and nothing overflows.
+_FACTOR = within("[0, 100]", "be from 0 (unchanged) to 100")
+
+
+def _rising(most: float) -> Range:
+    return Range(
+        f"be two rising positive numbers, at most {most}",
+        lambda pair: each(positive).holds(pair) and len(pair) == 2 and pair[0] <= pair[1] <= most,
+    )
 
 
 @dataclass(frozen=True)
@@ -33,76 +42,54 @@ class AugmentConfig:
     for all further views. Local views count on after the global ones.
     """
 
-    views: int = 2
+    views: Annotated[int, at_least(1)] = 2
     """Global views: large crops."""
-    size: int = 32
+    size: Annotated[int, at_least(2)] = 32
     """Side of a global view, in pixels."""
     crop: Literal["resized", "plain"] = "resized"
     """resized: windows of random area and shape, brought to the view's side. plain: windows of the view's side at
     random whole-pixel places, as the agent cuts them; scale, ratio and mirror are not used then."""
-    scale: tuple[float, float] = (0.08, 1.0)
+    scale: Annotated[tuple[float, float], _rising(1)] = (0.08, 1.0)
     """Smallest and largest share of the image's area that a global view shows."""
-    local_views: int = 0
+    local_views: Annotated[int, at_least(0)] = 0
     """Local views: small crops beside the global ones (multi-crop, SwAV, arXiv 2006.09882)."""
-    local_size: int = 16
+    local_size: Annotated[int, at_least(2)] = 16
     """Side of a local view, in pixels."""
-    local_scale: tuple[float, float] = (0.05, 0.14)
+    local_scale: Annotated[tuple[float, float], _rising(1)] = (0.05, 0.14)
     """Smallest and largest share of the image's area that a local view shows."""
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ratio: Annotated[tuple[float, float], _rising(100)] = (3 / 4, 4 / 3)
     """Smallest and largest width divided by height of what a view shows, before it is made square."""
-    mirror: float = 0.5
+    mirror: Annotated[float, within("[0, 1]")] = 0.5
     """Probability of flipping left to right."""
-    randaugment: int = 0
+    randaugment: Annotated[int, at_least(0)] = 0
     """Operations of RandAugment; 0, none."""
-    randaugment_magnitude: int = 9
+    randaugment_magnitude: Annotated[int, within("[0, 30]")] = 9
     """Their magnitude, 0 to 30."""
-    jitter: float = 0.8
+    jitter: Annotated[float, within("[0, 1]")] = 0.8
     """Probability of colour jitter."""
-    brightness: float = 0.4
+    brightness: Annotated[float, _FACTOR] = 0.4
     """Colour jitter: brightness changes by a factor of up to 1 ± this."""
-    contrast: float = 0.4
+    contrast: Annotated[float, _FACTOR] = 0.4
     """Colour jitter: contrast changes by a factor of up to 1 ± this."""
-    saturation: float = 0.4
+    saturation: Annotated[float, _FACTOR] = 0.4
     """Colour jitter: saturation changes by a factor of up to 1 ± this."""
-    hue: float = 0.1
+    hue: Annotated[float, within("[0, 0.5]", "be between 0 and 0.5 (half the circle)")] = 0.1
     """Colour jitter: hue turns by up to ± this share of the circle, at most 0.5."""
-    greyscale: float = 0.2
+    greyscale: Annotated[float, within("[0, 1]")] = 0.2
     """Probability of greyscale."""
-    blur: tuple[float, ...] = (0.0,)
+    blur: Annotated[tuple[float, ...], each(within("[0, 1]"))] = (0.0,)
     """Probability of Gaussian blur, for each view."""
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_sigma: Annotated[tuple[float, float], _rising(100)] = (0.1, 2.0)
     """Smallest and largest standard deviation of the blur, in pixels of the view."""
-    blur_kernel: float = 0.1
+    blur_kernel: Annotated[float, within("(0, 1]")] = 0.1
     """Side of the blur's kernel as a share of the view's; three pixels at least."""
-    solarise: tuple[float, ...] = (0.0,)
+    solarise: Annotated[tuple[float, ...], each(within("[0, 1]"))] = (0.0,)
     """Probability of solarising, for each view."""
-    solarise_threshold: float = 0.5
+    solarise_threshold: Annotated[float, within("[0, 1]")] = 0.5
     """What is as bright as this or brighter is inverted; 0 to 1."""
 
     def __post_init__(self) -> None:
-        for name, least in (("views", 1), ("size", 2), ("local_views", 0), ("local_size", 2), ("randaugment", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"augment.{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("mirror", "jitter", "greyscale", "solarise_threshold"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"augment.{name} must be between 0 and 1, got {getattr(self, name)}")
-        for name in ("brightness", "contrast", "saturation"):
-            if not 0 <= getattr(self, name) <= _STRONGEST:
-                raise ValueError(
-                    f"augment.{name} must be from 0 (unchanged) to {_STRONGEST:g}, got {getattr(self, name)}"
-                )
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"augment.hue must be between 0 and 0.5 (half the circle), got {self.hue}")
-        for name, most in (("scale", 1.0), ("local_scale", 1.0), ("ratio", _STRONGEST), ("blur_sigma", 100.0)):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= most:
-                raise ValueError(
-                    f"augment.{name} must be two rising positive numbers, at most {most:g}, got [{low}, {high}]"
-                )
-        if not 0 < self.blur_kernel <= 1:
-            raise ValueError(f"augment.blur_kernel must be above 0 and at most 1, got {self.blur_kernel}")
-        if not 0 <= self.randaugment_magnitude <= 30:
-            raise ValueError(f"augment.randaugment_magnitude must be 0 to 30, got {self.randaugment_magnitude}")
+        check_ranges(self, "augment")
         for name in ("blur", "solarise"):
             probabilities = getattr(self, name)
             if not 1 <= len(probabilities) <= self.views + self.local_views:
@@ -110,8 +97,6 @@ class AugmentConfig:
                     f"augment.{name} must name one probability, or one to each of up to "
                     f"{self.views + self.local_views} views, got {list(probabilities)}"
                 )
-            if not all(0 <= probability <= 1 for probability in probabilities):
-                raise ValueError(f"augment.{name} must be between 0 and 1, got {list(probabilities)}")
 
 
 @torch.no_grad()

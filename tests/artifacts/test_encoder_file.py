@@ -16,7 +16,7 @@ import torch
 
 import curl_rl
 from curl_rl.artifacts.encoder_file import as_safetensors, last_names, load_encoder, save_encoder
-from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.encoders import EncoderConfig, ModuleEncoder, PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
 PROVENANCE = {"env": "cheetah-run", "preset": "curl", "seed": 3, "frames": 700}
@@ -413,6 +413,22 @@ def test_a_split_or_low_precision_network_is_saved_as_what_anybody_can_load(resn
     seen = observations(5, 3, 8, 8)
     assert torch.equal(load_encoder(tmp_path)(seen), resnet(seen))
     load_encoder(tmp_path, freeze=False)(observations(3, 3, 8, 8))  # an odd batch, which two parts do not divide
+
+
+def test_a_resnet_with_group_norm_comes_back(tmp_path: Path) -> None:
+    made = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small", norm="group"))
+    save_encoder(made, tmp_path, rendered_size=8, provenance={})
+    loaded = load_encoder(tmp_path)
+    assert isinstance(loaded.encoder, ResNet)
+    assert loaded.encoder.config == made.config
+    assert torch.equal(loaded(observations(5, 3, 8, 8)), made(observations(5, 3, 8, 8)))
+
+
+def test_an_encoder_that_could_not_be_loaded_is_not_written(tmp_path: Path) -> None:
+    trunk = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    with pytest.raises(ValueError, match="the encoder must be a PixelEncoder or a ResNet, got a ModuleEncoder"):
+        save_encoder(ModuleEncoder(trunk, (3, 2, 2)), tmp_path, rendered_size=2, provenance={})
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_kind_is_one_line(resnet: ResNet, tmp_path: Path) -> None:

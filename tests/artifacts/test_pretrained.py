@@ -179,6 +179,17 @@ def test_the_map_comes_with_the_vector(encoder: PixelEncoder, batch: tuple[int, 
     assert torch.equal(found.map.flatten(), right.map.flatten())
 
 
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
+def test_the_middle_map_comes_along_from_an_encoder_that_has_one(resnet: ResNet, batch: tuple[int, ...]) -> None:
+    seen = noise(*batch, 3, 8, 8)
+    found, right = pretrained(resnet).encode(seen), resnet.eval().encode(seen.reshape(-1, 3, 8, 8))
+    assert found.middle is not None
+    assert right.middle is not None
+    assert resnet.feature_spec.middle_shape is not None
+    assert found.middle.shape == (*batch, *resnet.feature_spec.middle_shape)
+    assert torch.equal(found.middle.flatten(), right.middle.flatten())
+
+
 def test_frozen_batch_norm_follows_nobody(resnet: ResNet) -> None:
     before = {name: value.clone() for name, value in resnet.state_dict().items()}
     torch.nn.Sequential(loaded := pretrained(resnet)).train()(noise(4, 3, 8, 8))

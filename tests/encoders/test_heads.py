@@ -16,9 +16,9 @@ def normalised(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("last", ["affine", "linear", "scaled", "standardised"])
+@pytest.mark.parametrize("last", ["affine", "linear", "scaled", "standardized"])
 def test_a_head_is_its_layers_one_after_the_other(
-    batch_norm: bool, last: Literal["affine", "linear", "scaled", "standardised"]
+    batch_norm: bool, last: Literal["affine", "linear", "scaled", "standardized"]
 ) -> None:
     torch.manual_seed(0)
     head = MLP([3, 5, 4, 2], batch_norm=batch_norm, last=last).double()
@@ -47,7 +47,7 @@ def test_a_head_is_its_layers_one_after_the_other(
         expected = normalised(expected) * w["layers.2.1.weight"]
     else:
         assert names == set()
-        expected = normalised(expected) if last == "standardised" else expected
+        expected = normalised(expected) if last == "standardized" else expected
     assert np.allclose(head(x).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
@@ -78,7 +78,7 @@ def test_batch_norm_uses_the_batch_and_remembers_nothing() -> None:
 
 def test_batch_norm_of_one_sample_is_refused() -> None:
     for mode in (True, False):
-        head = MLP([3, 2], batch_norm=False, last="standardised").train(mode)
+        head = MLP([3, 2], batch_norm=False, last="standardized").train(mode)
         with pytest.raises(ValueError, match=r"at least 2 samples in a batch \(batch_size\), got 1"):
             head(torch.zeros(1, 3))
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
+from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d, group_norm
 
 # torchvision's published numbers of parameters, less the classifier's 512·1000 + 1000 or 2048·1000 + 1000.
 PARAMETERS = {18: 11_689_512 - 513_000, 34: 21_797_672 - 513_000, 50: 25_557_032 - 2_049_000}
@@ -163,14 +163,16 @@ def test_any_depth_width_stem_and_size_is_the_layers_written_out(
     assert torch.allclose(features.map, expected, rtol=1e-9, atol=1e-9)
     assert torch.allclose(features.vector, expected.sum((2, 3)) / expected[0, 0].numel(), rtol=1e-9, atol=1e-9)
     assert torch.equal(encoder(pixels), features.vector)
-    assert encoder.feature_spec == (features.vector.shape[1], tuple(features.map.shape[1:]))
+    assert features.middle is not None
+    shapes = features.vector.shape[1], tuple(features.map.shape[1:]), tuple(features.middle.shape[1:])
+    assert encoder.feature_spec == shapes
 
 
 def test_the_feature_spec_of_known_sizes() -> None:
     with torch.device("meta"):
-        assert ResNet((3, 224, 224), ResNetConfig(depth=50)).feature_spec == (2048, (2048, 7, 7))
-        assert ResNet((3, 32, 32), ResNetConfig(stem="small")).feature_spec == (512, (512, 4, 4))
-        assert ResNet((3, 96, 33), ResNetConfig(width=2)).feature_spec == (1024, (1024, 3, 2))
+        assert ResNet((3, 224, 224), ResNetConfig(depth=50)).feature_spec == (2048, (2048, 7, 7), (1024, 14, 14))
+        assert ResNet((3, 32, 32), ResNetConfig(stem="small")).feature_spec == (512, (512, 4, 4), (256, 8, 8))
+        assert ResNet((3, 96, 33), ResNetConfig(width=2)).feature_spec == (1024, (1024, 3, 2), (512, 6, 3))
 
 
 def test_views_of_another_size_are_taken() -> None:
@@ -324,6 +326,51 @@ def test_gradients_reach_every_parameter(config: ResNetConfig, precision: str) -
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize(
+    ("channels", "groups"),
+    [(64, 4), (128, 8), (512, 32), (2048, 128), (16, 1), (31, 1), (32, 2), (4, 1), (1, 1), (48, 3), (56, 2), (17, 1)],
+)
+def test_groups_are_equal_and_have_sixteen_channels_or_more(channels: int, groups: int) -> None:
+    assert group_norm(channels).num_groups == groups
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_group_norm_takes_the_place_of_every_batch_norm(depth: int) -> None:
+    config = ResNetConfig(depth=depth, width=1 / 2, stem="small", norm="group")  # type: ignore[arg-type]
+    encoder = ResNet((3, 8, 8), config).double()
+    with torch.device("meta"):
+        plain = ResNet((3, 8, 8), replace(config, norm="batch"))
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in encoder.modules())
+    # The same names and shapes, but for the statistics that there are none of.
+    learned = {name: value.shape for name, value in plain.named_parameters()}
+    assert {name: value.shape for name, value in encoder.state_dict().items()} == learned
+    stem = F.conv2d(images(2, 3, 8, 8).double() / 255, encoder.conv1.weight, padding=1)
+    grouped = stem.view(2, 2, 16, 8, 8)  # 32 channels are two groups
+    mean = grouped.mean((2, 3, 4), keepdim=True)
+    variance = (grouped - mean).square().mean((2, 3, 4), keepdim=True)
+    expected = ((grouped - mean) / (variance + 1e-5).sqrt()).view_as(stem)
+    assert torch.allclose(encoder.bn1(stem), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_with_group_norm_training_and_evaluation_are_the_same() -> None:
+    encoder = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small", norm="group"))
+    assert torch.equal(encoder.train()(images(4, 3, 8, 8)), encoder.eval()(images(4, 3, 8, 8)))
+
+
+def test_blocks_with_group_norm_may_start_as_the_identity() -> None:
+    config = ResNetConfig(width=1 / 16, stem="small", norm="group", zero_init_residual=True)
+    encoder = ResNet((3, 8, 8), config)
+    last = encoder.get_parameter("layer1.0.bn2.weight")
+    assert (last == 0).all()
+    assert (encoder.get_parameter("layer1.0.bn1.weight") == 1).all()
+
+
+def test_torchvisions_weights_are_of_batch_norm() -> None:
+    encoder = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, norm="group"))
+    with pytest.raises(ValueError, match="norm must be batch to take torchvision's weights, got group"):
+        encoder.load_torchvision(encoder.state_dict())
+
+
 def test_other_weights_are_refused_by_the_first_difference() -> None:
     encoder = ResNet((3, 32, 32), ResNetConfig(width=1 / 16, stem="small"))
     weights = dict(encoder.state_dict())
@@ -348,6 +395,8 @@ def test_other_weights_are_refused_by_the_first_difference() -> None:
         {"width": -1.0},
         {"stem": "cifar"},
         {"batch_norm_splits": 0},
+        {"norm": "layer"},
+        {"batch_norm_splits": 2, "norm": "group"},
         {"std": (0.2, 0.0, 0.2)},
         {"mean": ()},
     ],

@@ -12,6 +12,7 @@ import pytest
 from curl_rl.encoders import FeatureSpec
 from curl_rl.objectives import METHODS, ObjectiveConfigs, build_objective, registry
 from helpers.dummy_objectives import DUMMIES, DummyConfig, Local
+from helpers.registry import restored_registry
 
 OBJECTIVES = Path(registry.__file__).parent
 SPEC = FeatureSpec(6, (2, 3, 3))
@@ -20,11 +21,8 @@ SPEC = FeatureSpec(6, (2, 3, 3))
 @pytest.fixture
 def table() -> Iterator[None]:
     """Puts the registry back as it was."""
-    before = dict(METHODS)
-    yield
-    METHODS.clear()
-    METHODS.update(before)
-    registry._publish()
+    with restored_registry():
+        yield
 
 
 def test_every_file_of_a_method_is_in_the_table() -> None:

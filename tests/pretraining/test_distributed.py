@@ -9,7 +9,7 @@ import copy
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -69,9 +69,10 @@ def _split(row: str, features: FeatureSpec) -> tuple[ObjectiveName, FeatureSpec,
     return name, features, configs
 
 
-def network(splits: int) -> ResNet:
+def network(splits: int, norm: Literal["batch", "group"] = "batch") -> ResNet:
     torch.manual_seed(1)
-    return ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small", batch_norm_splits=splits)).double()
+    config = ResNetConfig(width=1 / 16, stem="small", batch_norm_splits=splits, norm=norm)
+    return ResNet((3, 8, 8), config).double()
 
 
 def images(batch: int, seed: int) -> Tensor:
@@ -108,9 +109,9 @@ def steps_on_features(row: str, own: slice) -> Outcome:
     return outcome
 
 
-def steps_of_network(splits: int, batch: int) -> Outcome:
+def steps_of_network(splits: int, batch: int, norm: Literal["batch", "group"] = "batch") -> Outcome:
     """Two forward passes and one backward of SimCLR through a ResNet."""
-    encoder, own = network(splits), slice(*_bounds(batch))
+    encoder, own = network(splits, norm), slice(*_bounds(batch))
     distributed.distribute_batch_norm(encoder)
     objective = method("simclr", encoder.feature_spec)
     online = [encoder.encode(images(batch, seed=view)[own]) for view in range(2)]
@@ -132,7 +133,15 @@ def shuffled_keys(batch: int) -> Outcome:
     distributed.distribute_batch_norm(encoder)
     order = torch.tensor([2, 0, 3, 1])
     features = distributed.encode_shuffled(encoder.encode, images(batch, seed=0)[own], order, maps=True)
-    return {"vector": features.vector, "map": features.map}
+    vector_only = distributed.encode_shuffled(encoder.encode, images(batch, seed=0)[own], order, maps=False)
+    assert features.middle is not None
+    return {
+        "vector": features.vector,
+        "map": features.map,
+        "middle": features.middle,
+        "without maps": vector_only.vector,
+        "no map": vector_only.map,
+    }
 
 
 def services() -> dict[str, Any]:
@@ -182,6 +191,7 @@ def work(rank: int, port: int, directory: str) -> None:
         found["synchronised"] = steps_of_network(splits=1, batch=BATCH)
         found["split"] = steps_of_network(splits=2, batch=4)
         found["finer split"] = steps_of_network(splits=4, batch=8)
+        found["group norm"] = steps_of_network(splits=1, batch=BATCH, norm="group")
         found["shuffled"] = shuffled_keys(batch=4)
         found["services"] = services()
         torch.save(found, Path(directory) / f"{rank}.pt")
@@ -226,14 +236,24 @@ def test_a_network_with_batch_norm_learns_as_in_one_process(
         assert_same(found[case], expected)
 
 
+def test_a_network_with_group_norm_learns_as_in_one_process(ranks: list[Any]) -> None:
+    expected = steps_of_network(splits=1, batch=BATCH, norm="group")
+    for found in ranks:
+        assert_same(found["group norm"], expected)
+
+
 def test_keys_shuffled_among_processes_are_those_of_split_batch_norm(ranks: list[Any]) -> None:
     encoder, given = network(splits=2), images(4, seed=0)
     order = [2, 0, 3, 1]
     features = encoder.encode(given[order])
+    assert features.middle is not None
     for found in ranks:
+        assert torch.equal(found["shuffled"]["without maps"], found["shuffled"]["vector"])
+        assert found["shuffled"]["no map"].numel() == 0
         for place, image in enumerate(order):
             assert torch.allclose(found["shuffled"]["vector"][image], features.vector[place])
             assert torch.allclose(found["shuffled"]["map"][image], features.map[place])
+            assert torch.allclose(found["shuffled"]["middle"][image], features.middle[place])
     straight = network(splits=2)(given)
     assert not torch.allclose(ranks[0]["shuffled"]["vector"], straight, rtol=1e-2), "the order must matter"
 

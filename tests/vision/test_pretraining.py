@@ -180,6 +180,14 @@ def test_small_local_views_may_leave_split_batch_norm_a_single_value(tmp_path: P
     pretrain(replace(config, augment=AugmentConfig(size=16, local_views=1, local_size=16)))
 
 
+def test_a_network_with_group_norm_is_trained_and_saved_as_such(data: Path, tmp_path: Path) -> None:
+    resnet = ResNetConfig(width=1 / 16, stem="small", norm="group")
+    pretrain(tiny(data, tmp_path / "run", epochs=1, encoder=BackboneConfig(resnet=resnet, precision="float32")))
+    loaded = load_encoder(tmp_path / "run").encoder
+    assert isinstance(loaded, ResNet)
+    assert loaded.config == resnet
+
+
 def test_each_process_draws_views_of_its_own_and_all_the_same_order(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -259,11 +260,11 @@ def test_other_images_are_refused(images: torch.Tensor) -> None:
         ("local_views", -1, "augment.local_views must be at least 0, got -1"),
         ("local_size", 1, "augment.local_size must be at least 2, got 1"),
         ("randaugment", -1, "augment.randaugment must be at least 0, got -1"),
-        ("randaugment_magnitude", 31, "augment.randaugment_magnitude must be 0 to 30, got 31"),
-        ("mirror", 1.5, "augment.mirror must be between 0 and 1, got 1.5"),
-        ("jitter", -0.1, "augment.jitter must be between 0 and 1, got -0.1"),
-        ("greyscale", float("nan"), "augment.greyscale must be between 0 and 1, got nan"),
-        ("solarise_threshold", 128, "augment.solarise_threshold must be between 0 and 1, got 128"),
+        ("randaugment_magnitude", 31, "augment.randaugment_magnitude must lie in [0, 30], got 31"),
+        ("mirror", 1.5, "augment.mirror must lie in [0, 1], got 1.5"),
+        ("jitter", -0.1, "augment.jitter must lie in [0, 1], got -0.1"),
+        ("greyscale", float("nan"), "augment.greyscale must lie in [0, 1], got nan"),
+        ("solarise_threshold", 128, "augment.solarise_threshold must lie in [0, 1], got 128"),
         ("brightness", -1, "augment.brightness must be from 0"),
         ("contrast", float("nan"), "augment.contrast must be from 0"),
         ("saturation", 1e40, "augment.saturation must be from 0"),
@@ -273,13 +274,13 @@ def test_other_images_are_refused(images: torch.Tensor) -> None:
         ("local_scale", (0.0, 0.2), "augment.local_scale must be two rising positive numbers, at most 1, got"),
         ("ratio", (2.0, 1.0), "augment.ratio must be two rising positive numbers, at most 100, got"),
         ("blur_sigma", (0.0, 1.0), "augment.blur_sigma must be two rising positive numbers, at most 100, got"),
-        ("blur_kernel", 0.0, "augment.blur_kernel must be above 0 and at most 1, got 0.0"),
+        ("blur_kernel", 0.0, "augment.blur_kernel must lie in (0, 1], got 0.0"),
         ("blur", (), "augment.blur must name one probability, or one to each of up to 2 views, got"),
         ("blur", (0.1, 0.2, 0.3), "augment.blur must name one probability, or one to each of up to 2 views, got"),
-        ("solarise", (1.2,), "augment.solarise must be between 0 and 1, got"),
+        ("solarise", (1.2,), "augment.solarise must lie in [0, 1], got"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused_by_name(field: str, value: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
         AugmentConfig(**{field: value})
     assert "\n" not in str(error.value)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from curl_rl.artifacts.encoder_file import describe_encoder, described_encoder
 from curl_rl.artifacts.head_file import describe_layers, described_layers
 from curl_rl.artifacts.network_file import damaged, load_network, network_files, save_network
 from curl_rl.augment import center_crop
-from curl_rl.encoders import PixelEncoder
-from curl_rl.encoders.resnet import ResNet
+from curl_rl.encoders import Encoder, build_encoder
+from curl_rl.encoders.kinds import require_registered
 from curl_rl.vision.evaluation.finetuning import Classifier
 
 CLASSIFIER = "classifier"
@@ -38,6 +37,11 @@ class SavedClassifier(nn.Module):
         """Side of the images, in pixels."""
         self.provenance = provenance
         """What it was trained on, how, and how good it was then."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """The network's encoder, which is one of this package: others cannot be saved."""
+        return cast("Encoder", self.network.encoder)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(center_crop(images, self.image_size))
@@ -66,13 +70,11 @@ def save_classifier(
     """
     if len(classes) != network.linear.out_features:
         raise ValueError(f"classes must name {network.linear.out_features} classes, got {len(classes)}")
-    if not isinstance(network.encoder, PixelEncoder | ResNet):
-        raise ValueError(f"the encoder must be a PixelEncoder or a ResNet, got a {type(network.encoder).__name__}")
     prefix = network.head_prefix
     description = {
         "classes": list(classes),
         "image_size": image_size,
-        "encoder": describe_encoder(network.encoder),
+        "encoder": require_registered(network.encoder).describe(),
         "layers": describe_layers(prefix) if isinstance(prefix, nn.Sequential) else [],
         "linear": network.linear.in_features,
         "provenance": provenance,
@@ -92,7 +94,7 @@ def load_classifier(path: Path | str) -> SavedClassifier:
 
     def build(description: dict[str, Any]) -> Classifier:
         return Classifier(
-            described_encoder(description["encoder"]),
+            build_encoder(description["encoder"]),
             described_layers(description["layers"]),
             nn.Linear(description["linear"], len(description["classes"])),
         )

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from curl_rl.pretraining.learner import side_of
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.evaluation.finetuning import Crops
 from curl_rl.vision.evaluation.protocols import (
@@ -154,14 +153,14 @@ def evaluate_runs(
             scores["probe"] = probes[number]
             scores = {name: scores[name] for name in (*config.scores, *scores)}
         trained.add(kind, seed, scores, str(run.directory), crops=shown)
-        untrained_name = f"untrained {run.backbone}{on}"
+        untrained_name = f"untrained {run.encoder.title}{on}"
         if several_crops:
             untrained_name += f", crops from {crops.scale:g}, mirrored {crops.mirror:g}"
         if untrained and not baselines.has(untrained_name, seed):
             scores = judged(run, partial(evaluate_untrained, run.encoder, seed, config=own))
             baselines.add(untrained_name, seed, scores, crops=shown)
         if raw_pixels and not baselines.has(f"raw pixels{on}", None):
-            scores = judged(run, partial(evaluate_pixels, side_of(run.encoder), config=config))
+            scores = judged(run, partial(evaluate_pixels, run.encoder.input_shape[-1], config=config))
             baselines.add(f"raw pixels{on}", None, scores)
     return trained.rows() + baselines.rows()
 

@@ -6,14 +6,15 @@ or a smaller one.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curl_rl.augment import center_crop
+from curl_rl.ranges import check_ranges, positive_finite, within
 from curl_rl.vision.evaluation.finetuning import (
     SupervisedConfig,
     TrainedClassifier,
@@ -32,20 +33,17 @@ UNLABELLED = -1
 class DistillationConfig:
     """How a student learns from a teacher."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, positive_finite] = 1.0
     """Both softmaxes' temperature. As we remember the paper's: 1 for a smaller student, 0.1 for one like the teacher;
     the released notebook has 1."""
-    alpha: float = 1.0
+    alpha: Annotated[float, within("[0, 1]")] = 1.0
     """The teacher's share of the loss; what is left goes to the labels, where there are any. The paper's default is 1:
     the teacher alone."""
     training: SupervisedConfig = field(default_factory=lambda: SupervisedConfig(epochs=100))
     """The student's training."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
+        check_ranges(self)
 
 
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,13 @@ from curl_rl.encoders.heads import plain_batch_norm
 from curl_rl.encoders.resnet import SplitBatchNorm2d
 from curl_rl.optim.groups import parameter_groups
 from curl_rl.optim.schedules import set_learning_rates, warmup_cosine
+from curl_rl.ranges import at_least, check_ranges, within
 from curl_rl.vision.evaluation.knn import check_labelled
 from curl_rl.vision.evaluation.linear_probe import zero_linear
 
 _STATISTICS_FROM = 1024  # images that the running statistics of a head's batch norm start from
-_HIGHEST_RATE = 1e6  # no training survives it, and float32 has no 1e39
+# No training survives the highest, and float32 has no 1e39.
+_RATE = within("[0, 1e6]", "be from 0 to 1,000,000")
 _BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own
 
 
@@ -39,35 +41,25 @@ class SupervisedConfig:
     rate, which the paper scales with them.
     """
 
-    epochs: int = 60
+    epochs: Annotated[int, at_least(1)] = 60
     """Passes over the training images."""
-    batch_size: int = 256
+    batch_size: Annotated[int, at_least(2)] = 256
     """Most images in a batch. An epoch is divided into as few batches as that allows, their sizes equal within one."""
-    learning_rate: float = 0.05
+    learning_rate: Annotated[float, _RATE] = 0.05
     """The highest; from the warm-up's end it falls to zero by a cosine."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, _RATE] = 0.0
     """L2 penalty on the weights; biases and norms have none."""
     warmup_epochs: int = 0
     """Epochs over which the learning rate rises linearly to its highest."""
-    crop_scale: float = 0.08
+    crop_scale: Annotated[float, within("(0, 1]")] = 0.08
     """Smallest share of an image's area that a random crop covers; 1 keeps whole images."""
-    mirror: float = 0.5
+    mirror: Annotated[float, within("[0, 1]")] = 0.5
     """Probability of flipping left to right."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2:
-            raise ValueError(
-                f"epochs must be at least 1 and batch_size at least 2, got {self.epochs} and {self.batch_size}"
-            )
-        for name in ("learning_rate", "weight_decay"):
-            if not 0 <= getattr(self, name) <= _HIGHEST_RATE:
-                raise ValueError(f"{name} must be from 0 to {_HIGHEST_RATE:,.0f}, got {getattr(self, name)}")
+        check_ranges(self)
         if not 0 <= self.warmup_epochs < self.epochs:
             raise ValueError(f"warmup_epochs must be from 0 to below epochs, got {self.warmup_epochs} of {self.epochs}")
-        if not 0 <= self.mirror <= 1:
-            raise ValueError(f"mirror must be between 0 and 1, got {self.mirror}")
-        if not 0 < self.crop_scale <= 1:
-            raise ValueError(f"crop_scale must lie above 0 and not above 1, got {self.crop_scale}")
 
 
 class Crops(NamedTuple):

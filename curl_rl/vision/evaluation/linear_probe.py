@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from curl_rl.ranges import at_least, check_ranges, within
 from curl_rl.vision.evaluation.knn import check_labelled
 
 
@@ -25,22 +26,17 @@ class LinearProbeConfig:
     """Weakest regularisation that is tried."""
     l2_max: float = 1e5
     """Strongest regularisation that is tried."""
-    l2_count: int = 45
+    l2_count: Annotated[int, at_least(1)] = 45
     """How many are tried, evenly spaced on a logarithmic scale."""
-    held_out: float = 0.1
+    held_out: Annotated[float, within("(0, 1)")] = 0.1
     """Share of the training set on which the regularisation is chosen."""
-    max_iterations: int = 1000
+    max_iterations: Annotated[int, at_least(1)] = 1000
     """Upper bound on L-BFGS iterations for each of them."""
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if not 0 < self.l2_min <= self.l2_max:
             raise ValueError(f"l2_min and l2_max must be 0 < l2_min <= l2_max, got {self.l2_min} and {self.l2_max}")
-        if self.l2_count < 1:
-            raise ValueError(f"l2_count must be at least 1, got {self.l2_count}")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out must lie between 0 and 1, got {self.held_out}")
-        if self.max_iterations < 1:
-            raise ValueError(f"max_iterations must be at least 1, got {self.max_iterations}")
 
 
 class LinearEvaluation(NamedTuple):

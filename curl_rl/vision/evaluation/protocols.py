@@ -6,20 +6,18 @@ same untrained, and, as far as they can be, of the raw pixels. The test set choo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from curl_rl.augment import center_crop
-from curl_rl.encoders import PixelEncoder
-from curl_rl.encoders.resnet import ResNet
-from curl_rl.pretraining.learner import Backbone, compute_in, precision_of, side_of
-from curl_rl.runs.seeds import check_seed
+from curl_rl.encoders import Encoder
+from curl_rl.ranges import at_least, check_ranges, one_of, one_or_more, positive_finite, within
+from curl_rl.runs.seeds import SEED
 from curl_rl.vision.config import KNNConfig
 from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
 from curl_rl.vision.data.image_sets import ImageSet
@@ -29,6 +27,9 @@ from curl_rl.vision.evaluation.linear_probe import LinearProbeConfig, linear_eva
 
 Protocol = Literal["knn", "probe", "linear", "fine_tune"]
 
+_SOME_PROTOCOLS = one_or_more(one_of(*get_args(Protocol)), "be some of knn, probe, linear and fine_tune")
+_SHARES = one_or_more(within("(0, 1]"), "be shares above 0 and at most 1")
+
 _BATCH = 512  # images that are encoded at a time
 
 
@@ -36,17 +37,17 @@ _BATCH = 512  # images that are encoded at a time
 class EvaluationConfig:
     """Which protocols judge an encoder, and how."""
 
-    protocols: tuple[Protocol, ...] = ("knn", "linear")
+    protocols: Annotated[tuple[Protocol, ...], _SOME_PROTOCOLS] = ("knn", "linear")
     """knn: weighted nearest neighbours. probe: the linear classifier that learnt beside the run. linear: logistic
     regression on frozen features. fine_tune: the whole network learns from some of the labels."""
-    k: int | None = None
+    k: Annotated[int | None, at_least(1)] = None
     """Neighbours that vote. [default: the run's own knn.k, or all images where there are fewer]"""
-    temperature: float | None = None
+    temperature: Annotated[float | None, positive_finite] = None
     """Of their votes. [default: the run's own knn.temperature]"""
-    labels: tuple[float, ...] = (0.01, 0.1)
+    labels: Annotated[tuple[float, ...], _SHARES] = (0.01, 0.1)
     """Shares of the training set's labels to fine-tune on, the same number from each class (1 takes all), each in a
     training of its own."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the linear evaluation's held-out part, and of the order and the crops in fine-tuning. Which labels
     fine-tuning is given depends on no seed."""
     crops: Crops | None = None
@@ -55,16 +56,7 @@ class EvaluationConfig:
     """Regularisations that linear evaluation tries."""
 
     def __post_init__(self) -> None:
-        unknown = set(self.protocols) - {"knn", "probe", "linear", "fine_tune"}
-        if unknown or not self.protocols:
-            raise ValueError(f"protocols must be some of knn, probe, linear and fine_tune, got {list(self.protocols)}")
-        if self.k is not None and self.k < 1:
-            raise ValueError(f"k must be at least 1, got {self.k}")
-        if self.temperature is not None and not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be positive and finite, got {self.temperature}")
-        if not self.labels or not all(0 < share <= 1 for share in self.labels):
-            raise ValueError(f"labels must be shares above 0 and at most 1, got {list(self.labels)}")
-        check_seed(self.seed)
+        check_ranges(self)
 
     @property
     def scores(self) -> list[str]:
@@ -117,7 +109,7 @@ def load_benchmark(source: str, size: int, *, device: torch.device | str = "cpu"
     return Benchmark(*parts)
 
 
-def evaluate_encoder(encoder: Backbone, benchmark: Benchmark, config: EvaluationConfig) -> dict[str, float]:
+def evaluate_encoder(encoder: Encoder, benchmark: Benchmark, config: EvaluationConfig) -> dict[str, float]:
     """Test accuracies in [0, 1], by the names of ``config.scores``; the probe's is not an encoder's, and left out.
 
     Args:
@@ -129,7 +121,7 @@ def evaluate_encoder(encoder: Backbone, benchmark: Benchmark, config: Evaluation
         ValueError: the data do not suit a protocol: more neighbours than images, say.
     """
     found: dict[str, float] = {}
-    side = side_of(encoder)
+    side = encoder.input_shape[-1]
     if {"knn", "linear"} & set(config.protocols):
         train = encode(encoder, side, benchmark.train)
         test = encode(encoder, side, benchmark.test)
@@ -147,9 +139,7 @@ def evaluate_encoder(encoder: Backbone, benchmark: Benchmark, config: Evaluation
     return {name: found[name] for name in config.scores if name in found}
 
 
-def evaluate_untrained(
-    encoder: Backbone, seed: int, benchmark: Benchmark, config: EvaluationConfig
-) -> dict[str, float]:
+def evaluate_untrained(encoder: Encoder, seed: int, benchmark: Benchmark, config: EvaluationConfig) -> dict[str, float]:
     """What :func:`evaluate_encoder` finds of the same backbone with random weights."""
     return evaluate_encoder(untrained_like(encoder, seed), benchmark, config)
 
@@ -166,20 +156,12 @@ def evaluate_pixels(side: int, benchmark: Benchmark, config: EvaluationConfig) -
     return {"knn": knn(centred[0], centred[1], benchmark.classes, voting_of(config, KNNConfig(), [benchmark]))}
 
 
-def untrained_like(encoder: Backbone, seed: int) -> Backbone:
+def untrained_like(encoder: Encoder, seed: int) -> Encoder:
     """The same backbone with new random weights, in evaluation mode and without gradients.
 
     Its batch norm is as initialised, the identity. With the statistics of the images, it would be far easier to beat.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = (
-            PixelEncoder(encoder.observation_shape, encoder.config)
-            if isinstance(encoder, PixelEncoder)
-            else ResNet(encoder.image_shape, encoder.config)
-        )
-    compute_in(fresh, precision_of(encoder))
-    return fresh.to(next(encoder.parameters()).device).requires_grad_(False).eval()
+    return encoder.fresh(seed).requires_grad_(False).eval()
 
 
 class Encoded(NamedTuple):
@@ -222,7 +204,7 @@ def voting_of(config: EvaluationConfig, usual: KNNConfig, benchmarks: Iterable[B
     return Voting(k, usual.temperature if config.temperature is None else config.temperature)
 
 
-def _fine_tuned(encoder: Backbone, benchmark: Benchmark, share: float, config: EvaluationConfig) -> float:
+def _fine_tuned(encoder: Encoder, benchmark: Benchmark, share: float, config: EvaluationConfig) -> float:
     chosen = balanced_subset(benchmark.train.required_labels(), share, seed=0)
     train, test = benchmark.train.everything(), benchmark.test.everything()
     assert train.labels is not None
@@ -236,6 +218,6 @@ def _fine_tuned(encoder: Backbone, benchmark: Benchmark, share: float, config: E
         classes=benchmark.classes,
         generator=torch.Generator(next(encoder.parameters()).device).manual_seed(config.seed),
         config=fine_tuning(share, config.crops or Crops()),
-        size=side_of(encoder),
+        size=encoder.input_shape[-1],
     )
     return float(result.accuracy)

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 
 from curl_rl.artifacts.encoder_file import load_encoder
-from curl_rl.encoders import PixelEncoder
-from curl_rl.pretraining.learner import Backbone, compute_in
+from curl_rl.encoders import Encoder
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.runs.directory import CONFIG
 from curl_rl.runs.errors import UserError, one_line
@@ -26,7 +25,7 @@ class Run:
 
     directory: Path
     config: VisionConfig
-    encoder: Backbone
+    encoder: Encoder
     image_size: int
     epochs: float
     """Those that the encoder was trained for, by now."""
@@ -71,14 +70,6 @@ class Run:
             )
         return float(found[-1])
 
-    @property
-    def backbone(self) -> str:
-        """Kind and size of the network."""
-        if isinstance(self.encoder, PixelEncoder):
-            return f"PixelEncoder, {len(self.encoder.config.strides)} layers of {self.encoder.config.filters}"
-        width = self.encoder.config.width
-        return f"ResNet-{self.encoder.config.depth}" + (f", width {width:g}" if width != 1 else "")
-
 
 def read_run(directory: Path, device: torch.device | str) -> Run:
     """The run in ``directory``, its encoder on ``device``.
@@ -95,6 +86,6 @@ def read_run(directory: Path, device: torch.device | str) -> Run:
     config, pretrained = read_config(directory / CONFIG), load_encoder(directory)
     epochs = float(pretrained.provenance.get("epochs", config.epochs))
     encoder, device = pretrained.encoder, torch.device(device)
-    compute_in(encoder, resolve_precision("float32" if config.encoder.precision == "float32" else "auto", device))
+    encoder.precision = resolve_precision("float32" if config.encoder.precision == "float32" else "auto", device)
     encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Run(directory, config, encoder, pretrained.rendered_size, epochs)

@@ -13,9 +13,8 @@ import torch
 
 from curl_rl.artifacts.encoder_file import last_names
 from curl_rl.artifacts.head_file import load_head
-from curl_rl.encoders import PixelEncoder
-from curl_rl.encoders.resnet import ResNet, ResNetConfig
-from curl_rl.pretraining.learner import Backbone, compute_in, side_of
+from curl_rl.encoders import Encoder, ResNet, ResNetConfig
+from curl_rl.encoders.base import weights_from
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import check_seed
@@ -72,7 +71,7 @@ def fine_tune_run(
         raise UserError(f"from_layer must be from 0 to {layers}, the layers of the head in {run}, got {from_layer}")
     settings = fine_tuning(labels, pretrained.crops, epochs=epochs, learning_rate=learning_rate)
     _make_room(directory)
-    source, side = data or pretrained.config.data, side_of(pretrained.encoder)
+    source, side = data or pretrained.config.data, pretrained.encoder.input_shape[-1]
     train, test = _both(source, pretrained.image_size, device)
     say_what_cannot_be_learnt(train, test)
     targets = train.required_labels()
@@ -163,16 +162,16 @@ def distill_classifier(
     encoder.to(device).requires_grad_(True)
     precision = resolve_precision("auto", torch.device(device))
     if student is None:  # a run's encoder has its own
-        compute_in(encoder, precision)
-    if isinstance(master.network.encoder, PixelEncoder | ResNet):
-        compute_in(master.network.encoder, precision)
-    if side_of(encoder) != master.image_size:
+        encoder.precision = precision
+    master.encoder.precision = precision
+    side = encoder.input_shape[-1]
+    if side != master.image_size:
         raise UserError(
-            f"{student} was trained on views of {side_of(encoder)} pixels and the teacher on {master.image_size}: "
+            f"{student} was trained on views of {side} pixels and the teacher on {master.image_size}: "
             "they must be the same"
         )
     if temperature is None:
-        temperature = 0.1 if _shape(encoder) == _shape(master.network.encoder) else 1.0
+        temperature = 0.1 if _shape(encoder) == _shape(master.encoder) else 1.0
     crops = {name: made_of["training"][name] for name in ("crop_scale", "mirror")}
     settings = DistillationConfig(temperature=temperature, alpha=alpha)
     if learning_rate is None:
@@ -221,14 +220,13 @@ def distill_classifier(
     return accuracy
 
 
-def _new_student(teacher: SavedClassifier, depth: int | None, width: float | None, seed: int) -> Backbone:
-    like = teacher.network.encoder
+def _new_student(teacher: SavedClassifier, depth: int | None, width: float | None, seed: int) -> Encoder:
+    like = teacher.encoder
     if not isinstance(like, ResNet):
         raise UserError("the teacher is no ResNet, after which a new network could be made: name a run as student")
     changes = {name: value for name, value in (("depth", depth), ("width", width)) if value is not None}
     fields = dataclasses.asdict(like.config) | changes
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with weights_from(seed):
         return ResNet(like.image_shape, ResNetConfig(**fields))
 
 

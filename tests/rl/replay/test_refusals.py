@@ -15,8 +15,8 @@ from helpers.brute_force_replay import action_of, make, numbers_in, observation_
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"capacity": 0}, r"replay\.capacity is 0: it must be at least 1"),
-        ({"storage": "tape"}, r'replay\.storage is "tape": it must be auto, device, memory or disk'),
+        ({"capacity": 0}, r"replay\.capacity must be at least 1, got 0"),
+        ({"storage": "tape"}, r"replay\.storage must be auto, device, memory or disk, got 'tape'"),
     ],
 )
 def test_config_is_checked(config: dict[str, Any], message: str) -> None:

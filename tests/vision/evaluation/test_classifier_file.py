@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import safetensors.torch
@@ -11,21 +12,21 @@ import torch
 from torch import nn
 
 from curl_rl.artifacts.head_file import load_head, save_head
-from curl_rl.encoders import EncoderConfig, PixelEncoder
+from curl_rl.encoders import Encoder, EncoderConfig, PixelEncoder
 from curl_rl.encoders.heads import MLP, Last
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
-from curl_rl.pretraining.learner import Backbone
 from curl_rl.vision.evaluation.classifier_file import load_classifier, save_classifier
 from curl_rl.vision.evaluation.finetuning import Classifier, new_classifier
 
 IMAGES = torch.randint(0, 256, (6, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def backbone(kind: str) -> Backbone:
+def backbone(kind: str) -> Encoder:
     torch.manual_seed(0)
     if kind == "pixel":
         return PixelEncoder((3, 12, 12), EncoderConfig(filters=4, strides=(2, 1), latent=8))
-    return ResNet((3, 12, 12), ResNetConfig(width=1 / 64, stem="small"))
+    norm: Literal["batch", "group"] = "group" if kind == "group norm" else "batch"
+    return ResNet((3, 12, 12), ResNetConfig(width=1 / 64, stem="small", norm=norm))
 
 
 def randomised(network: nn.Module) -> None:
@@ -36,7 +37,7 @@ def randomised(network: nn.Module) -> None:
             value.copy_(torch.rand(value.shape, generator=generator) + 0.1)
 
 
-@pytest.mark.parametrize("last", ["affine", "linear", "scaled", "standardised"])
+@pytest.mark.parametrize("last", ["affine", "linear", "scaled", "standardized"])
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_a_head_comes_back(tmp_path: Path, last: Last, batch_norm: bool) -> None:
     head = MLP((8, 7, 6, 5), batch_norm=batch_norm, last=last)
@@ -49,7 +50,7 @@ def test_a_head_comes_back(tmp_path: Path, last: Last, batch_norm: bool) -> None
         assert torch.equal(loaded[:layers](features), head.layers[:layers](features))
 
 
-@pytest.mark.parametrize("kind", ["pixel", "resnet"])
+@pytest.mark.parametrize("kind", ["pixel", "resnet", "group norm"])
 @pytest.mark.parametrize("layers", [0, 1, 2, 3])
 def test_a_classifier_comes_back_and_names_its_classes(tmp_path: Path, kind: str, layers: int) -> None:
     encoder = backbone(kind)

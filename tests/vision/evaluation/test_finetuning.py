@@ -48,7 +48,7 @@ def encoder(seed: int = 0) -> PixelEncoder:
 def head(seed: int = 0) -> MLP:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return MLP((16, 7, 5), batch_norm=True, last="standardised")
+        return MLP((16, 7, 5), batch_norm=True, last="standardized")
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A trained agent's actions, for whoever records what they lead to."""
+"""An agent's actions as a policy's, against the agent asked directly."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 
 from curl_rl.encoders import EncoderConfig
 from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.rl.acting import agent_policy
 from curl_rl.rl.agent import Agent, AgentConfig
-from curl_rl.rl.policy import agent_policy
 
 
 def test_an_agents_mean_and_sampled_actions() -> None:

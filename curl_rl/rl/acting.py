@@ -1,4 +1,4 @@
-"""A trained agent as a policy for the recorder."""
+"""An agent as a policy: its actions for the observations of one environment."""
 
 from __future__ import annotations
 

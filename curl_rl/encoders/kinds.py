@@ -1,0 +1,42 @@
+"""The kinds of encoders that can be rebuilt from their description, and so may be saved as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from curl_rl.encoders.base import Encoder
+from curl_rl.encoders.pixel import PixelEncoder
+from curl_rl.encoders.resnet import ResNet
+
+KINDS: dict[str, type[Encoder]] = {encoder.kind: encoder for encoder in (PixelEncoder, ResNet)}
+"""Classes by the ``kind`` in a description. Another one needs ``describe``, ``from_description`` and a place here."""
+
+
+def build_encoder(description: Mapping[str, Any]) -> Encoder:
+    """An untrained encoder as :meth:`Encoder.describe` described it; one without a ``kind`` is a PixelEncoder.
+
+    Raises:
+        ValueError, KeyError, TypeError: no encoder has this description.
+    """
+    shape = tuple(description["observation_shape"])
+    if len(shape) != 3 or any(type(side) is not int for side in shape) or min(shape) < 1:
+        raise ValueError(f"observation_shape must be three positive integers (C, H, W), got {list(shape)}")
+    config, kind = description["config"], description.get("kind", "pixel")
+    if kind not in KINDS:
+        raise ValueError(f"there is no encoder of the kind {kind!r}")
+    return KINDS[kind].from_description(shape, config)
+
+
+def require_registered(encoder: nn.Module) -> Encoder:
+    """``encoder`` itself, if :func:`build_encoder` can rebuild it.
+
+    Raises:
+        ValueError: its class is not registered in :data:`KINDS`.
+    """
+    if not isinstance(encoder, Encoder) or encoder.kind not in KINDS:
+        classes = " or ".join(f"a {registered.__name__}" for registered in KINDS.values())
+        raise ValueError(f"the encoder must be {classes}, got a {type(encoder).__name__}")
+    return encoder

@@ -1,0 +1,175 @@
+"""One objective under test: copies of it, the random inputs that it is given, and what it holds at a moment."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import random
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from curl_rl.encoders import Features, FeatureSpec, take_features
+from curl_rl.objectives import BatchInfo, DataSpec, Method, Objective, ViewSpec
+
+_LONGEST_AHEAD = 3  # agent steps of actions that a batch has at least
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+
+
+class Inputs(NamedTuple):
+    """What ``forward`` takes."""
+
+    online: list[Features]
+    target: list[Features]
+    batch: BatchInfo
+
+    def rows(self, chosen: Tensor) -> Inputs:
+        """These samples, of everything."""
+        online, target = ([take_features(view, chosen) for view in views] for views in (self.online, self.target))
+        return Inputs(online, target, BatchInfo(*(None if value is None else value[chosen] for value in self.batch)))
+
+
+@dataclass(frozen=True)
+class ObjectiveCase:
+    """An objective, and all that decides what it is given. Every check works on copies."""
+
+    built: Objective
+    """As it was built, in float64 on the CPU, in training mode."""
+    features: FeatureSpec
+    data: DataSpec
+    batch_size: int
+    seed: int
+    stops_gradient: bool
+    method: Method | None
+    """The entry of the registry, where the objective was built from one."""
+
+    def fresh(self) -> Objective:
+        """A copy that has taken no step."""
+        return copy.deepcopy(self.built)
+
+    def warm(self) -> Objective:
+        """A copy that has taken one step, so that what it remembers is not empty."""
+        objective = self.fresh()
+        self.pass_over_all(objective)
+        self.step(objective, seed=9)
+        return objective
+
+    def step(self, objective: Objective, seed: int = 0, momentum: float = 0.9) -> Tensor:
+        """One step without an optimizer; returns the loss."""
+        result = objective(*self.inputs(seed=seed))
+        objective.after_step(result.carry, torch.tensor(momentum))
+        return result.loss.detach()
+
+    def pass_over_all(self, objective: Objective, epoch: int = 0, seed: int = 5) -> dict[str, Tensor]:
+        """What a user does before an epoch; returns the metrics. Samples come in two batches of unequal size."""
+        generator = self._generator(seed)
+        if objective.wants_all(epoch) is not None:
+            for indices in torch.randperm(self._count, generator=generator).split(self._count // 2 + 1):
+                some = self.inputs(len(indices), seed)
+                labels = some.batch.labels if "labels" in objective.needs else None
+                with torch.no_grad():
+                    objective.remember(some.online[0], BatchInfo(indices=indices, labels=labels))
+        return objective.between_epochs(epoch, generator)
+
+    def inputs(self, batch_size: int | None = None, seed: int = 0) -> Inputs:
+        """Random features in float64, indices without repetition, labels, and float32 actions."""
+        size, generator = batch_size or self.batch_size, self._generator(seed)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(size, *shape, dtype=torch.float64, generator=generator)
+
+        def view(spec: ViewSpec) -> Features:
+            sizes = self.data.text if spec.modality == "text" and self.data.text else self.features
+            middle = None if sizes.middle_shape is None else normal(*sizes.middle_shape)
+            return Features(normal(sizes.dim), normal(*sizes.map_shape), middle)
+
+        specs = self.built.online_views, self.built.target_views
+        online, target = ([view(spec) for spec in some] for some in specs)
+        ahead = max(_LONGEST_AHEAD, *(spec.future for some in specs for spec in some))
+        return Inputs(
+            online,
+            target,
+            BatchInfo(
+                torch.randperm(self._count, generator=generator)[:size],
+                torch.randint(self.data.classes or 3, (size,), generator=generator),
+                normal(ahead, self.data.action_dim or 1).float(),
+            ),
+        )
+
+    def nudge(self, objective: Objective) -> None:
+        """Moves the parameters a little, as an optimizer would."""
+        generator = self._generator(0)
+        with torch.no_grad():
+            for parameter in objective.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator))
+
+    def permutation(self, size: int) -> Tensor:
+        """A random order of ``size`` rows in which none stays where it was."""
+        cycle = torch.randperm(size, generator=self._generator(1))
+        return torch.empty_like(cycle).scatter_(0, cycle, cycle.roll(1))
+
+    @property
+    def _count(self) -> int:
+        return self.data.count or 4 * self.batch_size
+
+    def _generator(self, seed: int) -> torch.Generator:
+        return torch.Generator().manual_seed(1000 * self.seed + seed)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Those in dicts, lists and tuples of any depth."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from tensors_in(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def state_of(objective: nn.Module) -> dict[str, Any]:
+    """Parameters, buffers and plain attributes by name, in values that compare by ``==`` and that nothing changes."""
+    found: dict[str, Any] = {}
+    for path, part in objective.named_modules():
+        held = dict(part.named_parameters(recurse=False)) | dict(part.named_buffers(recurse=False))
+        held |= {name: value for name, value in vars(part).items() if name not in _MODULE_ATTRIBUTES}
+        found |= {f"{path}.{name}".lstrip("."): comparable(value) for name, value in held.items()}
+    return found
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Names of what differs between two of :func:`state_of`."""
+    return sorted(name for name in {**before, **after} if before.get(name) != after.get(name))
+
+
+def comparable(value: Any) -> Any:
+    """A copy that compares by ``==``, bit by bit where there are tensors. Objects of unknown kinds count as equal."""
+    if isinstance(value, Tensor):
+        data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()  # NumPy has no bfloat16
+        return str(value.dtype), tuple(value.shape), hashlib.sha256(data.data).digest()  # banks may be large
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, value.tobytes()
+    if isinstance(value, Mapping):
+        return [(str(key), comparable(item)) for key, item in value.items()]
+    if isinstance(value, AbstractSet):
+        return sorted(map(repr, value))
+    if isinstance(value, Iterator):
+        return type(value)  # to look at what comes would use it up
+    if isinstance(value, float):
+        return repr(value)  # NaN is not equal to itself
+    if value is None or isinstance(value, (bool, int, complex, str, bytes)):
+        return value
+    if hasattr(value, "__len__") and hasattr(value, "__iter__"):  # lists, tuples, deques
+        return [comparable(item) for item in value]
+    return type(value)
+
+
+def random_states() -> tuple[Any, ...]:
+    """Of the global generators that a method might draw from: torch's, NumPy's and Python's."""
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002 (it is this one that must stand still)
+    return comparable(torch.get_rng_state()), comparable(numpy_state), comparable(random.getstate())

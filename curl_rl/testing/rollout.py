@@ -1,0 +1,93 @@
+"""An episode of random actions, kept step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from curl_rl.rl.workers import Action, Environment, pixel_spaces
+
+_HANDED_OUT = 20  # observations that are kept as they came, beside their copies
+
+
+class Step(NamedTuple):
+    """What ``step`` returned; the observation is a copy."""
+
+    observation: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+    info: Any
+
+
+class Rollout:
+    """The beginning of an episode, its steps, and the actions that led to them."""
+
+    def __init__(self, environment: Any, first: Any) -> None:
+        self.observation_space = environment.observation_space
+        self.max_episode_steps = _limit(environment)
+        self.first: Any = _copy(first)
+        self.steps: list[Step] = []
+        self.actions: list[Action] = []
+        self.handed_out: list[tuple[str, Any, Any]] = [("reset", first, self.first)]
+        """Where an observation is from, the object itself, and a copy of what it was then."""
+        self.wrote_into_an_action = False
+
+    def add(self, outcome: Any) -> None:
+        """What a step returned."""
+        observation, *rest = outcome
+        self.steps.append(Step(_copy(observation), *rest))
+        if len(self.handed_out) < _HANDED_OUT:
+            self.handed_out.append((f"step {len(self.steps)}", observation, self.steps[-1].observation))
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has ended."""
+        return bool(self.steps and (self.steps[-1].terminated or self.steps[-1].truncated))
+
+    def observations(self) -> Iterator[tuple[str, Any]]:
+        """Where each is from, and a copy of it."""
+        yield "reset", self.first
+        for number, step in enumerate(self.steps, 1):
+            yield f"step {number}", step.observation
+
+    def difference(self, other: Rollout, number: int) -> str | None:
+        """What step ``number`` (0: reset) gives another of in ``other``; None if it gives the same."""
+        if not number:
+            return None if np.array_equal(self.first, other.first) else "another first observation"
+        ours, theirs = self.steps[number - 1], other.steps[number - 1]
+        same = {
+            "observation": np.array_equal(ours.observation, theirs.observation),
+            "reward": bool(ours.reward == theirs.reward),
+            "end": (ours.terminated, ours.truncated) == (theirs.terminated, theirs.truncated),
+        }
+        return next((f"another {what} in step {number}" for what, is_same in same.items() if not is_same), None)
+
+
+def play(environment: Environment, seed: int, steps: int) -> Rollout:
+    """An episode of uniform actions, which the seed decides, up to its end, ``max_episode_steps`` or ``steps``."""
+    generator, (_, action_dim) = np.random.default_rng(seed), pixel_spaces(environment)
+    first, _ = environment.reset(seed=seed)
+    rollout = Rollout(environment, first)
+    for _ in range(min(steps, rollout.max_episode_steps or steps)):
+        action = generator.uniform(-1, 1, action_dim).astype(np.float32)
+        rollout.actions.append(action)
+        given = action.copy()
+        rollout.add(environment.step(given))
+        rollout.wrote_into_an_action |= not np.array_equal(given, action)
+        if rollout.over:
+            break
+    return rollout
+
+
+def _limit(environment: Any) -> int | None:
+    """Agent steps after which an episode is cut short, where the environment or gymnasium's registry knows."""
+    limit: int | None = getattr(environment, "max_episode_steps", None)
+    spec = getattr(environment, "spec", None)
+    return limit if limit is not None else getattr(spec, "max_episode_steps", None)
+
+
+def _copy(observation: Any) -> Any:
+    return np.array(observation) if isinstance(observation, np.ndarray) else observation
