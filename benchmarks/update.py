@@ -154,7 +154,7 @@ def floor(device: torch.device, batch: int, precision: str, update: str) -> Conv
     config = EncoderConfig()
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     channels, size = SHAPE[0], 84
-    passes, learnt = (5, 2) if update == "exact" else (4, 1)
+    passes, learned = (5, 2) if update == "exact" else (4, 1)
     layers, flops, moved = [], 0, 0
     for depth, stride in enumerate(config.strides):
         after = (size - 3) // stride + 1
@@ -166,16 +166,16 @@ def floor(device: torch.device, batch: int, precision: str, update: str) -> Conv
         grad = lying_ready(batch, config.filters, after, after)
         layers.append((x, weight, grad, stride, depth > 0))
         backward = 2 if depth else 1  # by the weights and the input, but pixels need no gradient
-        flops += (passes + learnt * backward) * 2 * batch * after**2 * config.filters * channels * 9
+        flops += (passes + learned * backward) * 2 * batch * after**2 * config.filters * channels * 9
         # Forwards input and output, as often backwards, and the input's gradient; weights are next to nothing.
-        moved += (passes + learnt) * (x.nbytes + grad.nbytes) + learnt * (backward - 1) * x.nbytes
+        moved += (passes + learned) * (x.nbytes + grad.nbytes) + learned * (backward - 1) * x.nbytes
         channels, size = config.filters, after
 
     def work() -> None:
         with torch.no_grad():
             for x, weight, _, stride, _ in layers * passes:
                 F.conv2d(x, weight, stride=stride)
-            for x, weight, grad, stride, inner in layers * learnt:
+            for x, weight, grad, stride, inner in layers * learned:
                 torch.ops.aten.convolution_backward(
                     grad, x, weight, None, [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1, [inner, True, False]
                 )

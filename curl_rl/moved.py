@@ -17,6 +17,8 @@ from types import ModuleType
 from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
+    # augmentations
+    "curl_rl.augment.colour": ("curl_rl.augment.color",),
     # networks
     "curl_rl.conv_relu": ("curl_rl.encoders.conv_relu",),
     "curl_rl.heads": ("curl_rl.encoders.heads",),
@@ -27,15 +29,15 @@ MOVED: dict[str, tuple[str, ...]] = {
     "curl_rl.memory": ("curl_rl.objectives.momentum", "curl_rl.objectives.banks"),
     "curl_rl.schedules": ("curl_rl.optim.schedules",),
     # runs
-    "curl_rl.checkpoint": ("curl_rl.runs.checkpoint",),
+    "curl_rl.checkpoint": ("curl_rl.runs.checkpoint", "curl_rl.runs.lock", "curl_rl.runs.seeds"),
     "curl_rl.command_line": ("curl_rl.runs.command_line",),
-    "curl_rl.compute": ("curl_rl.runs.compute",),
+    "curl_rl.compute": ("curl_rl.runs.compute", "curl_rl.runs.faults"),
     "curl_rl.console": ("curl_rl.runs.console",),
     "curl_rl.durable": ("curl_rl.runs.files",),
     "curl_rl.errors": ("curl_rl.runs.errors",),
     "curl_rl.logger": ("curl_rl.runs.logger",),
     "curl_rl.meters": ("curl_rl.runs.meters",),
-    "curl_rl.run_directory": ("curl_rl.runs.directory",),
+    "curl_rl.run_directory": ("curl_rl.runs.directory", "curl_rl.runs.faults"),
     "curl_rl.seeds": ("curl_rl.runs.seeds",),
     "curl_rl.settings": ("curl_rl.runs.settings",),
     "curl_rl.signals": ("curl_rl.runs.signals",),
@@ -75,7 +77,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "curl_rl.vision.image_sets": ("curl_rl.vision.data.image_sets",),
     "curl_rl.vision.knn": ("curl_rl.vision.evaluation.knn",),
     "curl_rl.vision.learner": ("curl_rl.pretraining.learner",),
-    "curl_rl.vision.linear_probe": ("curl_rl.vision.evaluation.linear_probe",),
+    "curl_rl.vision.linear_probe": ("curl_rl.vision.evaluation.linear_probe", "curl_rl.pretraining.online_probe"),
     "curl_rl.vision.protocols": ("curl_rl.vision.evaluation.protocols",),
     "curl_rl.vision.recorded": ("curl_rl.vision.data.recorded",),
     "curl_rl.vision.run_checks": ("curl_rl.vision.checks",),
@@ -84,6 +86,14 @@ MOVED: dict[str, tuple[str, ...]] = {
     "curl_rl.vision.stages": ("curl_rl.vision.evaluation.simclr_v2",),
 }
 """Where the names of an earlier module are now."""
+RENAMED = {
+    "UNLABELLED": "UNLABELED",
+    "check_labelled": "check_labeled",
+    "random_greyscale": "random_grayscale",
+    "random_solarise": "random_solarize",
+    "solarise": "solarize",
+}
+"""Names that were spelled differently in an earlier module."""
 
 
 def install() -> None:
@@ -105,9 +115,10 @@ class _Finder(MetaPathFinder, Loader):
         modules = [importlib.import_module(place) for place in places]
 
         def look_up(attribute: str) -> Any:
+            now = RENAMED.get(attribute, attribute)
             for place in modules:
-                if not attribute.startswith("__") and hasattr(place, attribute):
-                    return getattr(place, attribute)
+                if not now.startswith("__") and hasattr(place, now):
+                    return getattr(place, now)
             raise AttributeError(f"module {name!r} has no attribute {attribute!r}: {advice}")
 
         module.__dict__["__getattr__"] = look_up  # PEP 562

@@ -60,7 +60,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         self.env = env
         low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
         # Centre and half width, rather than low + fraction * width: actions already in [-1, 1] pass without rounding.
-        self._centre, self._half_width = (low + high) / 2, (high - low) / 2
+        self._center, self._half_width = (low + high) / 2, (high - low) / 2
         self._action_repeat = action_repeat
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=stack)
         self._over = True
@@ -145,8 +145,8 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
 
     def _scaled(self, action: Action) -> NDArray[Any]:
         given = np.asarray(action, np.float64)
-        if given.shape != self._centre.shape:
-            raise ValueError(f"action: shape {given.shape} where {self._centre.shape} is right")
+        if given.shape != self._center.shape:
+            raise ValueError(f"action: shape {given.shape} where {self._center.shape} is right")
         if np.isnan(given).any():
             raise ValueError(f"action: {given.tolist()} holds NaN where numbers in [-1, 1] are right")
-        return (self._centre + np.clip(given, -1.0, 1.0) * self._half_width).astype(self.env.action_space.dtype)
+        return (self._center + np.clip(given, -1.0, 1.0) * self._half_width).astype(self.env.action_space.dtype)

@@ -60,7 +60,7 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
         self.target: State = np.zeros(2)
         self._steps = 0
         self._size = size
-        self._centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
+        self._centers = ((np.arange(size) + 0.5) / size).astype(np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[State, dict[str, Any]]:
         """Place point and target anew; `options` are not used."""
@@ -80,11 +80,11 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
     def render(self) -> NDArray[np.uint8]:
         """The picture of the present state, (size, size, 3); x to the right, y downwards; edges antialiased."""
         picture = np.broadcast_to(_BACKGROUND, (self._size, self._size, 3))
-        for place, radius, colour in ((self.target, _TARGET_RADIUS, _TARGET), (self.point, _POINT_RADIUS, _POINT)):
+        for place, radius, color in ((self.target, _TARGET_RADIUS, _TARGET), (self.point, _POINT_RADIUS, _POINT)):
             x, y = (0.5 + _HALF_WIDTH * place).astype(np.float32)
-            distance = np.sqrt((self._centres - x) ** 2 + (self._centres[:, None] - y) ** 2)
+            distance = np.sqrt((self._centers - x) ** 2 + (self._centers[:, None] - y) ** 2)
             coverage = np.clip(0.5 + (radius - distance) * self._size, 0.0, 1.0)[..., None]
-            picture = picture + coverage * (colour - picture)
+            picture = picture + coverage * (color - picture)
         return np.rint(picture).astype(np.uint8)
 
     def physical_state(self) -> State:

@@ -288,9 +288,9 @@ def test_training_goes_on_from_a_saved_state(name: ObjectiveName) -> None:
 def test_encoder_is_the_loops_own() -> None:
     encoder = _encoder()
     aux = AuxiliaryLoss(encoder, "curl")
-    learnt = {id(parameter) for parameter in aux.parameters() if parameter.requires_grad}
-    assert learnt == {id(parameter) for parameter in aux.new_parameters()}
-    assert not learnt & {id(parameter) for parameter in encoder.parameters()}
+    learned = {id(parameter) for parameter in aux.parameters() if parameter.requires_grad}
+    assert learned == {id(parameter) for parameter in aux.new_parameters()}
+    assert not learned & {id(parameter) for parameter in encoder.parameters()}
     aux.eval()
     assert encoder.training
     assert not any(name.startswith("encoder") for name in aux.state_dict())

@@ -19,6 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 EARLIER: dict[str, list[str]] = json.loads((ROOT / "tests" / "data" / "earlier_names.json").read_text())
 # Names that are gone for good, and what took their place.
 WITHDRAWN = {
+    # American spelling: random_grayscale, random_solarize, solarize, warn_about_unseen_classes.
+    "curl_rl.augment": {"random_greyscale", "random_solarise", "solarise"},
+    "curl_rl.vision.data": {"say_what_cannot_be_learnt"},
+    # What a run session does itself: curl_rl.runs.session, curl_rl.runs.faults.
+    "curl_rl.checkpoint": {"not_finite"},
+    "curl_rl.run_directory": {"fault", "is_of_pretraining", "not_finite"},
+    "curl_rl.vision.pretraining": {"AXIS"},
     "curl_rl.export": {"describe_encoder", "described_encoder"},  # Encoder.describe and curl_rl.encoders.build_encoder
     "curl_rl.network_file": {"described"},  # a check of those
     # Questions that every Encoder answers itself: precision, input_shape.

@@ -5,7 +5,7 @@ through the images one by one (copying windows on a CPU excepted, where that is 
 """
 
 from curl_rl.augment.blur import gaussian_blur, random_gaussian_blur
-from curl_rl.augment.colour import (
+from curl_rl.augment.color import (
     Jitter,
     adjust_brightness,
     adjust_contrast,
@@ -13,9 +13,9 @@ from curl_rl.augment.colour import (
     adjust_saturation,
     color_jitter,
     random_color_jitter,
-    random_greyscale,
-    random_solarise,
-    solarise,
+    random_grayscale,
+    random_solarize,
+    solarize,
 )
 from curl_rl.augment.crops import center_crop, crop, random_crop, random_crops
 from curl_rl.augment.randaugment import random_augment
@@ -37,10 +37,10 @@ __all__ = [
     "random_crop",
     "random_crops",
     "random_gaussian_blur",
-    "random_greyscale",
+    "random_grayscale",
     "random_resized_crop",
-    "random_solarise",
+    "random_solarize",
     "random_windows",
     "resize_windows",
-    "solarise",
+    "solarize",
 ]

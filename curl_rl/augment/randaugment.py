@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curl_rl.augment.colour import blend, solarise
+from curl_rl.augment.color import blend, solarize
 from curl_rl.augment.draws import chosen
 
 OPERATIONS = (
@@ -27,10 +27,10 @@ OPERATIONS = (
     "saturation",
     "contrast",
     "sharpness",
-    "posterise",
-    "solarise",
+    "posterize",
+    "solarize",
     "autocontrast",
-    "equalise",
+    "equalize",
 )
 STRONGEST = 30  # magnitudes are whole numbers from 0 to this
 
@@ -81,11 +81,11 @@ def apply_operations(images: Tensor, operation: Tensor, negative: Tensor, magnit
     contrast, saturation = where_drawn("contrast", away), where_drawn("saturation", away)
     images = blend(images, 1 + where_drawn("brightness", away) + contrast + saturation, -contrast, -saturation)
     images = _sharpen(images, 1 + where_drawn("sharpness", away))
-    images = _posterise(images, 8 - round(4 * share), where_drawn("posterise", 1))
+    images = _posterize(images, 8 - round(4 * share), where_drawn("posterize", 1))
     # A thousandth less, so that no rounding keeps out a byte at the threshold itself.
-    images = solarise(images, 2 - where_drawn("solarise", 1.001 + share))
+    images = solarize(images, 2 - where_drawn("solarize", 1.001 + share))
     images = _stretch_contrast(images, where_drawn("autocontrast", 1))
-    return _equalise(images, where_drawn("equalise", 1))
+    return _equalize(images, where_drawn("equalize", 1))
 
 
 def _warp(images: Tensor, shear_x: Tensor, shear_y: Tensor, right: Tensor, down: Tensor, angle: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def _sharpen(images: Tensor, factor: Tensor) -> Tensor:
     return torch.lerp(smooth, images, factor.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
-def _posterise(images: Tensor, bits: int, applied: Tensor) -> Tensor:
+def _posterize(images: Tensor, bits: int, applied: Tensor) -> Tensor:
     """Keeps the highest bits of each byte, where ``applied``, ``(B,)``, is 1."""
     step = 2 ** (8 - bits)
     coarse = images.mul(255).round_().div_(step).floor_().mul_(step / 255)
@@ -137,7 +137,7 @@ def _stretch_contrast(images: Tensor, applied: Tensor) -> Tensor:
     return ((images - start) / span).clamp_(0, 1)
 
 
-def _equalise(images: Tensor, applied: Tensor) -> Tensor:
+def _equalize(images: Tensor, applied: Tensor) -> Tensor:
     """Spreads each channel's bytes evenly, as Pillow's ``ImageOps.equalize``, where ``applied``, ``(B,)``, is 1."""
     byte = images.mul(255).round_().flatten(2).long()  # (B, 3, H·W)
     histogram = byte.new_zeros(*byte.shape[:2], 256).scatter_add_(2, byte, byte.new_ones(()).expand_as(byte))

@@ -113,8 +113,8 @@ def _resize_matrix(start: Tensor, length: Tensor, size_in: int, size_out: int, m
     start, length = start[:, None, None], length[:, None, None]
     step = length / size_out
     signed_step = step if mirror is None else torch.where(mirror[:, None, None], -step, step)
-    centre = start + length / 2 + signed_step * offset[:, None]
-    weights = (1 - (pixel - centre).abs_().div_(step.clamp_min(1))).clamp_(min=0)
+    center = start + length / 2 + signed_step * offset[:, None]
+    weights = (1 - (pixel - center).abs_().div_(step.clamp_min(1))).clamp_(min=0)
     weights *= (pixel > start) & (pixel < start + length)
     return weights.div_(weights.sum(-1, keepdim=True))
 

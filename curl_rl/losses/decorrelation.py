@@ -25,12 +25,12 @@ def cross_correlation(first: Tensor, second: Tensor, eps: float = 1e-5) -> Tenso
     if len(first) < 2:
         raise ValueError(f"correlations need at least 2 samples in a batch (batch_size), got {len(first)}")
 
-    def standardised(embeddings: Tensor) -> Tensor:
+    def standardized(embeddings: Tensor) -> Tensor:
         wide = widened(embeddings)
         variance, mean = torch.var_mean(wide, 0, correction=0)
         return (wide - mean) * torch.rsqrt(variance + eps)
 
-    return standardised(first).T @ standardised(second) / len(first)
+    return standardized(first).T @ standardized(second) / len(first)
 
 
 def redundancy(correlation: Tensor, off_diagonal_weight: float) -> Tensor:

@@ -35,9 +35,9 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     (Roy & Vetterli 2007, "The effective rank"): 1 for a line, min(B − 1, D) for an isotropic cloud, 0 for a point, and
     NaN where an embedding is not finite.
     """
-    centred = (embeddings - embeddings.mean(0)).float()
-    finite = centred.isfinite().all()
-    values = torch.linalg.svdvals(torch.where(finite, centred, 0))
+    centered = (embeddings - embeddings.mean(0)).float()
+    finite = centered.isfinite().all()
+    values = torch.linalg.svdvals(torch.where(finite, centered, 0))
     share = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     rank = torch.exp(-torch.special.xlogy(share, share).sum())
     return torch.where(finite, torch.where(values.sum() > 0, rank, 0), torch.nan)
@@ -66,5 +66,5 @@ def embedding_std(embeddings: Tensor) -> Tensor:
     √D times the mean over the dimensions of the standard deviation of the normalised embeddings, as in SimSiam's
     figure 2 (arXiv 2011.10566); at most 1.
     """
-    normalised = F.normalize(widened(embeddings))
-    return normalised.std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
+    normalized = F.normalize(widened(embeddings))
+    return normalized.std(0, correction=0).mean() * embeddings.shape[1] ** 0.5

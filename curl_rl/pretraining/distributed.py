@@ -257,18 +257,18 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     @classmethod
     def from_plain(cls, norm: nn.BatchNorm2d) -> SyncBatchNorm2d:
         """One that has the parameters and the running statistics of ``norm``, the very same tensors."""
-        synchronised = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        synchronised.weight, synchronised.bias = norm.weight, norm.bias
+        synchronized = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        synchronized.weight, synchronized.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
-            setattr(synchronised, name, buffer)
-        return synchronised.train(norm.training)
+            setattr(synchronized, name, buffer)
+        return synchronized.train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or world_size() == 1:
             return super().forward(x)
-        normalised, mean, var, count = _SyncBatchNorm.apply(x, self.weight, self.bias, self.eps)
+        normalized, mean, var, count = _SyncBatchNorm.apply(x, self.weight, self.bias, self.eps)
         self._remember(mean, var, count)
-        result: Tensor = normalised
+        result: Tensor = normalized
         return result
 
     @torch.no_grad()
@@ -338,24 +338,24 @@ class _SyncBatchNorm(torch.autograd.Function):
         inverse = (var + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, inverse, count)
         scale = weight * inverse
-        normalised = x * _per_channel(scale) + _per_channel(bias - mean * scale)
+        normalized = x * _per_channel(scale) + _per_channel(bias - mean * scale)
         ctx.mark_non_differentiable(mean, var, count)
-        return normalised.to(x.dtype), mean, var, count
+        return normalized.to(x.dtype), mean, var, count
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, inverse, count = ctx.saved_tensors
         gradient = gradient.to(mean.dtype)
-        standardised = (x - _per_channel(mean)) * _per_channel(inverse)
-        own = torch.stack([gradient.sum((0, 2, 3)), (gradient * standardised).sum((0, 2, 3))])
+        standardized = (x - _per_channel(mean)) * _per_channel(inverse)
+        own = torch.stack([gradient.sum((0, 2, 3)), (gradient * standardized).sum((0, 2, 3))])
         summed = own.clone()
         dist.all_reduce(summed)
         shift, slope = summed / count
-        centred = gradient - _per_channel(shift) - standardised * _per_channel(slope)
+        centered = gradient - _per_channel(shift) - standardized * _per_channel(slope)
         own_shift, own_slope = own
         # Weight and bias keep their own shard's part: sum_gradients adds the others'.
         return (
-            (centred * _per_channel(weight * inverse)).to(x.dtype),
+            (centered * _per_channel(weight * inverse)).to(x.dtype),
             own_slope.to(weight.dtype),
             own_shift.to(weight.dtype),
             None,

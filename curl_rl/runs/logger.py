@@ -107,9 +107,9 @@ class Logger:
         pixels = _to_numpy(image)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
             raise ValueError(f"image {name!r} is {_describe(pixels)}: must be uint8 (C, H, W), C = 1 or 3")
-        grey_or_rgb = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+        gray_or_rgb = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
         buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(grey_or_rgb)).save(buffer, format="PNG")
+        Image.fromarray(np.ascontiguousarray(gray_or_rgb)).save(buffer, format="PNG")
         self._picture(frames, name, buffer.getvalue(), pixels.shape[1], pixels.shape[2], pixels.shape[0])
 
     def video(

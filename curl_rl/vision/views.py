@@ -17,9 +17,9 @@ from curl_rl.augment import (
     random_color_jitter,
     random_crop,
     random_gaussian_blur,
-    random_greyscale,
+    random_grayscale,
     random_resized_crop,
-    random_solarise,
+    random_solarize,
 )
 from curl_rl.objectives import ViewSpec
 from curl_rl.ranges import Range, at_least, check_ranges, each, positive, within
@@ -167,8 +167,8 @@ def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Ge
     if config.jitter:
         view = _as_one_image(
             view,
-            lambda colours: random_color_jitter(
-                colours,
+            lambda colors: random_color_jitter(
+                colors,
                 generator,
                 brightness=config.brightness,
                 contrast=config.contrast,
@@ -178,12 +178,12 @@ def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Ge
             ),
         )
     if config.greyscale:
-        view = _as_one_image(view, lambda colours: random_greyscale(colours, generator, probability=config.greyscale))
+        view = _as_one_image(view, lambda colors: random_grayscale(colors, generator, probability=config.greyscale))
     if blur := _of_view(config.blur, index):
         radius = max(1, int(size * config.blur_kernel / 2))
         view = random_gaussian_blur(view, generator, radius=radius, sigma=config.blur_sigma, probability=blur)
     if solarise := _of_view(config.solarise, index):
-        view = random_solarise(view, generator, probability=solarise, threshold=config.solarise_threshold)
+        view = random_solarize(view, generator, probability=solarise, threshold=config.solarise_threshold)
     return view.contiguous(memory_format=torch.channels_last)
 
 

@@ -16,7 +16,7 @@ from curl_rl.runs.faults import non_finite_names
 from curl_rl.runs.meters import MetricMeans
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.vision.config import VisionConfig
-from curl_rl.vision.data import load, say_what_cannot_be_learnt
+from curl_rl.vision.data import load, warn_about_unseen_classes
 from curl_rl.vision.evaluation.protocols import Benchmark, Voting, encode, knn
 from curl_rl.vision.images import images_of
 from curl_rl.vision.pictures import views_picture
@@ -52,7 +52,7 @@ class NearestNeighbors(Watcher):
             test = load(c.data, "test", train.size, device=run.device, storage=storage, workers=workers)
             train.required_labels()
             test.required_labels()
-            say_what_cannot_be_learnt(train, test)
+            warn_about_unseen_classes(train, test)
         except UserError as error:
             say(f"no nearest neighbours while training: {error}")
             return

@@ -256,7 +256,7 @@ def test_damage_is_one_line_that_names_the_place(run: Path, damage: Any, line: s
     assert error.value.__suppress_context__ or error.value.__context__ is None
 
 
-def test_a_path_that_is_not_there_is_not_taken_for_its_neighbour(run: Path) -> None:
+def test_a_path_that_is_not_there_is_not_taken_for_its_neighbor(run: Path) -> None:
     with pytest.raises(ValueError, match=f"no encoder in {run}/misspelt: encoder.safetensors is missing"):
         load_encoder(run / "misspelt")
     with pytest.raises(ValueError, match=f"no encoder in {run}: misspelt.safetensors is missing"):

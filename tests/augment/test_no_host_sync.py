@@ -33,14 +33,14 @@ STRENGTHS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
     [
         lambda images, generator: augment.random_resized_crop(images, 7, generator),
         lambda images, generator: augment.random_color_jitter(images, generator, **STRENGTHS, probability=0.5),
-        lambda images, generator: augment.random_greyscale(images, generator, probability=0.5),
-        lambda images, generator: augment.random_solarise(images, generator, probability=0.5),
+        lambda images, generator: augment.random_grayscale(images, generator, probability=0.5),
+        lambda images, generator: augment.random_solarize(images, generator, probability=0.5),
         lambda images, generator: augment.random_gaussian_blur(
             images, generator, radius=2, sigma=(0.1, 2.0), probability=0.5
         ),
         lambda images, generator: augment.random_augment(images, generator),
     ],
-    ids=["resized crop", "jitter", "greyscale", "solarise", "blur", "randaugment"],
+    ids=["resized crop", "jitter", "grayscale", "solarize", "blur", "randaugment"],
 )
 def test_augmentations_never_wait(
     apply: Callable[[torch.Tensor, torch.Generator], torch.Tensor], no_host_sync: Any

@@ -45,10 +45,10 @@ def pillow(images: torch.Tensor, change) -> torch.Tensor:
         ("saturation", lambda image: ImageEnhance.Color(image).enhance(1.45), 2),
         ("contrast", lambda image: ImageEnhance.Contrast(image).enhance(1.45), 2),
         ("sharpness", lambda image: ImageEnhance.Sharpness(image).enhance(1.45), 1.51),
-        ("posterise", lambda image: ImageOps.posterize(image, 6), 0.01),
-        ("solarise", lambda image: ImageOps.solarize(image, 128), 0.01),
+        ("posterize", lambda image: ImageOps.posterize(image, 6), 0.01),
+        ("solarize", lambda image: ImageOps.solarize(image, 128), 0.01),
         ("autocontrast", ImageOps.autocontrast, 1.01),
-        ("equalise", ImageOps.equalize, 0.01),
+        ("equalize", ImageOps.equalize, 0.01),
     ],
 )
 def test_operations_on_values_are_pillows(name: str, change, tolerance: float) -> None:
@@ -59,18 +59,18 @@ def test_operations_on_values_are_pillows(name: str, change, tolerance: float) -
         assert not torch.equal(apply(images, name, 15), images / 255)
 
 
-def test_posterising_keeps_a_whole_number_of_bits() -> None:
+def test_posterizing_keeps_a_whole_number_of_bits() -> None:
     images = bytes_(2)
     expected = pillow(images, lambda image: ImageOps.posterize(image, 5))  # 8 − 4 · 20 / 30 is 5.3
-    assert torch.allclose(apply(images, "posterise", 20), expected, atol=1e-6)
+    assert torch.allclose(apply(images, "posterize", 20), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("magnitude", range(31))
-def test_a_byte_at_solarisings_threshold_is_inverted(magnitude: int) -> None:
+def test_a_byte_at_solarizings_threshold_is_inverted(magnitude: int) -> None:
     every_byte = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
     reached = every_byte.int() * 30 >= 255 * (30 - magnitude)
     expected = torch.where(reached, 255 - every_byte, every_byte) / 255
-    assert torch.allclose(apply(every_byte, "solarise", magnitude), expected, atol=1e-6)
+    assert torch.allclose(apply(every_byte, "solarize", magnitude), expected, atol=1e-6)
 
 
 def test_pillows_smoothing_is_what_sharpness_starts_from() -> None:
@@ -145,9 +145,9 @@ def test_each_image_gets_its_own_operation() -> None:
     assert len({image.numpy().tobytes() for image in together}) == len(OPERATIONS)
 
 
-def test_a_flat_image_survives_stretching_and_equalising() -> None:
+def test_a_flat_image_survives_stretching_and_equalizing() -> None:
     flat = torch.full((1, 3, 20, 20), 77, dtype=torch.uint8)
-    for name in ("autocontrast", "equalise"):
+    for name in ("autocontrast", "equalize"):
         assert torch.allclose(apply(flat, name, 9), flat / 255)
 
 

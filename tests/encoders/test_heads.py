@@ -11,7 +11,7 @@ import torch
 from curl_rl.encoders.heads import MLP, BatchNorm
 
 
-def normalised(x: np.ndarray) -> np.ndarray:
+def normalized(x: np.ndarray) -> np.ndarray:
     return (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
 
 
@@ -33,7 +33,7 @@ def test_a_head_is_its_layers_one_after_the_other(
     for layer in range(2):
         expected = expected @ w[f"layers.{layer}.0.weight"].T
         if batch_norm:
-            expected = normalised(expected) * w[f"layers.{layer}.1.weight"] + w[f"layers.{layer}.1.bias"]
+            expected = normalized(expected) * w[f"layers.{layer}.1.weight"] + w[f"layers.{layer}.1.bias"]
         else:
             expected = expected + w[f"layers.{layer}.0.bias"]
         expected = np.maximum(expected, 0)
@@ -44,10 +44,10 @@ def test_a_head_is_its_layers_one_after_the_other(
         expected = expected + w["layers.2.0.bias"]
     elif last == "scaled":
         assert names == {"layers.2.1.weight"}
-        expected = normalised(expected) * w["layers.2.1.weight"]
+        expected = normalized(expected) * w["layers.2.1.weight"]
     else:
         assert names == set()
-        expected = normalised(expected) if last == "standardized" else expected
+        expected = normalized(expected) if last == "standardized" else expected
     assert np.allclose(head(x).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 

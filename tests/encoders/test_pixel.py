@@ -64,11 +64,11 @@ def test_bytes_are_divided_by_255_and_floats_taken_as_they_are() -> None:
 def test_delta_orthogonal_convolutions_keep_the_norm_of_a_constant_image() -> None:
     layer = torch.nn.Conv2d(6, 9, 3)
     orthogonal_init(layer)
-    centre = layer.weight[:, :, 1, 1]
-    assert torch.allclose(centre.T @ centre, 2 * torch.eye(6), atol=1e-5), "orthogonal with ReLU's gain √2"
-    off_centre = layer.weight.clone()
-    off_centre[:, :, 1, 1] = 0
-    assert off_centre.abs().max() == 0
+    center = layer.weight[:, :, 1, 1]
+    assert torch.allclose(center.T @ center, 2 * torch.eye(6), atol=1e-5), "orthogonal with ReLU's gain √2"
+    off_center = layer.weight.clone()
+    off_center[:, :, 1, 1] = 0
+    assert off_center.abs().max() == 0
     assert layer.bias is not None
     assert layer.bias.abs().max() == 0
 
@@ -80,7 +80,7 @@ def test_linear_layers_start_orthogonal_with_zero_bias() -> None:
     assert encoder.projection.linear.bias.abs().max() == 0
 
 
-def test_features_are_layer_normalised() -> None:
+def test_features_are_layer_normalized() -> None:
     features = PixelEncoder((9, 40, 40))(images(5, 9, 40, 40))
     assert torch.allclose(features.mean(1), torch.zeros(5), atol=1e-5)
     assert torch.allclose(features.norm(dim=1), torch.full((5,), math.sqrt(50)), rtol=1e-3)

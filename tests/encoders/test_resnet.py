@@ -135,10 +135,10 @@ def test_torchvisions_weights_give_torchvisions_features(
     pixels = images(2, 3, 65, 40)
     # The buffers hold the numbers as float32.
     mean_64, std_64 = (torch.tensor(numbers, dtype=torch.float32).double() for numbers in (mean, std))
-    normalised = torch.stack([(pixels[:, c].double() / 255 - mean_64[c]) / std_64[c] for c in range(3)], dim=1)
+    normalized = torch.stack([(pixels[:, c].double() / 255 - mean_64[c]) / std_64[c] for c in range(3)], dim=1)
     ours = encoder(pixels)
     assert ours.shape == (2, encoder.feature_spec.dim)
-    assert torch.allclose(ours, theirs(normalised), rtol=1e-8, atol=1e-10)
+    assert torch.allclose(ours, theirs(normalized), rtol=1e-8, atol=1e-10)
     for name, value in theirs.state_dict().items():
         assert torch.allclose(encoder.state_dict()[name], value, rtol=1e-8, atol=1e-10), name
 
@@ -181,7 +181,7 @@ def test_views_of_another_size_are_taken() -> None:
     assert torch.allclose(encoder.encode(small).map, written_out(encoder, small.double() / 255))
 
 
-def test_bytes_and_floats_are_the_same_image_normalised_once() -> None:
+def test_bytes_and_floats_are_the_same_image_normalized_once() -> None:
     config = ResNetConfig(width=1 / 16, stem="small", mean=(0.5,), std=(0.25,))
     encoder = shaken(ResNet((3, 8, 8), config).double().eval())
     pixels = images(2, 3, 8, 8)
@@ -193,13 +193,13 @@ def test_bytes_and_floats_are_the_same_image_normalised_once() -> None:
     assert torch.allclose(encoder.encode(dark).map, written_out(encoder, (dark - 0.5) / 0.25)), "scaled by type alone"
 
 
-def test_the_normalisation_is_no_weight() -> None:
+def test_the_normalization_is_no_weight() -> None:
     encoder = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, mean=(0.1, 0.2, 0.3)))
     assert not {"mean", "std"} & encoder.state_dict().keys()
     assert encoder.double().mean.dtype == torch.float64
 
 
-def test_he_initialisation_by_fan_out() -> None:
+def test_he_initialization_by_fan_out() -> None:
     torch.manual_seed(0)
     encoder = ResNet((3, 32, 32), ResNetConfig(depth=18))
     for name, fan_out in (("conv1", 64 * 49), ("layer2.0.conv1", 128 * 9), ("layer4.0.downsample.0", 512)):

@@ -81,15 +81,15 @@ def test_picture_shows_both_at_their_places(size: int) -> None:
         picture = env.render().astype(float) - [30, 30, 60]
         assert env.render().dtype == np.uint8
         assert picture.shape == (size, size, 3)
-        for colour, place in ((0, target), (1, point)):
+        for color, place in ((0, target), (1, point)):
             # Each disc is mixed from its colour and the background alone: solve for its share of every pixel.
             mix = np.array([[200.0, 30.0], [50.0, 220.0]])  # red and green of target and of point, less background
             shares = np.linalg.solve(mix.T, picture[..., :2].reshape(-1, 2).T).T.reshape(size, size, 2)
-            share = shares[..., colour].clip(0)
-            centres = (np.arange(size) + 0.5) / size
-            x = (share.sum(0) * centres).sum() / share.sum()
-            y = (share.sum(1) * centres).sum() / share.sum()
-            places[name, colour] = (x, y)
+            share = shares[..., color].clip(0)
+            centers = (np.arange(size) + 0.5) / size
+            x = (share.sum(0) * centers).sum() / share.sum()
+            y = (share.sum(1) * centers).sum() / share.sum()
+            places[name, color] = (x, y)
             # 0.275 is half the arena's width: what the crop's margin 1/8 and the larger radius 0.1 leave of one half.
             assert np.allclose((x, y), 0.5 + 0.275 * np.array(place), atol=0.1 / size)
 

@@ -395,11 +395,11 @@ class StateIsNotSaved(Altered):
         self.register_buffer("centre", torch.zeros(()), persistent=False)
 
     def more(self, online: Views, target: Views, batch: BatchInfo) -> Any:
-        return self.centre * online[0].vector.mean()
+        return self.center * online[0].vector.mean()
 
     def after_step(self, carry: Any, momentum: Tensor) -> None:
         super().after_step(carry, momentum)
-        self.centre.copy_(carry.mean())
+        self.center.copy_(carry.mean())
 
 
 class UnsavedCounter(Sound):

@@ -94,8 +94,8 @@ def test_nt_xent_is_pytorch_metric_learnings(batch: int) -> None:
     losses = pytest.importorskip("pytorch_metric_learning.losses")
     first, second = draw(batch, 4), draw(batch, 4, seed=1)
     oracle = losses.NTXentLoss(temperature=0.3)(torch.cat([first, second]), torch.arange(batch).repeat(2))
-    normalise = torch.nn.functional.normalize
-    ours = nt_xent(two_view_scores(normalise(first), normalise(second)), 0.3)
+    normalize = torch.nn.functional.normalize
+    ours = nt_xent(two_view_scores(normalize(first), normalize(second)), 0.3)
     assert ours.item() == pytest.approx(oracle.item(), rel=1e-6)
 
 
@@ -155,8 +155,8 @@ def test_nt_xent_survives_a_small_temperature_in_single_precision(tau_plus: floa
 @pytest.mark.parametrize(("tau_plus", "beta"), [(0.0, 0.0), (0.1, 1.0)])
 def test_nt_xent_gradient_is_right_by_finite_differences(tau_plus: float, beta: float) -> None:
     def loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        normalise = torch.nn.functional.normalize
-        return nt_xent(two_view_scores(normalise(first), normalise(second)), 0.5, tau_plus=tau_plus, beta=beta)
+        normalize = torch.nn.functional.normalize
+        return nt_xent(two_view_scores(normalize(first), normalize(second)), 0.5, tau_plus=tau_plus, beta=beta)
 
     assert torch.autograd.gradcheck(loss, (draw(3, 4).requires_grad_(), draw(3, 4, seed=1).requires_grad_()))
 

@@ -25,8 +25,8 @@ def test_info_nce_over_a_queue() -> None:
     queries, keys, queue = draw(7, 5, seed=0), draw(7, 5, seed=1), F.normalize(draw(11, 5, seed=2))
     oracle = lightly.NTXentLoss(temperature=0.2, memory_bank_size=(11, 5))
     oracle.memory_bank.bank = queue.clone()
-    queries, normalised = F.normalize(queries), F.normalize(keys)
-    scores = losses.bank_scores(queries, normalised, queue, torch.ones(11, dtype=torch.bool))
+    queries, normalized = F.normalize(queries), F.normalize(keys)
+    scores = losses.bank_scores(queries, normalized, queue, torch.ones(11, dtype=torch.bool))
     ours = losses.nt_xent(scores, 0.2)
     assert ours.item() == pytest.approx(oracle(queries, keys).item(), rel=1e-5)
 

@@ -31,7 +31,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_each_query_to_its_own_key() -> No
     assert result.loss.item() == pytest.approx(total / 5, rel=1e-10)
 
 
-def test_the_identity_start_scores_layer_normalised_features_by_their_cosine_times_root_d() -> None:
+def test_the_identity_start_scores_layer_normalized_features_by_their_cosine_times_root_d() -> None:
     objective = Curl(FeatureSpec(50, SPEC.map_shape))
     z = torch.nn.functional.layer_norm(torch.randn(6, 50, generator=torch.Generator().manual_seed(2)), (50,))
     logits = z @ objective.W @ z.T

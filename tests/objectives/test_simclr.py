@@ -67,7 +67,7 @@ def test_the_views_may_change_places() -> None:
         assert torch.allclose(forth.loss, back.loss, rtol=1e-10)
 
 
-def test_only_the_normalised_loss_ignores_lengths() -> None:
+def test_only_the_normalized_loss_ignores_lengths() -> None:
     first, second = draw(5, 4), draw(5, 4, seed=1)
     lengths = torch.linspace(0.5, 3, 5, dtype=torch.float64)[:, None]
     for normalize in (True, False):

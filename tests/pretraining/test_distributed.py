@@ -294,14 +294,14 @@ def test_in_one_process_nothing_happens() -> None:
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
-def test_synchronised_batch_norm_keeps_the_tensors_of_the_one_it_replaces() -> None:
+def test_synchronized_batch_norm_keeps_the_tensors_of_the_one_it_replaces() -> None:
     plain = SplitBatchNorm2d(3, 1).eval()
-    synchronised = distributed.SyncBatchNorm2d.from_plain(plain)
-    assert not synchronised.training
+    synchronized = distributed.SyncBatchNorm2d.from_plain(plain)
+    assert not synchronized.training
     for name, value in plain.state_dict(keep_vars=True).items():
-        assert synchronised.state_dict(keep_vars=True)[name] is value
+        assert synchronized.state_dict(keep_vars=True)[name] is value
     given = drawn(4, 3, 2, 2, seed=0).float()
-    assert torch.equal(synchronised.train()(given), nn.BatchNorm2d(3)(given))
+    assert torch.equal(synchronized.train()(given), nn.BatchNorm2d(3)(given))
 
 
 def test_shares_are_those_of_the_data() -> None:

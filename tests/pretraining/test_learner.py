@@ -181,7 +181,7 @@ def test_a_predictor_keeps_its_learning_rate() -> None:
     assert fixed[False] == pytest.approx(0.025)
 
 
-def test_keys_are_normalised_together_with_other_images_where_batch_norm_is_split() -> None:
+def test_keys_are_normalized_together_with_other_images_where_batch_norm_is_split() -> None:
     spec = encoder().feature_spec
     trained = learner(MoCo(spec, MoCoConfig(dim=4, queue=6)).double(), encoder(splits=2))
     views, order = batches()[0], torch.tensor([0, 3, 1, 4, 2, 5])

@@ -101,7 +101,7 @@ def test_a_view_of_the_future_comes_from_the_replays_future_observation() -> Non
         assert torch.equal(ours, theirs)
 
 
-def test_acting_sees_the_centre_crop_and_is_deterministic_without_noise() -> None:
+def test_acting_sees_the_center_crop_and_is_deterministic_without_noise() -> None:
     agent = make_agent()
     observation = make_batch().observation
     framed = torch.zeros_like(observation)

@@ -76,7 +76,7 @@ def test_metrics_are_those_of_the_statistics_module() -> None:
     }
 
 
-def test_actions_are_the_policys_mean_on_the_centre_crop(agent: Agent) -> None:
+def test_actions_are_the_policys_mean_on_the_center_crop(agent: Agent) -> None:
     env = Counter()
     played(agent, env, episodes=1)
     env.reset()
@@ -99,7 +99,7 @@ def test_the_newest_frame_of_the_first_episode_is_recorded_first_and_last_one_in
     assert played(agent, Counter(), episodes=1).pictures is None
 
 
-def test_a_frame_that_is_not_rgb_is_recorded_in_grey() -> None:
+def test_a_frame_that_is_not_rgb_is_recorded_in_gray() -> None:
     torch.manual_seed(0)
     agent = Agent((2, 9, 9), 2, AgentConfig(crop=8, hidden=4, encoder=EncoderConfig(2, (2,), 3)))
     result = played(agent, Counter(channels=1), episodes=1, record=True)

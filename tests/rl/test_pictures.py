@@ -11,9 +11,9 @@ from curl_rl.rl.pictures import crops_picture
 from curl_rl.rl.replay import Batch
 
 
-def stack(colours: list[int], side: int, channels: int = 3) -> Tensor:
-    """``(len(colours)·channels, side, side)``: frames of one shade each."""
-    return torch.cat([torch.full((channels, side, side), colour, dtype=torch.uint8) for colour in colours])
+def stack(colors: list[int], side: int, channels: int = 3) -> Tensor:
+    """``(len(colors)·channels, side, side)``: frames of one shade each."""
+    return torch.cat([torch.full((channels, side, side), color, dtype=torch.uint8) for color in colors])
 
 
 def picture(observations: list[Tensor], queries: list[Tensor], keys: list[Tensor], **named: int) -> Tensor:
@@ -40,7 +40,7 @@ def test_one_row_holds_the_stack_then_the_query_then_the_key() -> None:
     assert torch.equal(one, expected)
 
 
-def test_colours_stay_what_they_are() -> None:
+def test_colors_stay_what_they_are() -> None:
     frame = torch.zeros(3, 2, 2, dtype=torch.uint8)
     frame[0], frame[1], frame[2] = 1, 2, 3
     one = picture([frame], [frame], [frame])
@@ -55,7 +55,7 @@ def test_samples_lie_one_below_the_other_and_no_more_than_asked_for() -> None:
     assert picture(shades[:1], shades[:1], shades[:1]).shape[1] == 4
 
 
-def test_frames_that_are_not_rgb_are_grey() -> None:
+def test_frames_that_are_not_rgb_are_gray() -> None:
     one = picture([stack([10, 20], 2, channels=1)], [stack([30, 40], 2, channels=1)], [stack([50, 60], 2, channels=1)])
     assert one.shape[0] == 3
     assert one[:, 0, 0].tolist() == [10] * 3

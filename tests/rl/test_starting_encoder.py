@@ -192,7 +192,7 @@ def test_another_scale_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"encoder: starts from {source}, frozen" in printed
 
 
-def test_a_curve_is_labelled_by_the_encoder_and_not_by_its_hash(tmp_path: Path) -> None:
+def test_a_curve_is_labeled_by_the_encoder_and_not_by_its_hash(tmp_path: Path) -> None:
     changed = config(tmp_path / "run", trained_run(tmp_path / "source"))
     train(replace(changed, evaluation=replace(changed.evaluation, every=12, episodes=1)), make)
     (curve,) = read_curves([tmp_path / "run"])

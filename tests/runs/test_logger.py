@@ -132,10 +132,10 @@ def test_a_run_may_be_resumed_whose_metrics_are_gone(tmp_path: Path) -> None:
 
 
 def test_pictures_too_are_cut(tmp_path: Path) -> None:
-    grey = np.zeros((1, 2, 2), dtype=np.uint8)
+    gray = np.zeros((1, 2, 2), dtype=np.uint8)
     with Logger(tmp_path) as logger:
         for frames in (100, 200, 300):
-            logger.image(frames, "view", grey)
+            logger.image(frames, "view", gray)
     Logger(tmp_path, resume_at=200).close()
     assert [image.step for image in tensorboard(tmp_path).Images("view")] == [100, 200]
 

@@ -74,7 +74,7 @@ def test_flags_reach_the_evaluation_and_json_holds_what_is_printed(
     assert f"| {100 * rows[0].mean('knn'):.2f} " in out
 
 
-def test_by_default_nearest_neighbours_and_linear_evaluation_and_nothing_is_written(
+def test_by_default_nearest_neighbors_and_linear_evaluation_and_nothing_is_written(
     command: Any, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.read_bytes() for path in run.parent.rglob("*") if path.is_file()}

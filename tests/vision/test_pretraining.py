@@ -116,7 +116,7 @@ def equal(first: Any, second: Any) -> bool:
 
 
 @pytest.mark.parametrize("method", ["byol", "simsiam"])
-def test_local_views_are_smaller_and_learnt_from(
+def test_local_views_are_smaller_and_learned_from(
     data: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[tuple[int, ...]]] = []

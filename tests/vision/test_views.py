@@ -88,10 +88,10 @@ def test_the_blurs_kernel_is_a_share_of_the_view_made_odd(share: float, radius: 
 
 def test_steps_with_a_probability_of_their_own() -> None:
     images = noise(2)
-    greyscale, _ = made(images, replace(PLAIN, greyscale=1.0), generator())
+    grayscale, _ = made(images, replace(PLAIN, greyscale=1.0), generator())
     weights = torch.tensor([0.2989, 0.587, 0.114])[:, None, None]
-    grey = (images / 255 * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
-    assert torch.allclose(greyscale, grey, atol=1e-6)
+    gray = (images / 255 * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    assert torch.allclose(grayscale, gray, atol=1e-6)
     mirrored, _ = made(images, replace(PLAIN, mirror=1.0), generator())
     assert torch.allclose(mirrored, images.flip(3) / 255, atol=1e-6)
     threshold, _ = made(images, replace(PLAIN, solarise=(1.0,), solarise_threshold=0.0), generator())
@@ -119,9 +119,9 @@ def test_jitter_passes_each_strength_to_its_own_step() -> None:
     weights = torch.tensor([0.2989, 0.587, 0.114])[:, None, None]
     for name in ("contrast", "saturation"):
         (changed,) = made(flat, replace(recipe, **{name: 0.2}), generator())
-        pixel_grey, mean_grey = ((images * weights).sum(1) for images in (changed, flat / 255))
-        kept = mean_grey if name == "saturation" else mean_grey.mean((1, 2), keepdim=True)
-        seen = pixel_grey if name == "saturation" else pixel_grey.mean((1, 2), keepdim=True)
+        pixel_gray, mean_gray = ((images * weights).sum(1) for images in (changed, flat / 255))
+        kept = mean_gray if name == "saturation" else mean_gray.mean((1, 2), keepdim=True)
+        seen = pixel_gray if name == "saturation" else pixel_gray.mean((1, 2), keepdim=True)
         assert torch.allclose(seen, kept, atol=1e-4), name
         assert not torch.allclose(changed, flat / 255, atol=0.01), name
 
@@ -185,12 +185,12 @@ def test_a_plain_crop_is_a_window_of_whole_pixels() -> None:
     assert not torch.equal(*views)
 
 
-COLOURS = replace(PLAIN, views=1, crop="plain", size=12, jitter=0.7, greyscale=0.3, solarise=(0.4,))
+COLORS = replace(PLAIN, views=1, crop="plain", size=12, jitter=0.7, greyscale=0.3, solarise=(0.4,))
 
 
 @pytest.mark.parametrize("crop", ["plain", "resized"])
 def test_equal_frames_of_a_stack_stay_equal(crop: Any) -> None:
-    recipe = replace(COLOURS, crop=crop, size=8, scale=(0.3, 1.0), mirror=0.5, blur=(0.5,))
+    recipe = replace(COLORS, crop=crop, size=8, scale=(0.3, 1.0), mirror=0.5, blur=(0.5,))
     (view,) = made(noise(40).repeat(1, 3, 1, 1), recipe, generator())
     frames = view.unflatten(1, (3, 3))
     assert view.shape == (40, 9, 8, 8)
@@ -201,7 +201,7 @@ def test_equal_frames_of_a_stack_stay_equal(crop: Any) -> None:
 
 def test_every_frame_of_a_stack_is_changed_as_it_would_be_alone() -> None:
     # Contrast turns about the mean grey, which is the whole stack's: without it, a frame's neighbours do not matter.
-    recipe = replace(COLOURS, contrast=0.0)
+    recipe = replace(COLORS, contrast=0.0)
     images = stacks(30, 3)
     (view,) = made(images, recipe, generator(5))
     for number in range(3):
@@ -211,7 +211,7 @@ def test_every_frame_of_a_stack_is_changed_as_it_would_be_alone() -> None:
     assert (view - images / 255).abs().amax() > 0.1
 
 
-def test_contrast_turns_all_frames_of_a_stack_about_their_common_grey() -> None:
+def test_contrast_turns_all_frames_of_a_stack_about_their_common_gray() -> None:
     dark, bright = (torch.full((1, 3, 4, 4), value, dtype=torch.uint8) for value in (51, 153))
     recipe = replace(PLAIN, views=1, size=4, crop="plain", jitter=1.0, brightness=0, saturation=0, hue=0, contrast=0.4)
     (view,) = made(torch.cat([dark, bright], 1), recipe, generator(1))

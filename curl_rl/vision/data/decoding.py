@@ -55,8 +55,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, of which none is known to be white")
     if image.mode.startswith("I"):
-        grey = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
+        gray = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(gray).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         visible = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), visible).convert("RGB")

@@ -42,7 +42,7 @@ _CHUNK = 64  # images that a thread reads at a time
 T = TypeVar("T")
 
 
-def say_what_cannot_be_learnt(train: ImageSet, test: ImageSet) -> None:
+def warn_about_unseen_classes(train: ImageSet, test: ImageSet) -> None:
     """Tells of test images whose class no training image has, such as those of a misspelt folder."""
     seen = set(train.required_labels().unique().tolist())
     labels = test.required_labels()
@@ -271,12 +271,12 @@ def _digits(split: Split, size: int, device: torch.device) -> ResidentImages:
     if size < 8:
         raise UserError(f"the digits are 8×8 pixels and are not scaled down: size must be at least 8, got {size}")
     bunch = load_digits()
-    grey = torch.tensor(bunch.images, dtype=torch.float32)[:, None] * (255 / 16)
+    gray = torch.tensor(bunch.images, dtype=torch.float32)[:, None] * (255 / 16)
     labels = torch.tensor(bunch.target, dtype=torch.int64)
     # Of each class the fifth, tenth, ... image. They come in an order that every fifth of all would sort by class.
     nth = F.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]
     chosen = (nth % 5 == 0) == (split == "test")
-    scaled = F.interpolate(grey[chosen], size=(size, size), mode="bilinear").round().to(torch.uint8)
+    scaled = F.interpolate(gray[chosen], size=(size, size), mode="bilinear").round().to(torch.uint8)
     images = scaled.expand(-1, 3, -1, -1).contiguous().to(device)
     return ResidentImages("digits", images, tuple("0123456789"), labels[chosen])
 

@@ -23,9 +23,9 @@ from curl_rl.vision.evaluation.finetuning import (
     top1_accuracy,
     train_classifier,
 )
-from curl_rl.vision.evaluation.knn import check_labelled
+from curl_rl.vision.evaluation.knn import check_labeled
 
-UNLABELLED = -1
+UNLABELED = -1
 """The label of an image that has none."""
 
 
@@ -73,7 +73,7 @@ def mixed_distillation_loss(
         A scalar: the equation's two sums, both divided by B. So an image without a label counts in the first as zero,
         and a batch that happens to hold more labels weighs them more: over an epoch it is the equation.
     """
-    supervised = F.cross_entropy(student_logits, labels, ignore_index=UNLABELLED, reduction="sum") / len(labels)
+    supervised = F.cross_entropy(student_logits, labels, ignore_index=UNLABELED, reduction="sum") / len(labels)
     return (1 - alpha) * supervised + alpha * distillation_loss(student_logits, teacher_logits, temperature)
 
 
@@ -114,11 +114,11 @@ def distill(
     """
     size = images.shape[-1] if size is None else size
     classes = network_outputs(teacher, center_crop(images[:1], size)).shape[1]
-    check_labelled(test_images, test_labels, classes, "test")
+    check_labeled(test_images, test_labels, classes, "test")
     if labels is None:
-        labels = torch.full((len(images),), UNLABELLED)
-    check_labelled(images, labels.masked_fill(labels == UNLABELLED, 0), classes, "training")
-    if config.alpha < 1 and (labels == UNLABELLED).all():
+        labels = torch.full((len(images),), UNLABELED)
+    check_labeled(images, labels.masked_fill(labels == UNLABELED, 0), classes, "training")
+    if config.alpha < 1 and (labels == UNLABELED).all():
         raise ValueError(f"alpha {config.alpha} gives labels a share of the loss, but no image has one: set it to 1")
     student = new_classifier(encoder, center_crop(images, size), classes=classes, head_prefix=head_prefix)
     targets = labels.to(next(student.parameters()).device)

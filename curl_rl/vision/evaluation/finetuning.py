@@ -23,7 +23,7 @@ from curl_rl.encoders.resnet import SplitBatchNorm2d
 from curl_rl.optim.groups import parameter_groups
 from curl_rl.optim.schedules import set_learning_rates, warmup_cosine
 from curl_rl.ranges import at_least, check_ranges, within
-from curl_rl.vision.evaluation.knn import check_labelled
+from curl_rl.vision.evaluation.knn import check_labeled
 
 _STATISTICS_FROM = 1024  # images that the running statistics of a head's batch norm start from
 # No training survives the highest, and float32 has no 1e39.
@@ -143,8 +143,8 @@ def fine_tune(
         ValueError: a set does not fit its labels, or the training set has fewer than two images or classes.
         FloatingPointError: the training diverged.
     """
-    check_labelled(images, labels, classes, "training")
-    check_labelled(test_images, test_labels, classes, "test")
+    check_labeled(images, labels, classes, "training")
+    check_labeled(test_images, test_labels, classes, "test")
     if len(labels.unique()) < 2:
         raise ValueError(f"the training set has one class only, {int(labels[0])}: fine-tuning needs at least two")
     size = images.shape[-1] if size is None else size

@@ -41,7 +41,7 @@ def knn_predict(
     Raises:
         ValueError: k is not between 1 and N, the temperature is not positive, or a set does not fit its labels.
     """
-    check_labelled(train_features, train_labels, classes, "training")
+    check_labeled(train_features, train_labels, classes, "training")
     if not 1 <= k <= len(train_features):
         raise ValueError(f"k must be between 1 and the {len(train_features)} training features, got {k}")
     if not 0 < temperature < math.inf:
@@ -81,13 +81,13 @@ def knn_accuracy(
     Raises:
         ValueError: as in :func:`knn_predict`.
     """
-    check_labelled(test_features, test_labels, classes, "test")
+    check_labeled(test_features, test_labels, classes, "test")
     predicted = knn_predict(train_features, train_labels, test_features, classes=classes, k=k, temperature=temperature)
     return (predicted == test_labels).float().mean()
 
 
 @torch.no_grad()
-def check_labelled(examples: Tensor, labels: Tensor, classes: int, name: str) -> None:
+def check_labeled(examples: Tensor, labels: Tensor, classes: int, name: str) -> None:
     """Refuses examples ``(N, ...)`` that do not fit their labels ``(N,)``; ``name`` says which set it is.
 
     Raises:

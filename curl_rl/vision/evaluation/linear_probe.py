@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from curl_rl.encoders.heads import zero_linear
 from curl_rl.ranges import at_least, check_ranges, within
-from curl_rl.vision.evaluation.knn import check_labelled
+from curl_rl.vision.evaluation.knn import check_labeled
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ def linear_evaluation(
         ValueError: a set does not fit its labels, the training set has a single class, or it is too small to hold out
             a part.
     """
-    check_labelled(train_features, train_labels, classes, "training")
-    check_labelled(test_features, test_labels, classes, "test")
+    check_labeled(train_features, train_labels, classes, "training")
+    check_labeled(test_features, test_labels, classes, "test")
     if len(train_labels.unique()) < 2:
         raise ValueError(f"the training set has one class only, {int(train_labels[0])}: a probe needs at least two")
     dtype = torch.promote_types(train_features.dtype, torch.float32)

@@ -19,7 +19,7 @@ from curl_rl.encoders import Encoder
 from curl_rl.ranges import at_least, check_ranges, one_of, one_or_more, positive_finite, within
 from curl_rl.runs.seeds import SEED
 from curl_rl.vision.config import KNNConfig
-from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
+from curl_rl.vision.data import balanced_subset, load, warn_about_unseen_classes
 from curl_rl.vision.data.image_sets import ImageSet
 from curl_rl.vision.evaluation.finetuning import Crops, fine_tune, fine_tuning
 from curl_rl.vision.evaluation.knn import knn_accuracy
@@ -105,7 +105,7 @@ def load_benchmark(source: str, size: int, *, device: torch.device | str = "cpu"
     )
     for part in parts:
         part.required_labels()
-    say_what_cannot_be_learnt(*parts)
+    warn_about_unseen_classes(*parts)
     return Benchmark(*parts)
 
 
@@ -152,8 +152,8 @@ def evaluate_pixels(side: int, benchmark: Benchmark, config: EvaluationConfig) -
     train = encode(nn.Flatten(), side, benchmark.train)
     test = encode(nn.Flatten(), side, benchmark.test)
     mean = train.features.float().mean(0)
-    centred = [part._replace(features=part.features.float() - mean) for part in (train, test)]
-    return {"knn": knn(centred[0], centred[1], benchmark.classes, voting_of(config, KNNConfig(), [benchmark]))}
+    centered = [part._replace(features=part.features.float() - mean) for part in (train, test)]
+    return {"knn": knn(centered[0], centered[1], benchmark.classes, voting_of(config, KNNConfig(), [benchmark]))}
 
 
 def untrained_like(encoder: Encoder, seed: int) -> Encoder:

@@ -18,10 +18,10 @@ from curl_rl.encoders.base import weights_from
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import check_seed
-from curl_rl.vision.data import balanced_subset, load, say_what_cannot_be_learnt
+from curl_rl.vision.data import balanced_subset, load, warn_about_unseen_classes
 from curl_rl.vision.data.image_sets import ImageSet, ResidentImages
 from curl_rl.vision.evaluation.classifier_file import CLASSIFIER, SavedClassifier, load_classifier, save_classifier
-from curl_rl.vision.evaluation.distillation import UNLABELLED, DistillationConfig, distill
+from curl_rl.vision.evaluation.distillation import UNLABELED, DistillationConfig, distill
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig, fine_tune, fine_tuning
 from curl_rl.vision.evaluation.saved_runs import read_run
 
@@ -73,7 +73,7 @@ def fine_tune_run(
     _make_room(directory)
     source, side = data or pretrained.config.data, pretrained.encoder.input_shape[-1]
     train, test = _both(source, pretrained.image_size, device)
-    say_what_cannot_be_learnt(train, test)
+    warn_about_unseen_classes(train, test)
     targets = train.required_labels()
     chosen = balanced_subset(targets, labels, seed=0)
     trained = fine_tune(
@@ -187,7 +187,7 @@ def distill_classifier(
     if labelled:
         targets = train.required_labels()
         chosen = balanced_subset(targets, labelled, seed=0)
-        known = torch.full_like(targets, UNLABELLED)
+        known = torch.full_like(targets, UNLABELED)
         known[chosen] = targets[chosen]
     trained = distill(
         master.network,

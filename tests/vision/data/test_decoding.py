@@ -14,7 +14,7 @@ from curl_rl.vision.data import load
 from helpers.image_folders import as_tensor, images_of, loaders, make_classes, pixels, save
 
 
-def test_the_largest_centred_square_is_scaled_to_the_size(tmp_path: Path) -> None:
+def test_the_largest_centered_square_is_scaled_to_the_size(tmp_path: Path) -> None:
     wide, tall = np.zeros((4, 8, 3), np.uint8), np.zeros((8, 4, 3), np.uint8)
     wide[:, 2:6], tall[2:6] = 200, 100
     for name, image in (("a.png", wide), ("b.png", tall)):
@@ -53,7 +53,7 @@ def test_a_large_jpeg_is_decoded_near_what_pillow_makes_of_the_whole(tmp_path: P
     assert difference.abs().mean() < 2
 
 
-def grey(value: int) -> list[int]:
+def gray(value: int) -> list[int]:
     return [value] * 3
 
 
@@ -61,8 +61,8 @@ def sixteen_bits() -> Image.Image:
     return Image.fromarray(np.full((4, 4), 200 * 256 + 77, dtype=np.uint16))
 
 
-def palette_with_transparency(colour: int) -> Image.Image:
-    image = Image.new("P", (4, 4), colour)
+def palette_with_transparency(color: int) -> Image.Image:
+    image = Image.new("P", (4, 4), color)
     image.putpalette([0, 0, 0, 10, 20, 30])
     image.info["transparency"] = 0
     return image
@@ -71,17 +71,17 @@ def palette_with_transparency(colour: int) -> Image.Image:
 @pytest.mark.parametrize(
     ("suffix", "make", "expected"),
     [
-        ("png", lambda: Image.new("L", (4, 4), 70), grey(70)),
-        ("png", lambda: Image.new("1", (4, 4), 1), grey(255)),
-        ("png", sixteen_bits, grey(200)),
-        ("tif", sixteen_bits, grey(200)),
+        ("png", lambda: Image.new("L", (4, 4), 70), gray(70)),
+        ("png", lambda: Image.new("1", (4, 4), 1), gray(255)),
+        ("png", sixteen_bits, gray(200)),
+        ("tif", sixteen_bits, gray(200)),
         ("png", lambda: Image.new("RGBA", (4, 4), (255, 0, 0, 128)), [255, 127, 127]),
-        ("png", lambda: Image.new("LA", (4, 4), (0, 0)), grey(255)),
+        ("png", lambda: Image.new("LA", (4, 4), (0, 0)), gray(255)),
         ("png", lambda: palette_with_transparency(1), [10, 20, 30]),
-        ("png", lambda: palette_with_transparency(0), grey(255)),
+        ("png", lambda: palette_with_transparency(0), gray(255)),
         ("jpg", lambda: Image.new("CMYK", (4, 4), (0, 255, 255, 0)), [255, 0, 0]),
-        ("gif", lambda: Image.new("P", (4, 4), 0), grey(0)),
-        ("webp", lambda: Image.new("RGB", (4, 4), (255, 255, 255)), grey(255)),
+        ("gif", lambda: Image.new("P", (4, 4), 0), gray(0)),
+        ("webp", lambda: Image.new("RGB", (4, 4), (255, 255, 255)), gray(255)),
         ("ppm", lambda: Image.new("RGB", (4, 4), (1, 2, 3)), [1, 2, 3]),
     ],
 )

@@ -193,10 +193,10 @@ def test_test_images_of_a_class_that_was_never_seen_are_told_of(
     make_classes(tmp_path / "train", ant=2, bee=1)
     make_classes(tmp_path / "test", ant=1, Bee=2, wasp=1)
     sets = [load(tmp_path, split) for split in ("train", "test")]
-    folders.say_what_cannot_be_learnt(*sets)
+    folders.warn_about_unseen_classes(*sets)
     line = "train has no image of Bee, wasp: 3 of 4 test images must count as wrong"
     assert capsys.readouterr().err.strip().endswith(line)
-    folders.say_what_cannot_be_learnt(sets[0], sets[0])
+    folders.warn_about_unseen_classes(sets[0], sets[0])
     assert not capsys.readouterr().err
 
 

@@ -243,7 +243,7 @@ def test_what_a_run_on_frames_leaves(data: Path, tmp_path: Path, capsys: pytest.
     }
 
 
-def test_measuring_on_held_out_episodes_changes_nothing_that_is_learnt(data: Path, tmp_path: Path) -> None:
+def test_measuring_on_held_out_episodes_changes_nothing_that_is_learned(data: Path, tmp_path: Path) -> None:
     for method in ("moco", "byol"):  # with a queue, and with batch norm in its heads
         runs = []
         for every in (0, 1):

@@ -29,7 +29,7 @@ def backbone(kind: str) -> Encoder:
     return ResNet((3, 12, 12), ResNetConfig(width=1 / 64, stem="small", norm=norm))
 
 
-def randomised(network: nn.Module) -> None:
+def randomized(network: nn.Module) -> None:
     """Other numbers than those that a new network starts with, in weights and running statistics."""
     generator = torch.Generator().manual_seed(1)
     for value in network.state_dict().values():
@@ -41,7 +41,7 @@ def randomised(network: nn.Module) -> None:
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_a_head_comes_back(tmp_path: Path, last: Last, batch_norm: bool) -> None:
     head = MLP((8, 7, 6, 5), batch_norm=batch_norm, last=last)
-    randomised(head)
+    randomized(head)
     save_head(head, tmp_path)
     loaded = load_head(tmp_path)
     features = torch.randn(4, 8, generator=torch.Generator().manual_seed(2))
@@ -56,7 +56,7 @@ def test_a_classifier_comes_back_and_names_its_classes(tmp_path: Path, kind: str
     encoder = backbone(kind)
     head = MLP((encoder.feature_spec.dim, 7, 6, 5), batch_norm=True, last="scaled")
     network = new_classifier(encoder, IMAGES, classes=3, head_prefix=head.layers[:layers] if layers else None)
-    randomised(network)
+    randomized(network)
     save_classifier(network, tmp_path, classes=["ant", "bee", "cat"], image_size=12, provenance={"labels": 0.1})
     loaded = load_classifier(tmp_path / "classifier.safetensors")
     logits = network.eval()(IMAGES)

@@ -138,7 +138,7 @@ def test_what_is_no_finished_run_is_named(tmp_path: Path, spoil: Any, message: s
 
 
 @pytest.mark.usefixtures("presets")
-def test_neighbours_vote_as_the_runs_settings_say(tmp_path: Path) -> None:
+def test_neighbors_vote_as_the_runs_settings_say(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data")
     knn = EvaluationConfig(protocols=("knn",))
     # Sixteen images: of more neighbours than that, all vote.

@@ -12,7 +12,7 @@ from torch import nn
 
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.vision.evaluation.distillation import (
-    UNLABELLED,
+    UNLABELED,
     DistillationConfig,
     distill,
     distillation_loss,
@@ -54,7 +54,7 @@ def test_a_student_that_answers_like_its_teacher_is_left_alone(temperature: floa
 
 def test_gradients_are_right_and_none_reaches_the_teacher() -> None:
     student, teacher = draw(3, 4).requires_grad_(), draw(3, 4, seed=1).requires_grad_()
-    labels = torch.tensor([2, UNLABELLED, 0])
+    labels = torch.tensor([2, UNLABELED, 0])
     assert torch.autograd.gradcheck(lambda s: distillation_loss(s, teacher, 0.7), (student,))
     assert torch.autograd.gradcheck(lambda s: mixed_distillation_loss(s, teacher, labels, 0.7, 0.3), (student,))
     mixed_distillation_loss(student, teacher, labels, 0.7, 0.3).backward()
@@ -90,16 +90,16 @@ def test_alpha_one_is_the_teacher_alone_and_alpha_zero_the_labels_alone() -> Non
 
 def test_an_image_without_a_label_adds_nothing_to_the_labels_sum() -> None:
     student, teacher = draw(4, 3), draw(4, 3, seed=1)
-    labels = torch.tensor([1, UNLABELLED, UNLABELLED, 2])
+    labels = torch.tensor([1, UNLABELED, UNLABELED, 2])
     value = mixed_distillation_loss(student, teacher, labels, 1.0, 0.0)
     assert value.item() == pytest.approx(F.cross_entropy(student[[0, 3]], labels[[0, 3]]).item() / 2, rel=1e-10)
-    none = mixed_distillation_loss(student, teacher, torch.full((4,), UNLABELLED), 1.0, 0.25)
+    none = mixed_distillation_loss(student, teacher, torch.full((4,), UNLABELED), 1.0, 0.25)
     assert none.item() == pytest.approx(0.25 * distillation_loss(student, teacher, 1.0).item(), rel=1e-10)
 
 
-def test_batches_of_unequal_labelling_add_up_to_the_equation() -> None:
+def test_batches_of_unequal_labeling_add_up_to_the_equation() -> None:
     student, teacher = draw(6, 3), draw(6, 3, seed=1)
-    labels = torch.tensor([1, 0, 2, UNLABELLED, UNLABELLED, 1])
+    labels = torch.tensor([1, 0, 2, UNLABELED, UNLABELED, 1])
     parts = [
         mixed_distillation_loss(s, t, y, 0.5, 0.4)
         for s, t, y in zip(student.split(3), teacher.split(3), labels.split(3), strict=True)
@@ -127,7 +127,7 @@ def test_settings_that_mean_nothing_are_refused(fields: dict[str, float], messag
 # --------------------------------------------------------------------- distill
 
 
-class ColourTeacher(nn.Module):
+class ColorTeacher(nn.Module):
     """Knows the strongest colour of an image; its dropout would blur the answers of a teacher in training mode."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ def config(epochs: int = 15, alpha: float = 1.0) -> DistillationConfig:
 def test_a_student_learns_from_answers_alone() -> None:
     images, _ = tinted(60)
     test_images, test_labels = tinted(30, seed=1)
-    teacher, start = ColourTeacher().train(), encoder()
+    teacher, start = ColorTeacher().train(), encoder()
     before = [parameter.clone() for parameter in (*teacher.parameters(), *start.parameters())]
     student, accuracy = distill(
         teacher, start, images, None, test_images, test_labels, generator=seeded(), config=config()
@@ -177,16 +177,16 @@ def test_a_student_learns_from_answers_alone() -> None:
 
 @pytest.mark.parametrize(("alpha", "wins"), [(0.0, "labels"), (1.0, "teacher")])
 def test_labels_that_contradict_the_teacher_rule_at_alpha_zero_and_are_ignored_at_one(alpha: float, wins: str) -> None:
-    images, colours = tinted(60)
-    contradiction = (colours + 1) % 3
+    images, colors = tinted(60)
+    contradiction = (colors + 1) % 3
     student, accuracy = distill(
-        ColourTeacher(), encoder(), images, contradiction, images, colours, generator=seeded(), config=config(15, alpha)
+        ColorTeacher(), encoder(), images, contradiction, images, colors, generator=seeded(), config=config(15, alpha)
     )
-    learned = contradiction if wins == "labels" else colours
+    learned = contradiction if wins == "labels" else colors
     assert top1_accuracy(student, images, learned) >= 0.9
     # Sure of it as well: labels that go to the wrong images of a batch leave no more than a trace.
     assert F.cross_entropy(network_outputs(student, images), learned) < 0.3
-    assert accuracy == top1_accuracy(student, images, colours)
+    assert accuracy == top1_accuracy(student, images, colors)
 
 
 class OneAnswer(nn.Module):
@@ -204,7 +204,7 @@ class OneAnswer(nn.Module):
 def test_the_first_step_by_hand(temperature: float, alpha: float) -> None:
     """All logits start at zero, every answer at ⅓, and Nesterov's first step is 1.9 times the gradient."""
     images, _ = tinted(4)
-    labels = torch.tensor([2, UNLABELLED, 2, 0])
+    labels = torch.tensor([2, UNLABELED, 2, 0])
     training = SupervisedConfig(epochs=1, batch_size=4, learning_rate=0.1)
     settings = DistillationConfig(temperature, alpha, training)
     student, _ = distill(
@@ -220,7 +220,7 @@ def test_the_generator_decides_everything() -> None:
     images, labels = tinted(12)
     weights = [
         distill(
-            ColourTeacher(), encoder(), images, None, images, labels, generator=seeded(seed), config=config(epochs=2)
+            ColorTeacher(), encoder(), images, None, images, labels, generator=seeded(seed), config=config(epochs=2)
         ).network.linear.weight
         for seed in (1, 1, 2)
     ]
@@ -233,11 +233,11 @@ def test_labels_and_alpha_must_fit() -> None:
 
     def run(labels: torch.Tensor | None, alpha: float = 0.5) -> None:
         distill(
-            ColourTeacher(), encoder(), images, labels, images, torch.zeros(6).long(), generator=seeded(),
+            ColorTeacher(), encoder(), images, labels, images, torch.zeros(6).long(), generator=seeded(),
             config=config(1, alpha),
         )  # fmt: skip
 
-    for missing in (None, torch.full((6,), UNLABELLED)):
+    for missing in (None, torch.full((6,), UNLABELED)):
         with pytest.raises(ValueError, match="alpha 0.5 gives labels a share of the loss, but no image has one"):
             run(missing)
         run(missing, alpha=1.0)

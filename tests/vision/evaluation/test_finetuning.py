@@ -67,7 +67,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("head_prefix", [None, head().layers[:1]], ids=["without a head", "with its first layer"])
-def test_colours_are_learned_and_what_was_handed_in_stays(head_prefix: nn.Module | None) -> None:
+def test_colors_are_learned_and_what_was_handed_in_stays(head_prefix: nn.Module | None) -> None:
     images, labels = tinted(60)
     test_images, test_labels = tinted(30, seed=1)
     test_labels[:6] = (test_labels[:6] + 1) % 3  # wrong, so that even the best is right on 24 of 30

@@ -70,7 +70,7 @@ def test_scikit_learn_finds_the_same_classifier(l2: float) -> None:
     assert torch.allclose(ours, torch.tensor(oracle.predict_proba(features.numpy())), atol=1e-6)
 
 
-def test_endless_regularisation_leaves_the_shares_of_the_classes() -> None:
+def test_endless_regularization_leaves_the_shares_of_the_classes() -> None:
     features, labels = draw(10, 4), torch.tensor([0] * 5 + [1] * 3 + [2] * 2)
     classifier = fit_linear(features, labels, classes=3, l2=1e8, tolerance=1e-8)
     shares = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).expand(10, 3)
@@ -173,7 +173,7 @@ def test_scale_and_shift_of_the_features_do_not_matter() -> None:
     assert results[0] == results[1]
 
 
-def test_features_are_not_standardised_one_by_one() -> None:
+def test_features_are_not_standardized_one_by_one() -> None:
     """The label is in a direction 1000 times weaker than the noise: strong regularisation cannot see it."""
     labels = torch.arange(100) % 2
     features = torch.stack([1000 * draw(100), 2.0 * labels - 1], 1)

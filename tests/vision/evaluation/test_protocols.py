@@ -68,7 +68,7 @@ def vectors(encoder: torch.nn.Module, images: ResidentImages) -> Tensor:
     return features
 
 
-def test_nearest_neighbours_among_the_features_of_the_middle(benchmark: Benchmark) -> None:
+def test_nearest_neighbors_among_the_features_of_the_middle(benchmark: Benchmark) -> None:
     encoder = resnet()
     train, test = (part for part in benchmark)
     assert isinstance(train, ResidentImages)
@@ -88,7 +88,7 @@ def test_evaluation_mode_whatever_the_encoders_own(benchmark: Benchmark) -> None
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
-def test_nearest_neighbours_among_pixels_less_their_mean(benchmark: Benchmark) -> None:
+def test_nearest_neighbors_among_pixels_less_their_mean(benchmark: Benchmark) -> None:
     train, test = (part.images[:, :, 1:9, 1:9].flatten(1).double() for part in benchmark)  # type: ignore[attr-defined]
     mean = train.mean(0)
     labels, test_labels = benchmark.train.required_labels(), benchmark.test.required_labels()

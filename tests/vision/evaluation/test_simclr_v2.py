@@ -114,7 +114,7 @@ def test_images_to_distil_on_need_no_labels(run: Path, data: Path, tmp_path: Pat
         distill_classifier(tmp_path / "teacher", tmp_path / "other", labelled=0.5, alpha=0.5, epochs=1)
 
 
-def test_what_does_not_fit_is_one_line_before_anything_is_learnt(run: Path, data: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_one_line_before_anything_is_learned(run: Path, data: Path, tmp_path: Path) -> None:
     teacher, out = tmp_path / "teacher", tmp_path / "out"
     fine_tune_run(run, teacher, labels=1.0, epochs=1)
 

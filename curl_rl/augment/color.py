@@ -29,12 +29,12 @@ def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Away from the image's mean grey by ``factor`` ≥ 0, ``(B,)``: 0 is that grey, 1 the image itself."""
-    return blend(images, factor, towards_mean=1 - factor, towards_grey=torch.zeros_like(factor))
+    return blend(images, factor, towards_mean=1 - factor, towards_gray=torch.zeros_like(factor))
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Away from each pixel's grey by ``factor`` ≥ 0, ``(B,)``: 0 is greyscale, 1 the image itself."""
-    return blend(images, factor, towards_mean=torch.zeros_like(factor), towards_grey=1 - factor)
+    return blend(images, factor, towards_mean=torch.zeros_like(factor), towards_gray=1 - factor)
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
@@ -146,48 +146,48 @@ def random_color_jitter(
     return color_jitter(images, jitter)
 
 
-def random_greyscale(images: Tensor, generator: torch.Generator, *, probability: float) -> Tensor:
+def random_grayscale(images: Tensor, generator: torch.Generator, *, probability: float) -> Tensor:
     """Each image's grey in all three channels, with a probability."""
-    coloured = ~chosen(len(images), probability, generator)
-    return adjust_saturation(images, coloured.to(images.dtype))
+    colored = ~chosen(len(images), probability, generator)
+    return adjust_saturation(images, colored.to(images.dtype))
 
 
-def solarise(images: Tensor, threshold: Tensor) -> Tensor:
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
     """Inverts what is as bright as the ``(B,)`` threshold or brighter; a threshold above 1 changes nothing."""
     inverted = (images >= _each_image(threshold, images)).to(images.dtype)
     return torch.lerp(images, 1 - images, inverted)
 
 
-def random_solarise(
+def random_solarize(
     images: Tensor, generator: torch.Generator, *, probability: float, threshold: float = 0.5
 ) -> Tensor:
     """Solarising of each image with a probability (BYOL, arXiv 2006.07733, appendix B)."""
     left_alone = ~chosen(len(images), probability, generator)
-    return solarise(images, left_alone.to(images.dtype) * 2 + threshold)
+    return solarize(images, left_alone.to(images.dtype) * 2 + threshold)
 
 
 def _each_image(parameter: Tensor, images: Tensor) -> Tensor:
     return parameter.to(images.dtype).view(-1, 1, 1, 1)
 
 
-def blend(images: Tensor, factor: Tensor, towards_mean: Tensor, towards_grey: Tensor) -> Tensor:
-    """``factor · image + towards_mean · mean grey + towards_grey · grey``, clamped to [0, 1]; parameters ``(B,)``.
+def blend(images: Tensor, factor: Tensor, towards_mean: Tensor, towards_gray: Tensor) -> Tensor:
+    """``factor · image + towards_mean · mean grey + towards_gray · grey``, clamped to [0, 1]; parameters ``(B,)``.
 
     The step that brightness, contrast and saturation are made of, for those who mix them within one batch.
     """
-    weights = _blend_weights(*(parameter.to(images.dtype) for parameter in (factor, towards_mean, towards_grey)))
+    weights = _blend_weights(*(parameter.to(images.dtype) for parameter in (factor, towards_mean, towards_gray)))
     return _blend_pixels(images.flatten(2), *weights).view_as(images)
 
 
-def _blend_weights(factor: Tensor, towards_mean: Tensor, towards_grey: Tensor) -> tuple[Tensor, Tensor]:
+def _blend_weights(factor: Tensor, towards_mean: Tensor, towards_gray: Tensor) -> tuple[Tensor, Tensor]:
     """A blend as weights of a pixel's channels, ``(..., 3, 3)``, and of the mean pixel's, ``(..., 1, 3)``."""
     # Numbers written on the device: a tensor made from a list would be copied there from the host.
-    grey = torch.stack([factor.new_full((), weight) for weight in (RED, GREEN, BLUE)])
+    gray = torch.stack([factor.new_full((), weight) for weight in (RED, GREEN, BLUE)])
     identity = torch.eye(3, device=factor.device, dtype=factor.dtype)
-    factor, towards_mean, towards_grey = (
-        parameter[..., None, None] for parameter in (factor, towards_mean, towards_grey)
+    factor, towards_mean, towards_gray = (
+        parameter[..., None, None] for parameter in (factor, towards_mean, towards_gray)
     )
-    return factor * identity + towards_grey * grey, towards_mean * grey
+    return factor * identity + towards_gray * gray, towards_mean * gray
 
 
 def _blend_pixels(pixels: Tensor, matrix: Tensor, mean_weights: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ from curl_rl.augment import (
     adjust_saturation,
     color_jitter,
     random_color_jitter,
-    random_greyscale,
-    random_solarise,
-    solarise,
+    random_grayscale,
+    random_solarize,
+    solarize,
 )
-from curl_rl.augment.colour import BRIGHTNESS, CONTRAST, HUE, SATURATION, blend, draw_jitter
+from curl_rl.augment.color import BRIGHTNESS, CONTRAST, HUE, SATURATION, blend, draw_jitter
 
 OPERATIONS = {
     BRIGHTNESS: adjust_brightness,
@@ -76,14 +76,14 @@ def test_brightness_scales_and_clamps() -> None:
     assert torch.allclose(adjust_brightness(one_pixel(0.1, 0.4, 0.8), parameter(1.5)), one_pixel(0.15, 0.6, 1))
 
 
-def test_saturation_moves_away_from_the_pixels_grey() -> None:
-    grey = 0.2989 * 0.5 + 0.587 * 0.2 + 0.114 * 0.4
-    assert torch.allclose(adjust_saturation(one_pixel(0.5, 0.2, 0.4), parameter(0)), one_pixel(grey, grey, grey))
-    half = one_pixel((0.5 + grey) / 2, (0.2 + grey) / 2, (0.4 + grey) / 2)
+def test_saturation_moves_away_from_the_pixels_gray() -> None:
+    gray = 0.2989 * 0.5 + 0.587 * 0.2 + 0.114 * 0.4
+    assert torch.allclose(adjust_saturation(one_pixel(0.5, 0.2, 0.4), parameter(0)), one_pixel(gray, gray, gray))
+    half = one_pixel((0.5 + gray) / 2, (0.2 + gray) / 2, (0.4 + gray) / 2)
     assert torch.allclose(adjust_saturation(one_pixel(0.5, 0.2, 0.4), parameter(0.5)), half)
 
 
-def test_contrast_moves_away_from_the_images_mean_grey() -> None:
+def test_contrast_moves_away_from_the_images_mean_gray() -> None:
     two = torch.cat([one_pixel(0.5, 0.2, 0.4), one_pixel(0.1, 0.3, 0.9)], dim=3)
     mean = (0.2989 * 0.6 + 0.587 * 0.5 + 0.114 * 1.3) / 2
     assert torch.allclose(adjust_contrast(two, parameter(0)), torch.full_like(two, mean))
@@ -151,32 +151,32 @@ def test_jitter_never_and_always(probability: float) -> None:
     assert changed.max() <= 1
 
 
-def test_greyscale_is_the_pixels_grey_in_three_channels() -> None:
+def test_grayscale_is_the_pixels_gray_in_three_channels() -> None:
     images = pictures(1000)
-    changed = random_greyscale(images, generator(), probability=0.2)
-    grey = (images * torch.tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).expand_as(images)
-    is_grey = torch.isclose(changed, grey, atol=1e-6).flatten(1).all(1)
+    changed = random_grayscale(images, generator(), probability=0.2)
+    gray = (images * torch.tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True).expand_as(images)
+    is_gray = torch.isclose(changed, gray, atol=1e-6).flatten(1).all(1)
     is_same = torch.isclose(changed, images, atol=1e-6).flatten(1).all(1)
-    assert (is_grey ^ is_same).all()
-    assert scipy.stats.binomtest(int(is_grey.sum()), 1000, 0.2).pvalue > 1e-3
-    assert torch.equal(random_greyscale(images, generator(), probability=0), images)
-    assert torch.allclose(random_greyscale(images, generator(), probability=1), grey, atol=1e-6)
+    assert (is_gray ^ is_same).all()
+    assert scipy.stats.binomtest(int(is_gray.sum()), 1000, 0.2).pvalue > 1e-3
+    assert torch.equal(random_grayscale(images, generator(), probability=0), images)
+    assert torch.allclose(random_grayscale(images, generator(), probability=1), gray, atol=1e-6)
 
 
-def test_solarising_inverts_what_reaches_the_threshold() -> None:
+def test_solarizing_inverts_what_reaches_the_threshold() -> None:
     images = torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1).repeat(4, 1, 1, 1)
-    changed = solarise(images, torch.tensor([0.5, 0.0, 0.75, 1.1])).flatten(1)
+    changed = solarize(images, torch.tensor([0.5, 0.0, 0.75, 1.1])).flatten(1)
     assert changed.tolist() == [[0.25, 0.5, 0.25], [0.75, 0.5, 0.25], [0.25, 0.5, 0.25], [0.25, 0.5, 0.75]]
 
 
-def test_solarising_with_a_probability() -> None:
+def test_solarizing_with_a_probability() -> None:
     images = torch.ones(1000, 3, 1, 1)
-    inverted = int((random_solarise(images, generator(), probability=0.2) == 0).flatten(1).all(1).sum())
+    inverted = int((random_solarize(images, generator(), probability=0.2) == 0).flatten(1).all(1).sum())
     assert scipy.stats.binomtest(inverted, 1000, 0.2).pvalue > 1e-3
-    assert torch.equal(random_solarise(images, generator(), probability=0), images)
-    assert torch.equal(random_solarise(images, generator(), probability=1), 1 - images)
+    assert torch.equal(random_solarize(images, generator(), probability=0), images)
+    assert torch.equal(random_solarize(images, generator(), probability=1), 1 - images)
     below = torch.full((50, 3, 1, 1), 0.6)
-    assert torch.equal(random_solarise(below, generator(), probability=1, threshold=0.7), below)
+    assert torch.equal(random_solarize(below, generator(), probability=1, threshold=0.7), below)
 
 
 def test_a_blend_of_nothing_is_the_image() -> None:
