@@ -12,16 +12,16 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchmarks.plain_vision import PlainSimCLR, PlainViews, batches
 from benchmarks.timing import Row, compared, side_by_side
 from curl_rl.encoders import Precision
-from curl_rl.objectives import BatchInfo, ViewSpec
+from curl_rl.objectives import BatchInfo
 from curl_rl.pretraining.learner import Learner
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.vision.config import VisionConfig, load_preset
 from curl_rl.vision.data.image_sets import ResidentImages
 from curl_rl.vision.networks import build_networks
 from curl_rl.vision.views import make_views
+from examples import simclr_on_images as plain_simclr
 
 STEPS = 8  # of one measurement; the plain pipeline with workers makes more
 _BATCHES_A_WORKER = 12
@@ -45,17 +45,17 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     precision = resolve_precision("auto", device)
     precisions: tuple[Precision, ...] = ("float32",) if precision == "float32" else (precision, "float32")
 
-    plain = PlainSimCLR(
+    plain = plain_simclr.SimCLR(
         round(64 * config.encoder.resnet.width),
         lr=config.optimizer.lr,
         temperature=config.objectives.simclr.temperature,
         device=device,
     )
-    views = PlainViews(pixels.permute(0, 2, 3, 1).contiguous().numpy(), config.augment.scale)
+    views = plain_simclr.Views(pixels.permute(0, 2, 3, 1).contiguous().numpy(), config.augment.scale)
     # As the package's own streams have it: a core is left to the network.
     workers = max(1, len(os.sched_getaffinity(0)) - 1)
     repeats = math.ceil(_BATCHES_A_WORKER * workers / STEPS)
-    loader = batches(views, batch, workers=workers, device=device, repeats=repeats)
+    loader = plain_simclr.batches(views, batch, workers=workers, device=device, repeats=repeats)
 
     cases: dict[str, Callable[[], object]] = {"plain": lambda: plain.pass_over(loader)}
     for name in precisions:
@@ -66,7 +66,7 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
             make_views(part.images, config.augment, generator)
 
     cases["augmentation"] = augment
-    alone = batches(views, batch, workers=0, device=torch.device("cpu"))
+    alone = plain_simclr.batches(views, batch, workers=0, device=torch.device("cpu"))
     cases["plain augmentation"] = lambda: [None for _ in alone]
     kornia = importlib.util.find_spec("kornia") is not None
     if kornia:
@@ -115,7 +115,7 @@ def _our_pass(
 
     def work() -> None:
         for part in images.batches(config.batch_size):
-            views = {ViewSpec(i): view for i, view in enumerate(make_views(part.images, config.augment, generator))}
+            views = make_views(part.images, config.augment, generator)
             order = torch.randperm(config.batch_size, generator=generator, device=device)
             learner.step(views, BatchInfo(part.indices), order)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.plain import PlainReplay
 from benchmarks.timing import Row, compared, side_by_side
 from benchmarks.update import ACTIONS, SHAPE, STACK, fill
 from curl_rl.rl.agent import Agent, AgentConfig
 from curl_rl.rl.replay import Replay, ReplayConfig
+from examples import curl_in_one_file as plain_curl
 
 CAPACITY = 100_000
 STORED = 4000
@@ -21,7 +21,7 @@ STORED = 4000
 def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     """Rows of memory at the paper's capacity, of its growth over many steps, and of sampling with cropping."""
     ours = Replay(ReplayConfig(CAPACITY), SHAPE, ACTIONS, stack=STACK, device=device)
-    plain = PlainReplay(CAPACITY, SHAPE, ACTIONS, device)
+    plain = plain_curl.Replay(CAPACITY, SHAPE, ACTIONS, device)
     arrays = (plain.observation, plain.next_observation, plain.action, plain.reward, plain.not_done)
     plain_gb, ours_gb = sum(array.nbytes for array in arrays) / 1e9, ours.nbytes / 1e9
     rows = [

@@ -120,18 +120,17 @@ def _timed_steps(
         parts[name] = 0.0  # type: ignore[index]
     wait_for(device)
     windows = []
-    with tqdm(disable=True) as bar:
-        for _ in range(_WINDOWS):
-            steps_before, frames_before, begin = progress.agent_steps, progress.frames, time.perf_counter()
-            # An even number, because an actor and targets that move every other update make the costs of two differ.
-            while (
-                (done := progress.agent_steps - steps_before) < steps / _WINDOWS
-                or done % 2
-                or time.perf_counter() - begin < _ENOUGH_SECONDS / _WINDOWS
-            ):
-                trainer.advance(bar)
-            wait_for(device)
-            windows.append(Window(time.perf_counter() - begin, done, progress.frames - frames_before))
+    for _ in range(_WINDOWS):
+        steps_before, frames_before, begin = progress.agent_steps, progress.frames, time.perf_counter()
+        # An even number, because an actor and targets that move every other update make the costs of two differ.
+        while (
+            (done := progress.agent_steps - steps_before) < steps / _WINDOWS
+            or done % 2
+            or time.perf_counter() - begin < _ENOUGH_SECONDS / _WINDOWS
+        ):
+            trainer.advance()
+        wait_for(device)
+        windows.append(Window(time.perf_counter() - begin, done, progress.frames - frames_before))
     return windows
 
 
@@ -165,7 +164,7 @@ def _watch(trainer: Trainer, device: torch.device) -> dict[str, float]:
     learner.sample = timed("sample", learner.sample)  # type: ignore[method-assign]
     trainer.agent.draw = timed("crop", trainer.agent.draw)  # type: ignore[method-assign]
     trainer.agent.update = timed("update", trainer.agent.update)  # type: ignore[method-assign]
-    trainer.means.add = timed("log", trainer.means.add)  # type: ignore[method-assign]
+    trainer.session.means.add = timed("log", trainer.session.means.add)  # type: ignore[method-assign]
     trainer._log = timed("log", trainer._log)  # type: ignore[method-assign]
     trainer._log_pictures = timed("log", trainer._log_pictures)  # type: ignore[method-assign]
     return parts

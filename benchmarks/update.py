@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.plain import PlainAgent, PlainReplay
 from benchmarks.timing import Row, alone, as_graph, compared, side_by_side
 from curl_rl.encoders import EncoderConfig
 from curl_rl.rl.agent import Agent, AgentConfig
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.replay import Replay, ReplayConfig
 from curl_rl.runs.compute import resolve_precision
+from examples import curl_in_one_file as plain_curl
 
 SHAPE, ACTIONS, STACK = (9, 100, 100), 6, 3  # what cheetah-run gives at the paper's settings
 TRANSITIONS = 2000  # stored: enough that a batch's memory is not in the caches
@@ -99,8 +99,8 @@ def _per_second(seconds: list[float]) -> str:
 def plain_update(device: torch.device, batch: int) -> Callable[[], object]:
     """Sampling, cropping and updating by the plain implementation."""
     torch.manual_seed(0)
-    agent = PlainAgent(SHAPE[0], 84, ACTIONS, device=device)
-    replay = PlainReplay(TRANSITIONS, SHAPE, ACTIONS, device)
+    agent = plain_curl.Agent(SHAPE[0], 84, ACTIONS, device=device)
+    replay = plain_curl.Replay(TRANSITIONS, SHAPE, ACTIONS, device)
     generator = np.random.default_rng(0)
     for _ in range(TRANSITIONS):
         stack = generator.integers(0, 256, SHAPE, dtype=np.uint8)

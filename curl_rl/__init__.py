@@ -1,10 +1,53 @@
 """Contrastive representations for reinforcement learning from pixels, and the encoders they train."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from curl_rl import moved
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.auxiliary import AuxiliaryLoss
-from curl_rl.encoders import EncoderConfig, ModuleEncoder, PixelEncoder
+from curl_rl.encoders import EncoderConfig, ModuleEncoder, PixelEncoder, ResNet, ResNetConfig
+
+if TYPE_CHECKING:
+    from curl_rl.rl.loading import load_agent
+    from curl_rl.rl.training import train
+    from curl_rl.vision.pretraining import pretrain
 
 __version__ = "0.1.0"
 
-__all__ = ["AuxiliaryLoss", "EncoderConfig", "ModuleEncoder", "PixelEncoder", "PretrainedEncoder", "load_encoder"]
+__all__ = [
+    "AuxiliaryLoss",
+    "EncoderConfig",
+    "ModuleEncoder",
+    "PixelEncoder",
+    "PretrainedEncoder",
+    "ResNet",
+    "ResNetConfig",
+    "load_agent",
+    "load_encoder",
+    "pretrain",
+    "train",
+]
+
+# Imported when they are asked for: they bring gymnasium, TensorBoard and the command line's libraries.
+_LATER = {
+    "load_agent": "curl_rl.rl.loading",
+    "pretrain": "curl_rl.vision.pretraining",
+    "train": "curl_rl.rl.training",
+}
+
+if not TYPE_CHECKING:  # or a type checker would take every name for one of these
+
+    def __getattr__(name: str) -> object:
+        """PEP 562."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return globals().setdefault(name, getattr(import_module(_LATER[name]), name))
+
+    def __dir__() -> list[str]:
+        """The public names, imported or not."""
+        return sorted({*globals(), *__all__})
+
+
+moved.install()

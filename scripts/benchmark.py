@@ -7,10 +7,10 @@
     python scripts/benchmark.py --suite vision                          # pretraining on images, beside kornia if there
     python scripts/benchmark.py --compare before.json now.json
 
-The plain implementation (benchmarks/plain.py) is eager float32 with each frame stack stored twice, as common codebases
-have it, and learns the same, number for number; that of images (benchmarks/plain_vision.py) augments one by one. All
-cases of a suite take turns in one run (of train, one after the other); times are medians. Leave the machine alone
-meanwhile.
+The plain implementation (examples/curl_in_one_file.py) is eager float32 with each frame stack stored twice, as common
+codebases have it, and learns the same, number for number; that of images (examples/simclr_on_images.py) augments one by
+one. All cases of a suite take turns in one run (of train, one after the other); times are medians. Leave the machine
+alone meanwhile.
 """
 
 from __future__ import annotations

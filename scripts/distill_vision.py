@@ -1,73 +1,12 @@
 #!/usr/bin/env python
-"""Distil a classifier into a student that learns its answers on all images, most of them without labels.
-
-    python scripts/distill_vision.py RUN/finetuned-0.1-layer1                       # a new network of the same shape
-    python scripts/distill_vision.py RUN/finetuned-0.1-layer1 --student RUN         # from the pretrained encoder
-    python scripts/distill_vision.py TEACHER --width 0.0625 --labelled 0.1 --alpha 0.5   # smaller, labels in the mix
-
-SimCLR v2's third stage (arXiv 2006.10029): TEACHER is what scripts/finetune_vision.py or this command has left. The
-student lies in --out in the same form. docs/simclr_v2.md is the whole recipe.
-"""
-
-from __future__ import annotations
+"""Distil a classifier into a student. See --help, or curl_rl/commands/distill_vision.py."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from curl_rl.runs.command_line import command_parser, refusals
-from curl_rl.runs.compute import prepared_device
-from curl_rl.vision.evaluation.finetuning import SupervisedConfig
-from curl_rl.vision.evaluation.simclr_v2 import distill_classifier
-
-
-def main() -> int:
-    """Read the command line, distil, say how good the student became."""
-    parser = command_parser(__doc__)
-    parser.add_argument("teacher", type=Path, metavar="TEACHER", help="directory of a classifier")
-    parser.add_argument("--student", type=Path, metavar="RUN", help="pretraining run to start from [a new network]")
-    parser.add_argument("--depth", type=int, choices=(18, 34, 50), help="of a new network [the teacher's]")
-    parser.add_argument("--width", type=float, help="of a new network [the teacher's]")
-    parser.add_argument(
-        "--labelled",
-        type=float,
-        default=0.0,
-        help="share of the training labels in the mix, the same number from each class; 1 takes all [0]",
-    )
-    parser.add_argument("--alpha", type=float, default=1.0, help="the teacher's share of the loss [1]")
-    parser.add_argument("--temperature", type=float, help="of both softmaxes [0.1 in the teacher's shape, else 1]")
-    parser.add_argument("--out", type=Path, help="directory of the student [TEACHER/student]")
-    parser.add_argument("--data", help="folder with train and test, or digits [what the teacher was trained on]")
-    parser.add_argument("--epochs", type=int, default=100, help="[%(default)s]")
-    parser.add_argument(
-        "--learning_rate",
-        type=float,
-        help=f"the highest [{SupervisedConfig.learning_rate}, times a temperature below 1: it steepens the gradient]",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of a new network, the order and the crops [%(default)s]")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
-    a = parser.parse_args()
-    out: Path = a.out or a.teacher / "student"
-    with refusals(parser):
-        accuracy = distill_classifier(
-            a.teacher,
-            out,
-            student=a.student,
-            depth=a.depth,
-            width=a.width,
-            labelled=a.labelled,
-            alpha=a.alpha,
-            temperature=a.temperature,
-            data=a.data,
-            epochs=a.epochs,
-            learning_rate=a.learning_rate,
-            seed=a.seed,
-            device=prepared_device(a.device),
-        )
-    print(f"right on {accuracy:.2%} of the test images; student: {out}")
-    return 0
-
+from curl_rl.commands.distill_vision import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

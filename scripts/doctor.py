@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
+# Nothing of it is imported in this process: that imports torch, which may be what is broken.
 PACKAGE = "curl_rl"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

@@ -1,84 +1,14 @@
 #!/usr/bin/env python
-"""Play, score and record a trained run.
-
-    python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1
-    python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1 --episodes 30 --gif cheetah.gif --json score.json
-
-The policy is deterministic and sees centre crops. Nothing in the run is changed; --gif records the first episode.
-"""
-
-from __future__ import annotations
+"""Play, score and record a trained run. See --help, or curl_rl/commands/evaluate_agent.py."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tqdm import tqdm
-
 import envs
-from curl_rl.rl.agent import Agent
-from curl_rl.rl.config import RunConfig
-from curl_rl.rl.evaluation import Evaluation, evaluate
-from curl_rl.rl.loading import load_agent
-from curl_rl.runs.command_line import check_writable, command_parser, refusals
-from curl_rl.runs.files import write_json
-from curl_rl.runs.logger import write_gif
+from curl_rl.commands.evaluate_agent import main
 from envs.rendering import RenderingUnavailable
 
-
-def main() -> int:
-    """Read the command line, play, print the score."""
-    parser = command_parser(__doc__)
-    parser.add_argument("run", type=Path, help="directory of the run")
-    parser.add_argument("--episodes", type=int, default=10, help="episodes to play [%(default)s]")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the episodes; the run's own seed replays its evaluations"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
-    parser.add_argument("--gif", type=Path, help="record the first episode here")
-    parser.add_argument("--json", type=Path, help="write the returns here as well")
-    arguments = parser.parse_args()
-    if arguments.episodes < 1:
-        parser.error(f"--episodes must be at least 1, got {arguments.episodes}")
-    if arguments.seed < 0:
-        parser.error(f"--seed must be 0 or more, got {arguments.seed}")
-    with refusals(parser, RenderingUnavailable):
-        agent, config, frames = load_agent(arguments.run, arguments.device)
-        # Before playing, which takes minutes: a place that cannot be written to.
-        for path in filter(None, (arguments.gif, arguments.json)):
-            check_writable(path)
-        record = arguments.gif is not None
-        result = play(agent, config, episodes=arguments.episodes, seed=arguments.seed, record=record)
-        metrics = result.metrics()
-        print(
-            f"{arguments.run}: {frames:,} frames of training; return over {arguments.episodes} episodes: "
-            f"mean {metrics['evaluation/return_mean']:.1f}, median {metrics['evaluation/return_median']:.1f}, "
-            f"standard deviation {metrics['evaluation/return_std']:.1f}"
-        )
-        if arguments.json:
-            row = {"run": str(arguments.run), "frames": frames, "seed": arguments.seed, "returns": result.returns}
-            write_json(arguments.json, {**row, **metrics})
-        if result.pictures is not None:
-            write_gif(arguments.gif, result.pictures, result.pictures_per_second)
-            print(f"video: {arguments.gif}")
-    return 0
-
-
-def play(agent: Agent, config: RunConfig, *, episodes: int, seed: int, record: bool) -> Evaluation:
-    """Episodes of the run's task."""
-    e = config.environment
-    env = envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
-    try:
-        with tqdm(total=episodes, unit="episode", disable=None) as bar:
-            result = evaluate(
-                agent, env, episodes=episodes, seed=seed, record=record, after_episode=lambda: bar.update()
-            )
-    finally:
-        env.close()
-    assert result is not None, "nobody asked it to stop"
-    return result
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:], envs.make, RenderingUnavailable))

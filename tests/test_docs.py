@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,10 @@ def test_the_recipe_of_simclr_v2_runs_as_it_stands(
     commands = re.findall(r"^python scripts/(\w+)\.py (.*)$", page, flags=re.MULTILINE)
     assert [name for name, _ in commands] == ["pretrain_vision", "finetune_vision", "distill_vision", "distill_vision"]
     for name, line in commands:
-        spec = importlib.util.spec_from_file_location(name, DOCS.parent / "scripts" / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         monkeypatch.setattr("sys.argv", [name, *line.split(), *SHORTENED[name].split(), "--device", "cpu"])
-        assert module.main() == 0
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(DOCS.parent / "scripts" / f"{name}.py"), run_name="__main__")
+        assert ended.value.code == 0
     namespace: dict[str, Any] = {"__name__": "docs"}
     for block in blocks("simclr_v2.md"):
         run(block, "simclr_v2.md", namespace)
@@ -94,9 +92,11 @@ def test_the_recipe_of_simclr_v2_runs_as_it_stands(
 
 
 def _examples() -> dict[str, str]:
-    """The whole programs of the page about the loss, by the algorithm that each shows."""
+    """The whole programs that the page about the loss shows or names, by their algorithms."""
     programs = [block for block in blocks("auxiliary_loss.md") if ADDED in block]
-    return dict(zip(("sac", "ppo", "dqn"), programs, strict=True))
+    sac = DOCS.parent / "examples" / "your_sac_with_curl.py"
+    assert "(../examples/your_sac_with_curl.py)" in (DOCS / "auxiliary_loss.md").read_text()
+    return {"sac": sac.read_text(), **dict(zip(("ppo", "dqn"), programs, strict=True))}
 
 
 @pytest.mark.parametrize("name", ["sac", "ppo", "dqn"])
@@ -109,8 +109,9 @@ def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytes
             made.append((self, copy.deepcopy([*encoder.parameters(), *self.new_parameters()])))
 
     monkeypatch.setattr("curl_rl.AuxiliaryLoss", Recorded)
+    monkeypatch.setattr("sys.argv", [name, "--steps", "60", "--random_steps", "40"])  # read by sac alone
     program = _examples()[name]
-    run(program, "auxiliary_loss.md", {"__name__": "docs"})
+    run(program, "auxiliary_loss.md", {"__name__": "__main__"})
     ((aux, start),) = made
     assert aux.steps > 2
     heads = aux.new_parameters()
@@ -122,7 +123,7 @@ def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytes
     added = [line for line in program.splitlines() if line.endswith(ADDED)]
     assert 0 < len(added) < 10
     without = "\n".join("" if line.endswith(ADDED) else line for line in program.splitlines())
-    assert "aux" not in without
+    assert not re.search(r"\baux\b|AuxiliaryLoss\(", without)
     made.clear()
-    run(without, "auxiliary_loss.md", {"__name__": "docs"})
+    run(without, "auxiliary_loss.md", {"__name__": "__main__"})
     assert not made

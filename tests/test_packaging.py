@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import importlib
 import importlib.metadata
 import os
 import shutil
@@ -16,6 +17,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import curl_rl
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,7 +64,7 @@ def test_whatever_is_imported_without_condition_is_declared() -> None:
     wanted = {canonicalize_name(requirement.name) for requirement in NEEDED}
     # An integration is imported only by somebody who has the library that it is for.
     optional = ROOT / "curl_rl" / "integrations"
-    paths = [path for folder in ("curl_rl", "envs", "scripts") for path in (ROOT / folder).rglob("*.py")]
+    paths = [path for folder in ("curl_rl", "envs", "scripts", "examples") for path in (ROOT / folder).rglob("*.py")]
     for path in paths:
         if optional in path.parents:
             continue
@@ -98,6 +101,34 @@ def test_installed_clone_is_found_from_anywhere(package: str, tmp_path: Path) ->
     code = f"import importlib.util; print(importlib.util.find_spec({package!r}).origin)"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert Path(found.stdout.strip()) == ROOT / package / "__init__.py"
+
+
+# ---- the public names
+
+LATER = {"load_agent": "curl_rl.rl.loading", "pretrain": "curl_rl.vision.pretraining", "train": "curl_rl.rl.training"}
+
+
+def test_public_names_are_there_and_listed() -> None:
+    assert curl_rl.__all__ == sorted(set(curl_rl.__all__))
+    assert {"PixelEncoder", "ResNet", "AuxiliaryLoss", "load_encoder", *LATER} <= set(curl_rl.__all__)
+    assert set(curl_rl.__all__) <= set(dir(curl_rl))
+    for name in curl_rl.__all__:
+        assert getattr(curl_rl, name).__name__ == name
+    for name, module in LATER.items():
+        assert getattr(curl_rl, name) is getattr(importlib.import_module(module), name)
+    with pytest.raises(AttributeError, match="module 'curl_rl' has no attribute 'trian'"):
+        curl_rl.trian  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_loops_are_imported_when_they_are_asked_for(tmp_path: Path) -> None:
+    code = (
+        "import sys, curl_rl\n"
+        f"assert set(curl_rl.__all__) <= set(dir(curl_rl)) and not {set(LATER.values())} & set(sys.modules)\n"
+        "assert not {'gymnasium', 'tensorboard', 'jsonargparse'} & set(sys.modules)\n"
+        "from curl_rl import load_agent, pretrain, train\n"
+        f"assert {set(LATER.values())} <= set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-W", "error::DeprecationWarning", "-c", code], check=True, cwd=tmp_path)
 
 
 # ---- the Makefile

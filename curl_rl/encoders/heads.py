@@ -80,3 +80,11 @@ def plain_batch_norm(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
     plain = nn.BatchNorm1d(norm.num_features, norm.eps, affine=False)
     plain.weight, plain.bias = norm.weight, norm.bias
     return plain
+
+
+def zero_linear(dim: int, classes: int, like: Tensor) -> nn.Linear:
+    """A linear layer of zeros, on the device and of the type of ``like``; draws no random number."""
+    layer = nn.utils.skip_init(nn.Linear, dim, classes, device=like.device, dtype=like.dtype)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

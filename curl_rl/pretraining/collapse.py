@@ -8,6 +8,7 @@ _ROWS = 3  # of metrics in a row: a single batch may be odd, and a network just 
 _FLOORS = {
     "objective/embedding_std": (0.05, "nearly all images have the same embedding"),
     "features/effective_rank": (1.5, "the features of all images lie on a line"),
+    "clusters/used": (0.2, "nearly all images are in a few of the clusters"),
 }
 _ADVICE = (
     "learning has come to a stop if it stays so: try a lower learning rate, a longer warm-up, a larger batch, "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
 
 from curl_rl.encoders import EncoderConfig, Precision
 from curl_rl.encoders.resnet import ResNetConfig
+from curl_rl.objectives import registry
 from curl_rl.optim.schedules import LearningRateScaling
 from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
 
@@ -76,3 +78,51 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, "log")
+
+
+class Settings(Protocol):
+    """The settings of a pretraining run of any kind: what the trainer asks of a command's configuration."""
+
+    @property
+    def method(self) -> str:
+        """Self-supervised method, by its name in the registry."""
+
+    @property
+    def preset(self) -> str:
+        """What the settings started from, for provenance."""
+
+    @property
+    def epochs(self) -> int:
+        """Times that every sample is seen."""
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in a batch, of all processes together."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+
+    @property
+    def encoder(self) -> BackboneConfig:
+        """Network."""
+
+    @property
+    def objectives(self) -> registry.ObjectiveConfigs:
+        """Settings of each method."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """Optimizer."""
+
+    @property
+    def checkpoint(self) -> CheckpointConfig:
+        """Checkpoints."""
+
+    @property
+    def log(self) -> LogConfig:
+        """Logging."""
+
+    @property
+    def directory(self) -> Path:
+        """Where the run lives."""

@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from curl_rl.encoders import Features, map_features, take_features
 from curl_rl.encoders.resnet import SplitBatchNorm2d
 from curl_rl.runs.errors import UserError, one_line
-
-ELSEWHERE = "another process has failed: {}"
-"""What an exception says that is raised here for another process's, which says the rest."""
+from curl_rl.runs.faults import ELSEWHERE
 
 
 @contextmanager
@@ -111,6 +109,19 @@ def gather(shard: Tensor, total: int) -> Tensor:
     return gathered
 
 
+def gather_uneven(shard: Tensor) -> Tensor:
+    """``(b, ...)`` rows of each process to the rows of all, in the processes' order, for shards of any size, none too.
+
+    The processes ask each other how many rows there are, which makes the host wait: not for use in a step.
+    """
+    if world_size() == 1:
+        return shard
+    sizes = [torch.zeros((), dtype=torch.int64) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor(len(shard)))
+    gathered: Tensor = _Gather.apply(shard, [int(size) for size in sizes])
+    return gathered
+
+
 def gather_features(features: list[Features], total: int, *, maps: bool) -> list[Features]:
     """Each view's features of all processes, from those of this one, with gradient: see :func:`gather`.
 
@@ -163,6 +174,23 @@ def average_running_statistics(module: nn.Module) -> None:
         _reduce(statistics)
         for value in statistics:
             value.div_(world_size())
+
+
+@torch.no_grad()
+def broadcast_buffers(module: nn.Module) -> None:
+    """Replaces a module's buffers by those of process 0, in place, in one message.
+
+    For what every process has computed alike, but for the last bits: sums on a GPU do not come out the same twice.
+    """
+    # The largest types first: each part of the message must begin at a multiple of its type's size.
+    buffers = sorted((buffer for buffer in module.buffers()), key=lambda buffer: -buffer.element_size())
+    if world_size() == 1 or not buffers:
+        return
+    parts = [buffer.reshape(-1).view(torch.uint8) for buffer in buffers]  # bytes: gloo knows few types
+    message = torch.cat(parts)
+    dist.broadcast(message, src=0)
+    for buffer, received in zip(buffers, message.split([len(part) for part in parts]), strict=True):
+        buffer.copy_(received.view(buffer.dtype).view_as(buffer))
 
 
 def any_process(flag: bool) -> bool:

@@ -7,13 +7,17 @@ stopped and started again, or made longer, is the one that would have been.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from curl_rl.recordings.store import FrameWriter
+from curl_rl.recordings.store import FrameWriter, Recording
+from curl_rl.runs.lock import lock_run
 from curl_rl.runs.seeds import derived_seed
 
 Observation = npt.NDArray[np.uint8]
@@ -35,9 +39,34 @@ class ShowsState(Protocol):
         """``(D,)``; D may be 0."""
 
 
+class Recordable(ShowsState, Protocol):
+    """One that also names what it shows, and that can be closed."""
+
+    state_names: tuple[str, ...]
+    """What each number of the physical state is; empty where none is known."""
+    action_space: gymnasium.Space[Action]
+    """Box in [−1, 1]."""
+
+    def close(self) -> None:
+        """As gymnasium's."""
+
+
 def random_policy(action_size: int) -> Policy:
     """Actions uniform in [−1, 1]."""
     return lambda _, generator: generator.uniform(-1.0, 1.0, action_size).astype(np.float32)
+
+
+@contextmanager
+def open_recording(folder: Path, recording: Recording) -> Iterator[FrameWriter]:
+    """The writer of a folder, new or begun, which nobody else writes into meanwhile.
+
+    Raises:
+        ValueError: it holds another recording, or something else; nothing is written then.
+        OSError: it cannot be written into.
+    """
+    FrameWriter(folder, recording)  # refuses a folder before a lock is written into it
+    with lock_run(folder):
+        yield FrameWriter(folder, recording)
 
 
 def record(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from curl_rl.rl.config import RunConfig, changed_fields, load_preset, read_config
-from curl_rl.runs.directory import CONFIG, is_of_pretraining
+from curl_rl.runs.directory import CONFIG, kind_of
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
 
 
@@ -41,7 +41,7 @@ def read_curves(directories: list[Path]) -> list[Curve]:
     curves: dict[tuple[str, str], Curve] = {}
     for path in sorted({path for directory in directories for path in directory.rglob(METRICS_FILE)}):
         run = path.parent
-        if not (run / CONFIG).is_file() or ".before-" in run.name or is_of_pretraining(run):
+        if not (run / CONFIG).is_file() or ".before-" in run.name or kind_of(run) != "agent":
             continue
         config, rows = read_config(run / CONFIG), read_metrics(path)
         returns = {row["frames"]: row["evaluation/return_mean"] for row in rows if "evaluation/return_mean" in row}

@@ -252,4 +252,5 @@ SCHEMA = Schema(
     selectors=("env", "preset"),
     base=_layers,
     may_change=MAY_CHANGE,
+    kind="agent",
 )

@@ -15,9 +15,10 @@ from curl_rl.rl.learner import Learner
 from curl_rl.rl.replay import Replay
 from curl_rl.runs import checkpoint
 from curl_rl.runs import directory as run_directory
-from curl_rl.runs.compute import is_out_of_memory, resolve_device, resolve_precision
+from curl_rl.runs.compute import resolve_device, resolve_precision
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.faults import is_out_of_memory
 
 
 def build_agent(config: RunConfig, device: torch.device, shape: tuple[int, int, int], action_dim: int) -> Agent:
@@ -82,7 +83,7 @@ def _newest(directory: Path, device: str) -> tuple[RunConfig, dict[str, Any]]:
     path = directory / run_directory.CONFIG
     if not path.is_file():
         raise UserError(f"{directory} is no run: it has no {run_directory.CONFIG}")
-    if run_directory.is_of_pretraining(directory):
+    if run_directory.kind_of(directory) == "pretraining":
         raise UserError(f"{directory} is a run of pretraining: it has an encoder and no policy")
     config, on = read_config(path), resolve_device(device)
     try:

@@ -48,15 +48,15 @@ class Progress:
         }
         return {**vars(self), "under_way": under_way}
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Progress:
-        """From a checkpoint."""
-        state = state["progress"] if "observation" not in state else _progress_of_format_1(state)
-        under_way = {
+    def load(self, state: dict[str, Any]) -> None:
+        """Puts back what a checkpoint with this state holds."""
+        saved = state["progress"] if "observation" not in state else _progress_of_format_1(state)
+        self.frames, self.agent_steps = saved["frames"], saved["agent_steps"]
+        self.evaluated_at, self.episodes_begun = saved["evaluated_at"], saved["episodes_begun"]
+        self.under_way = {
             number: Episode(**{**episode, "observation": episode["observation"].numpy()})
-            for number, episode in state["under_way"].items()
+            for number, episode in saved["under_way"].items()
         }
-        return cls(**{**state, "under_way": under_way})
 
 
 def _progress_of_format_1(state: dict[str, Any]) -> dict[str, Any]:

@@ -10,34 +10,34 @@ length of the payload (8), SHA-256 of the payload (32), SHA-256 of all the field
 JSON (a list of file names), the payload (what `torch.save` writes). All but the payload is laid out like this in every
 format version.
 
-One process at a time may save into a directory: hold `lock_run` on the run while training.
+Why not safetensors and JSON: a state nests dicts, lists and tuples with integer keys at any depth (optimizers, episodes
+under way), its digest is taken while the payload streams to the disk, and segments are shared between checkpoints.
+
+One process at a time may save into a directory: hold `lock.lock_run` on the run while training.
 """
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import json
 import os
-import random
 import re
 import shutil
 import struct
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from curl_rl.runs.errors import one_line
 from curl_rl.runs.files import sync_directory
 
-__all__ = ["SEGMENTS", "load_newest", "lock_run", "not_finite", "random_state", "restore_random_state", "save"]
+__all__ = ["SEGMENTS", "load_newest", "save"]
 
 SEGMENTS = "segments"
 """Folder inside a checkpoint directory in which the attachments lie."""
@@ -50,7 +50,6 @@ _PREFIX_BYTES = _FIELDS.size + _DIGEST_BYTES
 _NAME = re.compile(r"\d{10}\.ckpt")
 _PARTIAL = ".partial"
 _DAMAGED = ".damaged"
-_LOCK = "run.lock"
 
 
 class _UnusableError(Exception):
@@ -176,82 +175,6 @@ def load_newest(
             "restore one from a backup, or delete them to start anew"
         )
     return None
-
-
-@contextlib.contextmanager
-def lock_run(directory: Path) -> Iterator[None]:
-    """Hold a run's directory for this process alone.
-
-    The operating system releases the lock when the process ends, however it ends; the file `run.lock` stays. Children
-    made by fork, not by spawn, hold it too as long as they live.
-
-    Args:
-        directory: the run's directory; made if it is not there.
-
-    Raises:
-        ValueError: another process holds it, or this one does already.
-    """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / _LOCK, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            raise ValueError(
-                f"run directory {directory} is in use by process {holder or '(unknown)'}: "
-                "wait until it ends, stop it, or choose another directory"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-def random_state() -> dict[str, Any]:
-    """States of the global random generators of Python, NumPy, torch and, where CUDA is in use, each of its devices.
-
-    Returns:
-        A dict that `save` accepts: NumPy's and Python's own tuples are not allowed in a file that may run no code.
-    """
-    version, words, gauss = random.getstate()
-    numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # other libraries draw from this one
-    return {
-        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
-        "numpy": {
-            "words": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
-            "position": int(numpy_state["state"]["pos"]),
-            "has_gauss": int(numpy_state["has_gauss"]),
-            "gauss": float(numpy_state["gauss"]),
-        },
-        "torch": torch.get_rng_state(),
-        # Asking a CUDA that nobody uses would build a context, some hundred MB, on each device.
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-    }
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` returned.
-
-    CUDA states are put back on the devices that are here: a run may be resumed on another machine.
-    """
-    python, numpy_state = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
-    words, position = numpy_state["words"].numpy().astype(np.uint32), numpy_state["position"]
-    np.random.set_state(("MT19937", words, position, numpy_state["has_gauss"], numpy_state["gauss"]))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    for device, cuda_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(cuda_state, device)
-
-
-def not_finite(weights: dict[str, Any]) -> list[str]:
-    """Names of those tensors in a module's state dict that hold a number that is not finite: nothing to be saved."""
-    numbers = {
-        name: value for name, value in weights.items() if isinstance(value, Tensor) and value.is_floating_point()
-    }
-    finite = torch.stack([value.isfinite().all() for value in numbers.values()]).tolist()
-    return [name for name, good in zip(numbers, finite, strict=True) if not good]
 
 
 # ---- writing

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from curl_rl.runs.compute import is_out_of_memory
 from curl_rl.runs.errors import TrainingFault, UserError, one_line
+from curl_rl.runs.faults import is_out_of_memory
 from curl_rl.runs.signals import Stopped
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it

@@ -1,10 +1,7 @@
-"""What a run computes on and in: the device, the precision, the C library's memory."""
+"""What a run computes on and in: the device and the precision."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
 import platform
 import re
 from typing import Literal
@@ -14,6 +11,7 @@ import torch
 from curl_rl.encoders import Precision
 from curl_rl.encoders.conv_relu import FUSES_BFLOAT16
 from curl_rl.ranges import Range
+from curl_rl.runs.allocator import keep_freed_memory
 from curl_rl.runs.errors import UserError
 
 DEVICE = Range("be auto, cpu, cuda or cuda:<n>", lambda name: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(name))))
@@ -64,16 +62,6 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
     return "float32"
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch says by it that the device's memory is full; for a CPU it has no type of its own."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    # Of a CPU, and of CUDA outside of PyTorch's own allocator, such as pinned memory.
-    said = ("can't allocate memory", "CUDA error: out of memory")
-    own = type(error) is RuntimeError or type(error).__name__ == "AcceleratorError"
-    return own and any(text in str(error) for text in said)
-
-
 def prepared_device(name: str) -> torch.device:
     """What :func:`resolve_device` gives, made ready for heavy work: to be asked before anything is allocated.
 
@@ -98,18 +86,3 @@ def precision_in_words(precision: Precision, device: torch.device) -> str:
     if torch.cuda.get_device_capability(device) < (8, 0):
         return precision
     return "float32 (TensorFloat-32 in convolutions, as PyTorch has it on this GPU)"
-
-
-def keep_freed_memory() -> None:
-    """Tells glibc to keep what is freed, and PyTorch to take huge pages, for the megabytes that each update needs anew.
-
-    Blocks of the system's own, glibc's way with large ones, are handed over zeroed page by page, again and again: with
-    them an update takes up to twice as long. The huge pages (a fifth of an update's time at the paper's batch of 512)
-    are had only if nothing was allocated before.
-    """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    m_trim_threshold, m_mmap_max = -1, -4
-    with contextlib.suppress(AttributeError, OSError):  # another C library has another way, or none
-        libc = ctypes.CDLL(None)
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import traceback
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
-from curl_rl.runs.checkpoint import SEGMENTS, lock_run
-from curl_rl.runs.errors import TrainingFault, UserError, one_line
+from curl_rl.runs.checkpoint import SEGMENTS
+from curl_rl.runs.console import say
+from curl_rl.runs.errors import UserError
+from curl_rl.runs.lock import LOCK, lock_run
 from curl_rl.runs.logger import METRICS_FILE
-from curl_rl.runs.settings import Schema, read_yaml
+from curl_rl.runs.settings import Kind, Schema, read_yaml
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
 REPLAY_SEGMENTS = Path(CHECKPOINTS) / SEGMENTS
 VIDEOS = "videos"
-FAULT = "fault.txt"
 
 # Of a process that was killed before it had written its configuration.
-_LEFT_BY_A_START = ("run.lock", f"{CONFIG}.partial")
+_LEFT_BY_A_START = (LOCK, f"{CONFIG}.partial")
 
 
-def is_of_pretraining(directory: Path) -> bool:
-    """Whether this run, of which there is a configuration, pretrained an encoder instead of training an agent.
+def kind_of(directory: Path) -> Kind:
+    """What the run in this directory is of, by its configuration.
 
     Raises:
-        ValueError: the configuration cannot be read.
+        UserError: the configuration cannot be read, or names a kind that is none.
     """
-    return "method" in read_yaml(directory / CONFIG)
+    path = directory / CONFIG
+    content = read_yaml(path)
+    if "kind" not in content:  # of before runs said so: an agent's has no method
+        return "pretraining" if "method" in content else "agent"
+    for kind in get_args(Kind):
+        if content["kind"] == kind:
+            return kind
+    raise UserError(f"{path}: kind must be {' or '.join(get_args(Kind))}, got {content['kind']}")
 
 
 class Configuration(Protocol):
@@ -43,15 +50,17 @@ class Configuration(Protocol):
 
 
 @contextlib.contextmanager
-def claimed(directory: Path, config: Configuration) -> Iterator[None]:
+def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> Iterator[None]:
     """Makes ``directory`` this configuration's, or checks that it is, and holds it for this process alone.
 
-    Nothing is written before both are sure.
+    Nothing is written before both are sure. If the run is to be ``fresh``, an earlier one is set aside.
 
     Raises:
         UserError: it belongs to a run with other settings, to something else or to another process, or cannot be
             written to.
     """
+    if fresh and (aside := set_aside(directory)):
+        say(f"the earlier run is now {aside}")
     with contextlib.ExitStack() as stack:
         try:
             _check_owner(directory, config)
@@ -100,37 +109,7 @@ def set_aside(directory: Path) -> Path | None:
         raise UserError(f"cannot rename {directory}: {error.strerror}") from None
 
 
-def kept(directory: Path) -> str:
-    """What is left of a run that breaks off without being saved."""
-    saved = any((directory / CHECKPOINTS).glob("*.ckpt"))
-    return "the last checkpoint is intact" if saved else "nothing was saved yet"
-
-
-def fault(directory: Path, where: str, error: Exception, advice: str) -> TrainingFault:
-    """What to raise where ``error`` has ended a run; its traceback lies in the directory then.
-
-    Args:
-        directory: the run's.
-        where: how far the run had come.
-        error: what happened.
-        advice: what is left, and what to do.
-    """
-    details = directory / FAULT
-    try:
-        details.write_text("".join(traceback.format_exception(error)))
-        advice += f" (details: {details})"
-    except OSError:
-        pass  # nothing about the fault itself is lost: the line below says what it was
-    return TrainingFault(f"stopped at {where}: {one_line(error)}; {advice}")
-
-
-def not_finite(names: list[str]) -> FloatingPointError:
-    """What has ended a run whose metrics or weights of these names are NaN or infinite."""
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return FloatingPointError(f"not finite any more: {', '.join(names[:5])}{more}")
-
-
-def check_room(directory: Path, needed: int, remedy: str = "lower replay.capacity") -> None:
+def check_room(directory: Path, needed: int, remedy: str) -> None:
     """Whether ``needed`` bytes of checkpoints fit on the disk, beside those that lie there already.
 
     ``remedy`` says what makes them smaller.

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
@@ -24,6 +24,8 @@ from curl_rl.runs.files import write_durably
 C = TypeVar("C")
 Layer = dict[str, Any]
 """Settings by name, nested as the dataclasses are; those that are not named keep what lies below."""
+Kind = Literal["agent", "pretraining"]
+"""What a run trains: an agent, or an encoder without labels."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Schema(Generic[C]):
     usual: Callable[[dict[str, str]], dict[str, str]] = lambda named: {}
     """Selectors' values on a command line that does not name them, from what it names of ``selectors`` and
     ``consulted``; where this gives none, the dataclass's default holds."""
+    kind: Kind | None = None
+    """What the files that :meth:`save` writes say the run is of, under ``kind``; no setting. None: they do not say."""
 
     def build(self, selected: dict[str, str], changes: Layer | None = None) -> C:
         """The settings for these selectors' values and, over their layers, ``changes`` by name.
@@ -77,7 +81,7 @@ class Schema(Generic[C]):
         try:
             _refuse_empty_values(argv)
             early = self._early_arguments(argv)
-            file_layer = read_yaml(early.config) if early.config else {}
+            file_layer = self._settings_in(early.config) if early.config else {}
             self._check_names(file_layer, early.config)
             defaults = self.config()
             given = {name: getattr(early, name) or file_layer.get(name) for name in (*self.selectors, *self.consulted)}
@@ -98,8 +102,9 @@ class Schema(Generic[C]):
         return config, cfg.fresh
 
     def save(self, config: C, path: Path) -> None:
-        """Writes everything, resolved, as YAML; the file is whole or as it was."""
-        write_durably(path, [_as_yaml(config).encode()])
+        """Writes everything, resolved, as YAML, and the kind of the run; the file is whole or as it was."""
+        kind = "" if self.kind is None else f"kind: {self.kind}\n"
+        write_durably(path, [(kind + _as_yaml(config)).encode()])
 
     def read(self, path: Path) -> C:
         """What :meth:`save` wrote.
@@ -107,7 +112,7 @@ class Schema(Generic[C]):
         Raises:
             UserError: the file cannot be read, or holds a field or value that this version does not know.
         """
-        content = read_yaml(path)
+        content = self._settings_in(path)
         self._check_names(content, path)
         parser = self._parser()
         try:
@@ -150,6 +155,17 @@ class Schema(Generic[C]):
             parser.add_argument(f"--{name}")
         return parser.parse_known_args(argv)[0]
 
+    def _settings_in(self, path: str | Path) -> Layer:
+        """The settings in a file, without the kind, which a run's own configuration and none written by hand has.
+
+        Raises:
+            UserError: as :func:`read_yaml`, or the file is of another kind of run.
+        """
+        settings = read_yaml(path)
+        if self.kind is not None and (kind := settings.pop("kind", self.kind)) != self.kind:
+            raise UserError(f"{path}: kind must be {self.kind}, got {kind}: it holds the settings of another command")
+        return settings
+
     def _check_names(self, layer: Layer, path: str | Path) -> None:
         """Refuses what is no setting, and what is no value: the parser takes a section that holds a number for its
         default.
@@ -172,7 +188,10 @@ class Schema(Generic[C]):
         check(layer, to_dict(self.config()), "")
 
     def _explained(self, error: Exception) -> str:
-        """The parser's complaint as one line in the words of this project."""
+        """The parser's complaint as one line in the words of this project.
+
+        Taken from its text, because jsonargparse's errors carry nothing else: no name, no type and no value.
+        """
         text = " ".join(str(error).split())
         if unknown := re.fullmatch(r"unrecognized arguments: (.*)", text):
             flag = unknown[1].split()[0].split("=")[0]

@@ -89,7 +89,10 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def _control_group_room(root: Path) -> Iterator[int]:
-    """What each control group that this process is in, and each group above it, leaves of its limit."""
+    """What each control group that this process is in, and each group above it, leaves of its limit.
+
+    Read by hand, because psutil reports the machine's memory and knows no control group.
+    """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,1 +1,24 @@
 """Self-supervised learning on images, with the losses, augmentations, encoders and objectives that the agent uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curl_rl.vision.config import VisionConfig
+    from curl_rl.vision.pretraining import pretrain
+
+__all__ = ["VisionConfig", "pretrain"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when they are asked for: those who want one module of this room need not wait."""
+    if name == "pretrain":
+        from curl_rl.vision.pretraining import pretrain
+
+        return pretrain
+    if name == "VisionConfig":
+        from curl_rl.vision.config import VisionConfig
+
+        return VisionConfig
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

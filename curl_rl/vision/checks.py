@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
-
-from curl_rl.encoders import ResNet
-from curl_rl.pretraining import distributed
+from curl_rl.objectives import Objective, ObjectiveUser
+from curl_rl.pretraining.checks import try_out
 from curl_rl.recordings.store import is_recording
-from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.errors import UserError
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data.image_sets import ImageSet
-from curl_rl.vision.networks import build_networks
+from curl_rl.vision.source import data_of, offered_by
 
 
-def check_run(config: VisionConfig, images: ImageSet) -> None:
+def check_run(config: VisionConfig, images: ImageSet) -> Objective:
     """What can only be known with the images at hand, before anything is written.
+
+    Returns:
+        The objective, without weights: it says which views are wanted.
 
     Raises:
         UserError: the batch, the views, the network or the method do not fit them or each other.
     """
     images.batches(config.batch_size)  # refuses a batch that is larger than the set
+    _check_sizes(config, images)
+    a = config.augment
+    user = ObjectiveUser("method", images.name, offered_by(images))
+    smallest = min(a.size, a.local_size) if a.local_views else a.size
+    objective = try_out(config, (images.channels, a.size, a.size), smallest, data_of(images), user)
+    wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
+    if a.views + a.local_views != wanted:
+        takes_more = hasattr(getattr(config.objectives, config.method, None), "local_views")
+        more = f" (objectives.{config.method}.local_views says more)" if takes_more else ""
+        raise UserError(
+            f"augment.views {a.views} and augment.local_views {a.local_views} must be {wanted} views together, "
+            f"which is what {config.method} compares{more}"
+        )
+    return objective
+
+
+def _check_sizes(config: VisionConfig, images: ImageSet) -> None:
     a = config.augment
     if images.channels != 3 and a.randaugment:
         raise UserError(f"augment.randaugment {a.randaugment} takes single images, not stacks of frames: take 0")
@@ -40,35 +56,4 @@ def check_run(config: VisionConfig, images: ImageSet) -> None:
         raise UserError(
             f"augment.local_size {a.local_size} is not augment.size {a.size}, and a pixel encoder takes images of one "
             "size: make them equal, or take --encoder.kind resnet"
-        )
-    if config.encoder.kind == "resnet" and config.batch_size % config.encoder.resnet.batch_norm_splits:
-        raise UserError(
-            f"encoder.resnet.batch_norm_splits {config.encoder.resnet.batch_norm_splits} must divide batch_size "
-            f"{config.batch_size}"
-        )
-    distributed.shard_sizes(config.batch_size)  # refuses a batch smaller than the number of processes
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            encoder, objective = build_networks(config, images.channels, torch.device("meta"))
-            objective.try_out(encoder.feature_spec, config.batch_size)
-    except (ValueError, TypeError, OverflowError) as error:  # sizes beyond what a tensor can have are of these types
-        raise UserError(one_line(error)) from None
-    resnet = config.encoder.resnet
-    if config.encoder.kind == "resnet" and resnet.norm == "batch":
-        # Batch norm needs two numbers at least, of images or of places.
-        smallest = min(a.size, a.local_size) if a.local_views else a.size
-        with torch.device("meta"):
-            places = math.prod(ResNet((images.channels, smallest, smallest), resnet).feature_spec.map_shape[1:])
-        if config.batch_size // resnet.batch_norm_splits * places < 2:
-            raise UserError(
-                f"encoder.resnet.batch_norm_splits {resnet.batch_norm_splits} leaves batch norm a single value "
-                f"at the last maps: take fewer parts of batch_size {config.batch_size}, or larger views"
-            )
-    wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
-    if a.views + a.local_views != wanted:
-        takes_more = hasattr(getattr(config.objectives, config.method), "local_views")
-        more = f" (objectives.{config.method}.local_views says more)" if takes_more else ""
-        raise UserError(
-            f"augment.views {a.views} and augment.local_views {a.local_views} must be {wanted} views together, "
-            f"which is what {config.method} compares{more}"
         )

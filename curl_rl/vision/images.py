@@ -23,7 +23,6 @@ def images_of(config: VisionConfig, split: Split, device: torch.device) -> Image
             config.data,
             split,
             stack=f.stack,
-            positive_offset=f.positive_offset,
             device=device,
             storage=c.storage,
         )

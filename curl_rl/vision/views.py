@@ -5,7 +5,7 @@ Nothing is augmented here: the steps are those of :mod:`curl_rl.augment`, put in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -21,6 +21,7 @@ from curl_rl.augment import (
     random_resized_crop,
     random_solarise,
 )
+from curl_rl.objectives import ViewSpec
 from curl_rl.ranges import Range, at_least, check_ranges, each, positive, within
 
 # 100 is far beyond any use, and nothing overflows.
@@ -99,11 +100,25 @@ class AugmentConfig:
                 )
 
 
+def offset_of(spec: ViewSpec, positive_offset: int) -> int:
+    """Agent steps from an observation to the one that a view is made of.
+
+    All views but the first are ``positive_offset`` later than the method asks for.
+    """
+    return spec.future + (positive_offset if spec.index else 0)
+
+
 @torch.no_grad()
 def make_views(
-    images: Tensor, config: AugmentConfig, generator: torch.Generator, later: Tensor | None = None
-) -> list[Tensor]:
-    """Differently augmented copies of every image: the global views, then the local ones.
+    images: Tensor,
+    config: AugmentConfig,
+    generator: torch.Generator,
+    specs: Sequence[ViewSpec] | None = None,
+    *,
+    later: Mapping[int, Tensor] | None = None,
+    positive_offset: int = 0,
+) -> dict[ViewSpec, Tensor]:
+    """Differently augmented copies of every image.
 
     All frames of a stack are changed alike: they share a window, and the colours of one are turned as those of all.
 
@@ -112,11 +127,15 @@ def make_views(
             of S frames.
         config: the recipe.
         generator: the source of all random numbers, on the images' device.
-        later: of the same shape, what all views but the first are made of, where these show another moment.
+        specs: which views, in the order in which they are drawn; those of an index below ``config.views`` are global,
+            the others local. None: one of each index, of the images themselves.
+        later: of the same shape as the images, what the same places showed so many agent steps later; must have every
+            offset of the views (:func:`offset_of`) but 0.
+        positive_offset: as in :func:`offset_of`.
 
     Returns:
-        ``config.views`` tensors ``(B, C, size, size)`` and ``config.local_views`` tensors
-        ``(B, C, local_size, local_size)``, float32 in [0, 1], in channels_last order.
+        For each view, in that order, ``(B, C, size, size)`` of a global one or ``(B, C, local_size, local_size)`` of a
+        local one, float32 in [0, 1], in channels_last order.
 
     Raises:
         ValueError: the images have another type or shape, or are stacks and the recipe has RandAugment.
@@ -129,8 +148,10 @@ def make_views(
         raise ValueError(f"augment.randaugment {config.randaugment} takes single images, not stacks of frames: take 0")
     # Half precision would show in the pixels.
     with torch.autocast(images.device.type, enabled=False):
-        sources = [images] + [images if later is None else later] * (config.views + config.local_views - 1)
-        return [_view(source, index, config, generator) for index, source in enumerate(sources)]
+        if specs is None:
+            specs = [ViewSpec(index) for index in range(config.views + config.local_views)]
+        moments = {0: images, **(later or {})}
+        return {spec: _view(moments[offset_of(spec, positive_offset)], spec.index, config, generator) for spec in specs}
 
 
 def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:

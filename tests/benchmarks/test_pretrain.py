@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from benchmarks import pretrain
-from benchmarks.plain_vision import PlainSimCLR
+from examples.simclr_on_images import SimCLR
 
 
 @pytest.mark.parametrize("cores", [1, 2, 16, 64])
 def test_every_worker_makes_a_dozen_batches_and_times_are_a_steps(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
     passes: list[tuple[int, int]] = []
-    monkeypatch.setattr(PlainSimCLR, "pass_over", lambda _, loader: passes.append((len(loader), loader.num_workers)))
+    monkeypatch.setattr(SimCLR, "pass_over", lambda _, loader: passes.append((len(loader), loader.num_workers)))
 
     def timed(cases: dict[str, Callable[[], object]], **_: object) -> dict[str, list[float]]:
         cases["plain"]()

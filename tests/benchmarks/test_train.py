@@ -40,7 +40,7 @@ def test_the_parts_of_the_time_are_all_there_and_no_more_than_the_whole(monkeypa
     with train._trainer(load_preset("cpu", "tiny-reach", changes), torch.device("cpu")) as trainer:
         parts = train._watch(trainer, torch.device("cpu"))
         seconds = sum(window.seconds for window in train._timed_steps(trainer, 12, torch.device("cpu"), parts))
-        logged = (trainer.directory / "metrics.jsonl").read_text()
+        logged = (trainer.session.directory / "metrics.jsonl").read_text()
     assert set(parts) == {"act", "step", "render", "store", "sample", "crop", "update", "log"}
     assert all(part > 0 for part in parts.values())
     assert sum(parts.values()) <= seconds

@@ -25,6 +25,13 @@ def test_features_on_a_line() -> None:
     assert "features of all images lie on a line" in (lines[2] or "")
 
 
+def test_clusters_without_images() -> None:
+    watch = CollapseWatch()
+    lines = [watch.warning({"clusters/used": share}) for share in (0.1, 0.3, 0.1, 0.1, 0.1)]
+    assert lines[:4] == [None] * 4
+    assert "nearly all images are in a few of the clusters (clusters/used 0.1)" in (lines[4] or "")
+
+
 def test_methods_that_report_neither_are_let_be() -> None:
     watch = CollapseWatch()
     assert [watch.warning({"loss": 0.0}) for _ in range(5)] == [None] * 5

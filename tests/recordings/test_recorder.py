@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from curl_rl.recordings import store as frames_module
-from curl_rl.recordings.recorder import Policy, random_policy, record
+from curl_rl.recordings.recorder import Policy, open_recording, random_policy, record
 from curl_rl.recordings.store import FrameWriter, RecordedFrames, Recording
 
 SIZE, STACK, LENGTH = 4, 2, 5
@@ -157,3 +158,25 @@ def test_a_policy_that_breaks_leaves_what_was_recorded(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="nan"):
         recorded(tmp_path / "data", 20, policy)
     assert len(RecordedFrames(tmp_path / "data")) == 5
+
+
+def test_a_folder_has_one_writer_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with open_recording(folder, RECORDING) as writer:
+        record(Counter(), random_policy(2), writer, frames=5)
+        with pytest.raises(ValueError, match="is in use by process"), open_recording(folder, RECORDING):
+            pass
+    with open_recording(folder, RECORDING) as writer:
+        assert writer.frames == 5
+
+
+def test_a_folder_of_something_else_is_refused_before_a_lock_is_written(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="is no recording"), open_recording(tmp_path, RECORDING):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    recorded(tmp_path / "data", 5)
+    other = dataclasses.replace(RECORDING, seed=8)
+    with pytest.raises(ValueError, match="holds another recording"), open_recording(tmp_path / "data", other):
+        pass
+    assert not list((tmp_path / "data").glob("*.lock"))

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -15,7 +10,7 @@ import pytest
 import torch
 
 from curl_rl.runs import compute
-from curl_rl.runs.compute import is_out_of_memory, resolve_device, resolve_precision
+from curl_rl.runs.compute import resolve_device, resolve_precision
 from curl_rl.runs.errors import UserError
 
 
@@ -54,43 +49,10 @@ def test_a_gpu_always_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
         assert resolve_device(name).index == number
 
 
-def test_a_full_memory_is_told_from_other_errors() -> None:
-    with pytest.raises(RuntimeError) as full:
-        torch.empty(2**55, dtype=torch.uint8)
-    with pytest.raises(RuntimeError) as other:
-        torch.zeros(2) @ torch.zeros(3)
-    assert is_out_of_memory(full.value)
-    assert not is_out_of_memory(other.value)
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-
-
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "cuda:99"])
 def test_a_device_that_is_none_or_not_there_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=name):
         resolve_device(name)
-
-
-_PAGES_TAKEN = """
-import resource, torch
-from curl_rl.runs.compute import keep_freed_memory
-keep_freed_memory()
-counts = []
-for _ in range(10):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(64 * 2**20, dtype=torch.uint8)  # freed at once
-    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(counts)
-"""
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc can be told")
-def test_memory_that_was_freed_is_taken_again_and_not_from_the_system() -> None:
-    """In a process of its own, because it cannot be taken back. A page of the system's is a fault, 16,384 in 64 MiB."""
-    small_pages = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}  # huge ones are fewer faults whatever glibc does
-    command = [sys.executable, "-c", _PAGES_TAKEN]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=small_pages)
-    counts = json.loads(done.stdout)
-    assert max(counts[-4:]) < 1000, counts
 
 
 @pytest.mark.parametrize("supported", [False, True])

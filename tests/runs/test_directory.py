@@ -9,12 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from curl_rl.rl.config import RunConfig, read_config
 from curl_rl.runs import directory as run_directory
-from curl_rl.runs.checkpoint import lock_run
-from curl_rl.runs.directory import check_room, claimed, set_aside
+from curl_rl.runs.directory import check_room, claimed, kind_of, set_aside
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.lock import lock_run
+from curl_rl.runs.settings import to_dict
+from curl_rl.vision import config as vision
 
 CONFIG = RunConfig(device="cpu")
 
@@ -122,6 +125,46 @@ def test_room_counts_what_is_there_already(tmp_path: Path, monkeypatch: pytest.M
     (segments / "segment").write_bytes(bytes(1000))
     (segments.parent / "0000000001.ckpt").write_bytes(bytes(500))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2_000_000_000))
-    check_room(tmp_path, 2_000_001_500)
+    check_room(tmp_path, 2_000_001_500, "lower replay.capacity")
     with pytest.raises(UserError, match=f"the disk of {tmp_path} has 2.0 GB free .* need 2.0 GB"):
-        check_room(tmp_path, 2_000_001_501)
+        check_room(tmp_path, 2_000_001_501, "lower replay.capacity")
+
+
+def test_a_fresh_run_sets_the_earlier_one_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = begun(tmp_path / "run")
+    with claimed(run, replace(CONFIG, seed=2), fresh=True):
+        assert not (run / "metrics.jsonl").exists()
+    (aside,) = tmp_path.glob("run.before-*")
+    assert f"the earlier run is now {aside}" in capsys.readouterr().err
+    assert read_config(aside / "config.yaml") == CONFIG
+
+
+# ---- what a run is of
+
+
+def test_a_run_says_what_it_is_of(tmp_path: Path) -> None:
+    begun(tmp_path / "agent")
+    assert (tmp_path / "agent" / "config.yaml").read_text().startswith("kind: agent\n")
+    assert kind_of(tmp_path / "agent") == "agent"
+    vision.SCHEMA.save(vision.VisionConfig(), tmp_path / "config.yaml")
+    assert kind_of(tmp_path) == "pretraining"
+
+
+def test_runs_from_before_kinds_were_written_are_told_by_their_settings(tmp_path: Path) -> None:
+    older = {"agent": RunConfig(device="cpu", seed=5), "pretraining": vision.VisionConfig(seed=5)}
+    for kind, config in older.items():
+        (tmp_path / kind).mkdir()
+        settings = to_dict(config)
+        assert "kind" not in settings
+        (tmp_path / kind / "config.yaml").write_text(yaml.safe_dump(settings))
+        assert kind_of(tmp_path / kind) == kind
+    assert read_config(tmp_path / "agent" / "config.yaml") == older["agent"]
+    assert vision.read_config(tmp_path / "pretraining" / "config.yaml") == older["pretraining"]
+    with claimed(tmp_path / "agent", older["agent"]):  # which goes on, and says so from now on
+        assert (tmp_path / "agent" / "config.yaml").read_text().startswith("kind: agent\n")
+
+
+def test_a_kind_that_is_none_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("kind: cake\n")
+    with pytest.raises(UserError, match=r"config.yaml: kind must be agent or pretraining, got cake\Z"):
+        kind_of(tmp_path)

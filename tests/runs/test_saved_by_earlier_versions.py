@@ -9,9 +9,9 @@ that the files of this package may move without a change to this test.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -24,10 +24,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from curl_rl.vision.export import load_classifier
 from torch import Tensor
 
 from curl_rl import AuxiliaryLoss, EncoderConfig, PixelEncoder, load_encoder
+from curl_rl.vision.evaluation.classifier_file import load_classifier
 
 SAVED = Path(__file__).resolve().parents[1] / "data" / "saved"
 EXPECTED = SAVED / "expected.json"
@@ -70,18 +70,13 @@ def copied(place: Path) -> Iterator[None]:
 def run(line: str) -> None:
     """A command as a shell would take it, in this process, which saves the seconds that imports take."""
     script, *arguments = shlex.split(line)
-    spec = importlib.util.spec_from_file_location(f"saved_{script}", SCRIPTS / f"{script}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
     before, sys.argv = sys.argv, [f"{script}.py", *arguments]
-    sys.modules[module.__name__] = module
     try:
-        spec.loader.exec_module(module)
-        assert module.main() == 0, f"{script}.py has failed; what it printed says why"
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
     finally:
         sys.argv = before
-        del sys.modules[module.__name__]
+    assert ended.value.code == 0, f"{script}.py has failed; what it printed says why"
 
 
 def images(channels: int, side: int) -> Tensor:

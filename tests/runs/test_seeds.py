@@ -1,10 +1,18 @@
-"""Seeds of runs, purposes and episodes never meet."""
+"""Seeds of runs, purposes and episodes never meet; random numbers go on where they were."""
 
 from __future__ import annotations
 
-from typing import get_args
+import random
+from pathlib import Path
+from typing import Any, get_args
 
-from curl_rl.runs.seeds import Purpose, derived_seed
+import numpy as np
+import pytest
+import torch
+
+from curl_rl.runs import checkpoint
+from curl_rl.runs.seeds import Purpose, derived_seed, random_state, restore_random_state
+from helpers.checkpoints import assert_same
 
 
 def test_runs_purposes_and_indices_have_seeds_of_their_own() -> None:
@@ -21,3 +29,57 @@ def test_a_seed_is_the_same_every_time_and_in_every_version() -> None:
         1468060454,
         1189033389,
     ]
+
+
+# ---- states of the global generators
+
+
+def draw() -> list[Any]:
+    # An odd count of Gaussians leaves one half of a pair in the generators that make pairs.
+    return [
+        random.random(),
+        random.gauss(0, 1),
+        float(np.random.normal()),
+        int(np.random.randint(2**31)),
+        torch.randn(3).tolist(),
+        torch.randperm(10).tolist(),
+    ]
+
+
+def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
+    random.seed(1)
+    np.random.seed(2)
+    torch.manual_seed(3)
+    draw()
+    checkpoint.save(tmp_path, 1, {"random": random_state()})
+    expected = [draw() for _ in range(3)]
+    random.seed(4)
+    np.random.seed(5)
+    torch.manual_seed(6)
+    loaded = checkpoint.load_newest(tmp_path)
+    assert loaded is not None
+    restore_random_state(loaded[1]["random"])
+    assert [draw() for _ in range(3)] == expected
+
+
+def test_states_of_devices_that_are_not_here_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    restored = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.append((state, device)))
+    restore_random_state({**random_state(), "cuda": ["first", "second", "third"]})
+    assert restored == [("first", 0), ("second", 1)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_random_numbers_and_tensors_of_a_gpu(tmp_path: Path) -> None:
+    torch.cuda.manual_seed(1)
+    tensor = torch.randn(3, device="cuda")
+    checkpoint.save(tmp_path, 1, {"random": random_state(), "tensor": tensor})
+    expected = torch.randn(3, device="cuda")
+    torch.cuda.manual_seed(2)
+    loaded = checkpoint.load_newest(tmp_path)
+    assert loaded is not None
+    assert_same(loaded[1]["tensor"], tensor.cpu())
+    restore_random_state(loaded[1]["random"])
+    assert torch.equal(torch.randn(3, device="cuda"), expected)

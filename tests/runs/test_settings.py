@@ -117,3 +117,20 @@ def test_presets_are_the_files_that_are_no_tables(tmp_path: Path) -> None:
 
 def test_merging_keeps_what_is_not_named() -> None:
     assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}}) == {"a": {"b": 1, "c": 4}, "d": 3}
+
+
+def test_the_kind_of_a_run_is_written_and_no_setting(tmp_path: Path) -> None:
+    agent, encoder = (
+        Schema(Recipe, "", ("cake",), layers, may_change=(), kind=kind)  # type: ignore[arg-type]
+        for kind in ("agent", "pretraining")
+    )
+    path, line = tmp_path / "c.yaml", ["--config", str(tmp_path / "c.yaml")]
+    agent.save(Recipe("cheese", 9), path)
+    assert path.read_text().startswith("kind: agent\ncake: cheese\n")
+    assert agent.read(path) == Recipe("cheese", 9)
+    assert agent.parse_command_line(line, program="bake", description="")[0].minutes == 9
+    with pytest.raises(UserError, match="unrecognized arguments: --kind"):
+        agent.parse_command_line(["--kind", "agent"], program="bake", description="")
+    for read in (lambda: encoder.read(path), lambda: encoder.parse_command_line(line, program="", description="")):
+        with pytest.raises(UserError, match=r"c.yaml: kind must be pretraining, got agent: it holds the settings of"):
+            read()

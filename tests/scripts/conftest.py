@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 @pytest.fixture
 def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script that the test's file is named after, as a module of its own for each test."""
+    """The script that the test's file is named after, not started, as a module of its own for each test."""
     name = request.path.stem.removeprefix("test_")
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None
@@ -27,15 +28,14 @@ def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
 
 
 @pytest.fixture
-def command(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs it with these arguments; returns its exit code, argparse's own included."""
+def command(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs it with these arguments, as ``python scripts/<name>.py`` does; returns its exit code."""
+    path = SCRIPTS / f"{request.path.stem.removeprefix('test_')}.py"
 
     def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, arguments)])
-        try:
-            code: int = script.main()
-        except SystemExit as ended:
-            return int(str(ended.code))
-        return code
+        monkeypatch.setattr(sys, "argv", [path.name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(path), run_name="__main__")
+        return int(str(ended.value.code))
 
     return run

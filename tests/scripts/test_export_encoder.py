@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -113,7 +112,6 @@ def test_overwriting_is_asked_for(command: Any, run: Path, tmp_path: Path) -> No
 
 def test_a_program_that_is_not_the_encoder_is_code_1(
     command: Any,
-    script: ModuleType,
     run: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -122,6 +120,6 @@ def test_a_program_that_is_not_the_encoder_is_code_1(
     def differs(*_: Any) -> float:
         raise RuntimeError("the program's features differ\nby much")
 
-    monkeypatch.setattr(script, "export_program", differs)
+    monkeypatch.setattr("curl_rl.commands.export_encoder.export_program", differs)
     assert command(run, "--format", "exported", "--output", tmp_path / "a.pt2") == 1
     assert capsys.readouterr().err == "export_encoder.py: the program's features differ by much\n"

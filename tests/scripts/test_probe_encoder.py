@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from PIL import Image
 
 from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.encoders import EncoderConfig, PixelEncoder
-from curl_rl.recordings.probe import Row
 from curl_rl.recordings.store import FrameWriter, Recording
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "probe_encoder.py"
@@ -60,21 +58,6 @@ def test_table_json_and_picture(command: Any, folder: Path, run: Path, capsys: p
     assert content["rows"][2]["r2"] == {"light": [pytest.approx(1, abs=1e-6)], "still": None}
     assert len(content["rows"][1]["mean"]) == 2
     assert Image.open(picture).width > 400
-
-
-def test_the_bars_are_the_scores(script: ModuleType, tmp_path: Path) -> None:
-    pyplot = pytest.importorskip("matplotlib.pyplot")
-    pyplot.close("all")
-    rows = [
-        Row("one", {"a": (0.5,), "still": None, "b": (1.0,)}, 7),
-        Row("untrained", {"a": (0.25, 0.75), "still": None, "b": (0.0, 0.5)}, 7),
-    ]
-    script.draw(rows, tmp_path / "probe.png")
-    (axis,) = pyplot.gcf().axes
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["mean", "a", "b"]
-    heights = [[bar.get_height() for bar in group] for group in axis.containers if hasattr(group, "patches")]
-    assert heights == [[0.75, 0.5, 1.0], [0.375, 0.5, 0.25]]
-    pyplot.close("all")
 
 
 @pytest.mark.parametrize(

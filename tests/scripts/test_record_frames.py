@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 import torch
 
 import envs
+from curl_rl.recordings.recorder import record
 from curl_rl.recordings.store import RecordedFrames
 from curl_rl.rl.loading import load_agent
 from curl_rl.vision import config as vision
@@ -30,15 +29,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def command(script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs the script in this process; returns its exit code and what it said, the error's line last."""
+def command(command: Any, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs the script; returns its exit code and what it said, the error's line last."""
 
     def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["record_frames.py", *map(str, arguments)])
-        try:
-            code: Any = script.main()
-        except SystemExit as stopped:
-            code = stopped.code
+        code = command(*arguments)
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
@@ -93,11 +88,10 @@ def test_a_run_acts_in_its_own_environment(command: Any, run: Path, tmp_path: Pa
 
 
 def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
-    command: Any, script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = ["--env", "tiny-reach", "--size", 8, "--agent_steps", 60, "--out"]
     assert command(*line, tmp_path / "alone")[0] == 0
-    original = script.record
 
     def interrupted(*arguments: Any, after_frame: Any, **keywords: Any) -> bool:
         seen = 0
@@ -108,11 +102,11 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
             if seen == 40:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        done: bool = original(*arguments, after_frame=count, **keywords)
+        done: bool = record(*arguments, after_frame=count, **keywords)
         return done
 
     with monkeypatch.context() as patch:
-        patch.setattr(script, "record", interrupted)
+        patch.setattr("curl_rl.commands.record_frames.record", interrupted)
         code, said = command(*line, tmp_path / "stopped")
     assert (code, "the same command goes on" in said) == (130, True)
     assert len(RecordedFrames(tmp_path / "stopped")) == 25

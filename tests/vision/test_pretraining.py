@@ -31,11 +31,11 @@ from curl_rl.runs import checkpoint
 from curl_rl.runs.errors import TrainingFault, UserError
 from curl_rl.runs.logger import read_metrics
 from curl_rl.runs.signals import Stopped
-from curl_rl.vision import pretraining
+from curl_rl.vision import pretraining, source
 from curl_rl.vision.config import ComputeConfig, KNNConfig, VisionConfig, read_config
 from curl_rl.vision.data import load
 from curl_rl.vision.data.image_sets import ImageBatch
-from curl_rl.vision.pretraining import Pretrainer, pretrain
+from curl_rl.vision.pretraining import Pretrainer, image_pretrainer, pretrain, source_of
 from curl_rl.vision.views import AugmentConfig
 
 SIDE, TRAIN, BATCH, EPOCHS = 8, 23, 6, 3
@@ -153,7 +153,7 @@ def test_a_step_never_waits_for_the_device(
     config = replace(config, optimizer=OptimizerConfig("sgd", lr=1e-3, lr_scaling="none", warmup_epochs=0.5))
     images = load(config.data, "train", SIDE)
     (tmp_path / "run").mkdir()
-    pretrainer = Pretrainer(config, torch.device("cpu"), images)
+    pretrainer = image_pretrainer(config, torch.device("cpu"), source_of(config, images))
     pretrainer.probe = None
     for number, batch in enumerate(images.batches(BATCH, seed=3)):
         # The first step makes the optimizers' state, and the metrics'.
@@ -202,7 +202,7 @@ def test_each_process_draws_views_of_its_own_and_all_the_same_order(
     config = tiny(data, tmp_path / "run")
     (tmp_path / "run").mkdir()
     images = load(config.data, "train", SIDE)
-    pretrainer = Pretrainer(config, torch.device("cpu"), images)
+    pretrainer = image_pretrainer(config, torch.device("cpu"), source_of(config, images))
     pretrainer.probe = None
     (batch, *_) = images.batches(BATCH, rank=0, world_size=2)
     monkeypatch.setattr(pretraining.distributed, "world_size", lambda: 2)
@@ -466,8 +466,10 @@ def test_numbers_that_break_end_the_run_and_the_checkpoint_stays(
 def test_a_collapse_is_said_once(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = pretraining.make_views
+    original = source.make_views
     # Black views: all embeddings are one.
-    monkeypatch.setattr(pretraining, "make_views", lambda *a: [view * 0 for view in original(*a)])
+    monkeypatch.setattr(
+        source, "make_views", lambda *a, **named: {spec: view * 0 for spec, view in original(*a, **named).items()}
+    )
     pretrain(tiny(data, tmp_path / "run", log=LogConfig(every=1, images_every=0)))
     assert capsys.readouterr().err.count("warning: the representation is collapsing") == 1

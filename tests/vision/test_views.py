@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from curl_rl.objectives import ViewSpec
 from curl_rl.vision.views import AugmentConfig, make_views
 
 PLAIN = AugmentConfig(
@@ -21,6 +22,11 @@ PLAIN = AugmentConfig(
 EVERYTHING = AugmentConfig(
     size=12, local_views=2, local_size=6, randaugment=2, blur=(1.0, 0.1, 0.5), solarise=(0.0, 0.2)
 )
+
+
+def made(*arguments: Any, **named: Any) -> list[torch.Tensor]:
+    """The views in their order."""
+    return list(make_views(*arguments, **named).values())
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -33,7 +39,7 @@ def noise(batch: int, height: int = 12, width: int = 12) -> torch.Tensor:
 
 def test_with_every_step_off_the_views_are_the_images() -> None:
     images = noise(3)
-    views = make_views(images, replace(PLAIN, views=3), generator())
+    views = made(images, replace(PLAIN, views=3), generator())
     assert len(views) == 3
     for view in views:
         assert torch.allclose(view, images / 255, atol=1e-7)
@@ -41,7 +47,7 @@ def test_with_every_step_off_the_views_are_the_images() -> None:
 
 def test_local_views_come_last_and_show_less() -> None:
     rows = torch.arange(240, dtype=torch.uint8)[None, None, :, None].expand(20, 3, 240, 240)
-    *_, first, second = make_views(rows, replace(PLAIN, local_views=2), generator())
+    *_, first, second = made(rows, replace(PLAIN, local_views=2), generator())
     assert first.shape == second.shape == (20, 3, 6, 6)
     for view in (first, second):
         # A quarter of the area is half of the height, in which the view's rows are a sixth apart. (The outermost rows
@@ -55,8 +61,8 @@ def test_local_views_come_last_and_show_less() -> None:
 def test_a_probability_to_each_view_and_the_last_for_all_further_ones(step: str) -> None:
     images = noise(4)
     recipe: dict[str, Any] = {step: (0.0, 1.0), "blur_sigma": (1.0, 1.0), "blur_kernel": 0.4}
-    first, second, third, local = make_views(images, replace(PLAIN, views=3, local_views=1, **recipe), generator(1))
-    *_, plain_local = make_views(images, replace(PLAIN, views=3, local_views=1), generator(1))
+    first, second, third, local = made(images, replace(PLAIN, views=3, local_views=1, **recipe), generator(1))
+    *_, plain_local = made(images, replace(PLAIN, views=3, local_views=1), generator(1))
     assert torch.allclose(first, images / 255, atol=1e-7)
     if step == "solarise":
         expected = torch.where(images >= 128, 255 - images, images) / 255
@@ -75,20 +81,20 @@ def test_the_blurs_kernel_is_a_share_of_the_view_made_odd(share: float, radius: 
     spot = torch.zeros(1, 3, 12, 12, dtype=torch.uint8)
     spot[..., 5, 5] = 255
     recipe = replace(PLAIN, views=1, blur=(1.0,), blur_sigma=(50.0, 50.0), blur_kernel=share)
-    (view,) = make_views(spot, recipe, generator())
+    (view,) = made(spot, recipe, generator())
     touched = (view[0, 0] > 1e-4).any(0).nonzero().squeeze(1)
     assert touched.max() == min(5 + radius, 11)
 
 
 def test_steps_with_a_probability_of_their_own() -> None:
     images = noise(2)
-    greyscale, _ = make_views(images, replace(PLAIN, greyscale=1.0), generator())
+    greyscale, _ = made(images, replace(PLAIN, greyscale=1.0), generator())
     weights = torch.tensor([0.2989, 0.587, 0.114])[:, None, None]
     grey = (images / 255 * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1)
     assert torch.allclose(greyscale, grey, atol=1e-6)
-    mirrored, _ = make_views(images, replace(PLAIN, mirror=1.0), generator())
+    mirrored, _ = made(images, replace(PLAIN, mirror=1.0), generator())
     assert torch.allclose(mirrored, images.flip(3) / 255, atol=1e-6)
-    threshold, _ = make_views(images, replace(PLAIN, solarise=(1.0,), solarise_threshold=0.0), generator())
+    threshold, _ = made(images, replace(PLAIN, solarise=(1.0,), solarise_threshold=0.0), generator())
     assert torch.allclose(threshold, 1 - images / 255, atol=1e-6)
 
 
@@ -98,21 +104,21 @@ def test_jitter_passes_each_strength_to_its_own_step() -> None:
     dark = torch.tensor([120, 60, 30], dtype=torch.uint8).view(1, 3, 1, 1).expand(1000, 3, 2, 2).contiguous()
     flat[..., 1] = dark[..., 1]
     recipe = replace(PLAIN, views=1, size=2, jitter=1.0, **strengths)
-    (still,) = make_views(flat, recipe, generator())
+    (still,) = made(flat, recipe, generator())
     assert torch.allclose(still, flat / 255, atol=1e-6)
 
-    (bright,) = make_views(flat, replace(recipe, brightness=0.2), generator())
+    (bright,) = made(flat, replace(recipe, brightness=0.2), generator())
     factor = (bright / (flat / 255)).flatten(1)
     assert torch.allclose(factor, factor[:, :1].expand_as(factor), atol=1e-5), "one factor for all of an image"
     assert scipy.stats.kstest(factor[:, 0].numpy(), scipy.stats.uniform(0.8, 0.4).cdf).pvalue > 1e-3
 
-    (turned,) = make_views(flat, replace(recipe, hue=0.1), generator())
+    (turned,) = made(flat, replace(recipe, hue=0.1), generator())
     assert torch.allclose(turned.amax(1), flat.amax(1) / 255, atol=1e-5), "HSV's value stays"
     assert not torch.allclose(turned, flat / 255, atol=0.01)
 
     weights = torch.tensor([0.2989, 0.587, 0.114])[:, None, None]
     for name in ("contrast", "saturation"):
-        (changed,) = make_views(flat, replace(recipe, **{name: 0.2}), generator())
+        (changed,) = made(flat, replace(recipe, **{name: 0.2}), generator())
         pixel_grey, mean_grey = ((images * weights).sum(1) for images in (changed, flat / 255))
         kept = mean_grey if name == "saturation" else mean_grey.mean((1, 2), keepdim=True)
         seen = pixel_grey if name == "saturation" else pixel_grey.mean((1, 2), keepdim=True)
@@ -123,8 +129,8 @@ def test_jitter_passes_each_strength_to_its_own_step() -> None:
 def test_randaugment_has_the_magnitude_that_was_asked_for() -> None:
     images = noise(60)
     recipe = replace(PLAIN, views=1, randaugment=1, randaugment_magnitude=0)
-    (weak,) = make_views(images, recipe, generator())
-    (strong,) = make_views(images, replace(recipe, randaugment_magnitude=30), generator())
+    (weak,) = made(images, recipe, generator())
+    (strong,) = made(images, replace(recipe, randaugment_magnitude=30), generator())
     # At magnitude 0 only solarising (of white), stretching the contrast and equalising change anything.
     changed_weak, changed_strong = (
         ((view - images / 255).abs().amax((1, 2, 3)) > 0.01).float().mean() for view in (weak, strong)
@@ -135,7 +141,7 @@ def test_randaugment_has_the_magnitude_that_was_asked_for() -> None:
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 12, 12), (3, 17, 9), (2, 40, 33)])
 def test_views_are_float32_channels_last_and_in_range(batch: int, height: int, width: int) -> None:
-    views = make_views(noise(batch, height, width), EVERYTHING, generator())
+    views = made(noise(batch, height, width), EVERYTHING, generator())
     assert [tuple(view.shape) for view in views] == [(batch, 3, 12, 12)] * 2 + [(batch, 3, 6, 6)] * 2
     for view in views:
         assert view.dtype == torch.float32
@@ -149,7 +155,7 @@ def test_views_follow_the_generator_and_no_other_image() -> None:
     images, others = noise(5), noise(5).flip(0).flip(3)
     others[2] = images[2]
     before = torch.get_rng_state()
-    first, again, other = (make_views(batch, EVERYTHING, generator(3)) for batch in (images, images, others))
+    first, again, other = (made(batch, EVERYTHING, generator(3)) for batch in (images, images, others))
     for a, b, c in zip(first, again, other, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a[2], c[2])
@@ -168,7 +174,7 @@ def test_a_plain_crop_is_a_window_of_whole_pixels() -> None:
     image = torch.stack([rows, columns, rows * 0]).to(torch.uint8)
     images = image.expand(400, -1, -1, -1)
     recipe = replace(PLAIN, crop="plain", size=8, mirror=1.0, scale=(0.1, 0.2))
-    views = make_views(images, recipe, generator())
+    views = made(images, recipe, generator())
     for view in views:
         pixels = (view * 255).round().long()
         top, left = pixels[:, 0, 0, 0], pixels[:, 1, 0, 0]
@@ -185,7 +191,7 @@ COLOURS = replace(PLAIN, views=1, crop="plain", size=12, jitter=0.7, greyscale=0
 @pytest.mark.parametrize("crop", ["plain", "resized"])
 def test_equal_frames_of_a_stack_stay_equal(crop: Any) -> None:
     recipe = replace(COLOURS, crop=crop, size=8, scale=(0.3, 1.0), mirror=0.5, blur=(0.5,))
-    (view,) = make_views(noise(40).repeat(1, 3, 1, 1), recipe, generator())
+    (view,) = made(noise(40).repeat(1, 3, 1, 1), recipe, generator())
     frames = view.unflatten(1, (3, 3))
     assert view.shape == (40, 9, 8, 8)
     assert view.is_contiguous(memory_format=torch.channels_last)
@@ -197,10 +203,10 @@ def test_every_frame_of_a_stack_is_changed_as_it_would_be_alone() -> None:
     # Contrast turns about the mean grey, which is the whole stack's: without it, a frame's neighbours do not matter.
     recipe = replace(COLOURS, contrast=0.0)
     images = stacks(30, 3)
-    (view,) = make_views(images, recipe, generator(5))
+    (view,) = made(images, recipe, generator(5))
     for number in range(3):
         alone = images[:, 3 * number : 3 * number + 3]
-        (expected,) = make_views(alone, recipe, generator(5))
+        (expected,) = made(alone, recipe, generator(5))
         assert torch.allclose(view[:, 3 * number : 3 * number + 3], expected, atol=1e-5)
     assert (view - images / 255).abs().amax() > 0.1
 
@@ -208,7 +214,7 @@ def test_every_frame_of_a_stack_is_changed_as_it_would_be_alone() -> None:
 def test_contrast_turns_all_frames_of_a_stack_about_their_common_grey() -> None:
     dark, bright = (torch.full((1, 3, 4, 4), value, dtype=torch.uint8) for value in (51, 153))
     recipe = replace(PLAIN, views=1, size=4, crop="plain", jitter=1.0, brightness=0, saturation=0, hue=0, contrast=0.4)
-    (view,) = make_views(torch.cat([dark, bright], 1), recipe, generator(1))
+    (view,) = made(torch.cat([dark, bright], 1), recipe, generator(1))
     low, high = view[0, :3].mean(), view[0, 3:].mean()
     # Their mean grey, 102/255 = 0.4, is half way; one factor has scaled both distances of 0.2 from it.
     assert (low + high) / 2 == pytest.approx(0.4, abs=1e-3)
@@ -217,25 +223,46 @@ def test_contrast_turns_all_frames_of_a_stack_about_their_common_grey() -> None:
     assert torch.allclose(view[0, :3], low, atol=1e-6)
 
 
+WHOLE = replace(PLAIN, local_views=1, local_size=12, local_scale=(1.0, 1.0))
+
+
 def test_views_but_the_first_may_be_of_a_later_moment() -> None:
     now, later = noise(3), noise(3).flip(0)
-    first, second, local = make_views(now, replace(PLAIN, local_views=1, local_size=12, local_scale=(1.0, 1.0)),
-                                      generator(), later)  # fmt: skip
+    specs = [ViewSpec(0), ViewSpec(1), ViewSpec(2)]
+    first, second, local = made(now, WHOLE, generator(), specs, later={2: later}, positive_offset=2)
     assert torch.allclose(first, now / 255, atol=1e-6)
     assert torch.allclose(second, later / 255, atol=1e-6)
     assert torch.allclose(local, later / 255, atol=1e-6)
 
 
+def test_a_view_is_of_the_moment_that_its_spec_names() -> None:
+    now, soon, late = noise(3), noise(3).flip(0), 255 - noise(3)
+    specs = [ViewSpec(0), ViewSpec(0, future=1), ViewSpec(1, future=3)]
+    views = make_views(now, WHOLE, generator(), specs, later={1: soon, 3: late})
+    assert list(views) == specs
+    for spec, frames in zip(specs, (now, soon, late), strict=True):
+        assert torch.allclose(views[spec], frames / 255, atol=1e-6)
+    # An offset of all views but the first comes on top.
+    shifted = make_views(now, WHOLE, generator(), specs, later={1: soon, 5: late}, positive_offset=2)
+    assert all(torch.equal(views[spec], shifted[spec]) for spec in specs)
+
+
+def test_views_by_name_are_those_of_their_index_to_the_bit() -> None:
+    images, specs = noise(4), [ViewSpec(index) for index in range(4)]
+    given = zip(made(images, EVERYTHING, generator(2)), made(images, EVERYTHING, generator(2), specs), strict=True)
+    assert all(torch.equal(one, other) for one, other in given)
+
+
 def test_stacks_have_no_randaugment() -> None:
     with pytest.raises(ValueError, match="augment.randaugment 2 takes single images, not stacks of frames: take 0"):
-        make_views(stacks(2, 3), replace(PLAIN, randaugment=2), generator())
+        made(stacks(2, 3), replace(PLAIN, randaugment=2), generator())
 
 
 def test_autocast_does_not_reach_the_pixels() -> None:
     images = noise(4)
-    plain = make_views(images, EVERYTHING, generator())
+    plain = made(images, EVERYTHING, generator())
     with torch.autocast("cpu", torch.bfloat16):
-        cast = make_views(images, EVERYTHING, generator())
+        cast = made(images, EVERYTHING, generator())
     assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
 
 
@@ -243,13 +270,13 @@ def test_nothing_depends_on_a_tensors_data() -> None:
     # A fake tensor has no data: whatever asks for any raises.
     images = noise(3)
     with FakeTensorMode() as mode:
-        make_views(mode.from_tensor(images), EVERYTHING, generator())
+        made(mode.from_tensor(images), EVERYTHING, generator())
 
 
 @pytest.mark.parametrize("images", [noise(2).float(), noise(2)[0], noise(2)[:, :1], noise(2)[:, :0]])
 def test_other_images_are_refused(images: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="views are made of uint8 images"):
-        make_views(images, PLAIN, generator())
+        made(images, PLAIN, generator())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ give the same batches, pixel for pixel.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -59,8 +60,12 @@ class ImageBatch(NamedTuple):
     """``(B,)`` int64: positions in :attr:`ImageSet.classes`; None where the images have no classes."""
     indices: Tensor
     """``(B,)`` int64: which images of the set these are."""
-    later: Tensor | None = None
-    """``(B, C, S, S)`` uint8: what the same places showed some time later, where that was asked for."""
+    later: Mapping[int, Tensor] = MappingProxyType({})
+    """``(B, C, S, S)`` uint8 by agent steps: what the same places showed so much later, as :meth:`ImageSet.ahead`
+    asked for it."""
+    actions: Tensor | None = None
+    """``(B, K, A)`` float32: the actions taken from the observation on, as :meth:`ImageSet.ahead` asked for them; zeros
+    after the end of the episode."""
 
 
 class ImageSet:
@@ -94,6 +99,8 @@ class ImageSet:
         """What an encoder that learnt from them will say of them, beside their name."""
         self.identity = ""
         """The same for the same images in the same order, of the same classes; as far as their names tell."""
+        self.action_dim: int | None = None
+        """Size of the actions between the images, where these are frames of an environment."""
         self.classes = classes
         self.labels = None if labels is None else labels.to(device)
         self.device = device
@@ -102,6 +109,23 @@ class ImageSet:
 
     def __len__(self) -> int:
         return self._count
+
+    def ahead(self, offsets: Sequence[int], actions: int = 0) -> ImageSet:
+        """The same set, whose batches also hold what each place showed later.
+
+        Args:
+            offsets: how much later, in agent steps, at most to the end of the episode; none of them 0.
+            actions: how many actions to give, from each place on; 0, none.
+
+        Raises:
+            UserError: these are single images, which have no later moment.
+        """
+        if offsets or actions:
+            raise UserError(
+                f"{self.name} holds single images, and the method compares them with later ones: take frames recorded "
+                "by scripts/record_frames.py, or another method"
+            )
+        return self
 
     def required_labels(self) -> Tensor:
         """``(N,)`` labels.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -20,25 +21,17 @@ class RecordedStacks(ImageSet):
         recorded: the folder.
         chosen: ``(N,)`` int64, the frames whose observations these are.
         stack: frames in an observation.
-        positive_offset: agent steps to the later observation that is given beside each, at most to the end of its
-            episode; 0, none is given.
         device: where batches are given.
         resident: keep all frames on the device; False reads them from the files as they are asked for.
     """
 
     def __init__(
-        self,
-        recorded: RecordedFrames,
-        chosen: Tensor,
-        stack: int,
-        positive_offset: int,
-        device: torch.device,
-        *,
-        resident: bool,
+        self, recorded: RecordedFrames, chosen: Tensor, stack: int, device: torch.device, *, resident: bool
     ) -> None:
         r = recorded.recording
         super().__init__(str(recorded.folder), len(chosen), r.size, (), None, device)
         self.channels = stack * r.channels
+        self.action_dim = r.action_size
         self.provenance = {
             "env": r.env,
             "policy": r.policy,
@@ -47,11 +40,20 @@ class RecordedStacks(ImageSet):
             "stack": stack,
         }
         self.identity = f"{len(recorded)} frames of {r.env}, seed {r.seed}, by {r.policy}, {r.size} pixels, {r.quality}"
-        self._recorded, self._stack, self._offset = recorded, stack, positive_offset
+        self._recorded, self._stack = recorded, stack
+        self._offsets: tuple[int, ...] = ()
+        self._steps = 0
         # The index lies with the pixels, so that a step asks for no copy between host and device.
         where = device if resident else torch.device("cpu")
         self._chosen, self._starts, self._ends = (t.to(where) for t in (chosen, recorded.starts, recorded.ends))
+        self._actions = recorded.actions.to(where)
         self._pixels = recorded.frames(torch.arange(len(recorded))).to(device) if resident else None
+
+    def ahead(self, offsets: Sequence[int], actions: int = 0) -> RecordedStacks:
+        """See :meth:`ImageSet.ahead`."""
+        same = copy.copy(self)  # with the same pixels
+        same._offsets, same._steps = tuple(offsets), actions
+        return same
 
     def _read(self, batches: list[Tensor], fill: bool) -> Iterator[ImageBatch]:
         sizes = [len(batch) for batch in batches]
@@ -60,10 +62,17 @@ class RecordedStacks(ImageSet):
         here = everything if self._pixels is None else there
         for positions, indices in zip(here.split(sizes), there.split(sizes), strict=True):
             newest = self._chosen[positions]
-            later = None
-            if self._offset:
-                later = self._stacks(torch.minimum(newest + self._offset, self._ends[newest]))
-            yield ImageBatch(self._stacks(newest), None, indices, later)
+            ends = self._ends[newest]
+            later = {offset: self._stacks(torch.minimum(newest + offset, ends)) for offset in self._offsets}
+            actions = self._actions_from(newest, ends) if self._steps else None
+            yield ImageBatch(self._stacks(newest), None, indices, later, actions)
+
+    def _actions_from(self, newest: Tensor, ends: Tensor) -> Tensor:
+        """``(B, K, A)`` on the device: the actions at these frames and the next ones of their episodes."""
+        places = newest[:, None] + torch.arange(self._steps, device=newest.device)
+        taken = places <= ends[:, None]
+        actions = self._actions[torch.minimum(places, ends[:, None])] * taken[:, :, None]
+        return actions.to(self.device)
 
     def _stacks(self, newest: Tensor) -> Tensor:
         """``(B, stack·C, S, S)`` on the device: the observations with these newest frames."""
@@ -77,7 +86,6 @@ def load_stacks(
     split: Split = "train",
     *,
     stack: int = 3,
-    positive_offset: int = 0,
     device: torch.device | str = "cpu",
     storage: Storage = "auto",
 ) -> RecordedStacks:
@@ -87,7 +95,6 @@ def load_stacks(
         folder: as :mod:`curl_rl.recordings.store` has it.
         split: test: the episodes that are held out (:attr:`RecordedFrames.held_out`); train: all others.
         stack: frames in an observation.
-        positive_offset: as of :class:`RecordedStacks`.
         device: where batches are given.
         storage: memory: all frames on the device. stream: read from the files in every epoch. auto: memory, if they
             take no more than a quarter of what is free.
@@ -108,4 +115,4 @@ def load_stacks(
     r = recorded.recording
     needed = len(recorded) * r.channels * r.size * r.size
     resident = lies_in_memory(storage, needed, device, f"{len(recorded):,} frames of {r.size}×{r.size}", "")
-    return RecordedStacks(recorded, chosen, stack, positive_offset, device, resident=resident)
+    return RecordedStacks(recorded, chosen, stack, device, resident=resident)

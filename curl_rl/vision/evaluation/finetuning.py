@@ -18,13 +18,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from curl_rl.augment import center_crop, random_resized_crop
-from curl_rl.encoders.heads import plain_batch_norm
+from curl_rl.encoders.heads import plain_batch_norm, zero_linear
 from curl_rl.encoders.resnet import SplitBatchNorm2d
 from curl_rl.optim.groups import parameter_groups
 from curl_rl.optim.schedules import set_learning_rates, warmup_cosine
 from curl_rl.ranges import at_least, check_ranges, within
 from curl_rl.vision.evaluation.knn import check_labelled
-from curl_rl.vision.evaluation.linear_probe import zero_linear
 
 _STATISTICS_FROM = 1024  # images that the running statistics of a head's batch norm start from
 # No training survives the highest, and float32 has no 1e39.

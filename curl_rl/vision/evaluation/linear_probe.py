@@ -1,12 +1,13 @@
 """Linear probes: how much of the labels a linear classifier can read out of frozen features.
 
-:func:`linear_evaluation` judges a finished encoder by SimCLR's protocol; :class:`OnlineProbe` watches one in training.
+:func:`linear_evaluation` judges a finished encoder by SimCLR's protocol; one in training is watched by
+:class:`curl_rl.pretraining.online_probe.OnlineProbe`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from curl_rl.encoders.heads import zero_linear
 from curl_rl.ranges import at_least, check_ranges, within
 from curl_rl.vision.evaluation.knn import check_labelled
 
@@ -48,14 +50,6 @@ class LinearEvaluation(NamedTuple):
     """The regularisation that was chosen."""
     held_out_accuracy: Tensor
     """Top-1 on the held-out part of the training set, by which it was chosen."""
-
-
-def zero_linear(dim: int, classes: int, like: Tensor) -> nn.Linear:
-    """A linear layer of zeros, on the device and of the type of ``like``; draws no random number."""
-    layer = nn.utils.skip_init(nn.Linear, dim, classes, device=like.device, dtype=like.dtype)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def fit_linear(
@@ -184,51 +178,6 @@ def linear_evaluation(
 
     final = fit_linear(train, train_labels, classes=classes, l2=candidates[best], max_iterations=config.max_iterations)
     return LinearEvaluation(_accuracy(final, test, test_labels), candidates[best], held_out_accuracy[best])
-
-
-class OnlineProbe(nn.Module):
-    """A linear classifier trained beside pretraining, on detached features: what the labels would say by now.
-
-    Args:
-        dim: size of the features.
-        classes: how many classes there are.
-        learning_rate: Adam's.
-
-    It has its own optimizer and never touches the encoder's gradient; ``state_dict`` holds both, so that a resumed run
-    goes on exactly. With many processes give each the whole batch, gathered: then all keep the same probe.
-    """
-
-    def __init__(self, dim: int, classes: int, learning_rate: float = 1e-3) -> None:
-        super().__init__()
-        self.classifier = zero_linear(dim, classes, torch.empty(0))
-        self.optimizer = torch.optim.Adam(self.classifier.parameters(), learning_rate)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """``(B, D)`` features to ``(B, classes)`` logits; no gradient reaches the features."""
-        logits: Tensor = self.classifier(features.detach().to(self.classifier.weight.dtype))
-        return logits
-
-    def learn(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """One step on ``(B, D)`` features with ``(B,)`` labels.
-
-        Returns:
-            ``accuracy`` in [0, 1] and ``loss``, scalars, both from before the step.
-        """
-        with torch.enable_grad():
-            logits = self(features)
-            loss = F.cross_entropy(logits, labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        return {"accuracy": (logits.detach().argmax(1) == labels).float().mean(), "loss": loss.detach()}
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """The optimizer's state, which a module's ``state_dict`` would leave out."""
-        return self.optimizer.state_dict()
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_extra_state` gave."""
-        self.optimizer.load_state_dict(state)
 
 
 def _curvature(features: Tensor, classes: int, l2: float) -> Tensor:

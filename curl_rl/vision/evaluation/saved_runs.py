@@ -11,10 +11,9 @@ import torch
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.encoders import Encoder
 from curl_rl.runs.compute import resolve_precision
-from curl_rl.runs.directory import CONFIG
+from curl_rl.runs.directory import CONFIG, kind_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
-from curl_rl.runs.settings import read_yaml
 from curl_rl.vision.config import SCHEMA, VisionConfig, load_preset, read_config
 from curl_rl.vision.evaluation.finetuning import Crops
 
@@ -81,8 +80,8 @@ def read_run(directory: Path, device: torch.device | str) -> Run:
     """
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is no run: it has no {CONFIG}")
-    if "method" not in read_yaml(directory / CONFIG):
-        raise UserError(f"{directory} is no run of pretrain_vision.py: its {CONFIG} names no method")
+    if kind_of(directory) != "pretraining":
+        raise UserError(f"{directory} is no run of pretrain_vision.py: its {CONFIG} is of an agent")
     config, pretrained = read_config(directory / CONFIG), load_encoder(directory)
     epochs = float(pretrained.provenance.get("epochs", config.epochs))
     encoder, device = pretrained.encoder, torch.device(device)

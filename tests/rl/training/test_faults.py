@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from curl_rl.rl.config import (
     LogConfig,
     UserError,
 )
+from curl_rl.rl.guard import EnvironmentGuard
 from curl_rl.rl.training import TrainingFault, train
 from curl_rl.runs import checkpoint
+from curl_rl.runs.logger import Logger
 from curl_rl.runs.signals import Stopped
 from helpers.corridor import (
     Corridor,
@@ -241,3 +244,48 @@ def test_the_environments_are_closed_whatever_happens(tmp_path: Path) -> None:
     with pytest.raises(TrainingFault):
         train(tiny(tmp_path / "run"), Closing)
     assert len(closed) == 2
+
+
+def test_a_row_of_an_episode_that_finds_no_room_is_the_disks_fault_and_not_the_environments(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step is taken and its update is not: saved here, the run would go on without that update."""
+    config, scalars, episodes = tiny(tmp_path / "run"), Logger.scalars, itertools.count()
+
+    def full(logger: Logger, frames: int, metrics: Any) -> None:
+        if "episode/return" in metrics and next(episodes) == 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        scalars(logger, frames, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Logger, "scalars", full)
+        with pytest.raises(TrainingFault, match="No space left on device; nothing that was saved is lost: make room"):
+            trained(config)
+    resumed(config)
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.parametrize("environments", [1, 2])
+def test_a_step_that_cannot_be_undone_goes_back_to_the_last_checkpoint(tmp_path: Path, environments: int) -> None:
+    """Of two environments one has taken its step when the other's is refused; with overlap an update has run too."""
+    session = SimpleNamespace(directory=tmp_path, fail=lambda error, advice: said.append(advice) or 1 / 0)
+    said: list[str] = []
+    generator = torch.Generator()
+    guard = EnvironmentGuard(session, lambda: said.append("saved"), generator)  # type: ignore[arg-type]
+    before = generator.get_state()
+    torch.rand(3, generator=generator)
+    guard.can_undo = environments == 1
+    with pytest.raises(ZeroDivisionError), guard:
+        raise RuntimeError("the renderer is gone")
+    assert torch.equal(generator.get_state(), before), "what was drawn is drawn again"
+    mend = "mend the environment and start the same command again"
+    saved, kept = ["saved", f"the run is saved: {mend}"], [f"nothing was saved yet: {mend}"]
+    assert said == (saved if environments == 1 else kept)
+
+
+def test_a_guard_lets_pass_what_is_not_the_environments(tmp_path: Path) -> None:
+    session = SimpleNamespace(directory=tmp_path)
+    guard = EnvironmentGuard(session, lambda: None, torch.Generator())  # type: ignore[arg-type]
+    for error in (KeyboardInterrupt(), torch.OutOfMemoryError("CUDA out of memory")):
+        with pytest.raises(type(error)), guard:
+            raise error

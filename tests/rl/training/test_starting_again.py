@@ -26,7 +26,7 @@ from curl_rl.rl.config import (
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.replay import ReplayConfig
 from curl_rl.rl.training import TrainingFault, train
-from curl_rl.runs import checkpoint
+from curl_rl.runs.lock import lock_run
 from helpers.corridor import differing, environments, resumed, rows, state, tiny, trained
 
 
@@ -180,7 +180,7 @@ def test_a_second_process_is_refused_and_changes_nothing(undisturbed: Path, tmp_
     run = shutil.copytree(undisturbed, tmp_path / "run")
     before = (run / "config.yaml").read_bytes()
     with (
-        checkpoint.lock_run(run),
+        lock_run(run),
         pytest.raises(UserError, match=f"{run} is in use by process {os.getpid()}"),
     ):
         trained(tiny(run, frames=90))

@@ -28,7 +28,8 @@ def test_a_stream_gives_what_memory_gives(eleven: list[ImageSet]) -> None:
     resident, streamed = ([*images.batches(4, seed=3, epoch=2)] for images in eleven)
     assert len(resident) == len(streamed) == 2
     for one, other in zip(resident, streamed, strict=True):
-        assert one.later is other.later is None  # only recorded frames have a later moment
+        assert not one.later, "only recorded frames have a later moment"
+        assert not other.later
         for a, b in zip(one[:3], other[:3], strict=True):
             assert a is not None
             assert b is not None

@@ -48,7 +48,9 @@ def write(folder: Path, lengths: tuple[int, ...] = LENGTHS, noisy: bool = False)
         if noisy:
             frames = [generator.integers(0, 256, (3, SIDE, SIDE)).astype(np.uint8) for _ in range(length)]
         moments = [np.array([step], np.float64) for step in range(length)]
-        writer.add_episode(frames, moments, [np.zeros(1, np.float32)] * length, [0.0] * length)
+        writer.add_episode(
+            frames, moments, [np.full(1, 1 + 10 * number + step, np.float32) for step in range(length)], [0.0] * length
+        )
     writer.flush()
     return folder
 
@@ -81,7 +83,8 @@ def test_stacks_of_either_split_wherever_they_lie(tmp_path: Path, storage: Any) 
             found: list[list[int]] = []
             for batch in images.batches(3, shuffle=False, drop_last=False):
                 assert batch.labels is None
-                assert batch.later is None
+                assert not batch.later
+                assert batch.actions is None
                 assert batch.images.dtype == torch.uint8
                 found += codes(batch.images)
             assert found == wanted
@@ -92,11 +95,31 @@ def test_stacks_of_either_split_wherever_they_lie(tmp_path: Path, storage: Any) 
 
 @pytest.mark.parametrize("storage", ["memory", "stream"])
 def test_a_later_observation_stays_in_its_episode(tmp_path: Path, storage: Any) -> None:
-    images = load_stacks(write(tmp_path / "data"), positive_offset=2, storage=storage)
+    alone = load_stacks(write(tmp_path / "data"), storage=storage)
+    images = alone.ahead((2, 4))
     (batch,) = images.batches(len(images), shuffle=False)
-    assert batch.later is not None
     assert codes(batch.images) == expected(False, 3)
-    assert codes(batch.later) == expected(False, 3, offset=2)
+    assert set(batch.later) == {2, 4}
+    for offset in (2, 4):
+        assert codes(batch.later[offset]) == expected(False, 3, offset=offset)
+    (batch,) = alone.batches(len(alone), shuffle=False)
+    assert not batch.later
+
+
+@pytest.mark.parametrize("storage", ["memory", "stream"])
+def test_actions_are_those_from_the_observation_on_and_zero_after_the_episode(tmp_path: Path, storage: Any) -> None:
+    images = load_stacks(write(tmp_path / "data"), storage=storage).ahead((1,), actions=3)
+    assert images.action_dim == 1
+    (batch,) = images.batches(len(images), shuffle=False)
+    assert batch.actions is not None
+    assert batch.actions.shape == (len(images), 3, 1)
+    # Each action is 1 + 10 · episode + step, that of an episode's last frame included.
+    assert batch.actions[:, :, 0].tolist() == [
+        [1 + 10 * number + step + k if step + k < length else 0 for k in range(3)]
+        for number, length in enumerate(LENGTHS)
+        if number != HELD_OUT
+        for step in range(length)
+    ]
 
 
 def test_what_is_too_large_for_memory_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,8 +267,8 @@ def test_a_later_observation_is_the_second_view(data: Path, tmp_path: Path, monk
 
     def step(self: Pretrainer, batch: ImageBatch) -> None:
         original(self, batch)
-        assert self._newest is not None
-        seen.append((batch.images, self._newest[1]))
+        assert self.newest is not None
+        seen.append((batch.images, list(self.newest[1].values())))
 
     monkeypatch.setattr(Pretrainer, "step", step)
     plain = AugmentConfig(crop="plain", size=6, jitter=0, greyscale=0)

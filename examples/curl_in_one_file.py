@@ -1,24 +1,33 @@
-"""The plain implementation that the fast one is measured against: CURL and SAC as common codebases write them.
+"""CURL in one file: Soft Actor-Critic from pixels, and the contrastive loss on its encoder.
 
-Eager float32, one module after the other, every loss with forward passes of its own; both observations of a transition
-stored whole, in host memory, and cropped there. The algorithm is that of the preset `curl`, number for number
-(tests/benchmarks/test_plain.py); nothing in here is slow on purpose. The package does not use it.
+    python examples/curl_in_one_file.py              # learns tiny-reach, in under a minute on one CPU core
+    python examples/curl_in_one_file.py --steps 5000 --seed 2
+
+Laskin, Srinivas and Abbeel 2020 (arXiv 2004.04136), as common codebases write it: eager float32, one module after the
+other, every loss with forward passes of its own; both observations of a transition stored whole, in host memory, and
+cropped there. It learns what the preset `curl` learns, number for number (tests/examples/test_curl_in_one_file.py), and
+needs nothing of curl_rl; so benchmarks/ measures the package against it, and nothing in it is slow on purpose.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import math
-from typing import NamedTuple
+from collections import deque
+from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import envs
 
-class PlainBatch(NamedTuple):
+
+class Batch(NamedTuple):
     """B cropped transitions in float32 on the device; pixels are not scaled yet."""
 
     observation: Tensor
@@ -30,7 +39,7 @@ class PlainBatch(NamedTuple):
     """A second crop of ``observation``."""
 
 
-class PlainReplay:
+class Replay:
     """Observations and next observations side by side, stacks whole, in numpy arrays."""
 
     def __init__(
@@ -58,7 +67,7 @@ class PlainReplay:
         self.action[slot], self.reward[slot], self.not_done[slot] = action, reward, not terminated
         self.added += 1
 
-    def sample(self, batch_size: int, crop: int, discount: float, generator: np.random.Generator) -> PlainBatch:
+    def sample(self, batch_size: int, crop: int, discount: float, generator: np.random.Generator) -> Batch:
         """Uniform transitions with independent crops of the observation, the next one, and the observation again."""
         index = generator.integers(min(self.added, self.capacity), size=batch_size)
         observation, next_observation = self.observation[index], self.next_observation[index]
@@ -67,7 +76,7 @@ class PlainReplay:
         action, reward, not_done = (
             torch.as_tensor(array[index], device=self.device) for array in (self.action, self.reward, self.not_done)
         )
-        return PlainBatch(pixels[0], action, reward, discount * not_done, pixels[1], pixels[2])
+        return Batch(pixels[0], action, reward, discount * not_done, pixels[1], pixels[2])
 
 
 def _random_crop(images: npt.NDArray[np.uint8], size: int, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
@@ -77,7 +86,7 @@ def _random_crop(images: npt.NDArray[np.uint8], size: int, generator: np.random.
     return windows[np.arange(len(images)), :, top, left]
 
 
-class PlainEncoder(nn.Module):
+class Encoder(nn.Module):
     """Four convolutions, a linear layer, layer norm."""
 
     def __init__(self, channels: int, size: int, filters: int, latent: int) -> None:
@@ -107,13 +116,17 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     )
 
 
-class PlainActor(nn.Module):
+class Actor(nn.Module):
     """Encoder and policy."""
 
-    def __init__(self, encoder: PlainEncoder, latent: int, action_dim: int, hidden: int) -> None:
+    def __init__(self, encoder: Encoder, latent: int, action_dim: int, hidden: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.trunk = _mlp(latent, hidden, 2 * action_dim)
+
+    def mean(self, observation: Tensor) -> Tensor:
+        """The action ``(B, A)`` without noise."""
+        return torch.tanh(self.trunk(self.encoder(observation)).chunk(2, dim=-1)[0])
 
     def forward(self, observation: Tensor, detach_encoder: bool = False) -> tuple[Tensor, Tensor]:
         """A sampled action ``(B, A)`` and its log probability ``(B, 1)``."""
@@ -126,10 +139,10 @@ class PlainActor(nn.Module):
         return action, log_prob
 
 
-class PlainCritic(nn.Module):
+class Critic(nn.Module):
     """Encoder and two Q functions."""
 
-    def __init__(self, encoder: PlainEncoder, latent: int, action_dim: int, hidden: int) -> None:
+    def __init__(self, encoder: Encoder, latent: int, action_dim: int, hidden: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.q1 = _mlp(latent + action_dim, hidden, 1)
@@ -141,7 +154,7 @@ class PlainCritic(nn.Module):
         return self.q1(x), self.q2(x)
 
 
-class PlainAgent:
+class Agent:
     """SAC with CURL, with the paper's hyper-parameters."""
 
     def __init__(
@@ -156,11 +169,11 @@ class PlainAgent:
         lr: float = 1e-3,
         device: torch.device | str = "cpu",
     ) -> None:
-        def encoder() -> PlainEncoder:
-            return PlainEncoder(channels, crop, filters, latent)
+        def encoder() -> Encoder:
+            return Encoder(channels, crop, filters, latent)
 
-        self.actor = PlainActor(encoder(), latent, action_dim, hidden).to(device)
-        self.critic = PlainCritic(encoder(), latent, action_dim, hidden).to(device)
+        self.actor = Actor(encoder(), latent, action_dim, hidden).to(device)
+        self.critic = Critic(encoder(), latent, action_dim, hidden).to(device)
         for mine, shared in zip(self.actor.encoder.convs, self.critic.encoder.convs, strict=True):
             mine.weight, mine.bias = shared.weight, shared.bias
         self.critic_target = copy.deepcopy(self.critic)
@@ -171,9 +184,18 @@ class PlainAgent:
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=lr)
         self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=1e-4, betas=(0.5, 0.999))
         self.cpc_optimizer = torch.optim.Adam([*self.critic.encoder.parameters(), self.W], lr=lr)
-        self.updates = 0
+        self.crop, self.device, self.updates = crop, device, 0
 
-    def update(self, batch: PlainBatch) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def act(self, observation: npt.NDArray[np.uint8], *, sample: bool) -> npt.NDArray[np.float32]:
+        """An action ``(A,)`` for one observation ``(C, H, W)``, of which the center is seen."""
+        top, left = ((side - self.crop) // 2 for side in observation.shape[1:])
+        center = observation[:, top : top + self.crop, left : left + self.crop]
+        pixels = torch.as_tensor(center, device=self.device).float()[None]
+        action = self.actor(pixels)[0] if sample else self.actor.mean(pixels)
+        return np.asarray(action[0].cpu())
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
         """One update; actor, temperature and targets every second time."""
         losses = {"critic/loss": self._update_critic(batch)}
         if self.updates % 2 == 0:
@@ -183,7 +205,7 @@ class PlainAgent:
         self.updates += 1
         return losses
 
-    def _update_critic(self, batch: PlainBatch) -> Tensor:
+    def _update_critic(self, batch: Batch) -> Tensor:
         with torch.no_grad():
             next_action, log_prob = self.actor(batch.next_observation)
             next_q1, next_q2 = self.critic_target(batch.next_observation, next_action)
@@ -231,3 +253,55 @@ class PlainAgent:
         loss.backward()
         self.cpc_optimizer.step()
         return loss.detach()
+
+
+def evaluate(agent: Agent, env: gymnasium.Env[Any, Any], episodes: int) -> float:
+    """The mean return of the policy without noise."""
+    total = 0.0
+    for episode in range(episodes):
+        (observation, _), over = env.reset(seed=episode), False
+        while not over:
+            observation, reward, terminated, truncated, _ = env.step(agent.act(observation, sample=False))
+            total, over = total + float(reward), terminated or truncated
+    return total / episodes
+
+
+def main() -> None:
+    """Train on tiny-reach, and print the returns of the training episodes and of the policy in the end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2000, help="steps of the environment [%(default)s]")
+    parser.add_argument("--random_steps", type=int, default=500, help="of them, before learning begins [%(default)s]")
+    parser.add_argument("--seed", type=int, default=1, help="of everything [%(default)s]")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the networks are so small that a second thread only waits
+    torch.manual_seed(arguments.seed)
+    generator = np.random.default_rng(arguments.seed)
+    env = envs.make("tiny-reach", size=32)  # observations uint8 (9, 32, 32), actions (2,) in [-1, 1]
+    agent = Agent(9, 28, 2, filters=16, hidden=128)
+    replay = Replay(arguments.steps, (9, 32, 32), 2, torch.device("cpu"))
+
+    print(f"before: return {evaluate(agent, env, 20):.1f}; an agent that does not look has about 5, the best about 22")
+    returns: deque[float] = deque([0.0], maxlen=21)  # of the latest episodes, the one under way included
+    observation, _ = env.reset(seed=arguments.seed)
+    for step in range(1, arguments.steps + 1):
+        learning = step > arguments.random_steps
+        action = agent.act(observation, sample=True) if learning else generator.uniform(-1, 1, 2).astype(np.float32)
+        following, reward, terminated, truncated, _ = env.step(action)
+        replay.add(observation, action, reward, following, terminated)
+        returns[-1] += reward
+        observation = following
+        if terminated or truncated:
+            observation, _ = env.reset()
+            returns.append(0.0)
+        if learning:
+            losses = agent.update(replay.sample(48, agent.crop, 0.99, generator))
+            if step % 250 == 0:
+                said = ", ".join(f"{name} {loss.item():.2f}" for name, loss in losses.items())
+                finished = list(returns)[:-1]
+                print(f"{step:5,} steps: return {sum(finished) / len(finished):4.1f}; {said}", flush=True)
+    print(f"after: return {evaluate(agent, env, 20):.1f}")
+    env.close()
+
+
+if __name__ == "__main__":
+    main()

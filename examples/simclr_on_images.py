@@ -1,13 +1,20 @@
-"""The plain pipeline that pretraining is measured against: SimCLR on small images as common codebases write it.
+"""SimCLR on small images in one file: augmentations, network, loss and training.
 
-Each image is augmented on its own with Pillow, in the worker processes of a loader; the network is an eager ResNet-18
-in float32 and in PyTorch's own memory order. Views are drawn from the distributions of the preset `cpu`, and the loss
-of given views is the package's (tests/benchmarks/test_plain_vision.py); nothing in here is slow on purpose. The package
-does not use it.
+    python examples/simclr_on_images.py              # scikit-learn's digits, in under a minute on one CPU core
+
+Chen et al. 2020 (arXiv 2002.05709), as common codebases write it: each image is augmented on its own with Pillow, in
+the worker processes of a loader if there are any; the network is an eager ResNet-18 in float32 and in PyTorch's own
+memory order. For images of your own, hand them to `Views` in place of the digits: uint8, (N, S, S, 3). Features are
+judged by their nearest neighbors; digits are so simple that the raw pixels are hard to beat.
+
+Views are drawn from the distributions of the preset `cpu`, and the loss of given views is the package's
+(tests/examples/test_simclr_on_images.py); so benchmarks/ measures the package against this, and nothing in it is slow
+on purpose. It needs nothing of curl_rl.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import random
 from collections.abc import Iterator
@@ -21,16 +28,17 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 
-class PlainViews(Dataset[tuple[Tensor, Tensor]]):
+class Views(Dataset[tuple[Tensor, Tensor]]):
     """Two views of each image, drawn anew whenever it is asked for: ``(3, S, S)`` float32 in [0, 1].
 
     Args:
         images: ``(N, S, S, 3)`` uint8, held in memory as they are.
         scale: smallest and largest share of the area that a view shows.
+        mirror: how often a view is mirrored; 0 for digits and letters.
     """
 
-    def __init__(self, images: npt.NDArray[np.uint8], scale: tuple[float, float]) -> None:
-        self.images, self.scale = images, scale
+    def __init__(self, images: npt.NDArray[np.uint8], scale: tuple[float, float], mirror: float = 0.5) -> None:
+        self.images, self.scale, self.mirror = images, scale, mirror
 
     def __len__(self) -> int:
         return len(self.images)
@@ -41,7 +49,7 @@ class PlainViews(Dataset[tuple[Tensor, Tensor]]):
 
     def _view(self, image: Image.Image) -> Tensor:
         view = _resized_crop(image, self.scale)
-        if random.random() < 0.5:
+        if random.random() < self.mirror:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if random.random() < 0.8:
             view = _jittered(view)
@@ -76,7 +84,7 @@ def _jittered(view: Image.Image) -> Image.Image:
 
 
 def batches(
-    views: PlainViews, batch: int, *, workers: int, device: torch.device, repeats: int = 1
+    views: Views, batch: int, *, workers: int, device: torch.device, repeats: int = 1
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """A loader of whole, shuffled batches, whose workers stay from one pass to the next.
 
@@ -98,7 +106,9 @@ def batches(
     )
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """Two convolutions and a shortcut."""
+
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
@@ -114,8 +124,8 @@ class _Block(nn.Module):
         return F.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
-class PlainResNet(nn.Module):
-    """ResNet-18 with the stem for small images, ``(B, 3, H, W)`` to ``(B, 8·width)``; torchvision's names."""
+class ResNet18(nn.Module):
+    """With the stem for small images, ``(B, 3, H, W)`` to ``(B, 8·width)``; torchvision's names."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -123,7 +133,7 @@ class PlainResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         sizes = [width, width, 2 * width, 4 * width, 8 * width]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            nn.Sequential(_Block(sizes[i], sizes[i + 1], 1 if i == 0 else 2), _Block(sizes[i + 1], sizes[i + 1], 1))
+            nn.Sequential(Block(sizes[i], sizes[i + 1], 1 if i == 0 else 2), Block(sizes[i + 1], sizes[i + 1], 1))
             for i in range(4)
         )
 
@@ -134,7 +144,7 @@ class PlainResNet(nn.Module):
         return x.mean((2, 3))
 
 
-class PlainSimCLR:
+class SimCLR:
     """Network, head, loss and optimizer.
 
     Args:
@@ -147,7 +157,7 @@ class PlainSimCLR:
     def __init__(self, width: int, *, lr: float, temperature: float, device: torch.device) -> None:
         dim = 8 * width
         self.temperature, self.device = temperature, device
-        self.encoder = PlainResNet(width).to(device)
+        self.encoder = ResNet18(width).to(device)
         self.head = nn.Sequential(
             nn.Linear(dim, dim, bias=False),
             nn.BatchNorm1d(dim),
@@ -186,3 +196,66 @@ class PlainSimCLR:
         views: Iterator[tuple[Tensor, Tensor]] = iter(loader)
         for first, second in views:
             self.update(first, second)
+
+
+def digits(side: int) -> tuple[npt.NDArray[np.uint8], Tensor]:
+    """scikit-learn's 1797 digits: ``(N, side, side, 3)`` uint8 and their labels ``(N,)``, shuffled."""
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    order = np.random.default_rng(0).permutation(len(loaded.target))
+    grays = (Image.fromarray(image) for image in (loaded.images[order] / 16 * 255).astype(np.uint8))
+    images = [np.asarray(gray.resize((side, side), Image.Resampling.BILINEAR).convert("RGB")) for gray in grays]
+    return np.stack(images), torch.from_numpy(loaded.target[order])
+
+
+@torch.no_grad()
+def features(encoder: nn.Module, images: npt.NDArray[np.uint8]) -> Tensor:
+    """``(N, D)``, each of length 1."""
+    encoder.eval()
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    found = torch.cat([encoder(part) for part in pixels.split(256)])
+    encoder.train()
+    return F.normalize(found.flatten(1), dim=1)
+
+
+def neighbors_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 10) -> float:
+    """Share of the test set whose ``k`` nearest neighbors by cosine, one vote each, elect the right class."""
+    votes = F.one_hot(labels[(test @ train.T).topk(k).indices]).sum(1)
+    return (votes.argmax(1) == test_labels).float().mean().item()
+
+
+def main() -> None:
+    """Pretrain on digits without their labels, and print how well neighbors in the features agree on them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=20, help="[%(default)s]")
+    parser.add_argument("--batch_size", type=int, default=128, help="images, each as two views [%(default)s]")
+    parser.add_argument("--width", type=int, default=8, help="channels of the network's stem [%(default)s]")
+    parser.add_argument("--workers", type=int, default=0, help="processes that augment [in this one]")
+    parser.add_argument("--seed", type=int, default=1, help="[%(default)s]")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the network is so small that a second thread only waits
+    torch.manual_seed(arguments.seed)
+    random.seed(arguments.seed)
+    device = torch.device("cpu")
+    images, labels = digits(16)
+    train, test = slice(1300), slice(1300, None)
+    learner = SimCLR(arguments.width, lr=3e-3, temperature=0.2, device=device)
+    views = Views(images[train], (0.4, 1.0), mirror=0.0)
+    loader = batches(views, arguments.batch_size, workers=arguments.workers, device=device)
+
+    def judge(name: str, encoder: nn.Module) -> None:
+        found = features(encoder, images)
+        accuracy = neighbors_accuracy(found[train], labels[train], found[test], labels[test])
+        print(f"nearest neighbors, {name}: {accuracy:.1%} of {len(found[test])} held-out digits", flush=True)
+
+    judge("raw pixels", nn.Identity())
+    judge("untrained", learner.encoder)
+    for epoch in range(1, arguments.epochs + 1):
+        learner.pass_over(loader)
+        if epoch % 5 == 0 or epoch == arguments.epochs:
+            judge(f"{epoch} epochs", learner.encoder)
+
+
+if __name__ == "__main__":
+    main()

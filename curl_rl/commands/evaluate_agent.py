@@ -1,0 +1,81 @@
+"""Play, score and record a trained run.
+
+    python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1
+    python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1 --episodes 30 --gif cheetah.gif --json score.json
+
+The policy is deterministic and sees centre crops. Nothing in the run is changed; --gif records the first episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from curl_rl.commands.environments import MakeEnvironment, make_configured
+from curl_rl.rl.agent import Agent
+from curl_rl.rl.evaluation import Evaluation, evaluate
+from curl_rl.rl.loading import load_agent
+from curl_rl.rl.workers import Environment
+from curl_rl.runs.command_line import check_writable, command_parser, refusals
+from curl_rl.runs.files import write_json
+from curl_rl.runs.logger import write_gif
+
+
+def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: type[Exception]) -> int:
+    """Read the command line, play, print the score.
+
+    Args:
+        argv: the command's arguments.
+        make: makes the run's environment.
+        unavailable: what it raises, ValueError aside, where this machine cannot have that environment.
+    """
+    parser = command_parser(__doc__)
+    parser.add_argument("run", type=Path, help="directory of the run")
+    parser.add_argument("--episodes", type=int, default=10, help="episodes to play [%(default)s]")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the episodes; the run's own seed replays its evaluations"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
+    parser.add_argument("--gif", type=Path, help="record the first episode here")
+    parser.add_argument("--json", type=Path, help="write the returns here as well")
+    arguments = parser.parse_args(argv)
+    if arguments.episodes < 1:
+        parser.error(f"--episodes must be at least 1, got {arguments.episodes}")
+    if arguments.seed < 0:
+        parser.error(f"--seed must be 0 or more, got {arguments.seed}")
+    with refusals(parser, *unavailable):
+        agent, config, frames = load_agent(arguments.run, arguments.device)
+        # Before playing, which takes minutes: a place that cannot be written to.
+        for path in filter(None, (arguments.gif, arguments.json)):
+            check_writable(path)
+        env = make_configured(make, config.env, config.environment)
+        record = arguments.gif is not None
+        result = _play(agent, env, episodes=arguments.episodes, seed=arguments.seed, record=record)
+        metrics = result.metrics()
+        print(
+            f"{arguments.run}: {frames:,} frames of training; return over {arguments.episodes} episodes: "
+            f"mean {metrics['evaluation/return_mean']:.1f}, median {metrics['evaluation/return_median']:.1f}, "
+            f"standard deviation {metrics['evaluation/return_std']:.1f}"
+        )
+        if arguments.json:
+            row = {"run": str(arguments.run), "frames": frames, "seed": arguments.seed, "returns": result.returns}
+            write_json(arguments.json, {**row, **metrics})
+        if result.pictures is not None:
+            write_gif(arguments.gif, result.pictures, result.pictures_per_second)
+            print(f"video: {arguments.gif}")
+    return 0
+
+
+def _play(agent: Agent, env: Environment, *, episodes: int, seed: int, record: bool) -> Evaluation:
+    """Plays behind a progress bar, and closes ``env``."""
+    try:
+        with tqdm(total=episodes, unit="episode", disable=None) as bar:
+            result = evaluate(
+                agent, env, episodes=episodes, seed=seed, record=record, after_episode=lambda: bar.update()
+            )
+    finally:
+        env.close()
+    assert result is not None, "nobody asked it to stop"
+    return result

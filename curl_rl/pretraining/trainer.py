@@ -1,0 +1,319 @@
+"""The pretraining loop: read a batch, make views, step, measure, checkpoint.
+
+It knows neither images nor folders: it learns from a :class:`~curl_rl.pretraining.sources.Source`, and what is measured
+between steps comes as :class:`~curl_rl.pretraining.watchers.Watcher`.
+
+The random numbers of a step come from the run's seed and the step's number alone, so that a resumed run needs no
+random states to go on as it would have.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from curl_rl.artifacts.encoder_file import save_encoder
+from curl_rl.artifacts.head_file import save_head
+from curl_rl.encoders import Features, map_features
+from curl_rl.objectives import BatchInfo, ObjectiveUser, ViewSpec
+from curl_rl.pretraining import distributed
+from curl_rl.pretraining.collapse import CollapseWatch
+from curl_rl.pretraining.config import Settings
+from curl_rl.pretraining.learner import Learner
+from curl_rl.pretraining.networks import build_networks
+from curl_rl.pretraining.online_probe import OnlineProbe
+from curl_rl.pretraining.sources import Batch, Source
+from curl_rl.pretraining.watchers import Watcher
+from curl_rl.runs.errors import UserError
+from curl_rl.runs.seeds import derived_seed
+from curl_rl.runs.session import Contents, Position, Remedies, Session
+
+
+class Pretrainer:
+    """One run in progress, in one of the processes that share it.
+
+    Args:
+        config: its settings, checked against the source already (:mod:`curl_rl.pretraining.checks`).
+        device: this process's.
+        source: what it learns from.
+        watchers: what is measured and shown between steps, in this order.
+        remedies: what to advise after a fault.
+        next_step: what to do with the encoder, for the last line of a complete run.
+
+    Raises:
+        UserError: there is no room on the disk, the checkpoints or the log are damaged, or the run began with other
+            samples.
+    """
+
+    def __init__(
+        self,
+        config: Settings,
+        device: torch.device,
+        source: Source[Any],
+        watchers: Sequence[Watcher] = (),
+        *,
+        remedies: Remedies,
+        next_step: str,
+    ) -> None:
+        self.config, self.device, self.source, self.watchers = config, device, source, watchers
+        self.next_step = next_step
+        self.steps_per_epoch = source.batches_per_epoch(config.batch_size)
+        # Weights come from a generator of their own, so that nothing else that draws can change them.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(config.seed, "networks"))
+            user = ObjectiveUser("method", source.name, source.has)
+            encoder, objective = build_networks(config, source.shape, device, source.data, user)
+        encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        distributed.distribute_batch_norm(encoder)
+        self.learner = Learner(
+            encoder,
+            objective.to(device),
+            config.optimizer,
+            batch_size=config.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=config.epochs,
+        )
+        self.probe: OnlineProbe | None = None
+        if len(source.classes) > 1:
+            self.probe = OnlineProbe(encoder.feature_spec.dim, len(source.classes)).to(device)
+        self.generator = torch.Generator(device)
+        self.collapse = CollapseWatch()
+        self.newest: tuple[Batch, dict[ViewSpec, Tensor]] | None = None
+        """The batch of the last step, and its views."""
+        self.session = Session(
+            config.directory,
+            device,
+            functools.partial(_position, self.learner, self.steps_per_epoch),
+            remedies,
+            keep=config.checkpoint.keep,
+            axis=f"{source.unit}s",
+            processes=distributed,
+        )
+        self.session.check_room(self._bytes_to_save())
+        self.session.begin(resumed=self._restore())
+
+    def close(self) -> None:
+        """Closes the log."""
+        self.session.close()
+
+    @property
+    def epochs(self) -> float:
+        """Epochs so far."""
+        return self.learner.steps / self.steps_per_epoch
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last epoch has ended."""
+        return self.learner.steps >= self.learner.total_steps
+
+    def due(self, every: int) -> bool:
+        """Whether one of every so many epochs has just ended, or the last; 0, never."""
+        return bool(every) and (self.epochs % every == 0 or self.epochs == self.config.epochs)
+
+    # -------------------------------------------------------------------- loop
+
+    def run(self) -> None:
+        """Trains until the last epoch has ended, and saves.
+
+        Raises:
+            TrainingFault: the numbers, the data or the disk broke; the last checkpoint is intact.
+            Stopped: SIGINT or SIGTERM came; the run is saved.
+        """
+        c, learner, session = self.config, self.learner, self.session
+        self._introduce()
+        if self.complete:
+            session.say(f"this run is complete at {c.epochs} epochs; --fresh starts anew")
+            return
+        for watcher in self.watchers:
+            watcher.prepare(self)
+        total = learner.total_steps * c.batch_size
+        with session.training(total, unit=self.source.unit, description=c.method, unit_scale=True):
+            while not session.stopping and not self.complete:
+                self._epoch()
+            if self.complete:
+                if learner.steps % c.log.every:
+                    self._log()
+                # Before saving: a run whose checkpoint is complete is not started again to mend what is missing.
+                with distributed.raised_together(OSError):
+                    for watcher in self.watchers:
+                        watcher.finish(self)
+            self.save()
+        if not self.complete:
+            session.leave()
+        session.say(f"done: {c.epochs} epochs; {self.next_step}")
+
+    def _introduce(self) -> None:
+        c, source, say = self.config, self.source, self.session.say
+        say(f"run: {self.session.directory}")
+        processes = distributed.world_size()
+        shared = f", shared by {processes} processes" if processes > 1 else ""
+        say(
+            f"device: {self.device}, network in {self.learner.encoder.precision}; {len(source):,} {source.unit}s "
+            f"of {source.name}, {self.steps_per_epoch} steps of {c.batch_size} to an epoch{shared}"
+        )
+        if self.learner.steps:
+            say(f"resumed at epoch {self.epochs:.2f} of {c.epochs}")
+
+    def _epoch(self) -> None:
+        """The epoch under way, from where it stands to its end or to a stop."""
+        c, learner, session = self.config, self.learner, self.session
+        epoch, start = divmod(learner.steps, self.steps_per_epoch)
+        if start == 0:  # a run resumed in mid-epoch has what this leaves in the method's buffers
+            self._before_epoch(epoch)
+        rank, processes = distributed.rank(), distributed.world_size()
+        for batch in self.source.batches(
+            c.batch_size, seed=c.seed, epoch=epoch, start_batch=start, rank=rank, world_size=processes
+        ):
+            self.step(batch)
+            session.bar.update(c.batch_size)
+            if learner.steps % c.log.every == 0:
+                self._log()
+            for watcher in self.watchers:
+                watcher.after_step(self)
+            if learner.steps % c.checkpoint.every == 0:
+                self.save()
+            if session.stopping:
+                break
+
+    def step(self, batch: Batch) -> None:
+        """One step of the optimizer on this process's share of a batch."""
+        c, number, means = self.config, self.learner.steps, self.session.means
+        place = number * distributed.world_size() + distributed.rank()
+        self.generator.manual_seed(derived_seed(c.seed, "augmentation", place))
+        views = self.source.views(batch, self.generator)
+        self.newest = (batch, views)
+        # The same on every process.
+        self.generator.manual_seed(derived_seed(c.seed, "shuffled batch norm", number))
+        order = torch.randperm(c.batch_size, generator=self.generator, device=self.device)
+        info = self.whole_batch(batch)
+        # Once between two rows of the log is enough for what costs time.
+        diagnose = "features/uniformity" not in means
+        metrics, features = self.learner.step(views, info, order, diagnose=diagnose)
+        if self.probe is not None and info.labels is not None:
+            learned = self.probe.learn(features, info.labels)
+            metrics |= {f"probe/{name}": value for name, value in learned.items()}
+        means.add(metrics)
+
+    def whole_batch(self, batch: Batch) -> BatchInfo:
+        """What is known of a batch, from this process's share of it."""
+        parts = (batch.indices, batch.labels, batch.actions)
+        total = self.config.batch_size
+        return BatchInfo(*(None if part is None else distributed.gather(part, total) for part in parts))
+
+    # ------------------------------------------------------------- between epochs
+
+    @torch.no_grad()
+    def _before_epoch(self, epoch: int) -> None:
+        """Lets the method look at all samples: on every process alike, and then process 0's result holds."""
+        objective = self.learner.objective
+        if (encoded_by := objective.wants_all(epoch)) is not None:
+            self._remember_all(encoded_by)
+        generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "clusters", epoch))
+        found = objective.between_epochs(epoch, generator)
+        distributed.broadcast_buffers(objective)
+        self.session.means.add({f"clusters/{name}": value.to(self.device) for name, value in found.items()})
+
+    def _remember_all(self, encoded_by: Literal["online", "target"]) -> None:
+        learner, maps = self.learner, self.learner.objective.reads_maps
+        network = learner.encoder if encoded_by == "online" else learner.target
+        assert network is not None, "a method without target views has no target to ask"
+        distributed.average_running_statistics(network)
+        rank, processes = distributed.rank(), distributed.world_size()
+        learner.eval()
+        try:
+            for batch in self.source.everything(self.config.batch_size, rank=rank, world_size=processes):
+                own = network.encode(self.source.center(batch))
+                if maps:
+                    features = map_features(distributed.gather_uneven, own)
+                else:
+                    vector = distributed.gather_uneven(own.vector)
+                    features = Features(vector, own.map.new_empty(len(vector), 0))
+                parts = (batch.indices, batch.labels)
+                info = BatchInfo(*(None if part is None else distributed.gather_uneven(part) for part in parts))
+                learner.objective.remember(features, info)
+        finally:
+            learner.train()
+
+    # --------------------------------------------------------------------- logging
+
+    def _log(self) -> None:
+        row = self.session.report()
+        if warning := self.collapse.warning(row):
+            self.session.say(warning)
+        shown = {"loss": f"{row['loss']:.3f}"}
+        if "probe/accuracy" in row:
+            shown["probe"] = f"{row['probe/accuracy']:.0%}"
+        self.session.bar.set_postfix(shown, refresh=False)
+
+    # ---------------------------------------------------------------------- saving
+
+    def save(self) -> None:
+        """Writes a checkpoint, the encoder and the method's projection head.
+
+        Raises:
+            TrainingFault: a metric or a weight is not finite; nothing is written then.
+            OSError: the disk refused; earlier checkpoints are intact.
+        """
+        for network in (self.learner.encoder, self.learner.target):
+            if network is not None:
+                distributed.average_running_statistics(network)
+        self.session.save(self.learner.state_dict(), self._write_networks)
+
+    def _write_networks(self) -> Contents:
+        c, directory = self.config, self.session.directory
+        head = self.learner.objective.projection_head()
+        if head is not None:
+            save_head(head, directory)
+        provenance = {"method": c.method, "preset": c.preset, "seed": c.seed, **self.source.provenance}
+        save_encoder(
+            self.learner.encoder,
+            directory,
+            rendered_size=self.source.size,
+            provenance={**provenance, "epochs": self.epochs},
+        )
+        return Contents(self.state())
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "learner": self.learner.training_state(),
+            "probe": None if self.probe is None else self.probe.state_dict(),
+            "images": len(self.source),  # of whatever unit: the name is that of the first ones
+            "identity": self.source.identity,
+        }
+
+    def _restore(self) -> bool:
+        """Goes back to the newest usable checkpoint; False if there is none."""
+        state = self.session.restore()
+        if state is None:
+            return False
+        source, units = self.source, f"{self.source.unit}s"
+        if state["images"] != len(source):
+            raise UserError(
+                f"{source.name} has {len(source)} {units}, and had {state['images']} when this run was saved: bring "
+                "them back, or start anew with --fresh"
+            )
+        if state.get("identity", source.identity) != source.identity:
+            raise UserError(
+                f"{source.name} has as many {units} as when this run was saved, and they are others (one that was "
+                "renamed, or moved to another class, counts): bring them back, or start anew with --fresh"
+            )
+        self.learner.load_training_state(state["learner"])
+        if self.probe is not None:
+            self.probe.load_state_dict(state["probe"])
+        return True
+
+    def _bytes_to_save(self) -> int:
+        """About what the checkpoints of the whole run take on the disk."""
+        networks = sum(value.nbytes for value in self.learner.state_dict().values())
+        # An optimizer keeps two numbers to a weight; while one checkpoint is written, all the others are still there.
+        return 3 * networks * (self.config.checkpoint.keep + 1)
+
+
+def _position(learner: Learner, steps_per_epoch: int) -> Position:
+    steps = learner.steps
+    return Position(steps * learner.batch_size, steps, f"epoch {steps / steps_per_epoch:.2f}", f"step {steps:,}")

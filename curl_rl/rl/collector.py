@@ -1,0 +1,72 @@
+"""Experience: the episodes of all environments, each begun by its number, stored as it goes, and brought back."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from curl_rl.rl.progress import Episode, Progress
+from curl_rl.rl.replay import Replay
+from curl_rl.rl.workers import Beginning, Environments, Observation, Outcome
+from curl_rl.runs.console import say
+from curl_rl.runs.seeds import derived_seed
+
+
+class Collector:
+    """Steps the environments of a run and stores what they show.
+
+    Args:
+        environments: those to train on.
+        replay: with a stream to each of them.
+        progress: of the run, where the episodes under way are kept.
+        seed: of the run; with its number, the seed of an episode.
+    """
+
+    def __init__(self, environments: Environments, replay: Replay, progress: Progress, seed: int) -> None:
+        self.environments = environments
+        self._replay, self._progress, self._seed = replay, progress, seed
+
+    def begin_episodes(self) -> None:
+        """Begins the next episode in every environment that has none under way."""
+        p = self._progress
+        waiting = [number for number in range(self.environments.count) if number not in p.under_way]
+        begin = {number: Beginning(self._episode_seed(p.episodes_begun + i)) for i, number in enumerate(waiting)}
+        for number, first in self.environments.begin(begin).items():
+            assert first is not None, "an episode without actions cannot be over"
+            self._replay.start_episode(first, stream=number)
+            p.under_way[number] = Episode(p.episodes_begun, first)
+            p.episodes_begun += 1
+
+    def observations(self) -> Observation:
+        """``(E, C, H, W)``: the newest of each environment."""
+        return np.stack([self._progress.under_way[number].observation for number in range(self.environments.count)])
+
+    def store(self, number: int, action: Tensor, outcome: Outcome) -> Episode | None:
+        """Takes in what an action has led to in the environment of this number; returns its episode if that is over."""
+        observation, reward, terminated, truncated, info = outcome
+        frames = int(info.get("environment_steps", 1))
+        ends = {"terminated": terminated, "truncated": truncated}
+        self._replay.add(action.numpy(), reward, observation, **ends, stream=number)
+        p = self._progress
+        episode = p.under_way[number]
+        episode.observation = observation
+        episode.total += reward
+        episode.actions.append(action)
+        p.frames += frames
+        p.agent_steps += 1
+        return p.under_way.pop(number) if terminated or truncated else None
+
+    def bring_back(self) -> None:
+        """Repeats the unfinished episodes in new environments: the same seed and actions lead to where they stood."""
+        p = self._progress
+        episodes = {
+            number: Beginning(self._episode_seed(episode.number), [action.numpy() for action in episode.actions])
+            for number, episode in p.under_way.items()
+        }
+        for number, observation in self.environments.begin(episodes).items():
+            if observation is None or not np.array_equal(observation, p.under_way[number].observation):
+                say("an environment did not repeat itself (another machine or version?): starting its next episode")
+                del p.under_way[number]
+
+    def _episode_seed(self, number: int) -> int:
+        return derived_seed(self._seed, "training episode", number)

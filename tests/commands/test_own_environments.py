@@ -1,0 +1,75 @@
+"""The commands know no environments: they take anybody's, made by what they are handed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import envs
+from curl_rl.commands import evaluate_agent, record_frames, train_agent
+from curl_rl.recordings.store import RecordedFrames
+
+ROOT = Path(__file__).resolve().parents[2]
+LINE = (
+    "--preset cpu --device cpu --frames 60 --environment.size 12 --environment.action_repeat 1 --agent.crop 10 "
+    "--agent.batch_size 4 --agent.hidden 8 --agent.encoder.filters 2 --agent.encoder.strides [2] "
+    "--agent.encoder.latent 4 --agent.precision float32 --training.random_steps 20 --replay.capacity 100 "
+    "--evaluation.every 0"
+)
+TINY = LINE.split()
+
+
+class NoPermit(RuntimeError):
+    """What this file's environments raise where they cannot be had."""
+
+
+def make(name: str, **settings: Any) -> Any:
+    if name == "closed-house":
+        raise NoPermit("the house\nis closed")
+    if name != "my-house":
+        raise ValueError(f"there is only my-house, got {name}")
+    return envs.make("tiny-reach", **settings)
+
+
+def test_a_run_in_an_environment_of_ones_own_is_played_and_recorded(tmp_path: Path) -> None:
+    run, score, frames = tmp_path / "run", tmp_path / "score.json", tmp_path / "frames"
+    assert train_agent.main(["--env", "my-house", *TINY, "--run", str(run)], make) == 0
+    assert evaluate_agent.main([str(run), "--episodes", "1", "--json", str(score)], make) == 0
+    assert json.loads(score.read_text())["frames"] == 60
+    assert record_frames.main(["--policy", str(run), "--agent_steps", "5", "--out", str(frames)], make) == 0
+    assert RecordedFrames(frames).recording.env == "my-house"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("shed", "there is only my-house, got shed"), ("closed-house", "the house is closed")]
+)
+def test_what_cannot_be_had_is_one_line_and_exit_code_2(
+    name: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_agent.main(["--env", name, *TINY, "--run", str(tmp_path / "run")], make, NoPermit) == 2
+    with pytest.raises(SystemExit, match="2"):
+        record_frames.main(["--env", name, "--out", str(tmp_path / "frames")], make, NoPermit)
+    said = capsys.readouterr().err.splitlines()
+    assert [each.partition(": error: ")[2] for each in said] == [line, line]
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_exception_that_was_not_named_is_not_hidden(tmp_path: Path) -> None:
+    with pytest.raises(NoPermit):
+        record_frames.main(["--env", "closed-house", "--out", str(tmp_path / "frames")], make)
+
+
+def test_every_command_is_imported_where_there_are_no_environments_and_nothing_of_a_clone(tmp_path: Path) -> None:
+    names = [path.stem for path in (ROOT / "curl_rl" / "commands").glob("*.py") if path.stem != "__init__"]
+    assert "train_agent" in names
+    lines = [
+        "import sys",
+        "sys.modules.update(dict.fromkeys(('envs', 'benchmarks', 'scripts', 'dm_control', 'mujoco')))",
+    ]
+    lines += [f"import curl_rl.commands.{name}" for name in names]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, check=True)

@@ -1,0 +1,33 @@
+"""Memory that was freed is kept."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+_PAGES_TAKEN = """
+import resource, torch
+from curl_rl.runs.allocator import keep_freed_memory
+keep_freed_memory()
+counts = []
+for _ in range(10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(64 * 2**20, dtype=torch.uint8)  # freed at once
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(counts)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc can be told")
+def test_memory_that_was_freed_is_taken_again_and_not_from_the_system() -> None:
+    """In a process of its own, because it cannot be taken back. A page of the system's is a fault, 16,384 in 64 MiB."""
+    small_pages = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}  # huge ones are fewer faults whatever glibc does
+    command = [sys.executable, "-c", _PAGES_TAKEN]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=small_pages)
+    counts = json.loads(done.stdout)
+    assert max(counts[-4:]) < 1000, counts

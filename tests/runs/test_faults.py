@@ -1,0 +1,80 @@
+"""Faults: what is recognized, and the line that a user reads."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from curl_rl.runs.errors import TrainingFault, UserError
+from curl_rl.runs.faults import (
+    ELSEWHERE,
+    is_out_of_memory,
+    kept,
+    non_finite_error,
+    non_finite_names,
+    refusing_what_exceeds,
+    training_fault,
+)
+
+
+def test_a_full_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as full:
+        torch.empty(2**55, dtype=torch.uint8)
+    with pytest.raises(RuntimeError) as other:
+        torch.zeros(2) @ torch.zeros(3)
+    assert is_out_of_memory(full.value)
+    assert not is_out_of_memory(other.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+
+
+def test_tensors_that_hold_no_number_are_named() -> None:
+    weights = {
+        "good": torch.ones(2, 2),
+        "nan": torch.tensor([1.0, math.nan]),
+        "count": torch.tensor(3),
+        "infinite": torch.tensor(-math.inf, dtype=torch.bfloat16),
+        "_metadata": {"version": 1},
+    }
+    assert non_finite_names(weights) == ["nan", "infinite"]
+    assert str(non_finite_error(["a", "b"])) == "not finite any more: a, b"
+    assert str(non_finite_error([*"abcdefg"])) == "not finite any more: a, b, c, d, e and 2 more"
+
+
+def test_a_fault_is_one_line_and_its_traceback_a_file(tmp_path: Path) -> None:
+    try:
+        raise RuntimeError("the renderer\nis gone")
+    except RuntimeError as error:
+        fault = training_fault(tmp_path, "12 frames (update 3)", error, "do this")
+    assert isinstance(fault, TrainingFault)
+    details = tmp_path / "fault.txt"
+    assert str(fault) == f"stopped at 12 frames (update 3): the renderer is gone; do this (details: {details})"
+    assert "RuntimeError: the renderer\nis gone" in details.read_text()
+
+
+def test_a_fault_on_a_full_disk_says_what_it_can(tmp_path: Path) -> None:
+    fault = training_fault(tmp_path / "gone", "12 frames (update 3)", ValueError(), "do this")
+    assert str(fault) == "stopped at 12 frames (update 3): ValueError; do this"
+
+
+def test_what_happened_elsewhere_is_written_there(tmp_path: Path) -> None:
+    fault = training_fault(tmp_path, "epoch 1.00 (step 4)", OSError(ELSEWHERE.format("disk full")), "do this")
+    assert str(fault) == "stopped at epoch 1.00 (step 4): another process has failed: disk full"
+    assert not (tmp_path / "fault.txt").exists()
+
+
+def test_what_is_kept_of_a_run_that_breaks_off(tmp_path: Path) -> None:
+    assert kept(tmp_path) == "nothing was saved yet"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "0000000001.ckpt").touch()
+    assert kept(tmp_path) == "the last checkpoint is intact"
+
+
+def test_a_run_that_memory_has_no_room_for_is_refused() -> None:
+    message = r"\Acpu has no room for this run: lower it \(CUDA out of memory\)\Z"
+    with pytest.raises(UserError, match=message), refusing_what_exceeds(torch.device("cpu"), "lower it"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError, match="another"), refusing_what_exceeds(torch.device("cpu"), "lower it"):
+        raise RuntimeError("another")

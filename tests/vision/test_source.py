@@ -1,0 +1,179 @@
+"""Images and recorded frames as what pretraining learns from: views by name, needs, and methods that look at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from curl_rl import vision
+from curl_rl.encoders import EncoderConfig
+from curl_rl.objectives import METHODS, DataSpec, ViewSpec
+from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
+from curl_rl.recordings.store import FrameWriter, Recording
+from curl_rl.runs import checkpoint
+from curl_rl.runs.errors import UserError
+from curl_rl.runs.logger import read_metrics
+from curl_rl.vision import pretrain
+from curl_rl.vision.config import ComputeConfig, FramesConfig, KNNConfig, VisionConfig
+from curl_rl.vision.data import load
+from curl_rl.vision.data.image_sets import ResidentImages
+from curl_rl.vision.data.recorded import load_stacks
+from curl_rl.vision.source import ImageSource, data_of, offered_by
+from curl_rl.vision.views import AugmentConfig
+from helpers.dummy_objectives import DUMMIES
+
+SIDE = 8
+PLAIN = AugmentConfig(crop="plain", size=6, jitter=0, greyscale=0)
+
+
+@pytest.fixture(autouse=True)
+def _dummies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, method in DUMMIES.items():
+        monkeypatch.setitem(METHODS, name, method)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven images of each of two classes."""
+    root = tmp_path_factory.mktemp("images")
+    for label, name in enumerate(("bright", "dark")):
+        (root / name).mkdir()
+        for number in range(7):
+            pixels = np.random.default_rng([label, number]).integers(0, 256, (SIDE, SIDE, 3)) // (label + 1)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six episodes of five frames, whose every pixel is 10 · episode + step, and every action that over 100."""
+    root = tmp_path_factory.mktemp("recorded") / "frames"
+    writer = FrameWriter(root, Recording("tiny-reach", SIDE, 1, "fast", 5, "random", ("step",), action_size=2))
+    for number in range(6):
+        codes = [10 * number + step for step in range(5)]
+        pictures = [np.full((3, SIDE, SIDE), code, np.uint8) for code in codes]
+        moments = [np.array([step], np.float64) for step in range(5)]
+        writer.add_episode(pictures, moments, [np.full(2, code / 100, np.float32) for code in codes], [0.0] * 5)
+    writer.flush()
+    return root
+
+
+def tiny(data: Path, run: Path, method: Any, **changes: Any) -> VisionConfig:
+    config = VisionConfig(
+        method=method,
+        data=str(data),
+        epochs=2,
+        batch_size=4,
+        seed=3,
+        device="cpu",
+        run=run,
+        encoder=BackboneConfig("pixel", pixel=EncoderConfig(2, (2,), 4), precision="float32"),
+        augment=PLAIN,
+        optimizer=OptimizerConfig("sgd", lr=1e-2, lr_scaling="none"),
+        knn=KNNConfig(every=0),
+        checkpoint=CheckpointConfig(every=100),
+        log=LogConfig(every=1, projector=0),
+        compute=ComputeConfig(threads=1),
+    )
+    return replace(config, **changes)
+
+
+def test_what_a_set_offers(folder: Path, frames: Path) -> None:
+    images, flat, recorded = load(folder), load(folder / "dark"), load_stacks(frames)
+    assert data_of(images) == DataSpec(count=14, classes=2)
+    assert data_of(flat) == DataSpec(count=7)
+    assert data_of(recorded) == DataSpec(count=25, action_dim=2)
+    always = {"indices", "epochs"}
+    assert [offered_by(some) for some in (images, flat, recorded)] == [
+        always | {"labels"},
+        always,
+        always | {"actions"},
+    ]
+
+
+def test_views_of_frames_are_of_the_moments_that_the_method_names(frames: Path) -> None:
+    specs = (ViewSpec(0), ViewSpec(0, future=3), ViewSpec(1, future=1))
+    for shift in (0, 1):
+        shown = ImageSource(load_stacks(frames, stack=1), PLAIN, specs, positive_offset=shift, actions=3)
+        (batch,) = shown.batches(25, seed=0)
+        views = shown.views(batch, torch.Generator().manual_seed(0))
+        assert list(views) == list(specs)
+        codes = batch.images[:, 0, 0, 0]
+        last = codes - codes % 10 + 4  # of each episode
+        for spec, offset in zip(specs, (0, 3, 1 + shift), strict=True):
+            expected = torch.minimum(codes + offset, last).float()
+            assert torch.equal((views[spec] * 255).round()[:, 0, 0, 0], expected)
+        assert batch.actions is not None
+        assert batch.actions.shape == (25, 3, 2)
+        assert torch.allclose(batch.actions[:, 0, 0], codes / 100)
+
+
+def test_single_images_have_no_later_moment() -> None:
+    images = ResidentImages("noise", torch.zeros(4, 3, SIDE, SIDE, dtype=torch.uint8))
+    with pytest.raises(UserError, match="noise holds single images, and the method compares them with later ones: "):
+        ImageSource(images, PLAIN, [ViewSpec(0), ViewSpec(1, future=2)])
+    assert ImageSource(images, PLAIN, [ViewSpec(0), ViewSpec(1)]).images is images
+
+
+def test_everything_is_every_image_once_as_it_lies(folder: Path, frames: Path) -> None:
+    for images in (load(folder), load(folder, storage="stream", workers=0), load_stacks(frames)):
+        shown = ImageSource(images, PLAIN, [ViewSpec(0)])
+        batches = list(shown.everything(6))
+        assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(len(images)))
+        assert all(shown.center(batch).shape[-2:] == (6, 6) for batch in batches)
+        parts = [list(shown.everything(6, rank=rank, world_size=2)) for rank in range(2)]
+        for whole, first, second in zip(batches, *parts, strict=True):
+            assert torch.equal(torch.cat([first.indices, second.indices]), whole.indices)
+    (batch,) = shown.everything(25)
+    assert torch.equal(shown.center(batch), batch.images[:, :, 1:7, 1:7])
+
+
+def test_a_method_that_predicts_from_actions_trains_on_frames(frames: Path, tmp_path: Path) -> None:
+    augment = replace(PLAIN, views=2)
+    run = pretrain(tiny(frames, tmp_path / "run", "dynamics", augment=augment, frames=FramesConfig(stack=2)))
+    rows = read_metrics(run / "metrics.jsonl", "images")
+    assert all(np.isfinite(row["objective/error"]) for row in rows if "loss" in row)
+    assert [row["images"] for row in rows if "test/objective/error" in row] == [24, 48]
+
+
+def test_a_method_that_clusters_trains_on_images(folder: Path, tmp_path: Path) -> None:
+    run = pretrain(tiny(folder, tmp_path / "run", "clustered"))
+    rows = read_metrics(run / "metrics.jsonl", "images")
+    assert [row["images"] for row in rows if "clusters/used" in row] == [4, 16]
+    found = checkpoint.load_newest(run / "checkpoints", read_only=True)
+    assert found is not None
+    networks = found[1]["learner"]["networks"]
+    assert networks["objective.bank"].shape == (14, 4)
+    assert networks["objective.clusterings"] == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "method", "lacking"), [("frames", "labeled", "labels"), ("folder", "dynamics", "act")]
+)
+def test_what_the_data_lack_is_said_before_anything_is_written(
+    request: pytest.FixtureRequest, tmp_path: Path, data: str, method: str, lacking: str
+) -> None:
+    place = request.getfixturevalue(data)
+    line = rf"\Amethod {method} needs {lacking}\w*, which {place}.* does not have: take simclr\Z"
+    with pytest.raises(UserError, match=line):
+        pretrain(tiny(place, tmp_path / "run", method, augment=replace(PLAIN, views=2)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretrain_is_where_people_look_for_it() -> None:
+    assert pretrain.__module__ == "curl_rl.vision.pretraining"
+    with pytest.raises(AttributeError, match="no attribute 'pretrian'"):
+        vision.pretrian  # noqa: B018
+
+
+def test_the_room_itself_is_imported_at_once() -> None:
+    heavy = "import sys, curl_rl.vision; assert 'curl_rl.vision.pretraining' not in sys.modules"
+    subprocess.run([sys.executable, "-c", heavy], check=True, timeout=120)
