@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec, registry
+from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec
+from curl_rl.objectives.method import Method
 from curl_rl.rl.replay import Batch
 from helpers.dummy_objectives import DUMMIES
-from helpers.registry import restored_registry
 from helpers.small_agent import ACTIONS, BATCH, make_agent, make_batch, make_inputs, needs_gpu, to_gpu, trained_encoder
 
 
@@ -149,12 +150,13 @@ def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) 
 
 
 @pytest.mark.parametrize(("objective", "needs"), [("labeled", "labels"), ("clustered", "epochs and indices")])
-def test_an_objective_that_needs_what_a_replay_does_not_have_is_refused(objective: Any, needs: str) -> None:
+def test_an_objective_that_needs_what_a_replay_does_not_have_is_refused(
+    objective: Any, needs: str, register: Callable[[Method], None]
+) -> None:
     message = f"agent.objective {objective} needs {needs}, which a replay does not have: take simclr"
-    with restored_registry():
-        registry.register(DUMMIES[objective])
-        with pytest.raises(ValueError, match=f"^{message}$"):
-            make_agent(objective=objective)
+    register(DUMMIES[objective])
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        make_agent(objective=objective)
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import envs
-from curl_rl.objectives import METHODS
+from curl_rl.objectives.method import Method
 from curl_rl.rl import estimate
 from curl_rl.rl.agent import Agent, Due, UpdateInputs
 from curl_rl.rl.config import RunConfig, load_preset
@@ -75,9 +75,9 @@ def test_measuring_leaves_the_agent_as_it_was(config: RunConfig, agent: Agent) -
 
 
 def test_an_objective_that_looks_ahead_gets_the_actions_on_the_way(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, register: Callable[[Method], None]
 ) -> None:
-    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
+    register(DUMMIES["dynamics"])
     ahead = dataclasses.replace(config, agent=dataclasses.replace(config.agent, objective="dynamics"))
     trained = Agent((9, 24, 24), 2, ahead.agent)
     assert estimate._seconds_per_update(ahead, trained) > 0  # three actions, or its layers would not fit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from curl_rl.encoders import EncoderConfig
-from curl_rl.objectives import METHODS, BatchInfo, Features, Objective, Result, ViewSpec
+from curl_rl.objectives import BatchInfo, Features, Objective, Result, ViewSpec
+from curl_rl.objectives.method import Method
 from curl_rl.rl import learner as learner_module
 from curl_rl.rl import replay as replay_module
 from curl_rl.rl.agent import Agent, AgentConfig, Due
@@ -92,8 +94,8 @@ def test_it_samples_as_far_ahead_as_the_objective_looks() -> None:
     assert set(inputs.views) == set(Ahead.target_views)
 
 
-def test_the_replays_actions_reach_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
+def test_the_replays_actions_reach_the_objective(register: Callable[[Method], None]) -> None:
+    register(DUMMIES["dynamics"])
     learner = make_learner(objective="dynamics", n_step=2)
     handed: list[BatchInfo] = []
     assert learner.agent.objective is not None
@@ -111,10 +113,14 @@ def test_the_replays_actions_reach_the_objective(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", [{}, FROZEN, AHEAD], ids=["trained", "frozen", "ahead"])
 def test_an_update_never_asks_what_a_tensor_holds(
-    monkeypatch: pytest.MonkeyPatch, update: Any, precision: Any, kind: dict[str, Any]
+    register: Callable[[Method], None],
+    monkeypatch: pytest.MonkeyPatch,
+    update: Any,
+    precision: Any,
+    kind: dict[str, Any],
 ) -> None:
     """On tensors without contents: reading one number, or a branch on one, fails. So a CUDA graph can hold it all."""
-    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
+    register(DUMMIES["dynamics"])
     monkeypatch.setattr(replay_module, "choose_storage", lambda *_: "device")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
     with torch.device("meta"):

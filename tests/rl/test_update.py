@@ -10,6 +10,7 @@ import ast
 import copy
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ import torch.nn.functional as F
 
 from benchmarks.precision import update_without_steps
 from curl_rl.losses import effective_rank
-from curl_rl.objectives import METHODS, BatchInfo, Features, MoCoConfig, Objective, ObjectiveConfigs, Result, ViewSpec
+from curl_rl.objectives import BatchInfo, Features, MoCoConfig, Objective, ObjectiveConfigs, Result, ViewSpec
+from curl_rl.objectives.method import Method
 from curl_rl.rl.agent import Agent, UpdateInputs
 from curl_rl.rl.update import exact_update
 from helpers.dummy_objectives import DUMMIES
@@ -224,9 +226,9 @@ def test_after_step_is_told_the_momentum_of_the_slow_encoder() -> None:
 
 
 @pytest.mark.parametrize("rule", ["exact", "joint"])
-def test_the_objective_is_handed_the_actions_ahead(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_objective_is_handed_the_actions_ahead(rule: Any, register: Callable[[Method], None]) -> None:
     """The step of what reads them, against autograd on the loss written out."""
-    monkeypatch.setitem(METHODS, "dynamics", DUMMIES["dynamics"])
+    register(DUMMIES["dynamics"])
     agent = make_agent(objective="dynamics", update_rule=rule, actor_every=1000, target_every=1000)
     assert agent.future_offsets == (1, 3)
     actions = torch.rand(BATCH, 3, ACTIONS, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) - 0.5
