@@ -1,4 +1,4 @@
-"""Whether a run can be done as it is configured: asked before anything of it, or of an earlier one, is touched."""
+"""Checks that a run is possible as configured, before touching any files of this or an earlier run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from curl_rl.runs.storage import choose_storage
 
 
 def check_device(config: RunConfig, device: torch.device) -> None:
-    """Whether it can do what is asked for, before an earlier run is set aside.
+    """Checks that the device supports the run, before an earlier run is set aside.
 
     Raises:
-        UserError: no units for the precision, or a capture where none is possible.
+        UserError: the device does not support the precision, or the update cannot be captured.
     """
     resolve_precision(config.agent.precision, device)
     if config.compute.capture:
@@ -27,10 +27,10 @@ def check_device(config: RunConfig, device: torch.device) -> None:
 
 
 def check_environment(config: RunConfig, environment: Environment, device: torch.device) -> None:
-    """What can only be known with the environment at hand, before anything is written.
+    """Checks the run against its environment, before anything is written.
 
     Raises:
-        UserError: the agent or the replay does not fit the environment, or the replay the device's memory.
+        UserError: the agent or the replay does not fit the environment, or the replay does not fit into memory.
     """
     shape, action_dim = pixel_spaces(environment)
     if shape[0] % config.environment.stack:

@@ -1,4 +1,4 @@
-"""What falls where in a run, counted by hand; what it reports; and what must not change it."""
+"""The schedule of a run, counted by hand; its reports; and settings that must not change its results."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def test_updates_evaluations_rows_and_checkpoints_fall_where_they_must(
     config = tiny(tmp_path / "run", training=TrainingConfig(random_steps=6, update_every=3), frames=55)
     directory = trained(config)
 
-    # The frames after each step, from an environment that is asked directly: the number of steps of an episode
-    # depends on its seed alone.
+    # The frames after each step, from an environment stepped directly: the length of an episode depends only on its
+    # seed.
     frames, counts, lengths = 0, [0], []
     episode = 0
     while frames < 55:
@@ -203,7 +203,7 @@ def test_terminated_and_truncated_reach_the_replay(undisturbed: Path) -> None:
     replay = Replay(ReplayConfig(20), (3 * STACK, SIZE, SIZE), 2, stack=STACK, device="cpu")
     replay.restore(undisturbed / "checkpoints" / "segments", manifest)
     discounts = replay.sample(500, torch.Generator().manual_seed(0), discount=0.9).discount.unique()
-    # Which of the 20 newest transitions terminated follows from the lengths of the episodes alone.
+    # The lengths of the episodes determine which of the 20 newest transitions terminated.
     ends, episode = [], 0
     while len(ends) < found[1]["progress"]["agent_steps"]:
         env = Corridor()

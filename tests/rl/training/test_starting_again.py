@@ -1,4 +1,4 @@
-"""Commands on a directory that holds a run already: the same one, another one, a fresh one."""
+"""Commands on a directory that already has a run: the same one, another one, a fresh one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_complete_run_says_so_and_a_larger_budget_goes_on(
     before = state(tmp_path / "run")
     capsys.readouterr()
     resumed(config)
-    assert re.search(r"this run is complete at \d+ frames; --frames takes it further", capsys.readouterr().err)
+    assert re.search(r"this run is complete at \d+ frames; --frames extends it", capsys.readouterr().err)
     assert differing(before, state(tmp_path / "run")) == []
     resumed(replace(config, frames=60))
     # The rows at the end of the smaller budget are two more (the metrics so far, which the next row then leaves out,
@@ -140,12 +140,12 @@ def test_a_replay_without_room_is_refused_before_a_run_is_set_aside(undisturbed:
 @pytest.mark.parametrize(
     ("device", "capture", "storage", "message"),
     [
-        ("cpu", True, "auto", "compute.capture: there are no CUDA graphs on cpu"),
+        ("cpu", True, "auto", "compute.capture: cpu has no CUDA graphs"),
         (
             "cuda:0",
             True,
             "memory",
-            "the replay would lie in memory, and an update can be captured only",
+            "compute.capture needs the replay on the GPU, got a replay in memory",
         ),
     ],
 )
