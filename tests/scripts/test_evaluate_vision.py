@@ -1,4 +1,4 @@
-"""The command line over :mod:`curl_rl.vision.evaluation`: what it hands on, what it writes, what it refuses."""
+"""The command line of :mod:`curl_rl.vision.evaluation`: its flags, its output and its refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Of a network that has learned nothing, on light and dark images."""
+    """A run of an untrained network on light and dark images."""
     random = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 4)):
         for base, name in ((0, "dark"), (150, "light")):
