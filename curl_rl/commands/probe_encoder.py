@@ -21,7 +21,7 @@ from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import resolve_device
 from curl_rl.runs.files import write_json
 
-LOWEST = -0.25  # lower end of the axis: how far below the mean predictor a score lies is not informative
+LOWEST = -0.25  # lower end of the axis: scores far below that of predicting the mean are not informative
 
 
 def main(argv: Sequence[str]) -> int:

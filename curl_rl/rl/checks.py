@@ -45,17 +45,17 @@ def check_environment(config: RunConfig, environment: Environment, device: torch
         raise UserError(one_line(error)) from None
     steps, count = getattr(environment, "max_episode_steps", None), config.training.environments
     if steps is not None and config.replay.capacity < count * steps:
-        what = "an episode" if count == 1 else f"{count} episodes"
+        episodes = "an episode" if count == 1 else f"{count} episodes"
         raise UserError(
-            f"replay.capacity {config.replay.capacity} is smaller than {what} of {config.env}: {count * steps} "
+            f"replay.capacity {config.replay.capacity} is smaller than {episodes} of {config.env}: {count * steps} "
             "agent steps"
         )
     needed = replay_bytes(
         config.replay.capacity, shape, action_dim, stack=config.environment.stack, streams=config.training.environments
     )
-    there = next(folder for folder in (config.directory, *config.directory.absolute().parents) if folder.is_dir())
+    folder = next(path for path in (config.directory, *config.directory.absolute().parents) if path.is_dir())
     try:
-        storage = choose_storage(config.replay.storage, needed, device, there)
+        storage = choose_storage(config.replay.storage, needed, device, folder)
     except (ValueError, OSError) as error:
         raise UserError(one_line(error)) from None
     if config.compute.capture:

@@ -46,10 +46,10 @@ def estimated_time(
     episode_steps = getattr(environment, "max_episode_steps", None) or 1000 / config.environment.action_repeat
     seconds = steps * per_step + updates * per_update
     seconds += evaluations * episodes * episode_steps * per_step
-    measured = f"{per_update * 1e3:.0f} ms an update, {per_step * 1e3:.0f} ms a step"
+    measured = f"{per_update * 1e3:.0f} ms per update, {per_step * 1e3:.0f} ms per step"
     line = f"estimate: {_duration(seconds)} on this CPU ({measured})"
     if seconds > _LONG and config.preset != "cpu":
-        line += "; --preset cpu is made for CPUs, and a GPU runs this one"
+        line += "; use --preset cpu on CPUs, or run this preset on a GPU"
     return line
 
 
@@ -74,17 +74,17 @@ def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
     # The kinds of update repeat with this period; of a long one, the first thousand updates are representative.
     period = min(math.lcm(c.actor_every, c.target_every, c.objective_every), 1000)
     kinds: Counter[Due] = Counter()
-    an_update_of: dict[Due, int] = {}
+    first_of_kind: dict[Due, int] = {}
     for trained.updates in range(period):
         kinds[trained.due] += 1
-        an_update_of.setdefault(trained.due, trained.updates)
+        first_of_kind.setdefault(trained.due, trained.updates)
     seconds = 0.0
-    for due, number in an_update_of.items():
+    for due, number in first_of_kind.items():
         # The first of each kind, a warm-up, creates optimizer state and touches memory for the first time.
         for turn in range(2):
             trained.updates = number
-            taken = _seconds(lambda: trained.update(trained.draw(batch, generator)))
-            seconds += taken * kinds[due] * turn
+            elapsed = _seconds(lambda: trained.update(trained.draw(batch, generator)))
+            seconds += elapsed * kinds[due] * turn
     return seconds / period
 
 

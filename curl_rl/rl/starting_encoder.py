@@ -102,14 +102,14 @@ def _check_fit(
         misfits.append(
             f"it takes images of {crop}×{width_seen} and the agent crops to {config.crop}×{config.crop} ({flags})"
         )
-    for name, its, the_agents in (
+    for name, encoders, agents in (
         ("filters", wanted.filters, own.filters),
         ("strides", list(wanted.strides), list(own.strides)),
         ("latent", wanted.latent, own.latent),
     ):
-        if its != the_agents:
-            flag = f"--agent.encoder.{name} {its}".replace(", ", ",")
-            misfits.append(f"it has {name} {its} and the agent {the_agents} ({flag})")
+        if encoders != agents:
+            flag = f"--agent.encoder.{name} {encoders}".replace(", ", ",")
+            misfits.append(f"it has {name} {encoders} and the agent {agents} ({flag})")
     if misfits:
         raise UserError(f"encoder {path} does not fit the agent: {'; '.join(misfits)}")
     return encoder

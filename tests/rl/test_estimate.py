@@ -51,7 +51,7 @@ def test_the_time_is_that_of_steps_updates_and_evaluations(
     # 1000 frames are 200 agent steps, the last 50 with an update: 200 · 0.01 s + 50 · 0.5 s. Three evaluations (at 0,
     # 500 and 1000 frames) of 3 episodes of 5 agent steps: 45 · 0.01 s. In all 27.45 s.
     line = estimated_time(config, agent, environment(config), 1000)
-    assert line == "estimate: about 27 seconds on this CPU (500 ms an update, 10 ms a step)"
+    assert line == "estimate: about 27 seconds on this CPU (500 ms per update, 10 ms per step)"
     # After 100 steps 50 random ones are left, after 160 none: 77.45 s and 102.45 s. Only random ones: 1.3 s.
     assert estimated_time(config, agent, environment(config), 1000, 100).startswith("estimate: about 77 seconds")
     assert estimated_time(config, agent, environment(config), 1000, 160).startswith("estimate: about 2 minutes")

@@ -13,7 +13,7 @@ from helpers.small_agent import ACTIONS, make_agent, make_inputs, trained_encode
 
 
 @pytest.mark.parametrize("rule", ["exact", "joint"])
-def test_a_frozen_encoder_learns_nothing_and_the_rest_learns_what_its_features_teach(rule: Any) -> None:
+def test_a_frozen_encoder_does_not_change_and_the_rest_learns_from_its_features(rule: Any) -> None:
     """Two updates against SAC written out on precomputed features, with torch's own Adam."""
     agent, encoder = make_agent(objective="none", freeze_encoder=True, update_rule=rule), trained_encoder()
     agent.start_from(encoder)

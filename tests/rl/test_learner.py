@@ -75,7 +75,7 @@ def test_it_samples_draws_and_updates() -> None:
         assert torch.equal(learner.newest[0].observation, batch.observation)
 
 
-def test_it_samples_as_far_ahead_as_the_objective_looks() -> None:
+def test_it_samples_the_objectives_future_offsets() -> None:
     class Ahead(Objective):
         online_views = (ViewSpec(0),)
         target_views = (ViewSpec(1, future=2), ViewSpec(2, future=4))
@@ -144,7 +144,7 @@ def test_transitions_that_came_later_are_sampled_too() -> None:
     assert (learner.sample().action == 0).all(1).any(), "only the last of thirteen transitions has such an action"
 
 
-def test_a_learner_knows_who_takes_a_step_in_the_next_update() -> None:
+def test_the_parts_due_in_each_update() -> None:
     agent = make_learner(actor_every=3, target_every=2, objective_every=5).agent
     without = make_learner(objective="none").agent
     seen = []
@@ -281,7 +281,7 @@ def test_capture_with_the_replay_in_memory_is_refused() -> None:
     ],
     ids=["trained", "frozen", "in long turns"],
 )
-def test_captured_updates_learn_what_eager_ones_learn(
+def test_captured_updates_equal_eager_ones(
     update: Any, kind: dict[str, Any], graphs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over warm-up, capture and many graph replays, with a growing replay and one diagnosed update."""

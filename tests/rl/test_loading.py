@@ -50,7 +50,7 @@ def saved_state(directory: Path) -> Any:
     return found[1]
 
 
-def test_the_agent_is_as_it_was_saved(run: Run) -> None:
+def test_the_agent_equals_the_saved_one(run: Run) -> None:
     agent, config, frames = load_agent(run.directory, "cpu")
     assert (frames, config.seed) == (60, 4)
     state = saved_state(run.directory)["agent"]

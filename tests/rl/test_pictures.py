@@ -40,7 +40,7 @@ def test_one_row_holds_the_stack_then_the_query_then_the_key() -> None:
     assert torch.equal(one, expected)
 
 
-def test_colors_stay_what_they_are() -> None:
+def test_colors_are_preserved() -> None:
     frame = torch.zeros(3, 2, 2, dtype=torch.uint8)
     frame[0], frame[1], frame[2] = 1, 2, 3
     one = picture([frame], [frame], [frame])

@@ -301,7 +301,7 @@ def test_one_update_in_bfloat16_is_near_the_exact_one() -> None:
 
 @pytest.mark.gpu
 @needs_gpu
-def test_a_gpu_learns_what_a_cpu_learns() -> None:
+def test_updates_on_a_gpu_equal_those_on_a_cpu() -> None:
     on_cpu = make_agent()
     on_gpu = make_agent().cuda()
     for seed in range(4):

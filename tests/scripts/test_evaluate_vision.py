@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Path:
     return directory
 
 
-def test_flags_reach_the_evaluation_and_json_holds_what_is_printed(
+def test_flags_reach_the_evaluation_and_json_matches_the_output(
     command: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = tmp_path / "new" / "row.json"

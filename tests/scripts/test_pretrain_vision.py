@@ -159,7 +159,7 @@ def in_two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> None:
     # Each process draws its own views, so only their number and the order of images agree: with identity views the
     # runs are the same up to rounding.
     plain = "--augment.scale [1.0,1.0] --augment.ratio [1.0,1.0] --augment.mirror 0 --augment.jitter 0 "

@@ -121,7 +121,7 @@ def test_an_older_manifest_restores_after_newer_segments_were_written(tmp_path: 
     assert_same_from_here(never_saved, again, steps, 100, 1)
 
 
-def test_a_save_writes_what_is_new_and_drops_what_is_dead(tmp_path: Path) -> None:
+def test_a_save_writes_new_data_and_drops_dead_data(tmp_path: Path) -> None:
     replay = make(100)
     steps = play(np.random.default_rng(3), 3, 50)
     written: dict[str, int] = {}
@@ -272,7 +272,7 @@ def test_several_streams_are_saved_and_restored(tmp_path: Path) -> None:
             for replay in (real, restored)
         ]
         assert_equal_batches(*batches)
-        real = restored  # the streams go on from where they were
+        real = restored  # the streams continue where they were
 
 
 def test_a_manifest_of_format_1_is_read(tmp_path: Path) -> None:

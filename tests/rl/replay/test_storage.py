@@ -58,7 +58,7 @@ def test_memory_stays_flat_once_the_replay_is_full() -> None:
     assert resident_bytes() - before < 5e6
 
 
-def test_disk_gives_what_memory_gives_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_disk_gives_the_samples_of_memory_and_leaves_nothing_behind(tmp_path: Path) -> None:
     in_memory, on_disk = make(23), make(23, storage="disk", directory=tmp_path)
     assert (in_memory.storage, on_disk.storage) == ("memory", "disk")
     assert on_disk.describe().endswith(f"on disk, in {tmp_path}")
@@ -122,7 +122,7 @@ def test_no_room_is_refused_at_once_with_the_sizes_needed_and_free(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("storage", ["device", "memory"])
-def test_a_gpu_gets_the_batches_that_a_cpu_gets(storage: Any) -> None:
+def test_a_gpu_gets_the_same_batches_as_a_cpu(storage: Any) -> None:
     on_cpu = make(23)
     on_gpu = Replay(ReplayConfig(23, storage), (6, SIZE, SIZE), ACTION_DIM, stack=3, device="cuda")
     assert on_gpu.storage == storage

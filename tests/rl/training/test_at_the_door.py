@@ -67,7 +67,7 @@ def test_an_untrainable_run_is_refused_before_anything_is_written(
 def test_a_disk_without_room_is_refused_and_the_corrected_command_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
 ) -> None:
-    # The replay's file takes 20 + 1 + 2 + 1 frames of 300 bytes; the rest is for the checkpoints.
+    # The replay's file needs 20 + 1 + 2 + 1 frames of 300 bytes; the rest is for the checkpoints.
     config = tiny(tmp_path / "run", replay=ReplayConfig(capacity=20, storage="disk"))
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=free, used=0, free=free))

@@ -167,7 +167,7 @@ def test_a_first_observation_that_the_replay_refuses_is_reported_again_at_the_ne
             train(tiny(tmp_path, evaluation=EvaluationConfig(every=0)), environments())
 
 
-def test_too_little_memory_in_an_update_names_what_to_lower(
+def test_too_little_memory_in_an_update_names_the_settings_to_lower(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update, count = Agent.update, itertools.count()
@@ -231,7 +231,7 @@ def test_a_broken_environment_on_a_full_disk_names_both(tmp_path: Path, monkeypa
         trained(tiny(tmp_path / "run"), at(17, broken))
 
 
-def test_the_environments_are_closed_whatever_happens(tmp_path: Path) -> None:
+def test_the_environments_are_closed_after_a_fault(tmp_path: Path) -> None:
     closed: list[bool] = []
 
     class Closing(Corridor):
@@ -279,7 +279,7 @@ def test_a_step_that_cannot_be_undone_goes_back_to_the_last_checkpoint(tmp_path:
     guard.can_undo = environments == 1
     with pytest.raises(ZeroDivisionError), guard:
         raise RuntimeError("the renderer is gone")
-    assert torch.equal(generator.get_state(), before), "what was drawn is drawn again"
+    assert torch.equal(generator.get_state(), before), "the same numbers are drawn again"
     remedy = "fix the environment and start the same command again"
     saved, kept = ["saved", f"the run is saved: {remedy}"], [f"nothing was saved yet: {remedy}"]
     assert said == (saved if environments == 1 else kept)

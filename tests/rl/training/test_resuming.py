@@ -55,7 +55,7 @@ from helpers.corridor import (
 def test_killed_at_a_step_and_resumed_is_as_if_nothing_had_happened(
     undisturbed: Path, tmp_path: Path, step: int
 ) -> None:
-    # Step 5 lies before the first checkpoint.
+    # Step 5 is before the first checkpoint.
     config = tiny(tmp_path / "run")
     in_a_process_that_is_killed(config, lambda: at(step, die))
     resumed(config)
@@ -290,7 +290,7 @@ def test_an_environment_that_is_not_reproducible_continues_with_its_next_episode
     train(config, kind)
     assert "an environment did not repeat itself" in capsys.readouterr().err
     later = [row["episode/number"] for row in rows(tmp_path / "run") if "episode/number" in row]
-    # The unfinished episode is never reported, its number not given again, and none other is missing.
+    # The unfinished episode is never reported, its number is not reused, and no other is missing.
     number = before["/progress/under_way/0/number"]
     assert later == [n for n in range(later[-1] + 1) if n != number]
 
