@@ -197,7 +197,7 @@ def any_process(flag: bool) -> bool:
     """Returns whether ``flag`` is true on any process; a barrier.
 
     For decisions that all processes must make together, such as stopping: a signal reaches them at different steps. The
-    flag is exchanged between hosts, so no GPU waits for it.
+    flag is exchanged in host memory, so no GPU waits for it.
     """
     if world_size() == 1:
         return flag

@@ -37,9 +37,7 @@ def decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
             rgb = _to_rgb(image)
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise almost anything on a broken file: SyntaxError, struct.error ...
+    except Exception as error:  # Pillow raises almost anything on a broken file: SyntaxError, struct.error ...
         return one_line(error)
     side = min(rgb.size)
     if max(rgb.size) > side:

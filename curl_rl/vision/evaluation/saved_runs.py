@@ -65,7 +65,7 @@ class Run:
         found = [row["probe/test_accuracy"] for row in rows if "probe/test_accuracy" in row]
         if not found:
             raise UserError(
-                f"{self.directory} has no probe/test_accuracy in its log: no labelled test images, or knn.every 0"
+                f"{self.directory} has no probe/test_accuracy in its log: no labeled test images, or knn.every 0"
             )
         return float(found[-1])
 
