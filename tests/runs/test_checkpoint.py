@@ -110,7 +110,7 @@ class Custom:
         ({"a": torch.eye(2).to_sparse()}, 'state["a"] is a Tensor'),
         ({"a": {(1, 2): 3}}, 'state["a"] has the key (1, 2), a tuple'),
         ({"a": {True: 3}}, 'state["a"] has the key True, a bool'),
-        ([1], "state is a list"),
+        ([1], "state must be a dict, got a list"),
     ],
 )
 def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path, state: Any, place: str) -> None:
@@ -162,11 +162,11 @@ def test_the_same_frames_may_be_saved_again(two: Path) -> None:
     ("frames", "options", "message"),
     [
         (9, {}, r"^frames=9: .* already holds the later 0000000010\.ckpt"),
-        (-1, {}, "^frames=-1: "),
-        (10**10, {}, "^frames=10000000000: "),
-        (11, {"keep": 0}, "^keep=0: "),
-        (11, {"attachments": ["absent"]}, "^attachments: 'absent' is no file in "),
-        (11, {"attachments": ["../0000000005.ckpt"]}, r"^attachments: '\.\./0000000005\.ckpt' is no file in "),
+        (-1, {}, "^frames must be from 0 to 9999999999, got -1"),
+        (10**10, {}, "^frames must be from 0 to 9999999999, got 10000000000"),
+        (11, {"keep": 0}, "^keep must be at least 1 checkpoint, got 0"),
+        (11, {"attachments": ["absent"]}, "^attachments: 'absent' is not a file in "),
+        (11, {"attachments": ["../0000000005.ckpt"]}, r"^attachments: '\.\./0000000005\.ckpt' is not a file in "),
     ],
 )
 def test_mistakes_are_refused_and_change_nothing(two: Path, frames: int, options: Any, message: str) -> None:

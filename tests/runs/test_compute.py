@@ -31,7 +31,7 @@ def test_a_cpu_that_would_only_emulate_bfloat16_is_not_asked_to(
     monkeypatch.setattr(compute, "FUSES_BFLOAT16", fuses)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
     assert resolve_precision("auto", torch.device("cpu")) == "float32"
-    with pytest.raises(UserError, match="precision bfloat16 is not for this CPU"):
+    with pytest.raises(UserError, match="this CPU does not support precision bfloat16"):
         resolve_precision("bfloat16", torch.device("cpu"))
 
 
@@ -79,7 +79,7 @@ def test_a_gpu_without_bfloat16_gets_float32_unless_it_was_asked_for(
     if supported:
         assert resolve_precision("bfloat16", gpu) == "bfloat16"
     else:
-        with pytest.raises(UserError, match="precision bfloat16 is not for an old GPU"):
+        with pytest.raises(UserError, match="an old GPU does not support precision bfloat16"):
             resolve_precision("bfloat16", gpu)
 
 

@@ -72,7 +72,7 @@ def test_a_run_that_never_began_may_be_corrected(tmp_path: Path) -> None:
 
 def test_somebody_elses_directory_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="is not empty and no run"), claimed(tmp_path, CONFIG):
+    with pytest.raises(UserError, match="is not empty and not a run directory"), claimed(tmp_path, CONFIG):
         pass
     assert set_aside(tmp_path) is None
     assert content(tmp_path) == {"thesis.tex": b"years of work"}
@@ -126,7 +126,7 @@ def test_room_counts_what_is_there_already(tmp_path: Path, monkeypatch: pytest.M
     (segments.parent / "0000000001.ckpt").write_bytes(bytes(500))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2_000_000_000))
     check_room(tmp_path, 2_000_001_500, "lower replay.capacity")
-    with pytest.raises(UserError, match=f"the disk of {tmp_path} has 2.0 GB free .* need 2.0 GB"):
+    with pytest.raises(UserError, match=f"the disk of {tmp_path} has 2.0 GB free, .* need 2.0 GB"):
         check_room(tmp_path, 2_000_001_501, "lower replay.capacity")
 
 

@@ -39,8 +39,8 @@ def test_tensors_that_hold_no_number_are_named() -> None:
         "_metadata": {"version": 1},
     }
     assert non_finite_names(weights) == ["nan", "infinite"]
-    assert str(non_finite_error(["a", "b"])) == "not finite any more: a, b"
-    assert str(non_finite_error([*"abcdefg"])) == "not finite any more: a, b, c, d, e and 2 more"
+    assert str(non_finite_error(["a", "b"])) == "no longer finite: a, b"
+    assert str(non_finite_error([*"abcdefg"])) == "no longer finite: a, b, c, d, e and 2 more"
 
 
 def test_a_fault_is_one_line_and_its_traceback_a_file(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_what_is_kept_of_a_run_that_breaks_off(tmp_path: Path) -> None:
 
 
 def test_a_run_that_memory_has_no_room_for_is_refused() -> None:
-    message = r"\Acpu has no room for this run: lower it \(CUDA out of memory\)\Z"
+    message = r"\Acpu has too little memory for this run: lower it \(CUDA out of memory\)\Z"
     with pytest.raises(UserError, match=message), refusing_what_exceeds(torch.device("cpu"), "lower it"):
         raise torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(RuntimeError, match="another"), refusing_what_exceeds(torch.device("cpu"), "lower it"):

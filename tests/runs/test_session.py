@@ -27,7 +27,7 @@ from curl_rl.runs.session import Contents, Position, Processes, Remedies, Sessio
 from curl_rl.runs.signals import Stopped
 
 CPU = torch.device("cpu")
-REMEDIES = Remedies(memory="lower it", numbers="slow down", room="save less", disk="mend this")
+REMEDIES = Remedies(memory="lower it", numbers="slow down", room="save less", disk="fix this")
 LENGTH, ROW, SAVE = 20, 3, 4
 
 
@@ -217,9 +217,9 @@ def test_a_log_that_somebody_damaged_is_one_line(tmp_path: Path) -> None:
     [
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "[Errno 28] No space left on device; nothing that was saved is lost: mend this and start the same command",
+            "[Errno 28] No space left on device; nothing that was saved is lost: fix this and start the same command",
         ),
-        (UserError("the images\nare gone"), "the images are gone; nothing that was saved is lost: mend this and start"),
+        (UserError("the images\nare gone"), "the images are gone; nothing that was saved is lost: fix this and start"),
         (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory; the last checkpoint is intact: lower it"),
         (MemoryError(), "MemoryError; the last checkpoint is intact: lower it"),
     ],
@@ -281,7 +281,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, what: str) -> None:
 
     walk.on_step = at(10, spoil)
     name = "loss" if what == "metric" else "weight"
-    with pytest.raises(TrainingFault, match=rf"\(step 12\): not finite any more: {name}; slow down"):
+    with pytest.raises(TrainingFault, match=rf"\(step 12\): no longer finite: {name}; slow down"):
         walk.run()
     assert saved(tmp_path / "run")["steps"] == 8
 

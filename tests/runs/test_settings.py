@@ -91,8 +91,8 @@ def test_what_is_saved_is_read_and_compared(tmp_path: Path) -> None:
         ("--cake=", "--cake has no value"),
         ("--minutes 3 --oven.heat=", "--oven.heat has no value"),
         ("--config=", "--config has no value"),
-        ("--oven 3", "oven holds settings by name, such as --oven.heat, got 3"),
-        ("--oven=null", "oven holds settings by name, such as --oven.heat, got null"),
+        ("--oven 3", "oven must hold settings by name, such as --oven.heat, got 3"),
+        ("--oven=null", "oven must hold settings by name, such as --oven.heat, got null"),
     ],
 )
 def test_a_mistake_is_one_line(line: str, message: str) -> None:

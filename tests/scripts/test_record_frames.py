@@ -129,7 +129,7 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
         (["--env", "tiny-reach", "--device", "cpu"], "--device cpu is where a run acts, and none does: leave it out"),
         (["--env", "tiny-reach", "--actions", "sampled"], "--actions sampled is of a run"),
         (["--policy", "{run}", "--preset", "cpu"], "--preset cpu: {run} plays in its own environment, leave it out"),
-        (["--policy", "nowhere"], "nowhere is no run"),
+        (["--policy", "nowhere"], "nowhere is not a run directory (config.yaml is missing)"),
         (["--policy", "{run}", "--env", "cheetah-run"], "--env cheetah-run is not what"),
         (["--policy", "{run}", "--size", 36], "--size, --quality and --action_repeat are decided by"),
         (["--env", "tiny-reach", "--out", "{run}"], "exists and is no recording"),

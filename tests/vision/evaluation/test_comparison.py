@@ -124,8 +124,8 @@ def test_a_run_that_has_not_come_to_its_end_has_a_row_that_says_so(tmp_path: Pat
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: (run / "config.yaml").unlink(), "is no run: it has no config.yaml"),
-        (lambda run: (run / "config.yaml").write_text("env: a\n"), "is no run of pretrain_vision.py"),
+        (lambda run: (run / "config.yaml").unlink(), r"is not a run directory \(config.yaml is missing\)"),
+        (lambda run: (run / "config.yaml").write_text("env: a\n"), "is not a run of pretrain_vision.py"),
         (lambda run: (run / "encoder.safetensors").unlink(), "no encoder in .*: encoder.safetensors is missing"),
     ],
 )
