@@ -223,25 +223,28 @@ DAMAGED_JSON = "{run}/encoder.json is damaged "
         (not_text, DAMAGED_JSON + "(UnicodeDecodeError: "),
         (not_json, DAMAGED_JSON + "(JSONDecodeError: "),
         (nested, DAMAGED_JSON + "(RecursionError: "),
-        (a_list, DAMAGED_JSON + "(TypeError: a description is a mapping, got a list)"),
+        (a_list, DAMAGED_JSON + "(TypeError: a description must be a mapping, got a list)"),
         (endless, DAMAGED_JSON + "(ValueError: encoder.json has 2000000 bytes"),
         (lacking_a_field, DAMAGED + "(KeyError: 'provenance')"),
-        (of_another_shape, DAMAGED + "(ValueError: convolutions.layers.0.weight is [4, 6, 3, 3] and should be [4, 9,"),
+        (
+            of_another_shape,
+            DAMAGED + "(ValueError: convolutions.layers.0.weight must be [4, 9, 3, 3], got [4, 6, 3, 3])",
+        ),
         (of_no_shape, DAMAGED + "(ValueError: observation_shape must be three positive integers"),
-        (impossible, DAMAGED + "(ValueError: filters and latent must be at least 1, got 0 and 5)"),
-        (absurd, DAMAGED + "(ValueError: convolutions.layers.0.bias is [4] and should be [1000000])"),
+        (impossible, DAMAGED + "(ValueError: filters must be at least 1, got 0)"),
+        (absurd, DAMAGED + "(ValueError: convolutions.layers.0.bias must be [1000000], got [4])"),
         (beyond_numbers, DAMAGED + "("),
-        (lacking_a_weight, DAMAGED + "(ValueError: projection.norm.bias is missing and should be [5])"),
-        (with_one_more, DAMAGED + "(ValueError: stowaway is [3] and should be no part of it)"),
-        (of_another_type, DAMAGED + "(ValueError: projection.norm.bias is of type I64 and should be F32)"),
+        (lacking_a_weight, DAMAGED + "(ValueError: projection.norm.bias must be [5], got nothing)"),
+        (with_one_more, DAMAGED + "(ValueError: stowaway must be absent, got [3])"),
+        (of_another_type, DAMAGED + "(ValueError: projection.norm.bias must be of type F32, got I64)"),
         (not_finite, DAMAGED + "(ValueError: projection.linear.bias holds numbers that are not finite)"),
         (nothing_to_see, DAMAGED + "(ValueError: rendered_size must be a side from 12 to 16384, got -4)"),
         (smaller_than_the_crop, DAMAGED + "(ValueError: rendered_size must be a side from 12 to 16384, got 11)"),
         (larger_than_a_picture, DAMAGED + "(ValueError: rendered_size must be a side from 12 to 16384, got 16385)"),
         (not_square, DAMAGED + "(ValueError: observation_shape [6, 12, 11] must be square: (C, side, side))"),
-        (not_a_number, DAMAGED_JSON + "(ValueError: NaN is no number that a description holds)"),
+        (not_a_number, DAMAGED_JSON + "(ValueError: a description must hold finite numbers, got NaN)"),
         (without_format, DAMAGED_JSON + "(ValueError: format must be a whole number, 1 to 2, got '2')"),
-        (retouched, "{run}/encoder.safetensors has been changed: its weights have another hash"),
+        (retouched, "{run}/encoder.safetensors has been changed: the hash of its weights does not match"),
         (newer, "{run}/encoder.json has format 3, newer than 2: update curl_rl to read it"),
         (newer_alone, "{run}/encoder.safetensors has format 3, newer than 2: update curl_rl to read it"),
     ],
@@ -262,7 +265,9 @@ def test_a_path_that_is_not_there_is_not_taken_for_its_neighbor(run: Path) -> No
     with pytest.raises(ValueError, match=f"no encoder in {run}: misspelt.safetensors is missing"):
         load_encoder(run / "misspelt.safetensors")
     (run / "config.yaml").touch()
-    with pytest.raises(ValueError, match="/config.yaml is no encoder: name the directory of a run, or an encoder.safe"):
+    with pytest.raises(
+        ValueError, match="/config.yaml is not a safetensors file: name a run's directory or its encoder.safe"
+    ):
         load_encoder(run / "config.yaml")
     (run / "encoder.json").unlink()
     with pytest.raises(ValueError, match="no encoder in .*/encoder.json: encoder.safetensors is missing"):
@@ -324,7 +329,7 @@ def test_a_mix_up_of_two_files_is_found(run: Path, encoder: PixelEncoder, tmp_pa
     (tmp_path / "other").mkdir()
     save_encoder(encoder, tmp_path / "other", rendered_size=16, provenance={**PROVENANCE, "frames": 800})
     (run / "encoder.json").write_bytes((tmp_path / "other" / "encoder.json").read_bytes())
-    line = "not of one encoder: they differ in id, provenance; delete encoder.json to go by the former"
+    line = "not of the same encoder: they differ in id, provenance; delete encoder.json to load the weights"
     with pytest.raises(ValueError, match=line):
         load_encoder(run)
     (run / "encoder.json").unlink()

@@ -101,7 +101,7 @@ def test_named_orders_of_a_stack(encoder: PixelEncoder, layout: Layout, order: s
 def test_an_order_that_could_be_either_is_asked_for(resnet: ResNet) -> None:
     seen = noise(2, 3, 9, 3)
     with pytest.raises(
-        ValueError, match=r"^observations \(2, 3, 9, 3\) could be CHW or HWC: name the order by layout=$"
+        ValueError, match=r"^observations \(2, 3, 9, 3\) could be CHW or HWC: name the order with layout=$"
     ):
         pretrained(resnet)(seen)
     assert torch.equal(pretrained(resnet, layout="CHW")(seen), resnet(seen))
@@ -143,7 +143,9 @@ def test_what_it_cannot_see_is_refused(
 
 
 def test_an_array_and_another_order_than_named_are_refused(encoder: PixelEncoder) -> None:
-    with pytest.raises(ValueError, match="^expected a tensor of observations, got ndarray: torch.as_tensor makes one"):
+    with pytest.raises(
+        ValueError, match="^expected a tensor of observations, got ndarray: convert an array with torch.as_tensor"
+    ):
         pretrained(encoder)(noise(6, 12, 12).numpy())
     with pytest.raises(
         ValueError, match=r"^expected observations \(..., S, H, W, C\) with S·C = 6, H and W at least 12"

@@ -81,7 +81,7 @@ def test_a_program_that_differs_is_refused(error: float) -> None:
     assert 1e-6 < largest_difference(lambda seen: encoder(seen) + 5e-5, encoder, taken) < 1e-4
     with pytest.raises(RuntimeError, match="differ from the encoder's by .* at batch size 1, .* nothing was written"):
         largest_difference(lambda seen: encoder(seen) + error, encoder, taken)
-    with pytest.raises(RuntimeError, match=r"gives \(1, 4\) where the encoder gives \(1, 5\)"):
+    with pytest.raises(RuntimeError, match=r"returns \(1, 4\), but the encoder returns \(1, 5\)"):
         largest_difference(lambda seen: encoder(seen)[:, :4], encoder, taken)
 
 
@@ -121,7 +121,7 @@ def test_nothing_is_written_where_it_is_refused(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"side": 11}, "^side 11 is too small: the encoder sees 12×12 pixels$"),
+        ({"side": 11}, "^side must be at least 12, the size of the encoder's crop, got 11$"),
         ({"side": 0}, "^side must be at least 1 pixel, got 0$"),
         ({"dtype": "int8"}, "^dtype must be uint8 or float32, got 'int8'$"),
         ({"layout": "auto"}, "^layout must be CHW or HWC, got 'auto'$"),
