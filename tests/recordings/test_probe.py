@@ -161,7 +161,7 @@ def test_episodes_are_never_divided(tmp_path: Path, episodes: int, choice: list[
 
 @pytest.mark.parametrize("episodes", [1, 2])
 def test_too_few_episodes(tmp_path: Path, episodes: int) -> None:
-    with pytest.raises(UserError, match=rf"has {episodes} episodes?, and a probe needs 3"):
+    with pytest.raises(UserError, match=rf"has {episodes} episodes?, but a probe needs 3"):
         Split.of(recorded(tmp_path / "lamp", episodes=episodes))
 
 
@@ -217,8 +217,8 @@ def test_larger_frames_are_cropped_to_the_middle_and_resnets_take_them_whole(tmp
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        (lambda: pixel_encoder(side=16), r"takes images of 16×16, and the frames in .* have 14×14"),
-        (lambda: PixelEncoder((4, 12, 12), EncoderConfig(2, (2,), 3)), "takes 4 channels, which is no stack of"),
+        (lambda: pixel_encoder(side=16), r"takes images of 16×16, but the frames in .* have 14×14"),
+        (lambda: PixelEncoder((4, 12, 12), EncoderConfig(2, (2,), 3)), "takes 4 channels, which must be a multiple of"),
     ],
 )
 def test_what_does_not_fit_the_frames(frames: RecordedFrames, tmp_path: Path, encoder: Any, message: str) -> None:
@@ -228,11 +228,11 @@ def test_what_does_not_fit_the_frames(frames: RecordedFrames, tmp_path: Path, en
 
 def test_frames_that_tell_nothing(tmp_path: Path) -> None:
     path = run(tmp_path / "run", pixel_encoder())
-    with pytest.raises(UserError, match="tells no physical state"):
+    with pytest.raises(UserError, match="has no physical state"):
         probe_encoders(recorded(tmp_path / "none", names=()), [path])
     frames = recorded(tmp_path / "still")
     frames.states[:] = 0.1
-    with pytest.raises(UserError, match="none of the states varies"):
+    with pytest.raises(UserError, match="no state varies"):
         probe_encoders(frames, [path])
     with pytest.raises(UserError, match="no encoder in"):
         probe_encoders(frames, [tmp_path / "nowhere"])

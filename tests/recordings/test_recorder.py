@@ -172,7 +172,7 @@ def test_a_folder_has_one_writer_and_goes_on_where_it_was(tmp_path: Path) -> Non
 
 def test_a_folder_of_something_else_is_refused_before_a_lock_is_written(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="is no recording"), open_recording(tmp_path, RECORDING):
+    with pytest.raises(ValueError, match="is not a recording"), open_recording(tmp_path, RECORDING):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     recorded(tmp_path / "data", 5)

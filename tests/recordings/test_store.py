@@ -140,7 +140,7 @@ def test_killed_before_the_first_shard_is_listed(tmp_path: Path, monkeypatch: py
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "data")
     assert shard.exists()
-    with pytest.raises(UserError, match="lists no shard"):
+    with pytest.raises(UserError, match="lists no shards"):
         RecordedFrames(tmp_path / "data")
     # The shard that is not listed belongs to this recording all the same, and to no other.
     with pytest.raises(UserError, match="holds another recording"):
@@ -153,7 +153,7 @@ def test_frames_that_have_lost_their_description_are_not_written_over(tmp_path: 
     shard = write(tmp_path / "data", (2,)) / "frames-00000.safetensors"
     (tmp_path / "data" / "frames.json").unlink()
     before = shard.read_bytes()
-    with pytest.raises(UserError, match=r"data exists and is no recording \(frames.json is missing\)"):
+    with pytest.raises(UserError, match=r"data exists but is not a recording \(frames.json is missing\)"):
         write(tmp_path / "data", (2,), seed=2)
     assert shard.read_bytes() == before
 
@@ -166,7 +166,7 @@ def test_another_recording_or_folder_is_not_written_into(tmp_path: Path) -> None
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
-    with pytest.raises(UserError, match="other exists and is no recording"):
+    with pytest.raises(UserError, match="other exists but is not a recording"):
         FrameWriter(tmp_path / "other", RECORDING)
 
 
@@ -286,29 +286,35 @@ def test_a_recording_that_does_not_say_whether_it_was_cut_may_have_been(cut: Pat
         (lambda f: (f / "frames.json").unlink(), "no recorded frames in .*: frames.json is missing"),
         (lambda f: truncate(f / "frames.json"), "frames.json is damaged"),
         (lambda f: (f / "frames.json").write_bytes(b"\xff\xfe"), "frames.json is damaged"),
-        (lambda f: (f / "frames.json").write_text("[]"), "no proper description of a recording"),
-        (lambda f: (f / "frames.json").write_text("[" * 100_000), "frames.json is damaged: brackets in brackets"),
+        (lambda f: (f / "frames.json").write_text("[]"), "not a description of a recording"),
+        (
+            lambda f: (f / "frames.json").write_text("[" * 100_000),
+            "frames.json is damaged: its brackets are nested too deeply",
+        ),
         (lambda f: described(f, format=0), "its format must be a whole number from 1, got 0$"),
         (lambda f: described(f, format=-3), "its format must be a whole number from 1, got -3$"),
         (lambda f: described(f, format=0.5), r"its format must be a whole number from 1, got 0\.5$"),
         (lambda f: described(f, format=True), "its format must be a whole number from 1, got True$"),
         (lambda f: described(f, state_names="ab"), "state_names must be a list, got 'ab'"),
-        (lambda f: described(f, format=2), "has format 2 and this version reads up to 1"),
-        (lambda f: described(f, shards=[], frames=0, episodes=0), "lists no shard"),
-        (lambda f: described(f, size="4"), "a name that is no text, or a count that is no whole number"),
-        (lambda f: described(f, state_names=["x", "y", "x"]), "frames.json is damaged: state_names has x twice"),
+        (lambda f: described(f, format=2), "has format 2, but this version reads up to 1"),
+        (lambda f: described(f, shards=[], frames=0, episodes=0), "lists no shards"),
+        (lambda f: described(f, size="4"), "names must be strings and counts whole numbers"),
+        (
+            lambda f: described(f, state_names=["x", "y", "x"]),
+            "frames.json is damaged: state_names must be unique, got x twice",
+        ),
         (lambda f: described(f, cut="no"), "cut must be true or false, got 'no'"),
-        (lambda f: described(f, frames=16), "its shards have 15 frames of 5 episodes together, and it speaks of 16"),
+        (lambda f: described(f, frames=16), "its shards have 15 frames of 5 episodes in total, but it states 16"),
         (lambda f: described(f, state_names=["one"]), r"states must be \(6, 1\) torch.float64, got \(6, 2\)"),
         (
             lambda f: described(f, shards=[{"name": "../x.safetensors", "frames": 15, "episodes": 5}]),
-            "'../x.safetensors' is no shard's name",
+            "'../x.safetensors' is not a shard name",
         ),
         (lambda f: (f / "frames-00001.safetensors").unlink(), "frames-00001.safetensors is missing"),
         (lambda f: truncate(f / "frames-00001.safetensors"), "frames-00001.safetensors is damaged"),
         (lambda f: (f / "frames-00001.safetensors").write_bytes(b""), "frames-00001.safetensors is damaged"),
         (lambda f: reshard(f, rewards=torch.zeros(6)), r"rewards must be \(7,\) torch.float32, got \(6,\)"),
-        (lambda f: reshard(f, episodes=torch.full((7,), 3)), "do not count up from 0"),
+        (lambda f: reshard(f, episodes=torch.full((7,), 3)), "episode numbers must count up from 0"),
     ],
 )
 def test_a_damaged_folder_is_one_line(tmp_path: Path, damage: Any, line: str) -> None:
@@ -323,7 +329,7 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path, damage: Any, line: str) ->
     [
         (lambda f: (f / "frames-00001.safetensors").unlink(), "frames-00001.safetensors is missing"),
         (lambda f: truncate(f / "frames-00001.safetensors"), "frames-00001.safetensors is damaged"),
-        (lambda f: reshard(f, episodes=torch.full((7,), 3)), "do not count up from 0"),
+        (lambda f: reshard(f, episodes=torch.full((7,), 3)), "episode numbers must count up from 0"),
     ],
 )
 def test_a_damaged_recording_does_not_go_on(tmp_path: Path, damage: Any, line: str) -> None:
@@ -335,7 +341,7 @@ def test_a_damaged_recording_does_not_go_on(tmp_path: Path, damage: Any, line: s
 
 
 def test_two_quantities_need_two_names() -> None:
-    with pytest.raises(ValueError, match="state_names has step twice: each number of the state needs a name of its"):
+    with pytest.raises(ValueError, match="state_names must be unique, got step twice"):
         replace(RECORDING, state_names=("episode", "step", "step"))
 
 
