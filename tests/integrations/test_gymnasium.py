@@ -198,5 +198,5 @@ def test_order_and_scale_are_the_pretrained_encoders() -> None:
         FeatureObservation(_Still(stacked), plain)
     with pytest.raises(ValueError, match="4 dimensions"):
         FeatureObservation(_Still(last), _pretrained(layout="SHWC"))
-    with pytest.raises(ValueError, match="channels_last would turn layout 'HWC' round once more"):
+    with pytest.raises(ValueError, match="channels_last would permute layout 'HWC' a second time"):
         FeatureObservation(_Still(last), _pretrained(layout="HWC"), channels_last=True)
