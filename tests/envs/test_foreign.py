@@ -110,11 +110,11 @@ def test_actions_and_time_limit_of_the_environment() -> None:
     ("gym_id", "words"),
     [
         ("PaintedDiscrete-v0", r"gym:PaintedDiscrete-v0 has actions Discrete\(2\); only a one-dimensional Box"),
-        ("Blind-v0", r"gym:Blind-v0 does not draw to arrays: its render modes are \['human'\]"),
-        ("WithoutMode-v0", "gym:WithoutMode-v0 does not draw: it takes no render_mode"),
-        ("NeedsPackage-v0", "gym:NeedsPackage-v0 cannot be made: paint is not installed, run `pip install paint`"),
-        ("Pendulum-v99", "gym:Pendulum-v99 cannot be made: .*v99"),
-        ("Nowhere-v0", "gym:Nowhere-v0 cannot be made: .*Nowhere"),
+        ("Blind-v0", r"gym:Blind-v0 must support the render mode rgb_array, got \['human'\]"),
+        ("WithoutMode-v0", "gym:WithoutMode-v0 does not render: it takes no render_mode"),
+        ("NeedsPackage-v0", "gym:NeedsPackage-v0 cannot be created: paint is not installed, run `pip install paint`"),
+        ("Pendulum-v99", "gym:Pendulum-v99 cannot be created: .*v99"),
+        ("Nowhere-v0", "gym:Nowhere-v0 cannot be created: .*Nowhere"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array' that is not in the possible render_modes")

@@ -73,7 +73,7 @@ def test_explicit_choice_that_does_not_work() -> None:
     assert line.startswith("UNAVAILABLE rendering: glfw (MUJOCO_GL=glfw) does not work here (")
 
 
-@pytest.mark.parametrize(("value", "words"), [("off", "switches drawing off"), ("vulkan", "names no backend")])
+@pytest.mark.parametrize(("value", "words"), [("off", "disables rendering"), ("vulkan", "is not a backend")])
 def test_explicit_choice_that_cannot_draw(value: str, words: str) -> None:
     assert outcome(MUJOCO_GL=value) == (
         f"UNAVAILABLE rendering: MUJOCO_GL={value} {words}; unset it or set it to egl, osmesa or glfw"

@@ -57,7 +57,7 @@ def weights(run: Path) -> list[Any]:
         ("--replay.capacity 24", "replay.capacity 24 is smaller than an episode of tiny-reach: 25 agent steps"),
         ("--device cuda:99", "device cuda:99 not found"),
         ("--config /nowhere.yaml", "cannot read /nowhere.yaml: No such file or directory"),
-        ("--env gym:NoSuch-v0", "gym:NoSuch-v0 cannot be made"),
+        ("--env gym:NoSuch-v0", "gym:NoSuch-v0 cannot be created"),
         ("--run /dev/null/run", "cannot write to /dev/null/run: Not a directory"),
         ("--run=", "--run has no value"),
         ("--seed=", "--seed has no value"),
