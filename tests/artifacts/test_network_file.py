@@ -1,4 +1,4 @@
-"""What no network's file may hold is refused when it is written, not when it is read."""
+"""Content that no network file may hold is refused on writing, not on reading."""
 
 from __future__ import annotations
 
