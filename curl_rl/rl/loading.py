@@ -82,7 +82,7 @@ def _newest(directory: Path, device: str) -> tuple[RunConfig, dict[str, Any]]:
     """A run's configuration, on this device, and its newest whole checkpoint."""
     path = directory / run_directory.CONFIG
     if not path.is_file():
-        raise UserError(f"{directory} is no run: it has no {run_directory.CONFIG}")
+        raise UserError(f"{directory} is not a run directory ({run_directory.CONFIG} is missing)")
     if run_directory.kind_of(directory) == "pretraining":
         raise UserError(f"{directory} is a run of pretraining: it has an encoder and no policy")
     config, on = read_config(path), resolve_device(device)

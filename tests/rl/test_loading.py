@@ -113,7 +113,7 @@ def test_it_learns_on_and_leaves_the_run_alone(run: Run) -> None:
 
 @pytest.mark.parametrize("load", [load_agent, load_learner])
 def test_what_is_missing_is_said(load: Any, run: Run, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is no run: it has no config\.yaml"):
+    with pytest.raises(UserError, match=r"is not a run directory \(config\.yaml is missing\)"):
         load(tmp_path)
     shutil.copy(run.directory / "config.yaml", tmp_path)
     with pytest.raises(UserError, match="has no checkpoint yet"):

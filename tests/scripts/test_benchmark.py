@@ -63,7 +63,7 @@ def test_pretraining_is_measured(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--compare", "none.json", "none.json"), "none.json is no list of benchmark rows"),
-        (("--device", "cuda:99"), "device cuda:99 is not there"),
+        (("--device", "cuda:99"), "device cuda:99 not found"),
         (("--batch", 0), "must be at least 1"),
         (("--suite", "speed"), "invalid choice"),
         (("--suite", "replay", "--json", "/proc/none/rows.json"), "cannot write /proc/none"),

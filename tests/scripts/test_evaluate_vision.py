@@ -89,7 +89,7 @@ def test_by_default_nearest_neighbors_and_linear_evaluation_and_nothing_is_writt
     ("arguments", "line"),
     [
         ("", "the following arguments are required: RUN"),
-        ("{tmp}", "is no run: it has no config.yaml"),
+        ("{tmp}", r"is not a run directory \(config.yaml is missing\)"),
         ("{run} {run} --k 3", "is a second run of simclr tiny, seed 4: pass fewer directories"),
         ("{run} --k 0", "k must be at least 1, got 0"),
         ("{run} --k 17", "k must be between 1 and the 16 training features, got 17"),
@@ -98,7 +98,7 @@ def test_by_default_nearest_neighbors_and_linear_evaluation_and_nothing_is_writt
         ("{run} --data {tmp}/nowhere", "no folder {tmp}/nowhere"),
         ("{run} --transfer {tmp}/data/train", "has no test images"),
         ("{run} --transfer {tmp}/data/train/dark", "has no test images"),
-        ("{run} --device cuda:99", "device cuda:99 is not there"),
+        ("{run} --device cuda:99", "device cuda:99 not found"),
         ("{run} --json /dev/null/row.json", "cannot write .*/dev/null"),
         ("{run} --json {tmp}", "cannot write {tmp}: Is a directory"),
         ("{run} --untrain", "unrecognized arguments: --untrain"),

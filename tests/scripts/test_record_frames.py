@@ -129,10 +129,10 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
         (["--env", "tiny-reach", "--device", "cpu"], "--device cpu is where a run acts, and none does: leave it out"),
         (["--env", "tiny-reach", "--actions", "sampled"], "--actions sampled is of a run"),
         (["--policy", "{run}", "--preset", "cpu"], "--preset cpu: {run} plays in its own environment, leave it out"),
-        (["--policy", "nowhere"], "nowhere is no run"),
+        (["--policy", "nowhere"], "nowhere is not a run directory (config.yaml is missing)"),
         (["--policy", "{run}", "--env", "cheetah-run"], "--env cheetah-run is not what"),
         (["--policy", "{run}", "--size", 36], "--size, --quality and --action_repeat are decided by"),
-        (["--env", "tiny-reach", "--out", "{run}"], "exists and is no recording"),
+        (["--env", "tiny-reach", "--out", "{run}"], "exists but is not a recording"),
         (["--env", "tiny-reach", "--frames", 3], "unrecognized arguments: --frames 3"),
     ],
 )
@@ -160,7 +160,7 @@ def test_a_damaged_recording_is_one_line(command: Any, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "frames.json").write_text(json.dumps({"format": 9}))
     code, said = command("--env", "tiny-reach", "--out", tmp_path / "data")
-    assert (code, "has format 9 and this version reads up to 1" in said) == (2, True)
+    assert (code, "has format 9, but this version reads up to 1" in said) == (2, True)
     line = ["--env", "tiny-reach", "--size", 8, "--out", tmp_path / "cut"]
     assert command(*line, "--agent_steps", 30)[0] == 0
     (tmp_path / "cut" / "frames-00000.safetensors").unlink()
