@@ -1,4 +1,4 @@
-"""Playing a run again: the run's own metrics are the oracle."""
+"""Replaying a run's evaluation: the run's own metrics are the oracle."""
 
 from __future__ import annotations
 

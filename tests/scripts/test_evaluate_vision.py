@@ -1,4 +1,4 @@
-"""The command line over :mod:`curl_rl.vision.evaluation`: what it hands on, what it writes, what it refuses."""
+"""The command line of :mod:`curl_rl.vision.evaluation`: its flags, its output and its refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Of a network that has learned nothing, on light and dark images."""
+    """A run of an untrained network on light and dark images."""
     random = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 4)):
         for base, name in ((0, "dark"), (150, "light")):
@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Path:
     return directory
 
 
-def test_flags_reach_the_evaluation_and_json_holds_what_is_printed(
+def test_flags_reach_the_evaluation_and_json_matches_the_output(
     command: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = tmp_path / "new" / "row.json"

@@ -1,4 +1,4 @@
-"""The command as a user types it: what it prints, how it ends, and that a stopped run goes on."""
+"""The command as a user types it: its output, its exit code, and resuming."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def weights(run: Path) -> list[Any]:
             "--agent.freeze_encoder true",
             "agent.freeze_encoder leaves agent.objective curl .*: add --agent.objective none",
         ),
-        ("--encoder_sha256 ab", "encoder_sha256 belongs to the weights in --encoder, which is not given"),
+        ("--encoder_sha256 ab", "encoder_sha256 is the hash of the weights in --encoder, which is not set"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -109,7 +109,7 @@ def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
 
 def test_help_is_exit_code_0(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--help") == 0
-    # The commands of the description stand on lines of their own.
+    # The description's commands are on separate lines.
     assert re.search(r"\n +python scripts/train_agent.py --env cheetah-run +# ", capsys.readouterr().out)
 
 
@@ -146,7 +146,7 @@ def test_a_fault_is_one_line_and_exit_code_1(
     assert re.search(r"stopped at 0 frames .*: the renderer is gone; .*fault\.txt", line)
 
 
-# ---- signals, to a process of its own
+# ---- signals, to a separate process
 
 
 def start(run: Path, *more: str) -> subprocess.Popen[str]:

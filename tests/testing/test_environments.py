@@ -18,9 +18,9 @@ from helpers.corridor import Corridor
 
 # Class, the check that it fails before any other, what is found, the remedy.
 MUTANTS: list[tuple[Any, str, str, str]] = [
-    (wrong.FloatSpace, "spaces", "must give uint8 observations (C, H, W), it gives Box(0.0", "scaling to the encoder"),
-    (wrong.DiscreteActions, "spaces", "must take a vector of real numbers", "RescaleAction"),
-    (wrong.WideActions, "spaces", "must take actions in [-1, 1], it takes Box(-2.0", "RescaleAction"),
+    (wrong.FloatSpace, "spaces", "observations must be uint8 (C, H, W), got Box(0.0", "scaling to the encoder"),
+    (wrong.DiscreteActions, "spaces", "actions must be vectors of real numbers", "RescaleAction"),
+    (wrong.WideActions, "spaces", "actions must be in [-1, 1], got Box(-2.0", "RescaleAction"),
     (wrong.ChannelsLast, "spaces", "look as if the channels came last", "np.moveaxis"),
     (wrong.FiveChannels, "spaces", "5 channels are no stack of 2 frames", "stack=..."),
     (wrong.ResetWithoutOptions, "reset_and_step", "reset(seed=..., options=...) is refused", "def reset(self, *, seed"),
