@@ -36,12 +36,12 @@ ADDED = "# +"
 OPTIONAL = ("stable_baselines3", "tensordict", "onnxruntime", "huggingface_hub")
 
 
-@pytest.fixture(autouse=True)
-def _directory_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def directory_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     directory = tmp_path / "runs" / "tiny-reach" / "cpu" / "seed1"
     directory.mkdir(parents=True)
-    # As the README's first command leaves it: train_agent.py --env tiny-reach --preset cpu
+    # As the README's command leaves it: train_agent.py --env tiny-reach --preset cpu
     config = load_preset("cpu", "tiny-reach")
     shape = (3 * config.environment.stack, config.agent.crop, config.agent.crop)
     assert (shape, config.environment.size) == ((9, 28, 28), 32), "the pages name these sizes"
@@ -50,6 +50,7 @@ def _directory_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     save_encoder(encoder, directory, rendered_size=config.environment.size, provenance=provenance)
 
 
+@pytest.mark.usefixtures("directory_with_a_run")
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_run_in_order(page: str) -> None:
     found = blocks(page)
@@ -82,6 +83,7 @@ SHORTENED = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("directory_with_a_run")
 def test_the_recipe_of_simclr_v2_runs_as_it_stands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +112,7 @@ def _examples() -> dict[str, str]:
     return {"sac": sac.read_text(), **dict(zip(("ppo", "dqn"), programs, strict=True))}
 
 
+@pytest.mark.usefixtures("directory_with_a_run")
 @pytest.mark.parametrize("name", ["sac", "ppo", "dqn"])
 def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[Any, list[torch.Tensor]]] = []
