@@ -68,7 +68,7 @@ class Replay:
         self.added += 1
 
     def sample(self, batch_size: int, crop: int, discount: float, generator: np.random.Generator) -> Batch:
-        """Uniform transitions; independent crops of the observation, the next observation, and the observation again."""
+        """Uniform transitions; independent crops of the observation, the next one, and the observation again."""
         index = generator.integers(min(self.added, self.capacity), size=batch_size)
         observation, next_observation = self.observation[index], self.next_observation[index]
         crops = [_random_crop(stack, crop, generator) for stack in (observation, next_observation, observation)]
