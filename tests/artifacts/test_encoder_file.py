@@ -228,7 +228,7 @@ DAMAGED_JSON = "{run}/encoder.json is damaged "
         (lacking_a_field, DAMAGED + "(KeyError: 'provenance')"),
         (of_another_shape, DAMAGED + "(ValueError: convolutions.layers.0.weight is [4, 6, 3, 3] and should be [4, 9,"),
         (of_no_shape, DAMAGED + "(ValueError: observation_shape must be three positive integers"),
-        (impossible, DAMAGED + "(ValueError: filters and latent must be at least 1, got 0 and 5)"),
+        (impossible, DAMAGED + "(ValueError: filters must be at least 1, got 0)"),
         (absurd, DAMAGED + "(ValueError: convolutions.layers.0.bias is [4] and should be [1000000])"),
         (beyond_numbers, DAMAGED + "("),
         (lacking_a_weight, DAMAGED + "(ValueError: projection.norm.bias is missing and should be [5])"),
@@ -434,5 +434,5 @@ def test_an_encoder_that_could_not_be_loaded_is_not_written(tmp_path: Path) -> N
 def test_an_unknown_kind_is_one_line(resnet: ResNet, tmp_path: Path) -> None:
     save_encoder(resnet, tmp_path, rendered_size=8, provenance={})
     described(tmp_path, kind="transformer")
-    with pytest.raises(ValueError, match=r"is damaged \(ValueError: there is no encoder of the kind 'transformer'\)"):
+    with pytest.raises(ValueError, match=r"is damaged \(ValueError: kind must be pixel or resnet, got 'transformer'\)"):
         load_encoder(tmp_path)
