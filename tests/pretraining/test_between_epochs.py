@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from curl_rl.encoders import Features
-from curl_rl.objectives import METHODS, BatchInfo, ViewSpec
+from curl_rl.objectives import BatchInfo, ViewSpec, registry
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.trainer import Pretrainer
 from curl_rl.runs.seeds import derived_seed
@@ -214,8 +214,8 @@ class Drifting(Clustered):
 def two_processes(rank: int, port: int, directory: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
-    METHODS["clustered"] = DUMMIES["clustered"]
-    METHODS["drifting"] = replace(DUMMIES["clustered"], name="drifting", objective=Drifting)
+    registry.register(DUMMIES["clustered"])
+    registry.register(replace(DUMMIES["clustered"], name="drifting", objective=Drifting))
     with distributed.process_group(CPU):
         found: dict[str, Any] = {}
         for name, (encoder, epochs) in ENCODERS.items():

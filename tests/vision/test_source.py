@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from PIL import Image
 
 from curl_rl import vision
 from curl_rl.encoders import EncoderConfig
-from curl_rl.objectives import METHODS, DataSpec, ViewSpec
+from curl_rl.objectives import DataSpec, ViewSpec
+from curl_rl.objectives.method import Method
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.recordings.store import FrameWriter, Recording
 from curl_rl.runs import checkpoint
@@ -35,9 +37,9 @@ PLAIN = AugmentConfig(crop="plain", size=6, jitter=0, greyscale=0)
 
 
 @pytest.fixture(autouse=True)
-def _dummies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, method in DUMMIES.items():
-        monkeypatch.setitem(METHODS, name, method)
+def _dummies(register: Callable[[Method], None]) -> None:
+    for method in DUMMIES.values():
+        register(method)
 
 
 @pytest.fixture(scope="module")
