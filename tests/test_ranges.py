@@ -264,9 +264,7 @@ def test_the_help_shows_the_plain_types(schema: Schema[Any], capsys: pytest.Capt
         schema.parse_command_line(["--help"], program="program", description="")
     text = " ".join(capsys.readouterr().out.split())
     assert "Annotated" not in text
-    assert "Temperature of the similarities, which margin_triplet has none of;" in text
-    assert (
-        "Temperature of the similarities, which margin_triplet has none of; the paper takes 0.5 for CIFAR-10." in text
-    )
+    assert "Temperature of the similarities, not used by margin_triplet;" in text
+    assert "Temperature of the similarities, not used by margin_triplet; the paper uses 0.5 for CIFAR-10." in text
     assert re.search(r"--objectives.simclr.dim DIM [^()]* \(type: int, default: 128\)", text)
     assert re.search(r"--seed SEED [^()]* \(type: int, default: 1\)", text)

@@ -27,7 +27,7 @@ MUTANTS: list[tuple[Any, str, str, str]] = [
     (wrong.ResetWithoutInfo, "reset_and_step", "reset returns an array of uint8", "Return (observation, info)"),
     (wrong.OldStep, "reset_and_step", "step returns 4 values", "(observation, reward, terminated, truncated, info)"),
     (wrong.Breaks, "rewards", "it raised ZeroDivisionError: the simulator (wrong_environments.py, line", ""),
-    (wrong.RewardNotANumber, "rewards", "the reward of step 2 is nan", "Return a finite number"),
+    (wrong.RewardNotANumber, "rewards", "the reward of step 2 is nan", "finite in float32"),
     (wrong.RewardAsArray, "rewards", "the reward of step 1 is an array of float64, shape (1,)", "float(reward)"),
     (wrong.EndAsNumber, "ends", "terminated of step 1 is int 0", "bool(terminated)"),
     (wrong.NoInfo, "infos", "info of step 1 is None", "Return a dict"),

@@ -66,7 +66,7 @@ MUTANTS: list[tuple[type[Objective], str, str, str]] = [
     (wrong.DependsOnTheBatch, "batch_dependent", "is False, but a batch has a loss of", "batch_dependent = True"),
     (wrong.SaysItDependsOnTheBatch, "batch_dependent", "is True, but the loss of a batch", "batch_dependent = False"),
     (wrong.RefusesHalves, "batch_dependent", "part of the batch is refused: a batch must", "batch_dependent = True"),
-    (wrong.StandardDeviationOfOne, "one_sample", "one sample has a loss of nan", "Raise a ValueError"),
+    (wrong.StandardDeviationOfOne, "one_sample", "one sample has a loss of nan", "Raise a one-line ValueError"),
     (wrong.RefusesOneInTwoLines, "one_sample", r"refused with 'one sample is\nno batch'", "State in one line"),
     (wrong.OverflowsInFloat32, "float32", "the loss is inf in float32", "logsumexp"),
     (wrong.Float64, "float32", "the loss of float32 features is torch.float64", "with the type of the features"),
@@ -126,7 +126,7 @@ def test_a_stopped_gradient_is_compared_with_that_of_the_loss_that_holds_it_fixe
     class WrongBesides(wrong.StopsAGradient, wrong.WrongGradient):
         pass
 
-    with pytest.raises(CheckFailed, match="check gradient: the loss's gradient is not the one"):
+    with pytest.raises(CheckFailed, match="check gradient: the loss's gradient differs from finite"):
         check_objective(method(WrongBesides), SPEC, stops_gradient=True)
 
 
@@ -139,7 +139,7 @@ def test_settings_without_a_default_are_refused() -> None:
     class NotFrozen:
         dim: int = 4
 
-    with pytest.raises(CheckFailed, match="NoDefault has no default for dim. Give every field one"):
+    with pytest.raises(CheckFailed, match="NoDefault has no default for dim. Give every field a default"):
         check_objective(method(wrong.Sound, NoDefault), SPEC, config=NoDefault(4))
     with pytest.raises(CheckFailed, match="NotFrozen, are not a frozen dataclass. Decorate the class with @dataclass"):
         check_objective(method(wrong.Sound, NotFrozen), SPEC)
@@ -161,11 +161,14 @@ def test_the_checked_objective_and_the_random_generators_stay_unchanged() -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 3}, "batch_size must be at least 4, so that a batch can be divided, got 3"),
+        ({"batch_size": 3}, "batch_size must be at least 4, so that a batch can be split, got 3"),
         ({"data": DataSpec(count=4)}, "data.count must be at least batch_size 5, got 4"),
         ({"checks": ["results"]}, "got 'results'; did you mean result?"),
-        ({"objective": wrong.Sound}, "objective must be a Method or an Objective that is built, got <class"),
-        ({"objective": wrong.Sound(SPEC), "config": wrong.Settings()}, "config belongs to a Method"),
+        ({"objective": wrong.Sound}, "objective must be a Method or a built Objective, got <class"),
+        (
+            {"objective": wrong.Sound(SPEC), "config": wrong.Settings()},
+            "config must be None for an objective that is already built",
+        ),
     ],
 )
 def test_arguments_that_cannot_be_meant_are_refused(arguments: dict[str, Any], message: str) -> None:
