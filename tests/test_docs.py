@@ -32,7 +32,7 @@ from helpers.pages import DOCS, blocks, run
 
 PAGES = ["auxiliary_loss.md", "encoders.md", "frames.md", "images.md", "integrations.md", "transfer.md"]
 ADDED = "# +"
-# What a block imports that need not be installed.
+# Optional libraries that blocks import.
 OPTIONAL = ("stable_baselines3", "tensordict", "onnxruntime", "huggingface_hub")
 
 
@@ -74,7 +74,7 @@ def test_the_options_of_methods_that_a_page_names_are_there() -> None:
         assert set(named) <= vars(getattr(ObjectiveConfigs(), method)).keys(), method
 
 
-# What makes the commands of a page small enough for a test, by script; the last ones given win.
+# Options that make a page's commands small enough for a test, by script; later options override earlier ones.
 SHORTENED = {
     "pretrain_vision": "--epochs 1 --optimizer.warmup_epochs 0 --encoder.resnet.width 0.0625 --log.projector 0",
     "finetune_vision": "--epochs 2",
@@ -105,7 +105,7 @@ def test_the_recipe_of_simclr_v2_runs_as_it_stands(
 
 
 def _examples() -> dict[str, str]:
-    """The whole programs that the page about the loss shows or names, by their algorithms."""
+    """The complete programs that the page about the loss shows or names, by algorithm."""
     programs = [block for block in blocks("auxiliary_loss.md") if ADDED in block]
     sac = DOCS.parent / "examples" / "your_sac_with_curl.py"
     assert "(../examples/your_sac_with_curl.py)" in (DOCS / "auxiliary_loss.md").read_text()
@@ -130,7 +130,7 @@ def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytes
     assert aux.steps > 2
     heads = aux.new_parameters()
     changed = [not torch.equal(a, b) for a, b in zip(start, [*aux.encoder.parameters(), *heads], strict=True)]
-    # A bias before batch norm has no gradient to speak of; all else has.
+    # A bias before batch norm has a negligible gradient; all other parameters have one.
     assert sum(changed) > 0.8 * len(changed)
     assert any(changed[-len(heads) :])
 

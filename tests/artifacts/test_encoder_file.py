@@ -440,5 +440,5 @@ def test_an_encoder_of_an_unregistered_class_is_not_written(tmp_path: Path) -> N
 def test_an_unknown_kind_is_one_line(resnet: ResNet, tmp_path: Path) -> None:
     save_encoder(resnet, tmp_path, rendered_size=8, provenance={})
     described(tmp_path, kind="transformer")
-    with pytest.raises(ValueError, match=r"is damaged \(ValueError: there is no encoder of the kind 'transformer'\)"):
+    with pytest.raises(ValueError, match=r"is damaged \(ValueError: kind must be pixel or resnet, got 'transformer'\)"):
         load_encoder(tmp_path)

@@ -136,7 +136,7 @@ class _Scaled(nn.Module):
         (_box(0, 255, (9, 9), np.uint8), "observations must be images"),
         (_box(0, 255, (2, 9, 9), np.int64), "observations must be images"),
         (_box(0, 255, (2, 9, 9), np.float32), r"must lie in \[0, 1\]"),
-        (_box(0, 255, (3, 9, 9), np.uint8), "expected images of shape"),
+        (_box(0, 255, (3, 9, 9), np.uint8), "images must have shape"),
     ],
 )
 def test_other_observations_are_refused(encoder: PixelEncoder, space: gymnasium.spaces.Box, message: str) -> None:

@@ -219,7 +219,7 @@ def test_shared_encoder_is_trained_once() -> None:
 
 def test_whole_observations_require_padding() -> None:
     policy = _policy(config=_CONFIG)
-    with pytest.raises(ValueError, match="give pad=4"):
+    with pytest.raises(ValueError, match="set pad=4"):
         _sac(policy).learn(14, callback=ContrastiveCallback(batch_size=4))
     callback = ContrastiveCallback(batch_size=4, pad=4)
     _sac(policy).learn(14, callback=callback)

@@ -41,7 +41,10 @@ def test_what_fits_gives_the_objective_without_weights() -> None:
             "use fewer splits of batch_size 5",
         ),
         ({"encoder": BackboneConfig("pixel", pixel=EncoderConfig(2, (2, 2, 2)))}, "too small for 3 convolutions"),
-        ({"objectives": ObjectiveConfigs(moco=MoCoConfig(queue=3)), "method": "moco"}, "moco.queue 3 is smaller than"),
+        (
+            {"objectives": ObjectiveConfigs(moco=MoCoConfig(queue=3)), "method": "moco"},
+            "queue must be at least 5, the",
+        ),
         ({"method": "labeled"}, "method labeled needs labels, which noise does not have: take simclr"),
         ({"method": "clustered", "data": DataSpec()}, "objectives.clustered needs the number of samples, got none"),
         ({"method": "none"}, "method must be one that trains, got none"),

@@ -67,7 +67,10 @@ def weights(run: Path) -> Any:
         ("--batch_size 21", "batch_size 21 is larger than .*, which has 20 images"),
         ("--augment.size 9", "augment.size 9 is larger than the images of .*, which are 8×8"),
         ("--image_size 9", "size 9 is larger than 20 images"),
-        ("--method moco --objectives.moco.queue 5", "objectives.moco.queue 5 is smaller than the 6 keys"),
+        (
+            "--method moco --objectives.moco.queue 5",
+            "objectives.moco.queue must be at least 6, the keys of one",
+        ),
         ("--objectives.simclr.temperature 0", "objectives.simclr.temperature must be positive, got 0"),
         ("--optimizer.warmup_epochs 2", "optimizer.warmup_epochs must be below epochs 2, got 2"),
         ("--encoder.resnet.depth 19", "encoder.resnet.depth must be .*, got 19"),

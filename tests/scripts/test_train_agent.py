@@ -64,7 +64,7 @@ def weights(run: Path) -> list[Any]:
         ("--agent 3", "agent must hold settings by name, such as --agent.objective, got 3"),
         (
             "--agent.objective moco --objectives.moco.queue 3",
-            "objectives.moco.queue 3 is smaller than the 4 keys of one batch: it must hold at least as many",
+            "objectives.moco.queue must be at least 4, the keys of one batch, got 3",
         ),
         ("--encoder /nowhere", "encoder: no encoder in /nowhere: encoder.safetensors is missing"),
         (

@@ -400,7 +400,7 @@ def test_a_flat_folder_trains_and_reports_what_it_lacks(tmp_path: Path, capsys: 
             "encoder.resnet.batch_norm_splits 6 leaves batch norm a single value",
         ),
         ({"augment": AugmentConfig(size=8, views=3)}, "augment.views 3 and augment.local_views 0 must add up to 2,"),
-        ({"objectives": ObjectiveConfigs(moco=MoCoConfig(queue=5))}, "objectives.moco.queue 5 is smaller than the 6"),
+        ({"objectives": ObjectiveConfigs(moco=MoCoConfig(queue=5))}, "objectives.moco.queue must be at least 6"),
         ({"data": "/nowhere"}, "no folder /nowhere"),
         (
             {"encoder": BackboneConfig(resnet=ResNetConfig(batch_norm_splits=4))},
