@@ -21,7 +21,7 @@ MUTANTS: list[tuple[Any, str, str, str]] = [
     (wrong.FloatSpace, "spaces", "observations must be uint8 (C, H, W), got Box(0.0", "scaling to the encoder"),
     (wrong.DiscreteActions, "spaces", "actions must be vectors of real numbers", "RescaleAction"),
     (wrong.WideActions, "spaces", "actions must be in [-1, 1], got Box(-2.0", "RescaleAction"),
-    (wrong.ChannelsLast, "spaces", "look as if the channels came last", "np.moveaxis"),
+    (wrong.ChannelsLast, "spaces", "seem to have their channels last", "np.moveaxis"),
     (wrong.FiveChannels, "spaces", "5 channels are not a stack of 2 frames", "stack=..."),
     (wrong.ResetWithoutOptions, "reset_and_step", "reset(seed=..., options=...) fails", "def reset(self, *, seed"),
     (wrong.ResetWithoutInfo, "reset_and_step", "reset returns an array of uint8", "Return (observation, info)"),
