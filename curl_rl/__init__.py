@@ -30,23 +30,23 @@ __all__ = [
     "train",
 ]
 
-# Imported when they are asked for: they bring gymnasium, TensorBoard and the command line's libraries.
+# Imported on first use: they pull in gymnasium, TensorBoard and the command-line libraries.
 _LATER = {
     "load_agent": "curl_rl.rl.loading",
     "pretrain": "curl_rl.vision.pretraining",
     "train": "curl_rl.rl.training",
 }
 
-if not TYPE_CHECKING:  # or a type checker would take every name for one of these
+if not TYPE_CHECKING:  # otherwise type checkers would accept any attribute name
 
     def __getattr__(name: str) -> object:
-        """PEP 562."""
+        """Imports a name of :data:`_LATER` on first use (PEP 562)."""
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return globals().setdefault(name, getattr(import_module(_LATER[name]), name))
 
     def __dir__() -> list[str]:
-        """The public names, imported or not."""
+        """The public names, whether imported yet or not."""
         return sorted({*globals(), *__all__})
 
 

@@ -1,4 +1,4 @@
-"""An objective as a plug-in for anybody's training loop, which only adds ``aux(observations)`` to its loss."""
+"""An objective as a plug-in for any training loop, which only adds ``aux(observations)`` to its loss."""
 
 from __future__ import annotations
 
@@ -25,55 +25,54 @@ from curl_rl.objectives.momentum import momentum_copy, move_towards
 
 __all__ = ["AuxiliaryLoss", "ModuleEncoder"]
 
-_USER = ObjectiveUser("objective", "a training loop of one's own", frozenset({"labels", "indices", "actions"}))
+_USER = ObjectiveUser("objective", "a custom training loop", frozenset({"labels", "indices", "actions"}))
 
 
 class AuxiliaryLoss(nn.Module):
-    """A self-supervised loss on somebody else's encoder, with the crops and the slow copy that it needs.
+    """A self-supervised loss on an existing encoder, with the crops and the slow copy that it needs.
 
     ``aux(observations)`` takes ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1], and returns the
-    objective's loss, a scalar. Every view is a random crop of its own, view 0 too: the loss asks nothing of what the
-    loop does with the observations. Gradients reach the encoder and the objective; an optimizer of the loop's must hold
-    the encoder's parameters, as it does anyway, and :meth:`new_parameters`.
+    objective's loss, a scalar. Every view is its own random crop, including view 0, so the loss does not depend on how
+    the loop uses the observations. Gradients reach the encoder and the objective; the loop's optimizer must hold the
+    encoder's parameters, as it does anyway, and :meth:`new_parameters`.
 
-    An objective that compares moments gets the later observations too, ``aux(observations, later=[...])``, one tensor
-    for each of :attr:`offsets`; one that needs labels, indices or actions gets them by ``batch=BatchInfo(...)``.
+    For an objective that compares moments, pass the later observations too, ``aux(observations, later=[...])``, one
+    tensor for each of :attr:`offsets`; pass labels, indices or actions, if it needs them, as ``batch=BatchInfo(...)``.
 
-    A call in training mode announces one step of the optimizer. What has to follow that step (the slow copy moves, keys
-    are enqueued) is done at the start of the next such call, which is the same as right after the step as long as
-    nobody else changes the encoder in between. In evaluation mode a call has no consequences, and always takes the same
-    crops.
+    Each call in training mode must be followed by one optimizer step. The work after that step (moving the slow copy,
+    enqueuing keys) is done at the start of the next such call, with the same result as right after the step, provided
+    that nothing else changes the encoder in between. A call in evaluation mode has no side effects and always uses the
+    same crops.
 
-    The encoder is not a submodule: neither ``parameters()``, ``state_dict()`` nor ``train()`` of this module touch it.
-    Everything else is in ``state_dict()``: heads, memory, slow copy, the step that is not yet followed up and the state
-    of the crops' generator. Save and load it together with the encoder.
+    The encoder is not a submodule: ``parameters()``, ``state_dict()`` and ``train()`` of this module do not touch it.
+    Everything else is in ``state_dict()``: heads, memory, slow copy, the work due after the last step, and the state of
+    the crop generator. Save and load it together with the encoder.
 
     Args:
-        encoder: a module with ``feature_spec`` and ``encode``, such as any :class:`~curl_rl.encoders.Encoder`; others
-            go into a :class:`~curl_rl.ModuleEncoder` first. It must be on its device already; the objective is moved
-            there.
+        encoder: a module with ``feature_spec`` and ``encode``, such as any :class:`~curl_rl.encoders.Encoder`; wrap
+            others in a :class:`~curl_rl.ModuleEncoder`. It must already be on its device; the objective is moved there.
         objective: the name of a method, for its default settings, or an objective built for ``encoder.feature_spec``.
             Methods that cluster all data between epochs are refused.
         crop: side of the square that the encoder sees, in pixels. [default: the side of the encoder's own input]
-        pad: pixels by which the edges of observations are repeated before they are cropped. Where observations are no
-            larger than the crop there is nothing else to choose from: 4 then gives the random shifts of DrQ (Kostrikov
-            et al. 2020, arXiv 2004.13649, section 3.1).
-        tau: share of the encoder that its slow copy takes over in each step, CURL's Table 3: 0.05. [default: what the
-            objective asks for]
-        total_steps: for objectives whose momentum follows a schedule (BYOL, MoCo v3), how many steps it takes.
-            [default: the momentum stays where it starts]
-        generator: what crops are drawn from, on the encoder's device. [default: one of its own, seeded from torch's
+        pad: number of pixels by which observations are padded, repeating their edges, before they are cropped. Use 4
+            for observations no larger than the crop: the random shifts of DrQ (Kostrikov et al. 2020,
+            arXiv 2004.13649, section 3.1).
+        tau: fraction by which the slow copy moves toward the encoder in each step; 0.05 in CURL's Table 3. [default:
+            chosen by the objective]
+        total_steps: length in steps of the momentum schedule, for objectives that have one (BYOL, MoCo v3). [default:
+            the momentum keeps its initial value]
+        generator: random generator of the crops, on the encoder's device. [default: a new one, seeded from torch's
             global generator]
-        data: sizes of the data, for a method by name that has to know them: a bank wants ``DataSpec(count=...)``.
+        data: sizes of the data, for a method given by name that depends on them: a bank needs ``DataSpec(count=...)``.
 
     Raises:
-        ValueError: an argument cannot be; in a call, observations of another kind than those above.
+        ValueError: an argument is out of range or does not fit the others; in a call, observations not as above.
     """
 
     metrics: dict[str, Tensor]
-    """What the last call measured beside the loss, detached scalars by name (``curl_rl.objectives.base``)."""
+    """Metrics of the last call, detached scalars by name (``curl_rl.objectives.base``)."""
     steps: Tensor
-    """How many calls were made in training mode, a scalar integer."""
+    """Number of calls made in training mode, a scalar integer."""
 
     def __init__(
         self,
@@ -100,8 +99,8 @@ class AuxiliaryLoss(nn.Module):
         if total_steps is not None and total_steps < 1:
             raise ValueError(f"total_steps must be at least 1, got {total_steps}")
         if tau is not None and total_steps is not None:
-            raise ValueError(f"tau {tau} leaves total_steps {total_steps} without a meaning: give one of them")
-        # In a tuple, because a module that is an attribute becomes a submodule.
+            raise ValueError(f"total_steps must be None with a fixed tau of {tau}, got {total_steps}: set one of them")
+        # In a tuple, because a module assigned to an attribute becomes a submodule.
         self._encoder: tuple[Any] = (encoder,)
         self.crop = crop if crop is not None else _input_side(encoder)
         if self.crop < 1:
@@ -115,15 +114,15 @@ class AuxiliaryLoss(nn.Module):
         else:
             built = _built(objective, self.encoder.feature_spec, data).to(weight.dtype)
         self.objective = built.to(weight.device)
-        # dict.fromkeys: each view once, in a fixed order, because the order decides which random numbers it gets.
+        # dict.fromkeys: each view once, in a fixed order, because the order determines its random numbers.
         self._specs = tuple(dict.fromkeys((*built.online_views, *built.target_views)))
         self.offsets = tuple(sorted({spec.future for spec in self._specs} - {0}))
-        """Agent steps from the observations to each of the later ones that the objective compares them with."""
+        """Agent steps from the observations to each of the later ones that the objective needs."""
         self.target = momentum_copy(encoder) if built.target_views else None
         """The encoder's slow copy."""
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=weight.device))
         self.metrics = {}
-        self._unfinished = False  # whether the last step in training mode is still to be followed up
+        self._unfinished = False  # True while the work after the last optimizer step is pending
         self._carry: Any = None
         if generator is None:
             seed = int(torch.randint(2**62, ()))
@@ -133,14 +132,14 @@ class AuxiliaryLoss(nn.Module):
 
     @property
     def encoder(self) -> Any:
-        """The encoder that is trained."""
+        """The trained encoder."""
         return self._encoder[0]
 
     def new_parameters(self) -> list[nn.Parameter]:
-        """What the loop's optimizer has to learn beside the encoder: the objective's heads. May be empty.
+        """The parameters that the optimizer must learn besides the encoder's: the objective's heads. May be empty.
 
-        ``objective.parameter_groups()`` gives the same as optimizer groups, where a method wants its own learning rate
-        for a part.
+        ``objective.parameter_groups()`` gives the same parameters as optimizer groups, some with their own learning
+        rate.
         """
         return list(self.objective.parameters())
 
@@ -187,7 +186,7 @@ class AuxiliaryLoss(nn.Module):
 
     @torch.no_grad()
     def _finish_step(self) -> None:
-        """What follows the optimizer's step that the last call in training mode has announced."""
+        """Does the work due after the optimizer step of the last call in training mode."""
         if not self._unfinished:
             return
         momentum = self._momentum()
@@ -197,10 +196,10 @@ class AuxiliaryLoss(nn.Module):
         self._carry, self._unfinished = None, False
 
     def _momentum(self) -> Tensor:
-        """Of the last step, a scalar."""
+        """Momentum of the last step, a scalar."""
         if self.tau is not None:
             return torch.full((), 1 - self.tau, device=self.steps.device)
-        # As in pretraining: the first step's progress is 0.
+        # As in pretraining, the first step has progress 0.
         progress = ((self.steps - 1) / (self.total_steps or 1)).clamp(max=1.0)
         return self.objective.momentum(progress if self.total_steps is not None else torch.zeros_like(progress))
 
@@ -214,7 +213,7 @@ class AuxiliaryLoss(nn.Module):
         for moment in later:
             if moment.shape != observations.shape or moment.dtype != observations.dtype:
                 raise ValueError(
-                    f"later must be {observations.dtype} {tuple(observations.shape)} as the observations are, got "
+                    f"later must be {observations.dtype} {tuple(observations.shape)} like the observations, got "
                     f"{moment.dtype} {tuple(moment.shape)}"
                 )
         for need in ("indices", "labels", "actions"):
@@ -229,20 +228,21 @@ class AuxiliaryLoss(nn.Module):
             raise ValueError(f"observations must be uint8 or floating point in [0, 1], got {observations.dtype}")
         if observations.device != self._generator.device:
             raise ValueError(
-                f"observations are on {observations.device}, the crops' generator on {self._generator.device}: move "
-                "the encoder to its device before AuxiliaryLoss is built, and hand in observations from there"
+                f"observations must be on {self._generator.device} like the crop generator, got "
+                f"{observations.device}: move the encoder to its device before building AuxiliaryLoss, and the "
+                "observations to the same one"
             )
         height, width = (side + 2 * self.pad for side in observations.shape[-2:])
         if min(height, width) < self.crop:
             raise ValueError(f"observations of {height}×{width} (padded) are smaller than the crop of {self.crop}")
         if height == width == self.crop:
             raise ValueError(
-                f"observations of {height}×{width} leave a crop of {self.crop} nothing to choose from, so all views "
-                "would be the same: give pad=4, or render larger"
+                f"observations of {height}×{width} leave only one crop of {self.crop}, so all views would be the same: "
+                "set pad=4, or render larger"
             )
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What no buffer holds: the step that is not yet followed up, and the state of the crops."""
+        """State outside of buffers: the work due after the last step, and the state of the crop generator."""
         return {
             "unfinished": self._unfinished,
             "carry": self._carry,
@@ -252,12 +252,12 @@ class AuxiliaryLoss(nn.Module):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`get_extra_state` gave."""
+        """Restores the result of :meth:`get_extra_state`."""
         carry = state["carry"]
         self._carry = carry.to(self.steps.device) if isinstance(carry, Tensor) else carry
         self._unfinished = state["unfinished"]
         self._evaluation_seed = state["evaluation_seed"]
-        # A state means nothing to the generator of another kind of device: crops then go on from a state of their own.
+        # Another kind of device cannot use the state: its generator keeps its own.
         if state["generator_device"] == self._generator.device.type:
             self._generator.set_state(state["generator"].cpu())
 
@@ -265,24 +265,24 @@ class AuxiliaryLoss(nn.Module):
 def _built(name: ObjectiveName, features: FeatureSpec, data: DataSpec) -> Objective:
     objective = build_objective(name, features, data=data, user=_USER)
     if objective is None:
-        raise ValueError(f"objective {name!r} is no loss: leave AuxiliaryLoss out, or name another one, such as 'curl'")
+        raise ValueError(f"objective must be a method such as 'curl', got {name!r}: without one, omit AuxiliaryLoss")
     return objective
 
 
 def _input_side(encoder: Any) -> int:
-    """Of the square images that an encoder expects."""
-    # Anything with `encode` and `feature_spec` is an encoder here: the rest of the interface may be missing.
+    """Side of the square images that an encoder expects."""
+    # Anything with `encode` and `feature_spec` counts as an encoder here; the rest of the interface may be missing.
     names = ("input_shape", "observation_shape", "image_shape")
     shape = next((getattr(encoder, name) for name in names if hasattr(encoder, name)), None)
     if shape is None:
-        raise ValueError(f"encoder {type(encoder).__name__} has no input_shape (C, H, W): give crop, in pixels")
+        raise ValueError(f"encoder {type(encoder).__name__} has no input_shape (C, H, W): set crop, in pixels")
     if shape[1] != shape[2]:
-        raise ValueError(f"encoder expects images of {shape[1]}×{shape[2]}; crops are square")
+        raise ValueError(f"the encoder's images must be square, like the crops, got {shape[1]}×{shape[2]}: set crop")
     return int(shape[1])
 
 
 def _repeat_edges(images: Tensor, pad: int) -> Tensor:
-    """``(B, C, H, W)`` of any type, larger by ``pad`` pixels on each side. (torch's own padding wants floats.)"""
+    """Pads ``(B, C, H, W)`` of any type by ``pad`` pixels on each side. (torch's own padding requires floats.)"""
     height, width = images.shape[-2:]
     rows, columns = (
         torch.arange(-pad, side + pad, device=images.device).clamp(0, side - 1) for side in (height, width)

@@ -1,7 +1,7 @@
-"""Earlier names of modules: importing one gives what lies in its new place, and a DeprecationWarning that names it.
+"""Former module names: importing one still works, with a DeprecationWarning that gives the new name.
 
-The names of a module that was split are looked up in each of its new places. A module that moves again needs its row
-changed and nothing else: tests/test_moved.py tries every name that was public.
+Names from a module that was split are looked up in each of its new modules. If a module moves again, only its row here
+changes; tests/test_moved.py tries every name that was public.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "curl_rl.vision.runs": ("curl_rl.vision.evaluation.saved_runs",),
     "curl_rl.vision.stages": ("curl_rl.vision.evaluation.simclr_v2",),
 }
-"""Where the names of an earlier module are now."""
+"""Former module names, each with the modules that now hold its contents."""
 RENAMED = {
     "UNLABELLED": "UNLABELED",
     "check_labelled": "check_labeled",
@@ -93,11 +93,11 @@ RENAMED = {
     "random_solarise": "random_solarize",
     "solarise": "solarize",
 }
-"""Names that were spelled differently in an earlier module."""
+"""Names that were spelled differently in the former modules."""
 
 
 def install() -> None:
-    """Makes the earlier names importable. Last in line, so that no module that exists is hidden."""
+    """Makes the former names importable, with the lowest priority, so that no existing module is shadowed."""
     sys.meta_path.append(_Finder())
 
 
@@ -110,7 +110,7 @@ class _Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         name, places = module.__name__, MOVED[module.__name__]
         advice = f"import from {' or '.join(places)}"
-        # Frames of the import system do not count: the warning is of the line that imports.
+        # Frames of the import system do not count: the warning points to the line that imports.
         warnings.warn(f"{name} has moved: {advice}", DeprecationWarning, stacklevel=2)
         modules = [importlib.import_module(place) for place in places]
 

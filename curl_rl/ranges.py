@@ -1,6 +1,6 @@
 """Ranges of settings, declared once, in the annotation of the field that they limit.
 
-A frozen dataclass declares them and checks them in one line::
+A frozen dataclass declares its ranges in the annotations and checks them in one line::
 
     @dataclass(frozen=True)
     class AgentConfig:
@@ -10,9 +10,9 @@ A frozen dataclass declares them and checks them in one line::
         def __post_init__(self) -> None:
             check_ranges(self, "agent")
 
-``AgentConfig(discount=1.5)`` raises ``ValueError: agent.discount must lie in [0, 1], got 1.5``. A field of ``Literal``
-needs no range: its values are one. ``Annotated`` goes around the whole type, ``| None`` and ``tuple`` included; the
-command line's help then shows the plain type. What relates two fields stays in ``__post_init__``, below this line.
+``AgentConfig(discount=1.5)`` raises ``ValueError: agent.discount must lie in [0, 1], got 1.5``. A ``Literal`` field
+needs no range: its values are the range. ``Annotated`` wraps the whole type, ``| None`` and ``tuple`` included, so that
+``--help`` shows the plain type. Conditions that relate several fields follow this call in ``__post_init__``.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 @dataclass(frozen=True)
 class Range:
-    """Which values a field may take, and how a message says so."""
+    """The values that a field may take, and their description in messages."""
 
     words: str
-    """What follows "must", such as ``be at least 1``."""
+    """The description, as it follows "must" in a message: ``be at least 1``."""
     holds: Callable[[Any], bool]
-    """Whether a value is allowed; it is given values of any type, NaN too."""
+    """Returns True if a value is allowed; accepts values of any type, and NaN."""
 
     def check(self, name: str, value: Any) -> None:
-        """Refuses a value outside.
+        """Refuses a value outside the range.
 
         Raises:
             ValueError: ``name must ..., got ...``.
@@ -47,22 +47,22 @@ class Range:
 
 
 def number(words: str, holds: Callable[[Any], bool]) -> Range:
-    """A range of numbers. A bool is none; NaN is refused as long as ``holds`` only compares by ``<`` and the like."""
+    """A range of numbers. Refuses bools, and NaN provided that ``holds`` only compares with ``<`` and the like."""
     return Range(words, lambda value: isinstance(value, Real) and not isinstance(value, bool) and bool(holds(value)))
 
 
 def at_least(least: float, words: str = "") -> Range:
-    """Numbers from ``least`` on, infinity included."""
+    """Numbers of at least ``least``, infinity included."""
     return number(words or f"be at least {least}", lambda value: value >= least)
 
 
 def zero_or_more(meaning: str) -> Range:
-    """Numbers from 0 on, of which 0 has a meaning of its own: ``zero_or_more("never")``."""
+    """Numbers of at least 0, where 0 has a special meaning: ``zero_or_more("never")``."""
     return at_least(0, f"be 0 ({meaning}) or more")
 
 
 def within(interval: str, words: str = "") -> Range:
-    """The numbers of an interval in the usual notation, such as ``[0, 1)``, which has 0 and not 1."""
+    """Numbers in an interval in the usual notation: ``[0, 1)`` includes 0 and excludes 1."""
     parsed = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", interval)
     if parsed is None:
         raise ValueError(f"an interval must be like [0, 1), got {interval}")
@@ -80,37 +80,37 @@ finite = within("(-inf, inf)", "be finite")
 
 
 def one_of(*choices: object) -> Range:
-    """These values and no others."""
+    """Only these values."""
     *first, last = map(str, choices)
     return Range(f"be {', '.join(first)} or {last}" if first else f"be {last}", lambda value: value in choices)
 
 
 def each(element: Range) -> Range:
-    """Sequences whose elements all lie in ``element``; the empty one too."""
+    """Sequences whose elements all satisfy ``element``; they may be empty."""
     return Range(element.words, lambda values: isinstance(values, tuple | list) and all(map(element.holds, values)))
 
 
 def one_or_more(element: Range, words: str) -> Range:
-    """Sequences of at least one element whose elements all lie in ``element``."""
+    """Sequences of at least one element whose elements all satisfy ``element``."""
     return Range(words, lambda values: each(element).holds(values) and len(values) > 0)
 
 
 def check_ranges(settings: Any, section: str = "") -> None:
-    """Refuses a dataclass with a field outside the range that its annotation declares.
+    """Refuses a dataclass with a field outside its declared range.
 
     Args:
         settings: the dataclass.
-        section: what the command line calls it, such as ``agent``; it goes before the field's name.
+        section: its name on the command line, such as ``agent``; messages put it before the field's name.
 
     Raises:
-        ValueError: ``section.field must ..., got ...``, on the first such field.
+        ValueError: ``section.field must ..., got ...``, for the first such field.
     """
     for name, declared in declared_ranges(type(settings)).items():
         declared.check(f"{section}.{name}" if section else name, getattr(settings, name))
 
 
 def declared_ranges(settings: type) -> dict[str, Range]:
-    """The range of each field of a class that has one, by name. None is in it where the annotation allows None."""
+    """The ranges of a class's fields by name, for those that have one. They include None where the type allows it."""
     found = {name: _declared(hint) for name, hint in get_type_hints(settings, include_extras=True).items()}
     return {name: declared for name, declared in found.items() if declared is not None}
 

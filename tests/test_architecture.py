@@ -15,7 +15,7 @@ FOR_ALL = "ranges"
 
 
 def table() -> dict[str, set[str]]:
-    """The rooms from the top down, and what each may import, from the table of docs/design.md."""
+    """The rooms from the top down, each with the rooms that it may import, from the table of docs/design.md."""
     page = (ROOT / "docs" / "design.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|$", page, flags=re.MULTILINE)
     rooms = [name for name, _ in rows]
@@ -33,7 +33,7 @@ ROOMS = table()
 
 
 def imported_modules(source: str, module: str, *, is_package: bool = False) -> set[str]:
-    """Full names of what `source`, the text of `module`, imports anywhere; `from a import b` gives a and a.b."""
+    """Full names of all imports in `source`, the text of `module`; `from a import b` gives a and a.b."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -48,7 +48,7 @@ def imported_modules(source: str, module: str, *, is_package: bool = False) -> s
 
 
 def imports_of(path: Path) -> set[str]:
-    """Full names of what a file of this repository imports."""
+    """Full names of all imports in a file of this repository."""
     names = path.relative_to(ROOT).with_suffix("").parts
     is_package = names[-1] == "__init__"
     module = ".".join(names[:-1] if is_package else names)
@@ -61,7 +61,7 @@ def room_of(path: Path) -> str:
 
 
 def rooms_in(modules: set[str]) -> set[str]:
-    """The rooms that full names of imported modules lie in."""
+    """The rooms of imported modules, from their full names."""
     inside = [name.split(".") for name in modules if name.startswith("curl_rl.")]
     return {names[1] for names in inside} & {path.stem for path in (ROOT / "curl_rl").iterdir()}
 
@@ -121,7 +121,7 @@ def test_a_file_imports_what_the_table_allows_its_room(path: Path) -> None:
     assert found <= ROOMS[own], f"curl_rl/{own} may not import {sorted(found - ROOMS[own])}: see docs/design.md"
 
 
-def test_runs_take_of_the_encoders_only_what_decides_the_precision() -> None:
+def test_runs_import_only_the_precision_from_the_encoders() -> None:
     taken = {name for path in PACKAGE if room_of(path) == "runs" for name in imports_of(path) if ".encoders." in name}
     assert {name.split(".")[-1] for name in taken} <= {"base", "conv_relu", "Precision", "FUSES_BFLOAT16"}
 

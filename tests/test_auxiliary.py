@@ -1,4 +1,4 @@
-"""AuxiliaryLoss: against the definition written out, step by step, and in every state that it can be left in."""
+"""AuxiliaryLoss against the definition written out, step by step, and in every state that it can be left in."""
 
 from __future__ import annotations
 
@@ -143,15 +143,15 @@ def test_padding_repeats_the_edge() -> None:
     picture = torch.arange(12.0).view(1, 1, 3, 4)
     spy = Spy()
     AuxiliaryLoss(spy, "simclr", crop=7, pad=2)(picture.expand(20, 1, 3, 4) / 255)
-    # Three rows and four columns become seven and eight: a crop of seven is all rows and either the first columns or
-    # the last.
+    # Three rows and four columns become seven and eight: a crop of seven has all rows and either the first or the last
+    # columns.
     whole = torch.nn.functional.pad(picture, (2, 2, 2, 2), mode="replicate")[0] / 255
     found = {left for image in spy.seen for left in (0, 1) if torch.equal(image, whole[:, :, left : left + 7])}
     assert found == {0, 1}
     assert all(any(torch.equal(image, whole[:, :, left : left + 7]) for left in (0, 1)) for image in spy.seen)
 
 
-# ------------------------------------------------------------------ what follows a step
+# ------------------------------------------------------------------ after a step
 
 
 def test_slow_copy_moves_at_the_next_call_and_not_before() -> None:
@@ -183,7 +183,7 @@ def test_moving_at_the_next_call_is_moving_right_after_the_step(name: str) -> No
     optimizer = _sgd(aux)
     losses = [_train(aux, _images(seed), optimizer) for seed in range(4)]
 
-    # The same written out: encode, step, and at once move the slow copy and tell the objective.
+    # The same written out: encode, step, then immediately move the slow copy and call after_step.
     own, method, generator = _encoder(), objective(), _generator()
     slow = copy.deepcopy(own)
     optimizer = torch.optim.SGD([*own.parameters(), *method.parameters()], 0.1)
@@ -234,7 +234,7 @@ def test_objective_without_target_views_has_no_slow_copy() -> None:
     assert aux(_images()).isfinite()
 
 
-# ------------------------------------------------------------------ traces
+# ------------------------------------------------------------------ side effects
 
 
 @pytest.mark.parametrize("name", ["curl", "moco", "byol", "simclr"])
@@ -264,7 +264,7 @@ def _bytes(aux: AuxiliaryLoss) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["curl", "byol", "moco"])
-def test_training_goes_on_from_a_saved_state(name: ObjectiveName) -> None:
+def test_training_continues_from_a_saved_state(name: ObjectiveName) -> None:
     encoder = _encoder()
     aux = AuxiliaryLoss(encoder, name, generator=_generator(7))
     optimizer = _sgd(aux)
@@ -305,7 +305,7 @@ def test_crops_follow_the_global_seed() -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
-# ------------------------------------------------------------------ other people's modules
+# ------------------------------------------------------------------ foreign modules
 
 
 def test_any_module_can_be_trained() -> None:
@@ -348,13 +348,13 @@ def test_labels_reach_the_objective() -> None:
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_what_an_objective_needs_is_asked_for_by_name() -> None:
+def test_missing_needs_of_an_objective_are_named() -> None:
     encoder, images = _encoder(), _images()
     dynamics = AuxiliaryLoss(encoder, Dynamics(encoder.feature_spec, action_dim=2).double())
     with pytest.raises(ValueError, match=r"^later must be one tensor for each of 1, 3 agent steps .* got 0: "):
         dynamics(images)
     with pytest.raises(
-        ValueError, match=r"^later must be torch.uint8 \(4, 2, 13, 13\) as the .* got torch.uint8 \(3, "
+        ValueError, match=r"^later must be torch.uint8 \(4, 2, 13, 13\) like the .* got torch.uint8 \(3, "
     ):
         dynamics(images, later=[images, images[1:]])
     with pytest.raises(ValueError, match=r"^batch must hold actions, which Dynamics needs, got none: batch="):
@@ -369,14 +369,14 @@ def test_what_an_objective_needs_is_asked_for_by_name() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "none"}, "objective 'none' is no loss"),
+        ({"objective": "none"}, "objective must be a method such as 'curl', got 'none'"),
         ({"objective": "culr"}, "unknown objective 'culr'"),
         ({"objective": Clustered(FeatureSpec(5, (4, 2, 2)), count=9)}, "objective Clustered needs epochs, which a"),
         ({"pad": -1}, "pad must be at least 0, got -1"),
         ({"crop": 0}, "crop must be at least 1, got 0"),
         ({"tau": 1.5}, r"tau must lie in \[0, 1\], got 1.5"),
         ({"total_steps": 0}, "total_steps must be at least 1, got 0"),
-        ({"total_steps": 9, "tau": 0.1}, "tau 0.1 leaves total_steps 9 without a meaning"),
+        ({"total_steps": 9, "tau": 0.1}, "total_steps must be None with a fixed tau of 0.1, got 9"),
         ({"encoder": nn.Linear(2, 2)}, r"encoder Linear has no encode\(\) and feature_spec: wrap it as ModuleEncoder"),
     ],
 )
@@ -393,8 +393,8 @@ def test_impossible_settings_are_refused_in_one_line(options: dict[str, Any], me
         (_images()[0], r"must be \(B, C, H, W\), got \(2, 13, 13\)"),
         (_images().long(), "uint8 or floating point in \\[0, 1\\], got torch.int64"),
         (_images(side=9), "9×9 .* smaller than the crop of 10"),
-        (_images(side=10), "all views would be the same: give pad=4"),
-        (_images().to("meta"), "observations are on meta, the crops' generator on cpu"),
+        (_images(side=10), "all views would be the same: set pad=4"),
+        (_images().to("meta"), "observations must be on cpu like the crop generator, got meta"),
     ],
 )
 def test_impossible_observations_are_refused_in_one_line(observations: Tensor, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What was importable before the package had rooms still is, from where it was."""
+"""Everything that was importable before the package had rooms still is, under its former name."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from curl_rl.moved import MOVED
 ROOT = Path(__file__).resolve().parent.parent
 # Public names by module, read from the sources of the last version without rooms.
 EARLIER: dict[str, list[str]] = json.loads((ROOT / "tests" / "data" / "earlier_names.json").read_text())
-# Names that are gone for good, and what took their place.
+# Names that no longer exist, with their replacements.
 WITHDRAWN = {
     # American spelling: random_grayscale, random_solarize, solarize, warn_about_unseen_classes.
     "curl_rl.augment": {"random_greyscale", "random_solarise", "solarise"},
     "curl_rl.vision.data": {"say_what_cannot_be_learnt"},
-    # What a run session does itself: curl_rl.runs.session, curl_rl.runs.faults.
+    # Now internal to run sessions: curl_rl.runs.session, curl_rl.runs.faults.
     "curl_rl.checkpoint": {"not_finite"},
     "curl_rl.run_directory": {"fault", "is_of_pretraining", "not_finite"},
     "curl_rl.vision.pretraining": {"AXIS"},
     "curl_rl.export": {"describe_encoder", "described_encoder"},  # Encoder.describe and curl_rl.encoders.build_encoder
     "curl_rl.network_file": {"described"},  # a check of those
-    # Questions that every Encoder answers itself: precision, input_shape.
+    # Now attributes of every Encoder: precision, input_shape.
     "curl_rl.vision.learner": {"Backbone", "compute_in", "precision_of", "side_of"},
     "curl_rl.vision.config": {"Method"},  # names of methods in a Literal: any name in curl_rl.objectives.METHODS
 }
@@ -83,7 +83,7 @@ def test_an_earlier_name_follows_the_new_module(monkeypatch: pytest.MonkeyPatch)
         _ = seeds.shuffle
 
 
-def test_what_never_was_is_not_found() -> None:
+def test_names_that_never_existed_are_not_found() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"curl_rl\.agents"):
         importlib.import_module("curl_rl.agents")
 

@@ -1,4 +1,4 @@
-"""What goes into a wheel, what setup.cfg declares, and when the Makefile sets up again."""
+"""The contents of a wheel, the requirements in setup.cfg, and the Makefile's conditions for repeating the setup."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_installed_version_lies_in_the_declared_range(requirement: Requirement) 
 
 def test_dm_control_and_mujoco_are_capped_as_a_pair() -> None:
     ranges = {requirement.name: requirement for requirement in NEEDED}
-    assert not ranges["mujoco"].specifier.contains("4.0.0")  # dm-control 1.0.50 fails on import beside it
-    assert not ranges["dm-control"].specifier.contains("1.0.47")  # fails beside mujoco 3.17
+    assert not ranges["mujoco"].specifier.contains("4.0.0")  # dm-control 1.0.50 fails on import with it
+    assert not ranges["dm-control"].specifier.contains("1.0.47")  # fails with mujoco 3.17
     assert ranges["mujoco"].marker == ranges["dm-control"].marker
 
 
@@ -62,7 +62,7 @@ def top_level_imports(path: Path) -> Iterator[str]:
 def test_whatever_is_imported_without_condition_is_declared() -> None:
     distributions = importlib.metadata.packages_distributions()
     wanted = {canonicalize_name(requirement.name) for requirement in NEEDED}
-    # An integration is imported only by somebody who has the library that it is for.
+    # An integration is imported only by users who have its library.
     optional = ROOT / "curl_rl" / "integrations"
     paths = [path for folder in ("curl_rl", "envs", "scripts", "examples") for path in (ROOT / folder).rglob("*.py")]
     for path in paths:
@@ -120,7 +120,7 @@ def test_public_names_are_there_and_listed() -> None:
         curl_rl.trian  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_loops_are_imported_when_they_are_asked_for(tmp_path: Path) -> None:
+def test_loops_are_imported_on_first_use(tmp_path: Path) -> None:
     code = (
         "import sys, curl_rl\n"
         f"assert set(curl_rl.__all__) <= set(dir(curl_rl)) and not {set(LATER.values())} & set(sys.modules)\n"
@@ -138,7 +138,7 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder with the Makefile, and stamps that say that everything is set up there."""
+    """A folder with the Makefile, and stamps that mark everything in it as set up."""
     for name in ("Makefile", "setup.cfg", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv").mkdir()
@@ -150,7 +150,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    # Without what an outer make, which may be running these tests, hands on to inner ones.
+    # Without the variables that an outer make, which may be running these tests, passes to inner ones.
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "TORCH")}
     if path is not None:
         environment["PATH"] = f"{path}:{environment['PATH']}"
@@ -182,7 +182,7 @@ def test_setup_is_repeated_for_what_has_changed(clone: Path) -> None:
 
 
 @needs_make
-def test_train_hands_its_variables_on(clone: Path) -> None:
+def test_train_passes_its_variables_on(clone: Path) -> None:
     assert "train_agent.py --env cheetah-run --preset cpu" in make(clone, "-n", "train").stdout
     chosen = make(clone, "-n", "train", "ENV=walker-walk", "PRESET=curl", "ARGS=--seed 2").stdout
     assert "train_agent.py --env walker-walk --preset curl --seed 2" in chosen
@@ -208,7 +208,7 @@ def test_first_python_that_runs_and_fits_is_taken(clone: Path) -> None:
 @needs_make
 @pytest.mark.parametrize("version", ["(3, 9, 2)", "(3, 13, 0)"])
 def test_unfit_python_is_refused_in_one_line(clone: Path, version: str) -> None:
-    # A Python that says it is another version.
+    # A Python that reports another version.
     (clone / "sitecustomize.py").write_text(f"import sys\nsys.version_info = {version}\n")
     program(clone, "python", f'PYTHONPATH={clone} exec {sys.executable} "$@"')
     (clone / ".venv" / "created").unlink()
@@ -216,13 +216,13 @@ def test_unfit_python_is_refused_in_one_line(clone: Path, version: str) -> None:
     assert answer.returncode != 0
     complaint = [line for line in answer.stderr.splitlines() if not line.startswith("make")]
     assert len(complaint) == 1
-    assert complaint[0].startswith("Needs Python 3.10, 3.11 or 3.12, and found")
+    assert complaint[0].startswith("Python must be 3.10, 3.11 or 3.12, found ")
 
 
 @needs_make
-def test_missing_python_is_said_in_one_line(clone: Path) -> None:
+def test_missing_python_is_reported_in_one_line(clone: Path) -> None:
     (clone / ".venv" / "created").unlink()
     answer = make(clone, "setup", "PYTHON=/nonexistent/python")
     complaint = [line for line in answer.stderr.splitlines() if not line.startswith("make")]
     assert len(complaint) == 1
-    assert "and found none: install one" in complaint[0]
+    assert "found none: install one" in complaint[0]

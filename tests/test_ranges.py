@@ -37,7 +37,7 @@ from curl_rl.vision import config as images
 
 INF, NAN = math.inf, math.nan
 EVEN = number("be even", lambda value: value % 2 == 0)
-NO_NUMBERS = (True, False, None, "1", (1,), [1], 1j)  # to a range of numbers all the same: outside
+NO_NUMBERS = (True, False, None, "1", (1,), [1], 1j)  # outside of every range of numbers
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_ranges_of_numbers(declared: Range, words: str, inside: list[Any], outsi
 
 
 @pytest.mark.parametrize("interval", ["0, 1", "[0, 1", "[0; 1]", "[0,1]", "]0, 1[", "[0, 1] ", ""])
-def test_what_is_no_interval_is_refused_where_it_is_declared(interval: str) -> None:
+def test_an_invalid_interval_is_refused_when_it_is_declared(interval: str) -> None:
     with pytest.raises(ValueError, match="an interval must be like"):
         within(interval)
 
@@ -135,7 +135,7 @@ def test_a_dataclass_refuses_in_one_line_that_names_the_field(changes: dict[str,
     assert str(error.value) == message
 
 
-def test_a_dataclass_takes_what_lies_inside() -> None:
+def test_a_dataclass_accepts_values_in_range() -> None:
     assert Oven(heat=0, timer=1, older=3, trays=(1, 7), mode="grill", fan="high", shelf=3).timer == 1
     assert Oven(note="anything", name="at all", level="auto").fan is None
     assert list(declared_ranges(Oven)) == ["heat", "timer", "older", "trays", "mode", "fan", "shelf"]
@@ -155,7 +155,7 @@ def test_without_a_section_the_name_stands_alone() -> None:
 
 # ---------------------------------------------------------------------- every configuration of the package
 
-# What lies just inside of a range, its ends where they belong to it, and just outside, by the words of its message.
+# Values just inside a range, including its ends if they belong to it, and just outside, by the words of its message.
 EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "be at least 0": ([0], [-1, NAN]),
     "be at least 1": ([1], [0, NAN]),
@@ -192,12 +192,12 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "be auto, cpu, cuda or cuda:<n>": (["auto", "cpu", "cuda", "cuda:1"], ["", "gpu", "cuda:", "cuda:x", "cpu:0"]),
 }
 
-# Their messages have the field's name alone: they serve encoders outside of runs as well.
+# Their messages have only the field's name, because encoders are also used outside of runs.
 NAMELESS = ("EncoderConfig", "ResNetConfig")
 
 
 def configurations() -> list[type]:
-    """Every dataclass of the package that declares a range, and every one of Literals that is called Config."""
+    """Every dataclass of the package that declares a range, and every Config whose fields are Literals."""
     found = []
     for module in pkgutil.walk_packages(curl_rl.__path__, "curl_rl."):
         if not module.name.startswith("curl_rl.integrations."):  # their libraries are optional
@@ -213,7 +213,7 @@ def annotated(kind: type) -> bool:
 
 
 def sections(config: Any, name: str = "") -> Iterator[tuple[type, str]]:
-    """What the command line calls each section of a run's configuration."""
+    """The name of each section of a run's configuration on the command line."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -244,7 +244,7 @@ def test_the_configurations_are_found() -> None:
 
 
 @pytest.mark.parametrize(("kind", "field"), DECLARED, ids=[f"{kind.__name__}.{field}" for kind, field in DECLARED])
-def test_a_field_takes_the_ends_of_its_range_and_refuses_what_lies_beyond(kind: type, field: str) -> None:
+def test_a_field_accepts_the_ends_of_its_range_and_refuses_values_beyond(kind: type, field: str) -> None:
     inside, outside = edges(kind, field)
     if NoneType in get_args(get_type_hints(kind)[field]):
         inside = [*inside, None]
@@ -264,9 +264,7 @@ def test_the_help_shows_the_plain_types(schema: Schema[Any], capsys: pytest.Capt
         schema.parse_command_line(["--help"], program="program", description="")
     text = " ".join(capsys.readouterr().out.split())
     assert "Annotated" not in text
-    assert "Temperature of the similarities, which margin_triplet has none of;" in text
-    assert (
-        "Temperature of the similarities, which margin_triplet has none of; the paper takes 0.5 for CIFAR-10." in text
-    )
+    assert "Temperature of the similarities, not used by margin_triplet;" in text
+    assert "Temperature of the similarities, not used by margin_triplet; the paper uses 0.5 for CIFAR-10." in text
     assert re.search(r"--objectives.simclr.dim DIM [^()]* \(type: int, default: 128\)", text)
     assert re.search(r"--seed SEED [^()]* \(type: int, default: 1\)", text)

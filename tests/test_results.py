@@ -1,4 +1,4 @@
-"""The tables of returns against the runs that are kept beside them."""
+"""The tables of returns against the runs that are stored next to them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def returns(run: Path) -> dict[int, float]:
 
 
 def runs(folder: str) -> dict[int, dict[int, float]]:
-    """Returns of each seed by frames."""
+    """Returns by frames, for each seed."""
     found = {int(run.name.removeprefix("seed")): returns(run) for run in (RESULTS / folder).glob("seed*")}
     assert found, folder
     return dict(sorted(found.items()))

@@ -1,7 +1,7 @@
-"""Augmentations: batched, on the device where the tensors are, random numbers from a generator that is handed in.
+"""Batched augmentations on the tensors' device, with random numbers from a generator passed by the caller.
 
-Every image of a batch has random numbers of its own, and nothing here makes the host wait for the device or goes
-through the images one by one (copying windows on a CPU excepted, where that is the fastest way).
+Every image of a batch has its own random numbers. Nothing here makes the host wait for the device or loops over images,
+except for copying windows on a CPU, where that is fastest.
 """
 
 from curl_rl.augment.blur import gaussian_blur, random_gaussian_blur

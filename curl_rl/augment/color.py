@@ -1,11 +1,11 @@
-"""Colour: brightness, contrast, saturation, hue, all four in random order, greyscale and solarising.
+"""Color: brightness, contrast, saturation, hue, all four in random order, grayscale and solarization.
 
-Images are ``(B, 3, H, W)`` RGB in [0, 1], floating point; results are too. Every image has a parameter of its own,
-``(B,)``. What each operation does to a pixel is what ``torchvision.transforms.functional`` does to it.
+Images are ``(B, 3, H, W)`` RGB in [0, 1], floating point; results are too. Every image has its own parameters,
+``(B,)``. Each operation changes a pixel exactly as in ``torchvision.transforms.functional``.
 
 Brightness, contrast and saturation are one operation with different numbers, ``factor · image + (1 − factor) · other``
-clamped to [0, 1], where other is black, the image's mean grey, or each pixel's own grey. As a 3×3 matrix and a shift
-for each image they can differ from image to image within a batch, which is what a random order needs.
+clamped to [0, 1], where other is black, the image's mean gray, or each pixel's own gray. Written as a 3×3 matrix and a
+shift per image, the operation can differ between the images of a batch, as a random order requires.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from torch import Tensor
 
 from curl_rl.augment.draws import chosen, uniform
 
-RED, GREEN, BLUE = 0.2989, 0.587, 0.114  # weights of a pixel's grey, as torchvision rounds ITU-R BT.601's
+RED, GREEN, BLUE = 0.2989, 0.587, 0.114  # weights of a pixel's gray: ITU-R BT.601, as torchvision rounds them
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Times ``factor`` ≥ 0, ``(B,)``: 0 is black, 1 the image itself."""
+    """Multiplies by ``factor`` ≥ 0, ``(B,)``: 0 gives black, 1 the image itself."""
     return (images * _each_image(factor, images)).clamp_(0, 1)
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Away from the image's mean grey by ``factor`` ≥ 0, ``(B,)``: 0 is that grey, 1 the image itself."""
+    """Scales the difference from the image's mean gray by ``factor`` ≥ 0, ``(B,)``: 0 gives that gray, 1 the image."""
     return blend(images, factor, towards_mean=1 - factor, towards_gray=torch.zeros_like(factor))
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Away from each pixel's grey by ``factor`` ≥ 0, ``(B,)``: 0 is greyscale, 1 the image itself."""
+    """Scales the difference from each pixel's gray by ``factor`` ≥ 0, ``(B,)``: 0 gives grayscale, 1 the image."""
     return blend(images, factor, towards_mean=torch.zeros_like(factor), towards_gray=1 - factor)
 
 
 def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turns the hue by ``shift`` in [−0.5, 0.5], ``(B,)``, a share of the circle; HSV's value and saturation stay.
+    """Rotates the hue by ``shift`` in [−0.5, 0.5] turns, ``(B,)``; keeps HSV's value and saturation.
 
-    With V and m a pixel's largest and smallest channel and C = V − m, the hue in sextants has the size
-    (G + B − R + V − 2m) / C and the sign of G − B: in each of the six sectors this is the usual definition, and it
-    needs no case distinction (on a CPU, selecting with torch.where costs ten times as much as arithmetic). Back to RGB,
-    a channel is m + C · clamp(6d − 1, 0, 1), where d is how far, on a circle of circumference 1, the hue lies from the
-    channel's opposite colour (cyan for red).
+    With V and m a pixel's largest and smallest channel and C = V − m, the hue in sextants has the magnitude
+    (G + B − R + V − 2m) / C and the sign of G − B. In each of the six sectors this equals the usual definition, without
+    a case distinction (on a CPU, selecting with torch.where costs ten times as much as arithmetic). Back in RGB, a
+    channel is m + C · clamp(6d − 1, 0, 1), where d is the distance, on a circle of circumference 1, of the hue from the
+    channel's complementary color (cyan for red).
     """
     red, green, blue = images.split(1, dim=1)
     largest = torch.maximum(torch.maximum(red, green), blue)
@@ -52,25 +52,25 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
     chroma = largest - smallest
     size = (green + blue).sub_(red).add_(largest).sub_(smallest, alpha=2)
     sextants = chroma * 6
-    # A grey pixel has no hue, and so has size 0: whatever it is divided by, 0 is as good as any.
+    # A gray pixel has no hue: its size is 0 whatever the divisor, and 0 is as good a hue as any.
     hue = torch.copysign(size.div_(sextants.clamp_min(torch.finfo(images.dtype).tiny)), green - blue)
-    # The opposites of red, green and blue lie at 1/2, 5/6 and 7/6.
+    # The complements of red, green and blue are at 1/2, 5/6 and 7/6.
     opposite = torch.arange(3, device=images.device, dtype=images.dtype).view(3, 1, 1) / 3 + 0.5
     turned = hue.add_(_each_image(shift, images)) - opposite
     distance = turned.sub_(turned.round()).abs_()
-    # m + C · clamp(6d − 1, 0, 1), with the factor 6 and the 1 where there is one plane instead of three
+    # m + C · clamp(6d − 1, 0, 1), with the 6 and the 1 applied to one plane instead of three
     return torch.addcmul(smallest - chroma, sextants, distance.clamp_(1 / 6, 1 / 3)).clamp_(0, 1)
 
 
 class Jitter(NamedTuple):
-    """What :func:`color_jitter` does to each image: ``(B,)`` factors and shift, and a ``(B, 4)`` order of the steps."""
+    """Parameters of :func:`color_jitter` for each image: ``(B,)`` factors and shift, ``(B, 4)`` order of the steps."""
 
     brightness: Tensor
     contrast: Tensor
     saturation: Tensor
     hue: Tensor
     order: Tensor
-    """Each row a permutation of BRIGHTNESS, CONTRAST, SATURATION, HUE, the first one first."""
+    """Each row is a permutation of BRIGHTNESS, CONTRAST, SATURATION, HUE, first step first."""
 
 
 def draw_jitter(
@@ -85,8 +85,8 @@ def draw_jitter(
 ) -> Jitter:
     """Factors uniform on [max(0, 1 − strength), 1 + strength], hue on [−hue, hue], all orders equally likely.
 
-    These are the distributions of torchvision's ``ColorJitter``, but that every image has an order of its own. An image
-    that is left alone (with 1 − ``probability``) has factors 1 and shift 0.
+    These are the distributions of torchvision's ``ColorJitter``, except that every image has its own order. An image
+    left unchanged (with probability 1 − ``probability``) has factors 1 and shift 0.
     """
     alone = ~chosen(batch, probability, generator)
     brightness_factor, contrast_factor, saturation_factor = (
@@ -99,14 +99,14 @@ def draw_jitter(
 
 
 def color_jitter(images: Tensor, jitter: Jitter) -> Tensor:
-    """Brightness, contrast, saturation and hue, changed one after the other in each image's own order.
+    """Changes brightness, contrast, saturation and hue one after the other, in each image's own order.
 
-    Hue is the costly one, so it is done once for all images: what stands before it in an image's order is done before,
-    what stands after it after, and where another image has a step the image rests.
+    Hue is expensive, so it is changed once for all images, between the steps that precede it in each image's order and
+    those that follow it. A step that an image does not have at that place leaves the image unchanged.
     """
     order = jitter.order
     before = torch.arange(4, device=order.device) < (order == HUE).int().argmax(1, keepdim=True)
-    after = ~before  # hue's own place among them, where the factor is 1
+    after = ~before  # includes hue's own place, where the factor is 1
     factors = torch.stack([*jitter[:3], torch.ones_like(jitter.hue)], 1).gather(1, order).to(images.dtype)
 
     def steps(images: Tensor, active: Tensor, places: range) -> Tensor:
@@ -133,7 +133,7 @@ def random_color_jitter(
     hue: float,
     probability: float = 1.0,
 ) -> Tensor:
-    """Colour jitter of each image (SimCLR, arXiv 2002.05709, appendix A); parameters as of :func:`draw_jitter`."""
+    """Color jitter of each image (SimCLR, arXiv 2002.05709, appendix A); parameters as for :func:`draw_jitter`."""
     jitter = draw_jitter(
         len(images),
         generator,
@@ -147,13 +147,13 @@ def random_color_jitter(
 
 
 def random_grayscale(images: Tensor, generator: torch.Generator, *, probability: float) -> Tensor:
-    """Each image's grey in all three channels, with a probability."""
+    """Turns each image gray, with a probability; keeps three channels."""
     colored = ~chosen(len(images), probability, generator)
     return adjust_saturation(images, colored.to(images.dtype))
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Inverts what is as bright as the ``(B,)`` threshold or brighter; a threshold above 1 changes nothing."""
+    """Inverts values of at least the ``(B,)`` threshold; a threshold above 1 changes nothing."""
     inverted = (images >= _each_image(threshold, images)).to(images.dtype)
     return torch.lerp(images, 1 - images, inverted)
 
@@ -161,7 +161,7 @@ def solarize(images: Tensor, threshold: Tensor) -> Tensor:
 def random_solarize(
     images: Tensor, generator: torch.Generator, *, probability: float, threshold: float = 0.5
 ) -> Tensor:
-    """Solarising of each image with a probability (BYOL, arXiv 2006.07733, appendix B)."""
+    """Solarizes each image with a probability (BYOL, arXiv 2006.07733, appendix B)."""
     left_alone = ~chosen(len(images), probability, generator)
     return solarize(images, left_alone.to(images.dtype) * 2 + threshold)
 
@@ -171,9 +171,9 @@ def _each_image(parameter: Tensor, images: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, factor: Tensor, towards_mean: Tensor, towards_gray: Tensor) -> Tensor:
-    """``factor · image + towards_mean · mean grey + towards_gray · grey``, clamped to [0, 1]; parameters ``(B,)``.
+    """``factor · image + towards_mean · mean gray + towards_gray · gray``, clamped to [0, 1]; parameters ``(B,)``.
 
-    The step that brightness, contrast and saturation are made of, for those who mix them within one batch.
+    The operation behind brightness, contrast and saturation, for callers that mix them within one batch.
     """
     weights = _blend_weights(*(parameter.to(images.dtype) for parameter in (factor, towards_mean, towards_gray)))
     return _blend_pixels(images.flatten(2), *weights).view_as(images)
@@ -181,7 +181,7 @@ def blend(images: Tensor, factor: Tensor, towards_mean: Tensor, towards_gray: Te
 
 def _blend_weights(factor: Tensor, towards_mean: Tensor, towards_gray: Tensor) -> tuple[Tensor, Tensor]:
     """A blend as weights of a pixel's channels, ``(..., 3, 3)``, and of the mean pixel's, ``(..., 1, 3)``."""
-    # Numbers written on the device: a tensor made from a list would be copied there from the host.
+    # Filled in on the device: a tensor built from a list would be copied there from the host.
     gray = torch.stack([factor.new_full((), weight) for weight in (RED, GREEN, BLUE)])
     identity = torch.eye(3, device=factor.device, dtype=factor.dtype)
     factor, towards_mean, towards_gray = (

@@ -1,4 +1,4 @@
-"""Square windows of images at whole-pixel places, not resized: what the agent sees of an observation."""
+"""Square crops of images at integer offsets, without resizing: the part of an observation that the agent sees."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from torch import Tensor
 
 from curl_rl.encoders.memory_format import channels_last
 
-_TOGETHER = 3 << 19  # bytes of images: well inside a core's second-level cache, and many enough to share among threads
+_TOGETHER = 3 << 19  # bytes of images: well within a core's L2 cache, yet enough to split among threads
 
 
 def crop(images: Tensor, size: int, top: Tensor, left: Tensor) -> Tensor:
-    """One ``size``×``size`` window of each image.
+    """Cuts one ``size``×``size`` window out of each image.
 
     Args:
         images: ``(B, C, H, W)``, any type.
         size: side of the window, in pixels.
-        top, left: ``(B,)`` integers, the window's first row and column in each image.
+        top, left: ``(B,)`` integers, the first row and column of the window in each image.
 
     Returns:
-        ``(B, C, size, size)`` in channels_last order, which convolutions like. All channels of an image share its
+        ``(B, C, size, size)`` in channels_last order, the fastest for convolutions. All channels of an image share its
         window, so a frame stack keeps its motion.
 
     Raises:
-        ValueError: on a CPU, a window that is not inside its image. On a GPU the host would have to wait to say so: one
-            too far right or down ends in an assertion of the device's, later, and a negative one wraps round.
+        ValueError: on a CPU, a window extends beyond its image. On a GPU this check would make the host wait: offsets
+            that are too large trigger a device-side assertion later, and negative ones wrap around.
     """
     return _windows(images, size, [(top, left)])[0]
 
 
 def _windows(images: Tensor, size: int, offsets: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """A window of each image for each pair of ``(top, left)``."""
+    """One window of each image per pair of ``(top, left)``."""
     if images.device.type == "cpu":
         height, width = images.shape[2:]
         for offset, span in [(own, span) for pair in offsets for own, span in zip(pair, (height, width), strict=True)]:
-            if ((offset < 0) | (offset > span - size)).any():  # it would wrap round, or read the next row or image
-                raise ValueError(f"a window of {size}×{size} leaves its image of {height}×{width}")
-        # Copies of whole rows are many times faster than a gather of single pixels, but have no gradient. (A GPU is
-        # good at gathers; which of the two is faster there was not measured.)
+            if ((offset < 0) | (offset > span - size)).any():  # would wrap around, or read the next row or image
+                raise ValueError(f"a window of {size}×{size} extends beyond its image of {height}×{width}")
+        # Copying whole rows is many times faster than gathering single pixels, but has no gradient. (GPUs are good at
+        # gathers; the two were not compared there.)
         if not images.requires_grad:
             return _gather_rows(images, size, offsets)
     return [channels_last(_gather_windows(images, size, top, left)) for top, left in offsets]
@@ -47,14 +47,14 @@ def _windows(images: Tensor, size: int, offsets: Sequence[tuple[Tensor, Tensor]]
 
 def _gather_rows(images: Tensor, size: int, offsets: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
     batch, channels, height, width = images.shape
-    # Some images at a time, so that all windows of one are copied while it still lies in the cache in its new order.
+    # A few images at a time, so that all windows of an image are copied while its reordered pixels are in the cache.
     together = max(1, _TOGETHER // max(1, images[:1].nbytes))
     first = [((torch.arange(batch) % together) * height + top) * width + left for top, left in offsets]
     rows = [(of_image[:, None] + torch.arange(size) * width).flatten() for of_image in first]
     windows = [images.new_empty((batch, size, size, channels)) for _ in offsets]
     for begin in range(0, batch, together):
         some = slice(begin, begin + together)
-        # A row of pixels with all of their channels is one piece of memory; a row of one channel would be a short one.
+        # A row of pixels with all channels is contiguous in memory; a row of a single channel would be a shorter piece.
         pixels = channels_last(images[some]).permute(0, 2, 3, 1)
         starts = max(len(pixels) * height * width - size + 1, 0)
         every_row = pixels.as_strided((starts, size * channels), (channels, 1))  # size pixels from each on, a view
@@ -70,13 +70,13 @@ def _gather_windows(images: Tensor, size: int, top: Tensor, left: Tensor) -> Ten
 
 
 def random_crop(images: Tensor, size: int, generator: torch.Generator, *, every_offset: bool = True) -> Tensor:
-    """A window of each image at a uniformly drawn place (CURL, arXiv 2004.04136, section 4.4).
+    """Cuts a window out of each image at a uniformly random position (CURL, arXiv 2004.04136, section 4.4).
 
     Args:
         images: ``(B, C, H, W)``, any type.
-        size: side of the window.
-        generator: the source of the offsets, on the images' device.
-        every_offset: draw from all H − size + 1 offsets. False leaves the last one out, as the released CURL code does.
+        size: side of the window, in pixels.
+        generator: random generator of the offsets, on the images' device.
+        every_offset: draw from all H − size + 1 offsets. False omits the last one, as the released CURL code does.
 
     Raises:
         ValueError: the window is larger than the image.
@@ -87,7 +87,7 @@ def random_crop(images: Tensor, size: int, generator: torch.Generator, *, every_
 def random_crops(
     images: Tensor, size: int, generator: torch.Generator, count: int, *, every_offset: bool = True
 ) -> list[Tensor]:
-    """``count`` crops of the same images, each as :func:`random_crop` draws it; on a CPU faster than one by one."""
+    """``count`` crops of the same images, each drawn as by :func:`random_crop`; on a CPU faster than separate calls."""
     batch, _, height, width = images.shape
     _check_window(size, height, width)
 
@@ -98,7 +98,7 @@ def random_crops(
 
 
 def center_crop(images: Tensor, size: int) -> Tensor:
-    """The middle ``size``×``size`` window of ``(..., H, W)`` images; the odd pixel is left at the bottom and the right.
+    """The middle ``size``×``size`` window of ``(..., H, W)`` images; an odd pixel stays at the bottom and the right.
 
     Raises:
         ValueError: the window is larger than the image.
@@ -111,4 +111,4 @@ def center_crop(images: Tensor, size: int) -> Tensor:
 
 def _check_window(size: int, height: int, width: int) -> None:
     if not 1 <= size <= min(height, width):
-        raise ValueError(f"a crop of {size}×{size} does not fit into an image of {height}×{width}")
+        raise ValueError(f"a crop of {size}×{size} does not fit in an image of {height}×{width}")

@@ -1,4 +1,4 @@
-"""One random number per image, drawn on the generator's device without the host ever looking at it."""
+"""One random number per image, drawn on the generator's device and never read by the host."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def uniform(batch: int, low: float, high: float, generator: torch.Generator) -> 
 
 
 def chosen(batch: int, probability: float, generator: torch.Generator) -> Tensor:
-    """``(batch,)`` bools, each True with this probability: at 0 never, at 1 always."""
+    """``(batch,)`` bools, each True with this probability: never at 0, always at 1."""
     return torch.rand(batch, generator=generator, device=generator.device) < probability

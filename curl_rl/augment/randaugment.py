@@ -1,8 +1,8 @@
 """RandAugment (Cubuk et al. 2019, arXiv 1909.13719): operations drawn from a list, all at one magnitude.
 
-The list, the ranges and what each operation does are torchvision's ``RandAugment``. Every image has operations of its
-own: each family of operations runs once over the whole batch, with numbers that leave alone the images that drew
-another one. The host never learns who drew what.
+The list, the ranges and the operations are those of torchvision's ``RandAugment``. Every image has its own operations:
+each family of operations runs once over the whole batch, with parameters that leave unchanged the images that drew a
+different one. The host never reads the draws.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ OPERATIONS = (
     "autocontrast",
     "equalize",
 )
-STRONGEST = 30  # magnitudes are whole numbers from 0 to this
+STRONGEST = 30  # magnitudes are integers from 0 to this
 
 
 def random_augment(images: Tensor, generator: torch.Generator, *, operations: int = 2, magnitude: int = 9) -> Tensor:
-    """A number of operations, one after the other, drawn for each image with replacement.
+    """Applies operations drawn for each image with replacement, one after the other.
 
     Args:
         images: ``(B, 3, H, W)`` in [0, 1], floating point.
-        generator: the source of the random numbers, on the images' device.
-        operations: how many, N of the paper.
-        magnitude: from 0 to 30, M of the paper. Where an operation has a direction, it is drawn.
+        generator: random generator on the images' device.
+        operations: number of operations, N in the paper.
+        magnitude: from 0 to 30, M in the paper. The direction of an operation, if it has one, is random.
 
     Returns:
         ``(B, 3, H, W)`` in [0, 1].
@@ -51,7 +51,7 @@ def random_augment(images: Tensor, generator: torch.Generator, *, operations: in
         ValueError: the magnitude is out of range.
     """
     if not 0 <= magnitude <= STRONGEST:
-        raise ValueError(f"a magnitude of RandAugment is 0 to {STRONGEST}, got {magnitude}")
+        raise ValueError(f"magnitude must lie in [0, {STRONGEST}], got {magnitude}")
     batch = len(images)
     for _ in range(operations):
         operation = torch.randint(len(OPERATIONS), (batch,), generator=generator, device=generator.device)
@@ -61,7 +61,7 @@ def random_augment(images: Tensor, generator: torch.Generator, *, operations: in
 
 
 def apply_operations(images: Tensor, operation: Tensor, negative: Tensor, magnitude: int) -> Tensor:
-    """One operation on each image, ``(B,)`` indices into OPERATIONS; ``negative``, ``(B,)`` bools, turns it about."""
+    """Applies one operation to each image: ``(B,)`` indices into OPERATIONS, with ``(B,)`` bools to reverse them."""
     share = magnitude / STRONGEST
     sign = 1 - 2 * negative.to(images.dtype)
 
@@ -82,20 +82,20 @@ def apply_operations(images: Tensor, operation: Tensor, negative: Tensor, magnit
     images = blend(images, 1 + where_drawn("brightness", away) + contrast + saturation, -contrast, -saturation)
     images = _sharpen(images, 1 + where_drawn("sharpness", away))
     images = _posterize(images, 8 - round(4 * share), where_drawn("posterize", 1))
-    # A thousandth less, so that no rounding keeps out a byte at the threshold itself.
+    # A thousandth less, so that rounding cannot exclude a byte at the threshold itself.
     images = solarize(images, 2 - where_drawn("solarize", 1.001 + share))
     images = _stretch_contrast(images, where_drawn("autocontrast", 1))
     return _equalize(images, where_drawn("equalize", 1))
 
 
 def _warp(images: Tensor, shear_x: Tensor, shear_y: Tensor, right: Tensor, down: Tensor, angle: Tensor) -> Tensor:
-    """Shears about the top left corner, moves, or turns counter-clockwise about the middle; black comes in.
+    """Shears about the top left corner, translates, or rotates counterclockwise about the center; fills with black.
 
-    Parameters are ``(B,)``, shears as tangents, moves in pixels, the angle in radians. Only one of them is not 0 for
-    any image, so their order does not matter. The nearest pixel is taken, as torchvision's ``RandAugment`` does.
+    Parameters are ``(B,)``: shears as tangents, translations in pixels, the angle in radians. At most one of them is
+    nonzero for an image, so their order does not matter. Samples the nearest pixel, like torchvision's ``RandAugment``.
     """
     height, width = images.shape[-2:]
-    # Where an output pixel comes from. Coordinates are counted from the middle; a shear leaves the corner where it is.
+    # The source of each output pixel. Coordinates are relative to the center; a shear keeps the corner in place.
     x = torch.arange(width, device=images.device, dtype=images.dtype) + (0.5 - width / 2)
     y = (torch.arange(height, device=images.device, dtype=images.dtype) + (0.5 - height / 2))[:, None]
     shear_x, shear_y, right, down, angle = (
@@ -109,11 +109,11 @@ def _warp(images: Tensor, shear_x: Tensor, shear_y: Tensor, right: Tensor, down:
 
 
 def _sharpen(images: Tensor, factor: Tensor) -> Tensor:
-    """Away from a slightly smoothed image by ``factor``, ``(B,)``; the outermost pixels are not smoothed."""
+    """Scales the difference from a slightly smoothed image by ``factor``, ``(B,)``; does not smooth border pixels."""
     if min(images.shape[-2:]) < 3:
         return images
     smooth = images.clone()
-    # Pillow's SMOOTH filter: the eight neighbours weigh 1, the pixel itself 5.
+    # Pillow's SMOOTH filter: the eight neighbors weigh 1, the pixel itself 5.
     column_sums = images[..., :-2, :] + images[..., 1:-1, :] + images[..., 2:, :]
     inner = smooth[..., 1:-1, 1:-1]
     inner.mul_(4).add_(column_sums[..., :-2]).add_(column_sums[..., 1:-1]).add_(column_sums[..., 2:]).div_(13)
@@ -121,16 +121,16 @@ def _sharpen(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _posterize(images: Tensor, bits: int, applied: Tensor) -> Tensor:
-    """Keeps the highest bits of each byte, where ``applied``, ``(B,)``, is 1."""
+    """Keeps the highest ``bits`` bits of each byte, where ``applied``, ``(B,)``, is 1."""
     step = 2 ** (8 - bits)
     coarse = images.mul(255).round_().div_(step).floor_().mul_(step / 255)
     return torch.lerp(images, coarse, applied.view(-1, 1, 1, 1))
 
 
 def _stretch_contrast(images: Tensor, applied: Tensor) -> Tensor:
-    """Brings each channel's darkest pixel to 0 and its brightest to 1, where ``applied``, ``(B,)``, is 1."""
+    """Maps each channel's darkest pixel to 0 and its brightest to 1, where ``applied``, ``(B,)``, is 1."""
     darkest, brightest = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
-    # A channel of one single value stays as it is.
+    # A constant channel stays unchanged.
     stretched = (brightest > darkest) & applied.bool().view(-1, 1, 1, 1)
     start = torch.where(stretched, darkest, 0)
     span = torch.where(stretched, brightest - darkest, 1)
@@ -138,10 +138,10 @@ def _stretch_contrast(images: Tensor, applied: Tensor) -> Tensor:
 
 
 def _equalize(images: Tensor, applied: Tensor) -> Tensor:
-    """Spreads each channel's bytes evenly, as Pillow's ``ImageOps.equalize``, where ``applied``, ``(B,)``, is 1."""
+    """Equalizes each channel's histogram like Pillow's ``ImageOps.equalize``, where ``applied``, ``(B,)``, is 1."""
     byte = images.mul(255).round_().flatten(2).long()  # (B, 3, H·W)
     histogram = byte.new_zeros(*byte.shape[:2], 256).scatter_add_(2, byte, byte.new_ones(()).expand_as(byte))
-    # Every value of the result is to hold as many pixels; those of the brightest byte are not counted.
+    # The number of pixels that each value of the result should have, not counting those of the brightest byte.
     step = (byte.shape[2] - histogram.gather(2, byte.amax(2, keepdim=True))) // 255
     darker = histogram.cumsum(2) - histogram
     table = ((darker + step // 2) // step.clamp_min(1)).clamp_(0, 255)

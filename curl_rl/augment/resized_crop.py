@@ -1,8 +1,8 @@
-"""Random resized crops with mirroring: a window of random area and shape, resized to a square, antialiased.
+"""Random resized crops with mirroring: a window of random area and shape, resized to a square with antialiasing.
 
-The window's distribution is torchvision's ``RandomResizedCrop`` (Szegedy et al. 2014, arXiv 1409.4842, section 6), and
-the pixels are those of its bilinear resize with antialiasing, which is Pillow's. A mirror image costs nothing: it is
-the same resize with the output's columns in reverse order.
+The windows have the distribution of torchvision's ``RandomResizedCrop`` (Szegedy et al. 2014, arXiv 1409.4842, section
+6), and the pixels are those of its antialiased bilinear resize, which is Pillow's. Mirroring costs nothing: it is the
+same resize with the output columns in reverse order.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 from curl_rl.augment.draws import chosen
 from curl_rl.augment.separable import transform_axes
 
-TRIES = 10  # as torchvision: so many windows are drawn, then the middle of the image is taken
+TRIES = 10  # windows drawn before falling back to the middle of the image, as in torchvision
 
 
 class Windows(NamedTuple):
-    """A window of each image, in whole pixels: ``(B,)`` float32 each."""
+    """One window per image, in whole pixels: ``(B,)`` float32 each."""
 
     top: Tensor
     left: Tensor
@@ -37,16 +37,16 @@ def random_windows(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Windows:
-    """Windows with uniform area and log-uniform aspect ratio, each at a uniformly drawn place.
+    """Draws windows with uniform area and log-uniform aspect ratio at uniformly random positions.
 
-    Of ten drawn windows the first that fits is taken; where none fits, the middle of the image, cut to the nearest
-    allowed ratio. This is the distribution of torchvision's ``RandomResizedCrop.get_params``.
+    Of ten candidates the first that fits is used; if none fits, the middle of the image, cut to the nearest allowed
+    ratio. This is the distribution of torchvision's ``RandomResizedCrop.get_params``.
 
     Args:
         batch: number of images.
-        height, width: of every image.
-        generator: the source of the windows, on the device where they are wanted.
-        scale: smallest and largest share of the image's area.
+        height, width: size of every image, in pixels.
+        generator: random generator on the device where the windows are needed.
+        scale: smallest and largest fraction of the image's area.
         ratio: smallest and largest width divided by height.
     """
     unit = torch.rand(2, batch, TRIES, generator=generator, device=generator.device)
@@ -63,7 +63,7 @@ def random_windows(
     window_width = torch.where(found, widths.gather(1, first).squeeze(1), middle_width)
 
     place = torch.rand(2, batch, generator=generator, device=generator.device)
-    # Rounding may bring the largest number below 1 up to 1, hence the minimum.
+    # Rounding may raise the largest number below 1 to 1, hence the minimum.
     top = torch.minimum((place[0] * (height - window_height + 1)).floor(), height - window_height)
     left = torch.minimum((place[1] * (width - window_width + 1)).floor(), width - window_width)
     top = torch.where(found, top, (height - middle_height) // 2)
@@ -81,32 +81,32 @@ def _middle(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, i
 
 
 def resize_windows(images: Tensor, windows: Windows, size: int, mirror: Tensor | None = None) -> Tensor:
-    """Each image's window, resized bilinearly with antialiasing to ``size``×``size``.
+    """Resizes each image's window to ``size``×``size``, bilinearly with antialiasing.
 
     Args:
         images: ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1].
-        windows: ``(B,)`` each; the window lies within the image.
+        windows: ``(B,)`` each; every window must lie within the image.
         size: side of the result, in pixels.
-        mirror: ``(B,)`` bools, the images to be flipped left to right.
+        mirror: ``(B,)`` bools, True for the images to flip left to right.
 
     Returns:
         ``(B, C, size, size)`` in [0, 1], float32 or the input's floating type. Pixels outside the window have no
-        influence, as if it had been cut out first.
+        influence, as if it were cut out first.
     """
     height, width = images.shape[-2:]
     dtype = images.dtype if images.is_floating_point() else torch.float32
     rows = _resize_matrix(windows.top.to(dtype), windows.height.to(dtype), height, size)
     columns = _resize_matrix(windows.left.to(dtype), windows.width.to(dtype), width, size, mirror)
     if images.dtype == torch.uint8:
-        rows = rows / 255  # in the few weights, not in the many pixels
+        rows = rows / 255  # cheaper than scaling the many pixels
     return transform_axes(images.to(dtype), rows, columns).clamp_(0, 1)
 
 
 def _resize_matrix(start: Tensor, length: Tensor, size_in: int, size_out: int, mirror: Tensor | None = None) -> Tensor:
     """``(B, size_out, size_in)``: each output pixel's weights on the input pixels of ``[start, start + length)``.
 
-    The weights are a triangle about the output pixel's place in the input; where the image shrinks, the triangle is as
-    much wider (Pillow's ``Image.resize`` with BILINEAR does this, and PyTorch's ``interpolate(antialias=True)``).
+    The weights form a triangle around the output pixel's position in the input; if the image shrinks, the triangle
+    widens by the same factor (as in Pillow's ``Image.resize`` with BILINEAR and ``interpolate(antialias=True)``).
     """
     pixel = torch.arange(size_in, device=start.device, dtype=start.dtype) + 0.5
     offset = torch.arange(size_out, device=start.device, dtype=start.dtype) + 0.5 - size_out / 2
@@ -128,13 +128,13 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     mirror: float = 0.5,
 ) -> Tensor:
-    """A random window of each image, resized to ``size``×``size`` and mirrored with a probability.
+    """Cuts a random window out of each image, resizes it to ``size``×``size`` and mirrors it with a probability.
 
     Args:
         images: ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1].
         size: side of the result, in pixels.
-        generator: the source of the random numbers, on the images' device.
-        scale: smallest and largest share of the image's area.
+        generator: random generator on the images' device.
+        scale: smallest and largest fraction of the image's area.
         ratio: smallest and largest width divided by height.
         mirror: probability of flipping left to right.
 

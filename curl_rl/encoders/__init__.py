@@ -1,4 +1,4 @@
-"""Encoders: networks from pixels to features. They know nothing of environments, losses or training."""
+"""Encoders: networks from pixels to features, independent of environments, losses and training."""
 
 from curl_rl.encoders.base import (
     Encoder,

@@ -1,4 +1,4 @@
-"""The interface of an encoder, the features it returns, and how lists of features are joined and divided."""
+"""The encoder interface, the features it returns, and functions that join and split batches of features."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ EncoderT = TypeVar("EncoderT", bound="Encoder")
 
 
 class FeatureSpec(NamedTuple):
-    """Sizes of an encoder's features, without the batch."""
+    """Sizes of an encoder's features, without the batch dimension."""
 
     dim: int
-    """Of the vector."""
+    """Size of the vector."""
     map_shape: tuple[int, int, int]
     """``(C, h, w)`` of the map."""
     middle_shape: tuple[int, int, int] | None = None
-    """``(C, h, w)`` of the map from halfway, where the encoder has one."""
+    """``(C, h, w)`` of the map from halfway through the encoder, if it has one."""
 
 
 class Features(NamedTuple):
-    """One view, encoded."""
+    """The features of one view."""
 
     vector: Tensor
     """``(B, dim)``."""
     map: Tensor
-    """``(B, C, h, w)``, for methods that compare places."""
+    """``(B, C, h, w)``, for methods that compare positions in the image."""
     middle: Tensor | None = None
-    """``(B, C, h, w)`` from halfway through the encoder, whose places see less of the image, if it has one."""
+    """``(B, C, h, w)`` from halfway through the encoder, with smaller receptive fields, if the encoder has one."""
 
     @property
     def local(self) -> Tensor:
-        """The most local features: the middle, or the map of an encoder without one."""
+        """The most local features: ``middle``, or ``map`` if the encoder has no middle."""
         return self.map if self.middle is None else self.middle
 
 
 def map_features(change: Callable[[Tensor], Tensor], features: Features) -> Features:
-    """``change`` applied to the vector, the map and the middle."""
+    """Applies ``change`` to the vector, the map and the middle."""
     vector, map_, middle = features
     return Features(change(vector), change(map_), None if middle is None else change(middle))
 
 
 def cat_features(features: Sequence[Features]) -> Features:
-    """Several batches as one, in that order.
+    """Concatenates batches, in order.
 
     Raises:
-        ValueError: some have a middle and some have none.
+        ValueError: only some of them have a middle.
     """
     middles = [view.middle for view in features if view.middle is not None]
     if middles and len(middles) < len(features):
-        raise ValueError("features with and without a middle cannot be joined: encode them all by one encoder")
+        raise ValueError("features with and without a middle cannot be joined: encode them all with the same encoder")
     return Features(
         torch.cat([view.vector for view in features]),
         torch.cat([view.map for view in features]),
@@ -67,10 +67,10 @@ def cat_features(features: Sequence[Features]) -> Features:
 
 
 def chunk_features(features: Features, count: int) -> list[Features]:
-    """``count`` equal, consecutive parts of a batch.
+    """Splits a batch into ``count`` equal, consecutive parts.
 
     Raises:
-        ValueError: the batch does not divide.
+        ValueError: the batch size is not divisible by ``count``.
     """
     if len(features.vector) % count:
         raise ValueError(f"the batch must divide into {count} parts, got {len(features.vector)} samples")
@@ -90,30 +90,30 @@ def take_features(features: Features, rows: Tensor) -> Features:
 class Encoder(nn.Module):
     """A network from images to features: ``encoder(images)`` is ``encoder.encode(images).vector``.
 
-    Subclasses implement what raises ``NotImplementedError`` here.
+    Subclasses implement the members that raise ``NotImplementedError`` here.
     """
 
     kind: ClassVar[str]
-    """Name of this class of encoders in files."""
+    """Name of this encoder class in files."""
     any_size: ClassVar[bool] = False
-    """Whether images of other sizes than ``input_shape`` are accepted, and give maps of other sizes."""
+    """True if the encoder accepts images of sizes other than ``input_shape``; the maps then vary in size too."""
 
     precision: Precision
-    """What the network computes in; may be set at any time. Parameters keep their type, and the vector has it too."""
+    """Type that the network computes in; may be set at any time. Parameters keep theirs, and the vector has it too."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of the images that the encoder is made for."""
+        """``(C, H, W)`` of the images that the encoder is built for."""
         raise NotImplementedError
 
     @property
     def feature_spec(self) -> FeatureSpec:
-        """Shapes of what :meth:`encode` returns for images of ``input_shape``."""
+        """Sizes of the features of images of ``input_shape``."""
         raise NotImplementedError
 
     @property
     def batch_norm_splits(self) -> int:
-        """Equal parts of a training batch that the encoder's batch norm normalizes separately; 1: the whole batch."""
+        """Number of equal parts of a training batch that batch norm normalizes separately; 1: the whole batch."""
         return 1
 
     @property
@@ -125,7 +125,7 @@ class Encoder(nn.Module):
         """Features of ``(B, C, H, W)`` images, uint8 in [0, 255] or floating point in [0, 1].
 
         Raises:
-            ValueError: the images have another shape than the encoder accepts.
+            ValueError: the encoder does not accept images of this shape.
         """
         raise NotImplementedError
 
@@ -133,16 +133,16 @@ class Encoder(nn.Module):
         return self.encode(images).vector
 
     def fresh(self: EncoderT, seed: int) -> EncoderT:
-        """An untrained encoder of the same shape, in training mode: its weights depend on the seed alone.
+        """An untrained encoder of the same shape, in training mode, with weights that depend only on the seed.
 
-        It has this one's precision, device and parameter type. No global random generator is touched.
+        Keeps this encoder's precision, device and parameter type; uses no global random generator.
         """
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """Kind, shape and preprocessing, as a file holds them: JSON values only.
+        """Kind, shape and preprocessing as stored in files: JSON values only.
 
-        :func:`~curl_rl.encoders.kinds.build_encoder` rebuilds encoders of registered kinds from it.
+        :func:`~curl_rl.encoders.kinds.build_encoder` rebuilds encoders of registered kinds from this description.
         """
         raise NotImplementedError
 
@@ -151,18 +151,18 @@ class Encoder(nn.Module):
         """An untrained encoder from the ``config`` of a description; for the kinds in ``curl_rl.encoders.kinds``.
 
         Raises:
-            ValueError, KeyError, TypeError: the config is not one that :meth:`describe` returns.
+            ValueError, KeyError, TypeError: :meth:`describe` does not return such a config.
         """
         raise NotImplementedError
 
 
 @contextmanager
 def weights_from(seed: int) -> Iterator[None]:
-    """Networks built inside get their initial weights from ``seed``, on the CPU; global generators are unaffected.
+    """Draws the initial weights of networks built in the block from ``seed``, on the CPU; keeps global generators.
 
     For :meth:`Encoder.fresh`: a seed gives the same weights whichever device they move to afterwards.
     """
-    # Not torch.manual_seed, which would seed the generators of every GPU as well.
+    # torch.manual_seed would also seed the generators of every GPU.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         yield

@@ -1,8 +1,8 @@
-"""A convolution and the ReLU behind it as one operation: on a CPU the ReLU then costs nothing.
+"""A convolution fused with the ReLU that follows it: on a CPU the ReLU then costs nothing.
 
-Run on its own, a ReLU over a map of bfloat16 reads and writes as many bytes as the convolution and takes as long.
-oneDNN applies it while the convolution's results are still in registers, and PyTorch offers that to its compiler only,
-without a gradient; here it gets one.
+A separate ReLU over a bfloat16 map reads and writes as many bytes as the convolution and takes as long. oneDNN applies
+it while the convolution's results are still in registers; PyTorch exposes that only to its compiler, without a
+gradient. This module adds the gradient.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The operation has an underscore, because it is meant for PyTorch's compiler; without it everything works, more slowly.
+# A private operation, meant for PyTorch's compiler. Where it is missing, everything still works, only more slowly.
 _FUSED = getattr(torch.ops.mkldnn, "_convolution_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 FUSES_BFLOAT16: bool = _FUSED is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-"""Whether oneDNN takes bfloat16 on this CPU; without instructions for it, it widens the numbers and is slower."""
+"""True if oneDNN supports bfloat16 on this CPU; without native instructions it widens the numbers and is slower."""
 
 
 def conv_relu(x: Tensor, weight: Tensor, bias: Tensor, stride: int, trace: Tensor | None = None) -> Tensor:
-    """max(0, x * weight + bias): a convolution without padding, and ReLU.
+    """max(0, x * weight + bias): a convolution without padding, followed by ReLU.
 
     Args:
-        x: ``(B, C, H, W)``, best in channels_last order.
+        x: ``(B, C, H, W)``, preferably in channels_last order.
         weight: ``(O, C, k, k)`` of ``x``'s type.
         bias: ``(O,)`` of ``x``'s type.
-        stride: of both directions.
-        trace: ``(B, 1, 1, 1)``, 0 for an image that may be trusted and NaN for one that may not. oneDNN's ReLU makes 0
-            of NaN, so that a network that has diverged would go on looking sound; where it is used, each image's trace
-            is added to the first number of its map.
+        stride: in both directions.
+        trace: ``(B, 1, 1, 1)``, 0 for images computed from finite numbers and NaN for others. oneDNN's ReLU turns NaN
+            into 0, which would hide a diverged network; where it is used, each image's trace is added to the first
+            number of its map.
 
     Returns:
-        ``(B, O, h, w)``. Finite numbers, their gradients and gradients of gradients are those of ``conv2d`` and
+        ``(B, O, h, w)``. For finite numbers, values and first and second derivatives equal those of ``conv2d`` and
         ``relu``.
     """
     fusable = x.device.type == "cpu" and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and FUSES_BFLOAT16))
-    # What is exported or compiled must hold PyTorch's public operations only.
+    # Exported and compiled programs must contain only public PyTorch operations.
     if _FUSED is None or not fusable or torch.compiler.is_compiling():
         return F.conv2d(x, weight, bias, stride).relu()
     result: Tensor = _ConvReLU.apply(x, weight, bias, stride, trace)

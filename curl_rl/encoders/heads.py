@@ -1,4 +1,4 @@
-"""Heads: the small networks that self-supervised methods put on an encoder's vector, projectors and predictors."""
+"""Heads: the projectors and predictors that self-supervised methods put on an encoder's vector."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Last = Literal["affine", "linear", "scaled", "standardized"]
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch norm that always uses the statistics of the batch before it, in evaluation as well, and keeps none.
+    """Batch norm that always uses the statistics of the current batch, in evaluation too, and keeps no running ones.
 
-    So a head has no state that ``forward`` changes, and the two views of a batch, the slow copy and a foreign training
+    ``forward`` therefore changes no state of a head: the two views of a batch, the slow copy and a foreign training
     loop cannot disturb each other's running averages.
 
     Args:
-        size: features.
+        size: number of features.
         scale: learn a factor for each feature.
         shift: learn an offset for each feature.
     """
 
     def __init__(self, size: int, *, scale: bool, shift: bool) -> None:
         super().__init__(size, affine=scale or shift, track_running_stats=False)
-        # PyTorch has both or neither.
+        # PyTorch offers both or neither.
         if not scale:
             self.register_parameter("weight", None)
         if not shift:
@@ -41,17 +41,17 @@ class MLP(nn.Module):
     """Linear layers with ReLU between them: ``(B, sizes[0])`` to ``(B, sizes[-1])``.
 
     Args:
-        sizes: of the input and of each layer's output; one size alone makes an empty head, which gives its input back.
-        batch_norm: batch norm before each ReLU.
-        last: what follows the last layer's product, which no ReLU follows. ``linear``: nothing; ``affine``: a bias;
+        sizes: sizes of the input and of each layer's output; a single size makes an empty head, the identity.
+        batch_norm: put batch norm before each ReLU.
+        last: what follows the product of the last layer, which has no ReLU. ``linear``: nothing; ``affine``: a bias;
             ``scaled``: batch norm with a learned scale but no shift; ``standardized``: batch norm with neither.
 
-    ``layers`` is a Sequential with one child to a layer, its norm and ReLU included, so that ``head.layers[:1]`` is the
-    part that SimCLR v2 (arXiv 2006.10029, section 2) keeps for fine-tuning. A layer that batch norm follows has no
-    bias: the norm would take it away again.
+    ``layers`` is a Sequential with one child per layer, norm and ReLU included, so ``head.layers[:1]`` is the part that
+    SimCLR v2 (arXiv 2006.10029, section 2) keeps for fine-tuning. Layers followed by batch norm have no bias, since the
+    norm would remove it.
 
     Raises:
-        ValueError: no size at all or one below 1; in ``forward``, a batch of 1 in a head with batch norm.
+        ValueError: no sizes, or one below 1; in ``forward``, a batch of 1 in a head with batch norm.
     """
 
     def __init__(self, sizes: Sequence[int], *, batch_norm: bool, last: Last) -> None:
@@ -76,14 +76,14 @@ class MLP(nn.Module):
 
 
 def plain_batch_norm(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
-    """Batch norm with running statistics, not yet of anything, that has the weights of ``norm``."""
+    """Batch norm with the weights of ``norm`` and newly initialized running statistics."""
     plain = nn.BatchNorm1d(norm.num_features, norm.eps, affine=False)
     plain.weight, plain.bias = norm.weight, norm.bias
     return plain
 
 
 def zero_linear(dim: int, classes: int, like: Tensor) -> nn.Linear:
-    """A linear layer of zeros, on the device and of the type of ``like``; draws no random number."""
+    """A linear layer of zeros with the device and type of ``like``; draws no random numbers."""
     layer = nn.utils.skip_init(nn.Linear, dim, classes, device=like.device, dtype=like.dtype)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""The kinds of encoders that can be rebuilt from their description, and so may be saved as files."""
+"""The kinds of encoders that can be rebuilt from their description, and therefore saved to files."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from curl_rl.encoders.pixel import PixelEncoder
 from curl_rl.encoders.resnet import ResNet
 
 KINDS: dict[str, type[Encoder]] = {encoder.kind: encoder for encoder in (PixelEncoder, ResNet)}
-"""Classes by the ``kind`` in a description. Another one needs ``describe``, ``from_description`` and a place here."""
+"""Classes by the ``kind`` in a description. A new one needs ``describe``, ``from_description`` and an entry here."""
 
 
 def build_encoder(description: Mapping[str, Any]) -> Encoder:
-    """An untrained encoder as :meth:`Encoder.describe` described it; one without a ``kind`` is a PixelEncoder.
+    """Builds an untrained encoder from what :meth:`Encoder.describe` returned; ``kind`` defaults to ``pixel``.
 
     Raises:
-        ValueError, KeyError, TypeError: no encoder has this description.
+        ValueError, KeyError, TypeError: the description is not that of any encoder.
     """
     shape = tuple(description["observation_shape"])
     if len(shape) != 3 or any(type(side) is not int for side in shape) or min(shape) < 1:
         raise ValueError(f"observation_shape must be three positive integers (C, H, W), got {list(shape)}")
     config, kind = description["config"], description.get("kind", "pixel")
     if kind not in KINDS:
-        raise ValueError(f"there is no encoder of the kind {kind!r}")
+        raise ValueError(f"kind must be {' or '.join(KINDS)}, got {kind!r}")
     return KINDS[kind].from_description(shape, config)
 
 
 def require_registered(encoder: nn.Module) -> Encoder:
-    """``encoder`` itself, if :func:`build_encoder` can rebuild it.
+    """Returns ``encoder`` if :func:`build_encoder` can rebuild it.
 
     Raises:
         ValueError: its class is not registered in :data:`KINDS`.

@@ -1,4 +1,4 @@
-"""Images in channels_last order, which convolutions like: a copy, made as fast as the device can."""
+"""A fast conversion of images to channels_last order, the one in which convolutions are fastest."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """The same ``(B, C, H, W)`` images, their channels innermost in memory; themselves where they lie so already."""
+    """Returns ``(B, C, H, W)`` images with their channels innermost in memory; copies only if necessary."""
     fits = images.dtype == torch.uint8 and images.device.type == "cpu" and images.numel() > 0
     if not fits or torch.compiler.is_compiling() or images.is_contiguous(memory_format=torch.channels_last):
         return images.contiguous(memory_format=torch.channels_last)
-    # PyTorch copies bytes in another order one by one. Shuffling C groups of H·W channels at a single pixel is the same
-    # transposition, and has a kernel that moves whole vectors: seven times faster.
+    # PyTorch reorders bytes one by one. Shuffling C groups of H·W channels at a single pixel is the same transposition,
+    # and its kernel moves whole vectors: seven times faster.
     batch, channels, height, width = images.shape
     numbers = channels * height * width
     pixels = images.contiguous().as_strided((batch, numbers, 1, 1), (numbers, 1, numbers, numbers))

@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Puts ``module`` into evaluation mode inside the block; afterwards each part is in the mode that it was in."""
+    """Puts ``module`` into evaluation mode inside the block; afterwards restores the mode of every submodule."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

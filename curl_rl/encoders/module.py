@@ -1,4 +1,4 @@
-"""Anybody's module as an encoder."""
+"""An encoder made from any PyTorch module."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from curl_rl.encoders.modes import evaluating
 
 
 class ModuleEncoder(Encoder):
-    """Any module from images to vectors as an encoder: a convolutional trunk, Stable-Baselines3's NatureCNN.
+    """Makes an encoder of any module from images to vectors: a convolutional trunk, Stable-Baselines3's NatureCNN.
 
     Args:
         module: takes ``(B, C, H, W)`` floating point, returns ``(B, D)``. It is not copied: training one trains the
             other.
         observation_shape: ``(C, H, W)`` of the images that it expects.
-        divisor: what uint8 images are divided by before the module gets them; 1 for a module that divides by 255
-            itself. Floating-point images are passed on as they are.
-        precision: float32: the module runs as it is, under the caller's autocast if there is one. bfloat16: it runs
+        divisor: number that uint8 images are divided by before they enter the module; 1 for a module that divides by
+            255 itself. Floating-point images are passed on unchanged.
+        precision: float32: the module runs unchanged, under the caller's autocast if there is one. bfloat16: it runs
             under autocast, and its vector is converted back to the parameters' type.
 
-    Its feature map is the vector, as a map of one place; the size of the vector is found by encoding an image of zeros.
+    The feature map is the vector as a 1×1 map. The size of the vector is found by encoding an image of zeros.
 
     Raises:
-        ValueError: the module returns something else.
+        ValueError: the module does not return ``(B, D)``, or ``divisor`` is not positive.
     """
 
     kind: ClassVar[str] = "module"
@@ -58,21 +58,21 @@ class ModuleEncoder(Encoder):
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Another name for ``observation_shape``."""
+        """Alias of ``observation_shape``."""
         return self.observation_shape
 
     @property
     def feature_spec(self) -> FeatureSpec:
-        """Size of the vector, which is the map as well; there is no middle map."""
+        """Size of the vector, which also serves as the map; there is no middle map."""
         return FeatureSpec(self.dim, (self.dim, 1, 1))
 
     @property
     def title(self) -> str:
-        """Class of the module and size of its vector."""
+        """Class of the module and size of the vector."""
         return f"{type(self.module).__name__}, {self.dim} features"
 
     def encode(self, images: Tensor) -> Features:
-        """``(B, C, H, W)`` to the module's vector, and the same as a ``(B, D, 1, 1)`` map."""
+        """``(B, C, H, W)`` to the module's vector, also given as a ``(B, D, 1, 1)`` map."""
         dtype = next(self.module.parameters()).dtype
         if images.dtype == torch.uint8:
             images = images.to(dtype) / self.divisor
@@ -84,12 +84,12 @@ class ModuleEncoder(Encoder):
         return Features(vector, vector[:, :, None, None])
 
     def fresh(self, seed: int) -> ModuleEncoder:
-        """A copy whose layers are all initialized anew by their ``reset_parameters``, as PyTorch's layers have it.
+        """A copy with every layer reinitialized by its ``reset_parameters``, which PyTorch's own layers have.
 
-        An initialization that the module applied to its layers afterwards is not repeated.
+        Any initialization that the module applied on top is not repeated.
 
         Raises:
-            ValueError: a part of the module has parameters but no ``reset_parameters``.
+            ValueError: a submodule has parameters but no ``reset_parameters``.
         """
         weight = next(self.module.parameters())
         new = copy.deepcopy(self).requires_grad_(True).train().cpu()
@@ -100,13 +100,13 @@ class ModuleEncoder(Encoder):
                     reset()
                 elif next(part.parameters(recurse=False), None) is not None:
                     raise ValueError(
-                        f"module {type(part).__name__} must have reset_parameters() to be initialized anew, got none: "
-                        "add it, or build the module again"
+                        f"module {type(part).__name__} must have reset_parameters() to be reinitialized, got none: "
+                        "add it, or build a new module"
                     )
         return new.to(weight.device)
 
     def describe(self) -> dict[str, Any]:
-        """The module's class and the preprocessing; not enough to rebuild it."""
+        """The module's class and the preprocessing; not enough to rebuild the module."""
         return {
             "kind": self.kind,
             "observation_shape": list(self.input_shape),

@@ -25,7 +25,7 @@ class EncoderConfig:
     filters: Annotated[int, at_least(1)] = 32
     """Output channels of every convolution."""
     strides: Annotated[tuple[int, ...], one_or_more(at_least(1), "be one or more positive integers")] = (2, 1, 1, 1)
-    """Stride of each 3×3 convolution, first to last; their number is the encoder's depth."""
+    """Stride of each 3×3 convolution, first to last; the number of strides is the encoder's depth."""
     latent: Annotated[int, at_least(1)] = 50
     """Size of the feature vector."""
 
@@ -34,9 +34,9 @@ class EncoderConfig:
 
 
 def orthogonal_init(module: nn.Module) -> None:
-    """Orthogonal linear layers, delta-orthogonal convolutions, zero biases, in place; use with ``Module.apply``.
+    """Makes linear layers orthogonal, convolutions delta-orthogonal and biases zero, for use with ``Module.apply``.
 
-    A delta-orthogonal kernel is zero but for its center, which is orthogonal with the gain of ReLU (Xiao et al. 2018,
+    A delta-orthogonal kernel is zero except at its center, which is orthogonal with ReLU's gain (Xiao et al. 2018,
     arXiv 1806.05393, section 2.4), as in the released CURL code.
     """
     if isinstance(module, nn.Linear):
@@ -55,9 +55,9 @@ def orthogonal_init(module: nn.Module) -> None:
 class Convolutions(nn.Module):
     """3×3 convolutions with ReLU: ``(B, C, H, W)`` to a map ``(B, filters, h, w)``.
 
-    uint8 input is divided by 255; floating-point input is taken as it is, so nothing is ever scaled twice.
-    ``precision`` is what the convolutions compute in and the map's type; weights keep theirs. (On NVIDIA GPUs PyTorch's
-    float32 convolutions are TensorFloat-32 unless ``torch.backends.cudnn.allow_tf32`` is switched off.)
+    uint8 input is divided by 255; floating-point input is used unchanged, so nothing is ever scaled twice.
+    ``precision`` is the type of the convolutions and of the map; weights keep theirs. (On NVIDIA GPUs PyTorch's float32
+    convolutions use TensorFloat-32 unless ``torch.backends.cudnn.allow_tf32`` is False.)
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Convolutions(nn.Module):
             if min(height, width) < 3:
                 raise ValueError(
                     f"an image of {input_shape[1]}×{input_shape[2]} is too small for {len(strides)} convolutions with "
-                    f"strides {list(strides)}: only {height}×{width} is left before convolution {depth + 1}"
+                    f"strides {list(strides)}: only {height}×{width} remains before convolution {depth + 1}"
                 )
             self.layers.append(nn.Conv2d(channels, filters, 3, stride))
             channels, height, width = filters, (height - 3) // stride + 1, (width - 3) // stride + 1
@@ -84,15 +84,15 @@ class Convolutions(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         if tuple(observation.shape[-3:]) != self.input_shape:
-            raise ValueError(f"expected images of shape {self.input_shape}, got {tuple(observation.shape[-3:])}")
+            raise ValueError(f"images must have shape {self.input_shape}, got {tuple(observation.shape[-3:])}")
         layers = cast("list[nn.Conv2d]", list(self.layers))
         dtype = layers[0].weight.dtype
         raw = observation.dtype == torch.uint8
         compute = torch.bfloat16 if self.precision == "bfloat16" else dtype
-        # Bytes are exact in bfloat16; the 1/255 goes into the few weights of the first layer, not the many pixels.
+        # Bytes are exact in bfloat16. Scaling the first layer's few weights by 1/255 is cheaper than the many pixels.
         x = channels_last(observation).to(compute)
         trace = self._trace(observation) if self._on_cpu(observation) else None
-        with torch.autocast(observation.device.type, enabled=False):  # a caller's would override the precision
+        with torch.autocast(observation.device.type, enabled=False):  # the caller's would override the precision
             for depth, layer in enumerate(layers):
                 weight = layer.weight / 255 if raw and depth == 0 else layer.weight
                 assert layer.bias is not None
@@ -106,7 +106,7 @@ class Convolutions(nn.Module):
 
     @torch.no_grad()
     def _trace(self, observation: Tensor) -> Tensor:
-        """``(B, 1, 1, 1)``: 0 where weights and pixels are finite, else NaN. See :func:`conv_relu`."""
+        """``(B, 1, 1, 1)``: 0 if the weights and the image's pixels are finite, else NaN. See :func:`conv_relu`."""
         total = torch.stack([parameter.sum() for parameter in self.layers.parameters()]).sum()
         if observation.dtype == torch.uint8:
             return (total * 0).expand(len(observation), 1, 1, 1)
@@ -114,10 +114,10 @@ class Convolutions(nn.Module):
 
 
 class Projection(nn.Module):
-    """A map flattened, through a linear layer and layer norm: ``(B, C, h, w)`` to ``(B, latent)``.
+    """Flattening, a linear layer and layer norm: ``(B, C, h, w)`` to ``(B, latent)``.
 
-    Flattened row by row with the channels innermost: so it lies in memory behind convolutions in channels_last order,
-    and nothing has to be moved. The product is taken in the map's type, the norm in the parameters'.
+    The map is flattened row by row with the channels innermost, which is its order in memory after convolutions in
+    channels_last order, so nothing is copied. The product uses the map's type, the norm the parameters'.
     """
 
     def __init__(self, map_shape: tuple[int, int, int], latent: int) -> None:
@@ -134,19 +134,19 @@ class Projection(nn.Module):
 
 
 class PixelEncoder(Encoder):
-    """The encoder of CURL (and of SAC+AE before it): convolutions, a linear layer, layer norm; no tanh.
+    """The encoder of CURL, and of SAC+AE before it: convolutions, a linear layer, layer norm; no tanh.
 
     Args:
-        observation_shape: ``(C, H, W)`` of its input; a stack of three RGB frames has C = 9.
-        config: filters, strides (and so depth) and size of the feature vector.
-        precision: what the convolutions compute in, and the type of the map.
+        observation_shape: ``(C, H, W)`` of the input; a stack of three RGB frames has C = 9.
+        config: filters, strides (and thus depth) and size of the feature vector.
+        precision: type of the convolutions and of the map.
 
     ``encoder(observation)`` takes ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1], and returns
-    ``(B, latent)``. The two halves, ``encoder.convolutions`` and ``encoder.projection``, can be called on their own:
-    SAC's actor shares the first and has a projection of its own. The map is local already, so there is no middle one.
+    ``(B, latent)``. Its two halves, ``encoder.convolutions`` and ``encoder.projection``, can be called separately:
+    SAC's actor shares the first and has its own projection. The map is already local, so there is no middle map.
 
     Raises:
-        ValueError: the image is too small for the convolutions, or an input has another shape.
+        ValueError: the image is too small for the convolutions, or an input has the wrong shape.
     """
 
     kind: ClassVar[str] = "pixel"
@@ -165,17 +165,17 @@ class PixelEncoder(Encoder):
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of one input."""
+        """``(C, H, W)`` of the input."""
         return self.convolutions.input_shape
 
     @property
     def observation_shape(self) -> tuple[int, int, int]:
-        """Another name for ``input_shape``."""
+        """Alias of ``input_shape``."""
         return self.input_shape
 
     @property
     def feature_spec(self) -> FeatureSpec:
-        """Sizes of vector and map; there is no middle map."""
+        """Sizes of the vector and the map; there is no middle map."""
         return FeatureSpec(self.config.latent, self.convolutions.output_shape)
 
     @property
@@ -185,7 +185,7 @@ class PixelEncoder(Encoder):
 
     @property
     def precision(self) -> Precision:
-        """What the convolutions compute in."""
+        """Type that the convolutions compute in."""
         return self.convolutions.precision
 
     @precision.setter
@@ -193,7 +193,7 @@ class PixelEncoder(Encoder):
         self.convolutions.precision = precision
 
     def encode(self, images: Tensor) -> Features:
-        """``(B, C, H, W)`` to the vector and the map that it is made of."""
+        """``(B, C, H, W)`` to the vector and the map that it is computed from."""
         feature_map = self.convolutions(images)
         return Features(self.projection(feature_map), feature_map)
 

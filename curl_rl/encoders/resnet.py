@@ -1,7 +1,7 @@
 """ResNets as encoders: 18, 34 and 50 layers, any width, a stem for small images (He et al. 2015, arXiv 1512.03385).
 
-Names and shapes of the parameters are torchvision's, so its weights load; the 50-layer network has its stride in the
-3×3 convolution, as there. There is no classifier: the features are the mean over the places of the last map.
+Parameters have the names and shapes of torchvision's, so its weights load; as there, the 50-layer network has its
+stride in the 3×3 convolution. It has no classifier: the features are the spatial mean of the last map.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from curl_rl.ranges import at_least, check_ranges, finite, number, one_or_more, 
 # Residual blocks in each of the four stages (arXiv 1512.03385, table 1).
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
-_GROUP = 16  # fewest channels that group norm normalizes together
-# 64 is 4,096 channels in the stem: beyond any network.
+_GROUP = 16  # least number of channels that group norm normalizes together
+# Width 64 means 4,096 channels in the stem, more than any network has.
 _WIDTH = number("be a positive multiple of 1/64 and at most 64", lambda width: 0 < width <= 64 and 64 * width % 1 == 0)
 
 Norm = nn.BatchNorm2d | nn.GroupNorm
@@ -30,47 +30,48 @@ Norm = nn.BatchNorm2d | nn.GroupNorm
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """Shape of a :class:`ResNet`. Torchvision's weights want width 1, the imagenet stem, ImageNet's mean and std."""
+    """Shape of a :class:`ResNet`. Torchvision's weights need width 1, the imagenet stem, ImageNet's mean and std."""
 
     depth: Literal[18, 34, 50] = 18
-    """Layers: 18 and 34 are made of basic blocks, 50 of bottlenecks."""
+    """Number of layers: 18 and 34 use basic blocks, 50 bottlenecks."""
     width: Annotated[float, _WIDTH] = 1.0
-    """Factor on the channels of every layer, the stem included; 64 times it must be a whole number."""
+    """Factor on the channels of every layer, stem included; 64 times the width must be an integer."""
     stem: Literal["imagenet", "small"] = "imagenet"
     """First layers. imagenet: a 7×7 convolution and a max-pool, each halving the image. small: one 3×3 convolution that
-    keeps the size, for images of 32×32 or so (SimCLR, arXiv 2002.05709, appendix B.9)."""
+    keeps the size, for images of about 32×32 (SimCLR, arXiv 2002.05709, appendix B.9)."""
     zero_init_residual: bool = False
     """Start every block as the identity: the last batch norm of its residual branch starts at zero
     (Goyal et al. 2017, arXiv 1706.02677, section 5.1)."""
     batch_norm_splits: Annotated[int, at_least(1)] = 1
-    """Equal parts of the batch that are normalized each by its own statistics in training: what MoCo needs where one
-    GPU does the work of several. 1: the whole batch together."""
+    """Number of equal parts of the batch, each normalized by its own statistics in training: MoCo needs several where
+    one GPU does the work of many. 1: the whole batch together."""
     mean: Annotated[tuple[float, ...], one_or_more(finite, "be one or more finite numbers")] = (0.0,)
     """Subtracted from pixels in [0, 1]: one number, or one per channel. ImageNet: [0.485, 0.456, 0.406]."""
     std: Annotated[tuple[float, ...], one_or_more(positive, "be one or more positive numbers")] = (1.0,)
-    """Pixels are divided by it after that: one number, or one per channel. ImageNet: [0.229, 0.224, 0.225]."""
+    """Divides the pixels after that: one number, or one per channel. ImageNet: [0.229, 0.224, 0.225]."""
     norm: Literal["batch", "group"] = "batch"
-    """What normalizes activations. batch: by statistics over the batch. group: over groups of channels of each image
-    alone (Wu & He 2018, arXiv 1803.08494), for methods that batch norm lets cheat: in CPC each patch would see the
-    other patches of its image (Hénaff et al. 2019, arXiv 1905.09272)."""
+    """Normalization of activations. batch: by statistics over the batch. group: over groups of channels within each
+    image (Wu & He 2018, arXiv 1803.08494), for methods that could cheat through batch norm: in CPC each patch would see
+    the other patches of its image (Hénaff et al. 2019, arXiv 1905.09272)."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
         if self.norm == "group" and self.batch_norm_splits > 1:
             raise ValueError(
-                f"batch_norm_splits must be 1 with norm group, which knows no batch, got {self.batch_norm_splits}"
+                f"batch_norm_splits must be 1 with norm group, which ignores the batch, got {self.batch_norm_splits}"
             )
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose statistics in training are those of ``splits`` equal, consecutive parts of the batch.
+    """Batch norm that in training normalizes ``splits`` equal, consecutive parts of the batch separately.
 
-    It gives one device the batch statistics of ``splits`` devices without synchronised batch norm, which keep MoCo from
-    telling the positive pair by its shared statistics (arXiv 1911.05722, section 3.3). The running statistics are the
-    mean of the parts'. In evaluation, and with one part, it is :class:`torch.nn.BatchNorm2d`, as is its state dict.
+    One device then has the batch statistics of ``splits`` devices without synchronized batch norm, which keep MoCo from
+    recognizing the positive pair by its shared statistics (arXiv 1911.05722, section 3.3). The running statistics are
+    the mean over the parts. In evaluation, and with one part, it equals :class:`torch.nn.BatchNorm2d`; its state dict
+    always does.
 
     Raises:
-        ValueError: the batch does not divide into the parts.
+        ValueError: the batch size is not divisible by ``splits``.
     """
 
     def __init__(self, num_features: int, splits: int) -> None:
@@ -83,7 +84,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         if len(x) % self.splits:
             raise ValueError(
                 f"batch_norm_splits {self.splits} must divide the batch, got a batch of {len(x)}: "
-                f"take {len(x) // self.splits * self.splits or self.splits} images"
+                f"use {len(x) // self.splits * self.splits or self.splits} images"
             )
         mean, var, steps = self.running_mean, self.running_var, self.num_batches_tracked
         assert mean is not None
@@ -102,29 +103,29 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm of as many equal groups as leave each at least 16 channels; one group where there are fewer than 32.
+    """Group norm with as many equal groups of at least 16 channels as possible; one group for fewer than 32 channels.
 
-    On ImageNet 16 channels to a group do about as well as 32 groups, the paper's default (arXiv 1803.08494, table 3),
-    and unlike these they leave something to normalize in narrow networks, whose last maps have few places.
+    On ImageNet, groups of 16 channels do about as well as 32 groups, the paper's default (arXiv 1803.08494, table 3).
+    Unlike those, they leave enough to normalize in narrow networks, where the last maps have few positions.
     """
     most = max(channels // _GROUP, 1)
     return nn.GroupNorm(max(groups for groups in range(1, most + 1) if channels % groups == 0), channels)
 
 
 def _norms(config: ResNetConfig) -> Callable[[int], Norm]:
-    """Makes the norm of a layer from its number of channels."""
+    """A function from a layer's number of channels to its norm."""
     if config.norm == "group":
         return group_norm
     return lambda channels: SplitBatchNorm2d(channels, config.batch_norm_splits)
 
 
 def _relu(x: Tensor) -> Tensor:
-    """In place it saves memory, but in bfloat16 on a CPU it takes twice as long."""
+    """ReLU, in place except on CPUs: that saves memory, but in bfloat16 on a CPU it takes twice as long."""
     return x.relu() if x.device.type == "cpu" else x.relu_()
 
 
 class _BasicBlock(nn.Module):
-    """Two 3×3 convolutions around which the input goes unchanged, or through a 1×1 convolution where shapes differ."""
+    """Two 3×3 convolutions with a shortcut: the identity, or a 1×1 convolution where shapes differ."""
 
     expansion = 1
 
@@ -148,7 +149,7 @@ class _BasicBlock(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions, the last to four times the channels, with the same way around them."""
+    """1×1, 3×3 and 1×1 convolutions, the last to four times the channels, with the same kind of shortcut."""
 
     expansion = 4
 
@@ -185,16 +186,16 @@ class ResNet(Encoder):
     """A ResNet without its classifier.
 
     Args:
-        image_shape: ``(C, H, W)`` of the images that :attr:`feature_spec` speaks of; other sizes are taken as well
-            (multi-crop), and give maps of other sizes.
-        config: depth, width, stem, norm, normalization of the input.
-        precision: what the network computes in; weights, batch statistics, vector and map keep the parameters' type.
+        image_shape: ``(C, H, W)`` of the images that :attr:`feature_spec` describes; other sizes are accepted too
+            (multi-crop) and give maps of other sizes.
+        config: depth, width, stem, norm and input normalization.
+        precision: type that the network computes in; weights, batch statistics, vector and map keep the parameters'.
 
     ``encoder(images)`` takes ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1], and returns
-    ``(B, dim)``, dim being 512 times the width, or 2048 times with 50 layers.
+    ``(B, dim)``, where dim is 512 times the width, or 2048 times with 50 layers.
 
     Raises:
-        ValueError: images of another number of channels, or a mean or std for another number of them.
+        ValueError: images with the wrong number of channels, or a mean or std that does not match it.
     """
 
     kind: ClassVar[str] = "resnet"
@@ -215,7 +216,7 @@ class ResNet(Encoder):
             raise ValueError(f"image_shape must be three positive integers (C, H, W), got {image_shape}")
         for name, values in (("mean", config.mean), ("std", config.std)):
             if len(values) not in (1, channels):
-                raise ValueError(f"{name} needs 1 number or {channels}, one per channel, got {list(values)}")
+                raise ValueError(f"{name} must have 1 number or {channels}, one per channel, got {list(values)}")
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.image_shape, self.config, self.precision = image_shape, config, precision
 
@@ -241,7 +242,7 @@ class ResNet(Encoder):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Normal by fan-out (arXiv 1502.01852, section 2.2, the backward case); norms start with 1 and 0."""
+        """Kaiming normal by fan-out (arXiv 1502.01852, section 2.2, backward case); norms start at scale 1, shift 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -250,12 +251,12 @@ class ResNet(Encoder):
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Another name for ``image_shape``."""
+        """Alias of ``image_shape``."""
         return self.image_shape
 
     @property
     def feature_spec(self) -> FeatureSpec:
-        """Sizes of what :meth:`encode` gives for images of ``image_shape``."""
+        """Sizes of the features of images of ``image_shape``."""
         # The last two stages each halve the map, rounding up, and double its channels.
         halvings = 5 if self.config.stem == "imagenet" else 3
         middle, last = (
@@ -265,28 +266,28 @@ class ResNet(Encoder):
 
     @property
     def batch_norm_splits(self) -> int:
-        """Those of the configuration; 1 with group norm."""
+        """As configured; 1 with group norm."""
         return self.config.batch_norm_splits
 
     @property
     def title(self) -> str:
-        """Depth, and width and norm where they are not the usual ones."""
+        """Depth, plus width and norm if they are not the defaults."""
         config = self.config
         width = f", width {config.width:g}" if config.width != 1 else ""
         return f"ResNet-{config.depth}{width}" + (", group norm" if config.norm == "group" else "")
 
     def encode(self, images: Tensor) -> Features:
-        """``(B, C, H, W)`` to the last map ``(B, dim, h, w)``, its mean over places and the third stage's map.
+        """``(B, C, H, W)`` to the last map ``(B, dim, h, w)``, its spatial mean and the third stage's map.
 
-        The latter, ``middle``, is the activation itself, ``(B, dim / 2, h', w')``, in the type that the network
-        computes in: 8×8 of a 32×32 image with the small stem, 14×14 of a 224×224 image with ImageNet's.
+        The third stage's map, ``middle``, is its activation, ``(B, dim / 2, h', w')``, in the type that the network
+        computes in: 8×8 for a 32×32 image with the small stem, 14×14 for a 224×224 image with ImageNet's.
         """
         if images.ndim != 4 or images.shape[1] != self.image_shape[0]:
-            raise ValueError(f"expected images (B, {self.image_shape[0]}, H, W), got {tuple(images.shape)}")
+            raise ValueError(f"images must be (B, {self.image_shape[0]}, H, W), got {tuple(images.shape)}")
         dtype = self.conv1.weight.dtype
         white = 255 if images.dtype == torch.uint8 else 1
         pixels = (images - white * self.mean) / (white * self.std)
-        # Switched off as well as on, because a caller's autocast would override the precision.
+        # Set explicitly in both cases, because the caller's autocast would override the precision.
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             x = pixels.to(dtype).contiguous(memory_format=torch.channels_last)
             x = self.maxpool(_relu(self.bn1(self.conv1(x))))
@@ -300,10 +301,10 @@ class ResNet(Encoder):
         return new.to(self.conv1.weight)
 
     def describe(self) -> dict[str, Any]:
-        # Split batch norm serves pretraining; whoever trains the network further has batches of another size.
+        # Split batch norm is for pretraining only; later training uses other batch sizes.
         config = dataclasses.asdict(dataclasses.replace(self.config, batch_norm_splits=1))
         if config["norm"] == "batch":
-            del config["norm"]  # as in files from before there was another
+            del config["norm"]  # the format of files from before group norm existed
         return {
             "kind": self.kind,
             "observation_shape": list(self.image_shape),
@@ -320,13 +321,13 @@ class ResNet(Encoder):
         return cls(input_shape, ResNetConfig(**fields))
 
     def load_torchvision(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Takes the weights of torchvision's ResNet of the same depth; its classifier (``fc``) is left out.
+        """Loads the weights of torchvision's ResNet of the same depth, without its classifier (``fc``).
 
         Raises:
-            ValueError: this network has group norm, or a name or a shape is another one.
+            ValueError: this network has group norm, or a name or a shape differs.
         """
         if self.config.norm != "batch":
-            raise ValueError(f"norm must be batch to take torchvision's weights, got {self.config.norm}")
+            raise ValueError(f"norm must be batch to load torchvision's weights, got {self.config.norm}")
         wanted = {name: value for name, value in state_dict.items() if name not in ("fc.weight", "fc.bias")}
         own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
         given = {name: tuple(value.shape) for name, value in wanted.items()}

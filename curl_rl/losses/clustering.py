@@ -11,19 +11,19 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     """Soft assignments of a batch to prototypes that use all prototypes about equally (Sinkhorn-Knopp).
 
     The iteration of the released SwAV (arXiv 2006.09882, equations 3 to 5): exp(scores/ε) is scaled to columns of equal
-    mass, then to rows of equal mass. Here it runs on logarithms, which stay finite where exp(scores/ε) overflows.
-    It ends on the rows, so these sum to 1, whereas the columns are balanced only in the limit of many iterations.
+    mass, then to rows of equal mass. Here it works on logarithms, which stay finite where exp(scores/ε) overflows.
+    It ends with the rows, so these sum to 1, whereas the columns are balanced only in the limit of many iterations.
 
     Args:
         scores: ``(B, K)`` similarities of B embeddings with K prototypes. Half precision is widened to float32.
-        epsilon: entropy of the assignment; towards 0 it becomes hard.
-        iterations: how often columns and rows are scaled.
+        epsilon: weight of the assignment's entropy; near 0 the assignment becomes hard.
+        iterations: number of times that columns and rows are scaled.
 
     Returns:
         ``(B, K)`` probabilities over the prototypes.
 
     Raises:
-        ValueError: ``epsilon`` of 0 or less, ``iterations`` below 1.
+        ValueError: ``epsilon`` is 0 or less, or ``iterations`` is below 1.
     """
     if not epsilon > 0:
         raise ValueError(f"epsilon must be above 0, got {epsilon:g}")
@@ -32,5 +32,5 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     codes = widened(scores) / epsilon
     for _ in range(iterations):
         codes = codes.log_softmax(0).log_softmax(1)
-    # Changes nothing but the last bits: what is summed to 1 is the probabilities, no longer their logarithms.
+    # Changes only the last bits: normalizes the probabilities themselves instead of their logarithms.
     return codes.softmax(1)

@@ -1,4 +1,4 @@
-"""Contrastive losses: positives against negatives, from a batch or a bank (InfoNCE and its variants)."""
+"""Contrastive losses: positives against negatives from a batch or a bank (InfoNCE and its variants)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curl_rl.losses.half_precision import widened
 
 
 def info_nce(logits: Tensor) -> Tensor:
-    """InfoNCE with the positives on the diagonal: the mean cross-entropy of row i against class i.
+    """InfoNCE with the positives on the diagonal: the mean cross-entropy of row i with class i.
 
     Args:
         logits: ``(B, N)`` similarities of B queries to N ≥ B keys; key i is query i's positive.
@@ -26,32 +26,32 @@ def info_nce(logits: Tensor) -> Tensor:
     """
     queries, keys = logits.shape
     if keys < queries:
-        raise ValueError(f"every query needs its positive among the keys, got {queries} queries and {keys} keys")
+        raise ValueError(f"keys must include every query's positive, got {queries} queries and {keys} keys")
     return F.cross_entropy(logits, torch.arange(queries, device=logits.device))
 
 
 class PairScores(NamedTuple):
-    """How like its positive, and how like each of its negatives, every query is; not yet divided by a temperature."""
+    """Similarity of each query to its positive and to its negatives, before the division by a temperature."""
 
     positive: Tensor
     """``(B,)``."""
     negatives: Tensor
-    """``(B, N)``, −∞ in the columns that are no negative of that query."""
+    """``(B, N)``, −∞ where the column is not a negative of the query."""
 
 
 def two_view_scores(first: Tensor, second: Tensor) -> PairScores:
-    """Scores of all 2B views of a batch: a view's positive is the other view of its image, its negatives all the rest.
+    """Scores of all 2B views of a batch: the positive is the other view of the same image, the rest are negatives.
 
     Args:
         first: ``(B, D)`` embeddings of one view of each image, B ≥ 2.
-        second: ``(B, D)`` embeddings of the other.
+        second: ``(B, D)`` embeddings of the other view.
 
     Returns:
-        ``(2B,)`` and ``(2B, 2B)`` inner products, the first views' rows first. A view with itself and with its positive
-        are masked.
+        ``(2B,)`` and ``(2B, 2B)`` inner products, with the rows of the first views first. Among the negatives, the
+        products of a view with itself and with its positive are masked.
 
     Raises:
-        ValueError: fewer than 2 images, so that there is no negative.
+        ValueError: fewer than 2 images, so there are no negatives.
     """
     if len(first) < 2:
         raise ValueError(f"negatives from the batch need at least 2 samples in a batch (batch_size), got {len(first)}")
@@ -63,13 +63,13 @@ def two_view_scores(first: Tensor, second: Tensor) -> PairScores:
 
 
 def bank_scores(query: Tensor, key: Tensor, bank: Tensor, valid: Tensor) -> PairScores:
-    """Scores of queries whose negatives are a bank of past keys (MoCo, arXiv 1911.05722, algorithm 1).
+    """Scores of queries against their positives and a bank of past keys (MoCo, arXiv 1911.05722, algorithm 1).
 
     Args:
         query: ``(B, D)``.
         key: ``(B, D)``; key i is query i's positive.
         bank: ``(K, D)``.
-        valid: ``(K,)`` booleans, which of the bank hold a key.
+        valid: ``(K,)`` booleans, True for rows of the bank that hold a key.
 
     Returns:
         ``(B,)`` and ``(B, K)`` inner products.
@@ -80,22 +80,23 @@ def bank_scores(query: Tensor, key: Tensor, bank: Tensor, valid: Tensor) -> Pair
 
 
 def nt_xent(scores: PairScores, temperature: float, *, tau_plus: float = 0.0, beta: float = 0.0) -> Tensor:
-    """Cross-entropy of picking the positive among the negatives at a temperature; InfoNCE, of which NT-Xent is a case.
+    """Cross-entropy of picking the positive among the negatives at a temperature: InfoNCE, of which NT-Xent is a case.
 
-    With p and nⱼ the scores over the temperature it is the mean of −log(eᵖ / (eᵖ + S)). S is Σ exp(nⱼ) in the plain
-    loss (SimCLR, arXiv 2002.05709, equation 1), and what replaces the sum in its two corrections, which can be joined:
+    With p and nⱼ the scores divided by the temperature, it is the mean of −log(eᵖ / (eᵖ + S)). In the plain loss S is
+    Σ exp(nⱼ) (SimCLR, arXiv 2002.05709, equation 1). Two corrections, which can be combined, replace that sum:
 
     - hard negatives (Robinson et al. 2020, arXiv 2010.04592, equation 4): each of the N terms is weighted by
       exp(beta · nⱼ) over the mean of these weights. The gradient goes through the weights, as in the released code.
-    - debiased (Chuang et al. 2020, arXiv 2007.00224, equations 7 and 8): a negative is in truth of the query's own
-      class with probability tau_plus, so max((S − N·tau_plus·eᵖ) / (1 − tau_plus), N·exp(−1/temperature)) replaces S.
-      The bound is the least that unit vectors can reach, so this one needs normalised embeddings.
+    - debiased (Chuang et al. 2020, arXiv 2007.00224, equations 7 and 8): a negative actually has the query's own class
+      with probability tau_plus, so max((S − N·tau_plus·eᵖ) / (1 − tau_plus), N·exp(−1/temperature)) replaces S.
+      The bound is the minimum over unit vectors, so this correction requires normalized embeddings.
 
     Args:
-        scores: of B queries; those without any negative count as solved, and only in the plain loss.
+        scores: of B queries. In the plain loss, queries without negatives count as solved; the corrections do not
+            support them.
         temperature: above 0.
-        tau_plus: class prior in [0, 1); 0 is the plain loss, exactly.
-        beta: concentration, at least 0; 0 is the plain loss, exactly.
+        tau_plus: class prior in [0, 1); 0 gives exactly the plain loss.
+        beta: concentration, at least 0; 0 gives exactly the plain loss.
 
     Returns:
         The mean over the queries, a scalar.
@@ -107,7 +108,7 @@ def nt_xent(scores: PairScores, temperature: float, *, tau_plus: float = 0.0, be
         log_sum = ((1 + beta) * negatives).logsumexp(1) - (beta * negatives).logsumexp(1) + count.log()
     if tau_plus:
         same_class = positive + (tau_plus * count).log()
-        shift = torch.maximum(log_sum, same_class).detach()  # so that no exponential overflows, and not both vanish
+        shift = torch.maximum(log_sum, same_class).detach()  # no exponential overflows, and not both underflow
         rest = (log_sum - shift).exp() - (same_class - shift).exp()
         log_rest = rest.clamp_min(torch.finfo(rest.dtype).tiny).log() + shift - math.log(1 - tau_plus)
         log_sum = log_rest.maximum(count.log() - 1 / temperature)
@@ -115,9 +116,9 @@ def nt_xent(scores: PairScores, temperature: float, *, tau_plus: float = 0.0, be
 
 
 def nt_logistic(scores: PairScores, temperature: float) -> Tensor:
-    """NT-Logistic (SimCLR, arXiv 2002.05709, table 2): −log σ(p) − log σ(−n), p and n the scores over the temperature.
+    """NT-Logistic (SimCLR, arXiv 2002.05709, table 2): −log σ(p) − log σ(−n), with p and n = scores / temperature.
 
-    The negatives' term is their mean, so that positives and negatives weigh the same at any batch size.
+    The second term is averaged over the negatives, so positives and negatives weigh the same at any batch size.
     """
     attraction = -F.logsigmoid(scores.positive / temperature)
     repulsion = -F.logsigmoid(-scores.negatives / temperature).sum(1) / (scores.negatives != -torch.inf).sum(1)
@@ -125,7 +126,7 @@ def nt_logistic(scores: PairScores, temperature: float) -> Tensor:
 
 
 def bilinear_similarity(query: Tensor, weight: Tensor, key: Tensor) -> Tensor:
-    """qᵀWk of every query with every key (CURL, arXiv 2004.04136, equation 4).
+    """qᵀWk for every query and every key (CURL, arXiv 2004.04136, equation 4).
 
     Args:
         query: ``(B, D)``.

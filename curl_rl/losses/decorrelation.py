@@ -9,11 +9,11 @@ from curl_rl.losses.half_precision import widened
 
 
 def cross_correlation(first: Tensor, second: Tensor, eps: float = 1e-5) -> Tensor:
-    """Correlations over the batch of every feature of one view with every feature of the other, in [−1, 1].
+    """Correlation over the batch of every feature of one view with every feature of the other, in [−1, 1].
 
     Args:
         first: ``(B, D)`` embeddings of one view, B ≥ 2.
-        second: ``(B, E)`` embeddings of the other.
+        second: ``(B, E)`` embeddings of the other view.
         eps: added to the variances.
 
     Returns:
@@ -36,5 +36,5 @@ def cross_correlation(first: Tensor, second: Tensor, eps: float = 1e-5) -> Tenso
 def redundancy(correlation: Tensor, off_diagonal_weight: float) -> Tensor:
     """Σᵢ (1 − Cᵢᵢ)² + weight · Σᵢ≠ⱼ Cᵢⱼ² of a ``(D, D)`` correlation (Barlow Twins, arXiv 2103.03230, equation 1)."""
     diagonal = correlation.diagonal()
-    off_diagonal = correlation - diagonal.diag()  # exact: the sum of all squares less the diagonal's would not be
+    off_diagonal = correlation - diagonal.diag()  # exact, unlike the sum of all squares minus the diagonal's
     return (1 - diagonal).square().sum() + off_diagonal_weight * off_diagonal.square().sum()

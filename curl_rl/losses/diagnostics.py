@@ -1,4 +1,4 @@
-"""Measures of embeddings, not trained on: accuracy, alignment, uniformity, effective rank, collapse."""
+"""Diagnostics of embeddings that are not trained on: accuracy, alignment, uniformity, effective rank, collapse."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from curl_rl.losses.half_precision import widened
 
 
 def contrastive_accuracy(logits: Tensor) -> Tensor:
-    """Share of queries whose positive, on the diagonal of ``(B, N)`` logits, scores highest; a scalar in [0, 1]."""
+    """Fraction of queries whose positive, on the diagonal of ``(B, N)`` logits, scores highest; a scalar in [0, 1]."""
     return (logits.argmax(1) == torch.arange(len(logits), device=logits.device)).float().mean()
 
 
 def pair_accuracy(scores: PairScores) -> Tensor:
-    """Share of queries that score higher with their positive than with any negative; a scalar in [0, 1]."""
+    """Fraction of queries that score higher with their positive than with any negative; a scalar in [0, 1]."""
     return (scores.positive > scores.negatives.amax(1)).float().mean()
 
 
 def softmax_confidence(logits: Tensor) -> Tensor:
     """Mean over the rows of ``(B, N)`` logits of the largest softmax probability: 1/N undecided, 1 saturated.
 
-    Confidence far above the accuracy tells of a softmax that is saturated on wrong answers.
+    Confidence far above the accuracy indicates a softmax that is saturated on wrong answers.
     """
     return logits.softmax(1).max(1).values.mean()
 
 
 def effective_rank(embeddings: Tensor) -> Tensor:
-    """How many directions a batch of embeddings really uses: the exponential of its spectrum's entropy.
+    """Number of directions that a batch of embeddings effectively uses: the exponential of its spectrum's entropy.
 
-    With s the singular values of the centred ``(B, D)`` embeddings and p = s / Σs, it is exp(−Σ p log p)
+    With s the singular values of the centered ``(B, D)`` embeddings and p = s / Σs, it is exp(−Σ p log p)
     (Roy & Vetterli 2007, "The effective rank"): 1 for a line, min(B − 1, D) for an isotropic cloud, 0 for a point, and
-    NaN where an embedding is not finite.
+    NaN if any embedding is not finite.
     """
     centered = (embeddings - embeddings.mean(0)).float()
     finite = centered.isfinite().all()
@@ -44,7 +44,7 @@ def effective_rank(embeddings: Tensor) -> Tensor:
 
 
 def alignment(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared distance of the normalised ``(B, D)`` embeddings of two views: 0 aligned, 2 unrelated, 4 opposite.
+    """Mean squared distance of the normalized ``(B, D)`` embeddings of two views: 0 aligned, 2 unrelated, 4 opposite.
 
     Wang & Isola 2020, arXiv 2005.10242, section 4.1, with α = 2.
     """
@@ -52,18 +52,18 @@ def alignment(first: Tensor, second: Tensor) -> Tensor:
 
 
 def uniformity(embeddings: Tensor, t: float = 2.0) -> Tensor:
-    """Logarithm of the mean of exp(−t d²) over all pairs of B ≥ 2 normalised ``(B, D)`` embeddings.
+    """Logarithm of the mean of exp(−t d²) over all pairs of B ≥ 2 normalized ``(B, D)`` embeddings, a scalar.
 
-    0 where all embeddings are one, and the lower, the more evenly they cover the sphere; a scalar (Wang & Isola 2020,
-    arXiv 2005.10242, section 4.1). Costs B² D.
+    It is 0 if all embeddings coincide, and lower the more evenly they cover the sphere (Wang & Isola 2020,
+    arXiv 2005.10242, section 4.1). The cost is O(B² D).
     """
     return torch.pdist(F.normalize(widened(embeddings))).square().mul(-t).exp().mean().log()
 
 
 def embedding_std(embeddings: Tensor) -> Tensor:
-    """How far ``(B, D)`` embeddings are from collapse: 1 spread over all directions, 0 in one point.
+    """Spread of ``(B, D)`` embeddings: 1 if they cover all directions, 0 if they have collapsed into one point.
 
-    √D times the mean over the dimensions of the standard deviation of the normalised embeddings, as in SimSiam's
+    √D times the mean over the dimensions of the standard deviation of the normalized embeddings, as in SimSiam's
     figure 2 (arXiv 2011.10566); at most 1.
     """
     normalized = F.normalize(widened(embeddings))

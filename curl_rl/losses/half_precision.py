@@ -1,4 +1,4 @@
-"""Half-precision embeddings are widened to float32 before anything is summed or exponentiated."""
+"""Widening of half-precision embeddings to float32, before anything is summed or exponentiated."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def widened(embeddings: Tensor) -> Tensor:
-    """Embeddings in float32 or, where they are wider already, as they are."""
+    """The embeddings in float32, or unchanged if they are wider already."""
     return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Self-supervised methods, one to a file; each serves reinforcement learning and vision through the same interface."""
+"""Self-supervised methods, one per file; each serves reinforcement learning and vision through the same interface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """The types that :func:`register` makes anew: always the newest."""
+    """Looks up the types that :func:`register` rebuilds, so that callers always get the latest."""
     if name in ("MethodName", "ObjectiveConfigs", "ObjectiveName"):
         return getattr(registry, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Banks of past embeddings: a ring of the newest, and a table with one for each image."""
+"""Banks of past embeddings: a ring of the newest, and a table with one per image."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 
 class Ring(nn.Module):
-    """The last ``size`` embeddings that were pushed, the oldest overwritten first (MoCo's queue, arXiv 1911.05722).
+    """A ring of the last ``size`` embeddings, the oldest overwritten first (MoCo's queue, arXiv 1911.05722).
 
-    All of it lies in buffers: saved and resumed with the module, and never read by the host. It starts empty;
-    ``valid`` tells which places hold something, so that no made-up vector ever serves as a negative.
+    All state is in buffers: saved and restored with the module, never read by the host. The ring starts empty;
+    ``valid`` marks the filled slots, so that no made-up vector ever serves as a negative.
 
     Raises:
-        ValueError: ``size`` or ``dim`` below 1; in ``push``, more embeddings than places.
+        ValueError: ``size`` or ``dim`` is below 1; in ``push``, more embeddings than slots.
     """
 
     embeddings: Tensor
     """``(size, dim)``, in no particular order."""
     pushed: Tensor
-    """How many embeddings were ever pushed, a scalar integer; the next one goes to this place modulo ``size``."""
+    """Number of embeddings pushed so far, a scalar integer; modulo ``size``, the slot of the next one."""
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Ring(nn.Module):
 
     @property
     def valid(self) -> Tensor:
-        """``(size,)`` booleans: which places hold an embedding."""
+        """``(size,)`` booleans, True for slots that hold an embedding."""
         return torch.arange(len(self.embeddings), device=self.pushed.device) < self.pushed
 
     @torch.no_grad()
@@ -51,31 +51,31 @@ class Window(NamedTuple):
     """Consecutive rows of a :class:`Table`."""
 
     indices: Tensor
-    """``(size,)`` integers: which rows."""
+    """``(size,)`` integers, the indices of the rows."""
     embeddings: Tensor
     """``(size, dim)``."""
     known: Tensor
-    """``(size,)`` booleans: which of them hold an embedding."""
+    """``(size,)`` booleans, True for rows that hold an embedding."""
 
 
 class Table(nn.Module):
-    """One embedding for each of ``count`` images, found by its index (InstDisc's memory, arXiv 1805.01978).
+    """One embedding for each of ``count`` images, looked up by index (InstDisc's memory, arXiv 1805.01978).
 
-    All of it lies in buffers: saved and resumed with the module, and never read by the host. It starts empty; ``known``
-    tells which rows hold an embedding, so that no made-up vector is ever compared with.
+    All state is in buffers: saved and restored with the module, never read by the host. The table starts empty;
+    ``known`` marks the filled rows, so that nothing is ever compared with a made-up vector.
 
     Args:
-        count: number of images N. None, as where no fixed set is learned from, is refused.
-        dim: length of an embedding.
+        count: number of images. None, for data without a fixed set of images, is refused.
+        dim: size of an embedding.
 
     Raises:
-        ValueError: ``count`` is None or below 1, ``dim`` below 1; in ``window``, more rows than there are.
+        ValueError: ``count`` is None or below 1, ``dim`` is below 1; in ``window``, more rows than the table has.
     """
 
     embeddings: Tensor
     """``(count, dim)``, zero where unknown."""
     known: Tensor
-    """``(count,)`` booleans: which rows hold an embedding."""
+    """``(count,)`` booleans, True for rows that hold an embedding."""
 
     def __init__(self, count: int | None, dim: int) -> None:
         super().__init__()
@@ -88,17 +88,17 @@ class Table(nn.Module):
 
     @torch.no_grad()
     def update(self, indices: Tensor, new: Tensor, momentum: float | Tensor) -> None:
-        """Moves rows towards new embeddings: momentum · old + (1 − momentum) · new, scaled to length 1.
+        """Moves rows toward new embeddings: momentum · old + (1 − momentum) · new, scaled to length 1.
 
-        A row that was unknown takes the new embedding as it is. Where an index occurs more than once, its last
-        embedding alone counts, and the row moves once.
+        An unknown row takes the new embedding unchanged. If an index occurs more than once, only its last embedding
+        counts, and the row moves once.
 
         Args:
             indices: ``(B,)`` integers below ``count``.
             new: ``(B, dim)`` unit vectors.
-            momentum: in [0, 1]; 0 overwrites. A tensor is a scalar on the table's device.
+            momentum: in [0, 1]; 0 overwrites. A tensor must be a scalar on the table's device.
         """
-        # Of one index all rows write the same, so that the order of writing does not matter.
+        # Duplicates of an index all write the same value, so the order of writing does not matter.
         order = indices.argsort(stable=True)
         last = order[torch.searchsorted(indices[order], indices, right=True) - 1]
         new = new.to(self.embeddings.dtype)[last]
@@ -107,7 +107,7 @@ class Table(nn.Module):
         self.known.index_fill_(0, indices, True)
 
     def window(self, size: int, start: Tensor) -> Window:
-        """``size`` consecutive rows from ``start`` on, the first following the last.
+        """``size`` consecutive rows starting at ``start``, wrapping around at the end.
 
         Args:
             size: number of rows, at most ``count``.

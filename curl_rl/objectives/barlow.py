@@ -1,7 +1,7 @@
 """Barlow Twins: self-supervised learning by redundancy reduction (Zbontar et al. 2021, arXiv 2103.03230).
 
-No negatives, no predictor, no slow copy: each feature of one view's embedding should correlate with itself in the other
-view, over the batch, and with no other feature.
+It has no negatives, no predictor and no slow copy: over the batch, each feature of one view's embedding should
+correlate with itself in the other view, and with no other feature.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class BarlowConfig:
     """Projector and loss of Barlow Twins. The defaults are the paper's."""
 
     projector_layers: Annotated[int, at_least(1)] = 3
-    """Layers of the projector."""
+    """Number of layers of the projector."""
     dim: Annotated[int | None, at_least(1)] = None
-    """Width of every layer of the projector, the last one too: the method gains from many features. [default: four
-    times the encoder's, as 8192 to ResNet-50's 2048]"""
+    """Width of every layer of the projector, including the last: the method benefits from many features. [default: four
+    times the encoder's, as 8192 is to ResNet-50's 2048]"""
     off_diagonal_weight: Annotated[float, at_least(0)] = 0.005
-    """λ: what a correlation between two different features costs, against one that a feature lacks with itself."""
+    """λ: weight of correlations between different features, relative to each feature's correlation with itself."""
     loss_scale: Annotated[float, positive] = 1.0
-    """Multiplies the loss, which is a sum over the features, and so the gradient for optimizers that do not rescale."""
+    """Factor on the loss, a sum over the features, and so on the gradient, for optimizers that do not rescale it."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "objectives.barlow")
 
 
 class BarlowTwins(Objective):
-    """The correlation of two views' embeddings made the identity matrix."""
+    """Makes the cross-correlation of two views' embeddings the identity matrix."""
 
     online_views = (ViewSpec(0), ViewSpec(1))
 
@@ -47,7 +47,7 @@ class BarlowTwins(Objective):
         self.projector = MLP([features.dim, *[dim] * config.projector_layers], batch_norm=True, last="linear")
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        # One view at a time: batch norm takes the statistics of each view for itself, as in the released code.
+        # One view at a time: batch norm takes its statistics over each view separately, as in the released code.
         first, second = (self.projector(view.vector) for view in online)
         correlation = cross_correlation(first, second)
         loss = self.config.loss_scale * redundancy(correlation, self.config.off_diagonal_weight)

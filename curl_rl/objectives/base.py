@@ -1,18 +1,18 @@
 """The interface of a self-supervised objective: the views it needs and the loss it computes from their features.
 
-An objective sees features, never images: it names the views and who encodes each, and its user (the agent, a
-pretraining run, somebody else's training loop) crops and encodes them. ``forward`` is pure; state changes in
-``after_step``, and for methods that look at all images at once, in ``remember`` and ``between_epochs``.
+An objective sees features, never images: it declares the views and who encodes each, and its user (the agent, a
+pretraining run, a custom training loop) crops and encodes them. ``forward`` is pure; state changes in ``after_step``,
+and, for methods that look at all images at once, in ``remember`` and ``between_epochs``.
 
-All state is kept in buffers, slow copies of heads included (``momentum.momentum_buffers``), so that ``parameters()`` is
-what learns and ``state_dict()`` is all there is to save.
+All state is in buffers, including slow copies of heads (``momentum.momentum_buffers``), so that ``parameters()`` holds
+exactly what learns and ``state_dict()`` everything to save.
 
-With several processes, each calls ``forward`` with the features of the whole batch: a method knows of no process but
-its own, and batch norm in its heads sees every sample.
+With several processes, each calls ``forward`` with the features of the whole batch: a method does not deal with other
+processes, and batch norm in its heads sees every sample.
 
 Metrics have the same names in all methods that report them:
 
-- ``accuracy``: share of queries that prefer their positive to every negative.
+- ``accuracy``: fraction of queries that prefer their positive to every negative.
 - ``embedding_std``: 1 for embeddings spread over all directions, 0 for collapse (``losses.embedding_std``).
 - ``alignment``: mean squared distance of the two views' embeddings, 0 to 4 (``losses.alignment``).
 """
@@ -29,9 +29,9 @@ from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
 
 Need = Literal["labels", "indices", "actions", "epochs"]
-"""What a method may depend on besides features. ``labels``: a class for each sample. ``indices``: each sample's place
-in a fixed set of samples. ``actions``: those taken between the observation and its futures. ``epochs``: that
-:meth:`Objective.between_epochs` is called."""
+"""What a method may require besides features. ``labels``: a class for each sample. ``indices``: each sample's index in
+a fixed set of samples. ``actions``: those taken between the observation and its futures. ``epochs``: calls of
+:meth:`Objective.between_epochs`."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +42,32 @@ class ViewSpec:
     """Views with the same index are the same augmentation of the same input. View 0 is the one that the user of the
     objective has anyway: in reinforcement learning the crop that the critic saw."""
     future: int = 0
-    """Agent steps from the observation to the one that the view is made of; 0: the observation itself. Replays and
+    """Agent steps from the observation to the one that the view is made from; 0: the observation itself. Replays and
     recorded frames have futures; single images have only 0."""
     modality: Literal["image", "text"] = "image"
-    """The kind of input, and so which encoder it is for."""
+    """Kind of the input, which decides the encoder."""
 
 
 class BatchInfo(NamedTuple):
-    """The rest of a batch, apart from its features; None where the data have no such thing."""
+    """The contents of a batch besides features; each is None if the data do not have it."""
 
     indices: Tensor | None = None
-    """``(B,)``, each sample's place in the set of samples."""
+    """``(B,)``, each sample's index in the set of samples."""
     labels: Tensor | None = None
     """``(B,)`` classes."""
     actions: Tensor | None = None
-    """``(B, K, A)``: the actions taken from the observation on, K of them, where K is the largest ``ViewSpec.future``;
-    zeros after the end of the episode."""
+    """``(B, K, A)``: the K actions taken from the observation on, where K is the largest ``ViewSpec.future``; zeros
+    after the end of the episode."""
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Sizes of the data that a method may have to know when it is built; None where they are not known."""
+    """Sizes of the data that a method may need when it is built; None if unknown."""
 
     count: int | None = None
-    """Samples in the set: the rows of a bank with a place for each."""
+    """Number of samples in the set: the rows of a bank with one row per sample."""
     classes: int | None = None
-    """Classes of the labels."""
+    """Number of classes of the labels."""
     action_dim: int | None = None
     """Size of an action."""
     text: FeatureSpec | None = None
@@ -76,7 +76,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Result:
-    """Result of ``forward``: the loss, detached metrics by name, and whatever ``after_step`` will need."""
+    """Result of ``forward``: the loss, detached metrics by name, and the input of ``after_step``."""
 
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
@@ -84,9 +84,9 @@ class Result:
 
 
 class Objective(nn.Module):
-    """One self-supervised method: the heads it adds, the memory it keeps, the loss it computes.
+    """A self-supervised method: the heads that it adds, the memory that it keeps and the loss that it computes.
 
-    A new method subclasses it in a file of its own, which ends in a :class:`~curl_rl.objectives.registry.Method`.
+    A new method subclasses it in its own file, which ends with a :class:`~curl_rl.objectives.registry.Method`.
     """
 
     online_views: tuple[ViewSpec, ...]
@@ -94,39 +94,39 @@ class Objective(nn.Module):
     target_views: tuple[ViewSpec, ...] = ()
     """Views that its slow copy encodes, without gradient."""
     views_together: bool = False
-    """Whether consecutive online views of one shape pass the encoder as one batch, which matters to batch norm: its
-    statistics are then over all of them, else over each view by itself. Each method follows its released code."""
+    """True to encode consecutive online views of the same shape as one batch. Batch norm then takes its statistics over
+    all of them, otherwise over each view separately. Each method follows its released code."""
     reads_maps: bool = False
-    """Whether the loss compares places, by ``Features.map`` or ``Features.middle``. Where it does not, the processes of
-    a pretraining run do not exchange these large maps, and the loss gets empty ones."""
+    """True if the loss reads ``Features.map`` or ``Features.middle``. If False, the processes of a pretraining run do
+    not exchange these large maps, and the loss gets empty ones."""
     batch_dependent: bool = True
-    """Whether a sample's part in the loss depends on the rest of the batch: in-batch negatives, batch norm. If so,
-    the gradients of small batches do not add up to that of one large batch."""
+    """True if a sample's contribution to the loss depends on the rest of the batch: in-batch negatives, batch norm. The
+    gradients of small batches then do not add up to that of one large batch."""
     needs: frozenset[Need] = frozenset()
-    """What the method cannot do without. A user that lacks it refuses the method before anything starts."""
+    """Requirements of the method. A user that cannot meet them refuses the method before anything starts."""
     projected: frozenset[str] = frozenset()
-    """Names of the parameters that ``after_step`` itself puts back into their set: prototypes of unit length, say."""
+    """Names of parameters that ``after_step`` projects back onto a constraint set: prototypes of unit length, say."""
 
     @classmethod
     def build(cls, features: FeatureSpec, config: Any, data: DataSpec) -> Objective:
-        """The method for an encoder with these features. Methods that depend on the data's sizes override it.
+        """Builds the method for an encoder with these features. Methods that depend on sizes of the data override it.
 
         Raises:
-            ValueError: a size is missing, or does not suit the settings.
+            ValueError: a size is missing or does not fit the settings.
         """
         return cls(features, config)
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        """The loss of one batch, from the features of ``online_views`` and ``target_views`` in that order. Pure."""
+        """Computes the loss of one batch from the features of ``online_views`` and ``target_views``, in order. Pure."""
         raise NotImplementedError
 
     def try_out(self, features: FeatureSpec, batch_size: int, data: DataSpec = DataSpec()) -> None:
-        """Computes one loss on empty features, so that whatever the first step would refuse is refused at the start.
+        """Computes one loss on empty features, so that anything the first step would refuse is refused at the start.
 
         The module must be on the meta device.
 
         Raises:
-            ValueError: the batch does not suit the method or its settings.
+            ValueError: the batch does not fit the method or its settings.
         """
         if self.batch_dependent and batch_size < 2:
             raise ValueError(f"batch_size must be at least 2 for this objective, got {batch_size}")
@@ -147,43 +147,43 @@ class Objective(nn.Module):
         self(online, target, batch)
 
     def after_step(self, carry: Any, momentum: Tensor) -> None:
-        """Called after the optimizer's step: moves the method's own slow heads, enqueues keys, renormalizes.
+        """Called after the optimizer's step: moves the method's slow heads, enqueues keys, renormalizes.
 
-        ``momentum`` is what the encoder's slow copy was moved with (1 where it did not move), a scalar.
+        ``momentum`` is the momentum that the encoder's slow copy was moved with (1 if it did not move), a scalar.
         """
 
     def wants_all(self, epoch: int) -> Literal["online", "target"] | None:
-        """Whether every sample is to be encoded before this epoch, by whom, for :meth:`remember`; None: not at all.
+        """The encoder that must encode every sample before this epoch, for :meth:`remember`; None for no such pass.
 
-        The pass is as in evaluation: center views, evaluation mode, no gradient.
+        The pass is the same as in evaluation: center views, evaluation mode, no gradient.
         """
         return None
 
     def remember(self, features: Features, batch: BatchInfo) -> None:
-        """Takes the features of some of the samples, those of ``batch.indices``, into the method's bank."""
+        """Stores the features of the samples in ``batch.indices`` in the method's bank."""
 
     def between_epochs(self, epoch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Called before every epoch, after :meth:`remember` where that was wanted: clusters the bank, say.
+        """Called before every epoch, after the calls of :meth:`remember` if any: clusters the bank, for example.
 
-        Several processes call it alike. ``generator``, on the CPU, depends on the run's seed and the epoch alone.
+        All processes call it identically. ``generator``, on the CPU, depends only on the run's seed and the epoch.
         Returns metrics, detached scalars by name.
         """
         return {}
 
     def momentum(self, progress: Tensor) -> Tensor:
-        """The momentum that the method asks of the encoder's slow copy at ``progress`` in [0, 1], a scalar.
+        """The momentum of the encoder's slow copy at ``progress`` in [0, 1], a scalar.
 
-        In reinforcement learning SAC's ``encoder_tau`` takes its place.
+        In reinforcement learning SAC's ``encoder_tau`` overrides it.
         """
         return torch.ones_like(progress)
 
     def projection_head(self) -> MLP | None:
-        """The head that embeds the encoder's vector, if it has one, for training that goes on from its middle."""
+        """The head that embeds the encoder's vector, if any, for fine-tuning from one of its layers."""
         return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Its parameters as optimizer groups; a group may name its own learning rate or weight decay.
+        """The parameters as optimizer groups; a group may set its own learning rate or weight decay.
 
-        ``"fixed_lr": True`` in a group asks schedules to leave its learning rate where it starts.
+        ``"fixed_lr": True`` in a group keeps its learning rate constant under a schedule.
         """
         return [{"params": list(self.parameters())}]

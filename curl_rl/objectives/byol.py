@@ -1,7 +1,7 @@
 """BYOL: bootstrap your own latent (Grill et al. 2020, arXiv 2006.07733).
 
-No negatives: a predictor on the online side guesses what the slow copies of encoder and projector make of the other
-view. Predictor and slow copies together keep the embeddings from collapsing into one point.
+It has no negatives: a predictor on the online side predicts how the slow copies of encoder and projector embed the
+other view. The predictor and the slow copies together keep the embeddings from collapsing into one point.
 """
 
 from __future__ import annotations
@@ -26,24 +26,23 @@ class BYOLConfig:
     """Heads and slow copy of BYOL. The defaults are the paper's."""
 
     hidden: Annotated[int | None, at_least(1)] = None
-    """Width of the hidden layer of projector and predictor. [default: twice the features', as the paper's 4096 to
+    """Width of the hidden layer of projector and predictor. [default: twice the features', as the paper's 4096 is to
     ResNet-50's 2048]"""
     dim: Annotated[int, at_least(1)] = 256
-    """Size of the embeddings that are predicted."""
+    """Size of the predicted embeddings."""
     momentum: Annotated[float, within("[0, 1]")] = 0.996
-    """Momentum of the slow copies at the start; it grows to 1 by a cosine. The paper takes 0.99 for 300 epochs. (In
-    reinforcement learning agent.encoder_tau rules instead.)"""
+    """Initial momentum of the slow copies; it rises to 1 along a cosine. The paper uses 0.99 for 300 epochs. (In
+    reinforcement learning agent.encoder_tau is used instead.)"""
     local_views: Annotated[int, at_least(0)] = 0
-    """Further views, from which both of the first two are predicted, and which are not predicted themselves: smaller
-    crops as a rule (multi-crop: Caron et al. 2020, arXiv 2006.09882, section 3.2). For images as many as
-    augment.local_views."""
+    """Number of additional views that predict the first two but are not predicted themselves, usually smaller crops
+    (multi-crop: Caron et al. 2020, arXiv 2006.09882, section 3.2). For images it must equal augment.local_views."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "objectives.byol")
 
 
 class BYOL(Objective):
-    """Prediction of the slow copies' embedding of one view from the other view, in both directions."""
+    """Predicts the slow copies' embedding of one view from the other view, in both directions."""
 
     target_views = (ViewSpec(0), ViewSpec(1))
 
@@ -57,7 +56,7 @@ class BYOL(Objective):
         self.target_projector = momentum_buffers(self.projector)
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        # One view at a time: batch norm takes the statistics of each view for itself, as in the released code.
+        # One view at a time: batch norm takes its statistics over each view separately, as in the released code.
         projections = [self.projector(view.vector) for view in online]
         predictions = [self.predictor(projection) for projection in projections]
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Clusters of embeddings: k-means, and how concentrated each of its clusters is."""
+"""Clustering of embeddings: k-means, and the concentration of its clusters."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Clusters(NamedTuple):
     centroids: Tensor
     """``(K, D)``."""
     assignment: Tensor
-    """``(N,)`` integers: each row's cluster."""
+    """``(N,)`` integers, the cluster of each row."""
     distance: Tensor
-    """``(N,)``: each row's Euclidean distance from its centroid, not squared."""
+    """``(N,)``, the Euclidean distance of each row from its centroid, not squared."""
 
 
 @torch.no_grad()
@@ -33,22 +33,23 @@ def kmeans(
     restarts: int = 1,
     chunk: int = 8192,
 ) -> Clusters:
-    """Lloyd's k-means, from k distinct rows drawn at random, until no row changes its cluster.
+    """Lloyd's k-means, starting from k distinct rows drawn at random, until no row changes its cluster.
 
     A cluster that loses its last row keeps its centroid if ``spherical``, as in the released DeepCluster v2. Otherwise
-    it takes the row that is farthest from its own centroid, as in scikit-learn.
+    it takes over the row that is farthest from its own centroid, as in scikit-learn.
 
     Args:
         x: ``(N, D)`` rows on any device. Half precision is widened to float32.
         k: number of clusters, at most the number of distinct rows.
-        generator: draws the starts; on any device.
-        spherical: compare by cosine: rows and centroids have length 1. Rows, which must not be 0, are scaled here.
-        iterations: how often the centroids move, at most.
-        restarts: how many starts are tried; the one with the least sum of squared distances is returned.
-        chunk: rows compared with all centroids at a time. It limits the memory and does not change the result.
+        generator: random generator of the starting rows, on any device.
+        spherical: compare by cosine: rows and centroids have length 1. Rows must be nonzero and are normalized here.
+        iterations: maximum number of times that the centroids move.
+        restarts: number of starts; the result with the least sum of squared distances is returned.
+        chunk: number of rows compared with all centroids at a time. It limits memory and does not change the result.
 
     Raises:
-        ValueError: ``k``, ``restarts`` or ``chunk`` below 1, ``iterations`` below 0, fewer than ``k`` distinct rows.
+        ValueError: ``k``, ``restarts`` or ``chunk`` is below 1, ``iterations`` is below 0, or fewer than ``k`` rows
+            are distinct.
     """
     for name, value in (("k", k), ("restarts", restarts), ("chunk", chunk)):
         if value < 1:
@@ -61,7 +62,7 @@ def kmeans(
 
 
 def _lloyd(x: Tensor, centroids: Tensor, spherical: bool, iterations: int, chunk: int) -> Clusters:
-    """k-means from these ``(K, D)`` centroids."""
+    """k-means starting from the given ``(K, D)`` centroids."""
     assignment = _nearest(x, centroids, chunk)
     for _ in range(iterations):
         centroids = _directions(x, assignment, centroids) if spherical else _means(x, assignment, centroids, chunk)
@@ -72,10 +73,10 @@ def _lloyd(x: Tensor, centroids: Tensor, spherical: bool, iterations: int, chunk
 
 
 def _distinct_rows(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """The first k rows of a random order that equal no earlier one."""
+    """The first k rows in a random order that differ from all earlier ones."""
     order = torch.randperm(len(x), generator=generator, device=generator.device).to(x.device)
     drawn = k
-    while True:  # mostly the first k will do; to look for equal ones among all rows takes long
+    while True:  # usually the first k are distinct; comparing all rows is slow
         rows = x[order[:drawn]]
         distinct, which = rows.unique(dim=0, return_inverse=True)
         if len(distinct) >= k:
@@ -99,36 +100,36 @@ def _distance(x: Tensor, assignment: Tensor, centroids: Tensor, chunk: int) -> T
 
 
 def _directions(x: Tensor, assignment: Tensor, centroids: Tensor) -> Tensor:
-    """The directions of the clusters' means; a cluster without one, such as an empty one, keeps its centroid."""
+    """The directions of the clusters' means; a cluster with a zero mean, such as an empty one, keeps its centroid."""
     sums = torch.zeros_like(centroids).index_add_(0, assignment, x)
     length = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
     return torch.where(length > 0, sums / length, centroids)
 
 
 def _means(x: Tensor, assignment: Tensor, centroids: Tensor, chunk: int) -> Tensor:
-    """The clusters' means, after each empty cluster has taken one of the rows farthest from their own centroids."""
+    """The clusters' means, after each empty cluster has taken over one of the rows farthest from their centroids."""
     empty = (assignment.bincount(minlength=len(centroids)) == 0).nonzero()[:, 0]
     if len(empty):
         farthest = _distance(x, assignment, centroids, chunk).topk(len(empty)).indices
         assignment = assignment.index_copy(0, farthest, empty)
     counts = assignment.bincount(minlength=len(centroids))[:, None]
     sums = torch.zeros_like(centroids).index_add_(0, assignment, x)
-    # The row taken may have been the only one of its cluster.
+    # The row taken over may have been the only one of its cluster.
     return torch.where(counts > 0, sums / counts, centroids)
 
 
 @torch.no_grad()
 def concentration(clusters: Clusters, temperature: float) -> Tensor:
-    """φ of each cluster, ``(K,)``: a temperature of its own, small where its rows are close (PCL, arXiv 2005.04966).
+    """φ of each cluster, ``(K,)``: a temperature per cluster, small if its rows are close (PCL, arXiv 2005.04966).
 
     Equation 12: Σ distance / (Z ln(Z + 10)) over the Z rows of a cluster. As in the released code, a cluster of one row
-    or none takes the largest φ; then all are clipped to their 10th and 90th percentile and scaled to have the mean
-    ``temperature``. A cluster of equal rows takes the largest too, since its φ of 0 would be divided by. Where no
-    cluster has any spread, as with k = N, every φ is ``temperature``.
+    or none gets the largest φ; then all are clipped to their 10th and 90th percentiles and scaled to have the mean
+    ``temperature``. A cluster of equal rows also gets the largest, since its φ of 0 would lead to a division by zero.
+    If no cluster has any spread, as with k = N, every φ is ``temperature``.
     """
     rows = clusters.assignment.bincount(minlength=len(clusters.centroids)).to(clusters.distance.dtype)
     total = clusters.distance.new_zeros(len(rows)).index_add_(0, clusters.assignment, clusters.distance)
-    phi = total / (rows * (rows + 10).log())  # NaN where there is no row
+    phi = total / (rows * (rows + 10).log())  # NaN for empty clusters
     spread = (rows > 1) & (total > 0)
     phi = torch.where(spread, phi, torch.where(spread, phi, 0).amax())
     phi = phi.clamp(phi.quantile(0.1), phi.quantile(0.9))

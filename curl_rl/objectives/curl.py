@@ -1,7 +1,7 @@
 """CURL: Contrastive Unsupervised Representations for Reinforcement Learning (Laskin et al. 2020, arXiv 2004.04136).
 
-Two independent crops of one observation; the encoder embeds the query, its slow copy the key; a bilinear form scores
-every query against every key of the batch, and the softmax's cross-entropy asks each query to pick its own key.
+From two independent crops of an observation, the encoder embeds the query and its slow copy the key. A bilinear form
+scores every query against every key of the batch; the loss is the cross-entropy of each query picking its own key.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class CurlConfig:
     """The contrastive head of CURL."""
 
     similarity_init: Literal["identity", "uniform"] = "identity"
-    """Where the bilinear W starts. identity: I/√D, so that the similarity of two layer-normalised embeddings starts as
-    √D times their cosine. uniform: every entry drawn from [0, 1), as in the released code."""
+    """Initial value of the bilinear W. identity: I/√D, so that the similarity of two layer-normalized embeddings starts
+    as √D times their cosine. uniform: every entry drawn from [0, 1), as in the released code."""
     layer_norm: bool = False
-    """Standardise each embedding over its numbers first. CURL's own encoder ends in a layer norm; this is for one that
-    does not, such as a ResNet, whose positive features are else alike in every pair."""
+    """Standardize each embedding over its features first. For encoders that do not end in a layer norm as CURL's does,
+    such as a ResNet, whose nonnegative features would otherwise be similar in every pair."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "objectives.curl")

@@ -1,4 +1,4 @@
-"""From views to features, the same for everybody who uses an objective."""
+"""Encoding of an objective's views, shared by all users of objectives."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def encode_views(
     """Features of each view in ``specs``, in that order.
 
     Args:
-        encode: the encoder's, or its slow copy's.
+        encode: ``encode`` of the encoder or of its slow copy.
         views: each ``(B, C, H, W)``.
-        specs: the views that are wanted.
-        together: encode consecutive views of one shape and one modality as one batch, which matters to batch norm
-            (``Objective.views_together``); else each by itself.
-        known: features that are there already, and are not computed again.
+        specs: the views to encode.
+        together: encode consecutive views of the same shape and modality as one batch, which matters to batch norm
+            (``Objective.views_together``); otherwise each view separately.
+        known: features that are already available and are not computed again.
     """
     known = {} if known is None else known
 
     def batch_of(place: int) -> object:
         spec = specs[place]
         if spec in known or not together:
-            return place  # a batch of its own
+            return place  # a separate batch
         return spec.modality, views[spec].shape
 
     features: list[Features] = []

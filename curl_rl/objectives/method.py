@@ -1,4 +1,4 @@
-"""The entry of a method in the registry: what the command line, the settings and the documentation know of it."""
+"""The registry entry of a method, from which the command line, the settings and the documentation are built."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from curl_rl.objectives.base import Objective
 
 @dataclass(frozen=True)
 class Method:
-    """A self-supervised method by name. Each method's file ends with its own."""
+    """A named self-supervised method. Each method's file ends with its entry."""
 
     name: str
-    """On the command line and in YAML."""
+    """Name on the command line and in YAML."""
     objective: type[Objective]
-    """The loss, its heads and its memory."""
+    """The loss, with its heads and its memory."""
     config: type[Any]
-    """Its settings: a frozen dataclass, every field with a default."""
+    """Its settings: a frozen dataclass with a default for every field."""
     paper: str
     """Authors, year and arXiv number."""
     summary: str
     """One sentence, for ``--help`` and the documentation's table."""
     instead: str = "simclr"
-    """The method to name where this one lacks what it needs."""
+    """The method to suggest where the needs of this one are not met."""

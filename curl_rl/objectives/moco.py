@@ -1,7 +1,7 @@
 """MoCo: momentum contrast (He et al. 2019, arXiv 1911.05722; v2, arXiv 2003.04297; v3, arXiv 2104.02057).
 
-A query, one view through the encoder and a head, has to find its key, another view through the slow copies of both. In
-v1 and v2 the negatives are the keys of past batches, kept in a queue; in v3 they are the other keys of the batch.
+A query, one view through the encoder and a head, must find its key, another view through the slow copies of both. In v1
+and v2 the negatives are the keys of past batches, kept in a queue; in v3 they are the other keys of the batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from curl_rl.ranges import at_least, check_ranges, positive, within
 
 
 class _Published(NamedTuple):
-    """What a version's paper or released code (for ResNets) sets where the configuration is silent."""
+    """Defaults of a version, from its paper or its released code for ResNets."""
 
     dim: int
     temperature: float
@@ -49,38 +49,38 @@ _PUBLISHED = {
 
 @dataclass(frozen=True)
 class MoCoConfig:
-    """Which MoCo, and what differs from the published one."""
+    """The version of MoCo, and deviations from the published settings."""
 
     version: Literal["v1", "v2", "v3"] = "v2"
     """v1: a linear head and a queue of negatives. v2: an MLP head and a queue. v3: MLPs with batch norm, a predictor on
-    the query's side, negatives from the batch and no queue."""
+    the query side, negatives from the batch and no queue."""
     dim: Annotated[int | None, at_least(1)] = None
     """Size of queries and keys. [default: 128; v3: 256]"""
     hidden: Annotated[int | None, at_least(1)] = None
-    """Width of the hidden layers; v1 has none. [default: the features' own; v3: twice that, as the paper's 4096 to
+    """Width of the hidden layers; v1 has none. [default: the features' own; v3: twice that, as the paper's 4096 is to
     ResNet-50's 2048]"""
     temperature: Annotated[float | None, positive] = None
-    """Temperature of the similarities. [default: v1: 0.07; v2: 0.2; v3: 1.0, the released one for ResNets]"""
+    """Temperature of the similarities. [default: v1: 0.07; v2: 0.2; v3: 1.0, as in the released code for ResNets]"""
     queue: Annotated[int, at_least(1)] = 65536
-    """How many past keys v1 and v2 hold as negatives; at least the keys of one batch. It starts empty and fills up."""
+    """Number of past keys that v1 and v2 keep as negatives, at least one batch of keys. The queue starts empty."""
     symmetric: bool | None = None
-    """Either view is query once and key once, and the two losses are added: twice the encoding. [default: v3 only]"""
+    """Use each view once as query and once as key, and add the two losses: twice the encoding. [default: v3 only]"""
     momentum: Annotated[float | None, within("[0, 1]")] = None
     """Momentum of the slow copies: constant in v1 and v2; in v3 the start of a cosine that ends at 1. (In reinforcement
-    learning agent.encoder_tau rules instead.) [default: 0.999; v3: 0.99]"""
+    learning agent.encoder_tau is used instead.) [default: 0.999; v3: 0.99]"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "objectives.moco")
 
 
 class MoCo(Objective):
-    """Contrast between a query and keys that a slow copy of encoder and head has made.
+    """Contrast between a query and keys computed by slow copies of encoder and head.
 
-    The queue holds no made-up keys: places that no key has filled yet are masked, so the first batch has no negative
-    and a loss of 0. This step's keys enter it in ``after_step``, when they are no longer positives.
+    The queue holds no made-up keys: slots not yet filled are masked, so the first batch has no negatives and a loss of
+    0. The keys of a step enter the queue in ``after_step``, when they are no longer positives.
 
     Raises:
-        ValueError: in ``forward``, a queue smaller than the keys of one batch; in v3, a batch of 1.
+        ValueError: in ``forward``, the queue is smaller than the keys of one batch; in v3, a batch of 1.
     """
 
     def __init__(self, features: FeatureSpec, config: MoCoConfig = MoCoConfig()) -> None:
@@ -99,7 +99,7 @@ class MoCo(Objective):
         if config.version == "v3":
             hidden = config.hidden if config.hidden is not None else 2 * features.dim
             self.head = MLP([features.dim, hidden, dim], batch_norm=True, last="standardized")
-            # Without the last batch norm, which the released code has for vision transformers alone.
+            # No final batch norm: the released code has it only for vision transformers.
             self.predictor = MLP([dim, hidden, dim], batch_norm=True, last="linear")
         else:
             hidden = config.hidden if config.hidden is not None else features.dim
@@ -113,7 +113,7 @@ class MoCo(Objective):
         queries = [F.normalize(self.predictor(self.head(view.vector))) for view in online]
         with torch.no_grad():
             keys = [F.normalize(self.key_head(view.vector)) for view in target]
-        # Each query's key is of the other view.
+        # Each query's key is computed from the other view.
         pairs = list(zip(queries, reversed(keys), strict=True))
         results = [self._contrast(query, key, len(pairs)) for query, key in pairs]
         losses, accuracies = zip(*results, strict=True)
@@ -131,14 +131,13 @@ class MoCo(Objective):
         """Loss and accuracy of one direction."""
         if self.queue is None:
             similarity = query @ key.T
-            # The factor of v3's algorithm 1 keeps the gradient's size when the temperature changes.
+            # This factor of v3's algorithm 1 keeps the size of the gradient when the temperature changes.
             loss = 2 * self.temperature * info_nce(similarity / self.temperature)
             return loss, contrastive_accuracy(similarity.detach())
         keys = directions * len(key)
         if keys > self.config.queue:
             raise ValueError(
-                f"objectives.moco.queue {self.config.queue} is smaller than the {keys} keys of one batch: it must hold "
-                "at least as many"
+                f"objectives.moco.queue must be at least {keys}, the keys of one batch, got {self.config.queue}"
             )
         scores = bank_scores(query, key, self.queue.embeddings, self.queue.valid)
         return nt_xent(scores, self.temperature), pair_accuracy(scores)

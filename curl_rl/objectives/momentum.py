@@ -1,4 +1,4 @@
-"""Memory of the past: slow copies of networks, and the ring of embeddings that serve as negatives."""
+"""Slow copies of networks that follow them by a moving average, and the schedule of their momentum."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def momentum_copy(module: ModuleT) -> ModuleT:
-    """A copy of ``module`` that takes no gradient: the target of a moving average."""
+    """A copy of ``module`` without gradients: the target of a moving average."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
 def momentum_buffers(module: ModuleT) -> ModuleT:
     """A :func:`momentum_copy` whose weights are buffers, under the same names and in the same order.
 
-    For a slow copy inside a module that also learns: it is saved and moved between devices along with it, and yet
-    ``parameters()`` names only what an optimizer may have.
+    For a slow copy inside a module that also learns: it is saved and moved between devices with that module, whose
+    ``parameters()`` still lists only what an optimizer may change.
     """
     slow = momentum_copy(module)
     for part in slow.modules():
@@ -36,16 +36,16 @@ def momentum_buffers(module: ModuleT) -> ModuleT:
 def move_towards(targets: Iterable[Tensor], sources: Iterable[Tensor], tau: float | Tensor) -> None:
     """target ← (1 − tau) target + tau source, in place, for each pair (MoCo, arXiv 1911.05722, equation 2).
 
-    ``tau`` is a number, or a scalar tensor on the targets' device, which is never read back from there.
+    ``tau`` is a number, or a scalar tensor on the targets' device, which the host never reads.
 
     Raises:
-        ValueError: unequal numbers of targets and sources.
+        ValueError: the numbers of targets and sources differ.
     """
     target_list, source_list = list(targets), list(sources)
     if len(target_list) != len(source_list):
         raise ValueError(f"{len(target_list)} targets cannot move towards {len(source_list)} sources")
     if isinstance(tau, Tensor):
-        # lerp reads a tensor's value on the host, or wants one weight for each element.
+        # lerp would read the tensor on the host, or require one weight per element.
         torch._foreach_mul_(target_list, 1 - tau)
         torch._foreach_add_(target_list, torch._foreach_mul(source_list, tau))
     else:
@@ -55,6 +55,6 @@ def move_towards(targets: Iterable[Tensor], sources: Iterable[Tensor], tau: floa
 def cosine_momentum(start: float, progress: Tensor) -> Tensor:
     """1 − (1 − start)(cos(π progress) + 1)/2: from ``start`` at progress 0 to 1 at progress 1.
 
-    BYOL (arXiv 2006.07733, section 3.3), and MoCo v3 after it.
+    As in BYOL (arXiv 2006.07733, section 3.3) and, following it, MoCo v3.
     """
     return 1 - (1 - start) * (torch.cos(math.pi * progress) + 1) / 2

@@ -1,7 +1,6 @@
-"""The methods by name: the command line's choices, their settings and the refusals are all made from this one table.
+"""The table of methods, from which the command line's choices, the settings and the refusals are built.
 
-A new method is a file in this folder and a line in :data:`METHODS`. One that lives elsewhere is added by
-:func:`register`.
+A new method is a file in this folder and a line in :data:`METHODS`. :func:`register` adds methods defined elsewhere.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ METHODS: dict[str, Method] = {
         barlow.METHOD,
     )
 }
-"""Every method, in the order in which the command line lists them."""
+"""All methods by name, in the order in which the command line lists them."""
 
 if TYPE_CHECKING:
     ObjectiveName = str
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def _settings_of(methods: tuple[Method, ...]) -> Any:
-    """The dataclass with the settings of these methods; the same class for the same methods."""
+    """Builds the dataclass with the settings of these methods; the same class for the same methods."""
     documentation = [f"    {method.name}: {method.summary}" for method in methods]
     lines = ["Settings of each method; only those of the method in use matter.", "", "Attributes:", *documentation]
     return dataclasses.make_dataclass(
@@ -54,7 +53,7 @@ def _settings_of(methods: tuple[Method, ...]) -> Any:
 
 
 def _publish() -> None:
-    """Makes the types that depend on the table. Settings name them as ``registry.X``, which is looked up when read."""
+    """Builds the types that depend on the table. Settings refer to them as ``registry.X``, which is looked up late."""
     names = tuple(METHODS)
     globals().update(
         MethodName=Literal[names],
@@ -67,19 +66,19 @@ _publish()
 
 
 def register(method: Method) -> None:
-    """Adds a method that is not part of this package, for every user of objectives and every command line.
+    """Adds a method from outside this package, for all users of objectives and all command lines.
 
     Raises:
         ValueError: the name is taken.
     """
     if method.name in (*METHODS, "none"):
-        raise ValueError(f"a method must have a name of its own, got {method.name!r}, which is taken")
+        raise ValueError(f"the name of a method must be new, got {method.name!r}, which is taken")
     METHODS[method.name] = method
     _publish()
 
 
 def markdown_table() -> str:
-    """The methods as the table of docs/methods.md."""
+    """The table of methods in docs/methods.md."""
     rows = ["| name | paper | file | needs | what it does |", "| --- | --- | --- | --- | --- |"]
     for method in METHODS.values():
         file = f"{method.objective.__module__.replace('.', '/')}.py"
@@ -94,20 +93,20 @@ def objective_configs() -> ObjectiveConfigs:
 
 
 class ObjectiveUser(NamedTuple):
-    """Who is about to use a method, and what it can offer."""
+    """A user of methods, and the needs that it can meet."""
 
     setting: str
-    """Where the method was named, such as ``agent.objective``."""
+    """Setting that names the method, such as ``agent.objective``."""
     owner: str
-    """What lacks the rest, such as ``a replay``."""
+    """Name for the user in messages, such as ``a replay``."""
     has: frozenset[Need]
-    """What a method may depend on here."""
+    """The needs that can be met here."""
 
     def refuse(self, method: str, needs: frozenset[Need]) -> None:
-        """Checks that a method's needs are met.
+        """Refuses a method whose needs cannot be met.
 
         Raises:
-            ValueError: they are not; the message says what to take instead.
+            ValueError: a need is not met; the message suggests another method.
         """
         if missing := sorted(needs - self.has):
             instead = METHODS[method].instead if method in METHODS else "simclr"
@@ -122,17 +121,17 @@ def build_objective(
     data: DataSpec = DataSpec(),  # noqa: B008 (frozen)
     user: ObjectiveUser | None = None,
 ) -> Objective | None:
-    """The method called ``name`` for an encoder with these features; None for ``none``.
+    """Builds the method called ``name`` for an encoder with these features; returns None for ``none``.
 
     Args:
         name: one of :data:`METHODS`, or ``none``.
         features: sizes of the encoder's features.
-        configs: settings of each method; None, the defaults.
-        data: sizes of the data, where they are known.
-        user: whoever will use it; None, one that has everything.
+        configs: settings of each method; None for the defaults.
+        data: sizes of the data, if known.
+        user: the user of the method; None for one that meets all needs.
 
     Raises:
-        ValueError: there is no such method, or it cannot be used here.
+        ValueError: the method is unknown, or cannot be used here.
     """
     if name == "none":
         return None
@@ -143,7 +142,7 @@ def build_objective(
     method = METHODS[name]
     if user is not None:
         user.refuse(name, method.objective.needs)
-    # Settings made before the method was registered do not know it.
+    # Settings created before the method was registered have no entry for it.
     objective = method.objective.build(features, getattr(configs, name, None) or method.config(), data)
     if user is not None:
         user.refuse(name, objective.needs)  # they may depend on the settings

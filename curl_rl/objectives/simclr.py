@@ -1,7 +1,7 @@
 """SimCLR: a simple framework for contrastive learning (Chen et al. 2020, arXiv 2002.05709, and v2, arXiv 2006.10029).
 
-Two augmented views of each image through one encoder and one head; each of the 2N embeddings has to find its partner
-among the 2N − 1 others, at a temperature, by cosine. The paper's ablations and two corrections of its loss are options.
+Two augmented views of each image pass through one encoder and one head; each of the 2N embeddings must find its partner
+among the 2N − 1 others, by cosine at a temperature. The paper's ablations and two corrections of its loss are options.
 """
 
 from __future__ import annotations
@@ -35,42 +35,42 @@ class SimCLRConfig:
     """The head and the loss of SimCLR. The defaults are the paper's."""
 
     temperature: Annotated[float, positive] = 0.1
-    """Temperature of the similarities, which margin_triplet has none of; the paper takes 0.5 for CIFAR-10."""
+    """Temperature of the similarities, not used by margin_triplet; the paper uses 0.5 for CIFAR-10."""
     head_layers: Annotated[int, zero_or_more("no head")] = 2
-    """Layers of the projection head: 2, SimCLR's; 3, v2's; 1, linear; 0, none, so that the features are compared."""
+    """Number of layers of the projection head. 2: SimCLR; 3: v2; 1: linear; 0: no head, the features are compared."""
     hidden: Annotated[int | None, at_least(1)] = None
     """Width of the head's hidden layers. [default: the features' own, as in the paper]"""
     dim: Annotated[int, at_least(1)] = 128
-    """Size of the embeddings that are compared."""
+    """Size of the compared embeddings."""
     normalize: bool = True
-    """Compare by cosine; False, by inner product (the ablation of the paper's Table 5)."""
+    """Compare by cosine; if False, by inner product (the ablation of the paper's Table 5)."""
     loss: Literal["nt_xent", "nt_logistic", "margin_triplet"] = "nt_xent"
-    """nt_xent: SimCLR's cross-entropy. nt_logistic: each pair classified by itself. margin_triplet: the semi-hard
-    negative, less similar than the positive by less than the margin, is pushed out of it. (Table 4.)"""
+    """nt_xent: SimCLR's cross-entropy. nt_logistic: each pair is classified separately. margin_triplet: pushes the
+    semi-hard negative, less similar than the positive by less than the margin, beyond the margin. (Table 4.)"""
     margin: Annotated[float, positive] = 0.2
-    """By how much margin_triplet wants the positive to be more similar than a negative."""
+    """For margin_triplet: required difference between the similarities of the positive and of a negative."""
     tau_plus: Annotated[float, within("[0, 1)")] = 0.0
-    """For nt_xent: share of negatives that are in truth of the same class, taken out on average (Chuang et al. 2020,
-    "Debiased contrastive learning"); 0 is plain SimCLR, 0.1 fits ten classes."""
+    """For nt_xent: fraction of negatives that actually share the query's class, removed on average (Chuang et al. 2020,
+    "Debiased contrastive learning"); 0 is plain SimCLR, 0.1 suits ten classes."""
     beta: Annotated[float, at_least(0)] = 0.0
-    """For nt_xent: how much more weight the harder negatives get (Robinson et al. 2020, "Contrastive learning with hard
-    negative samples"); 0 is plain SimCLR, theirs is 1 or so."""
+    """For nt_xent: strength of the extra weight on hard negatives (Robinson et al. 2020, "Contrastive learning with
+    hard negative samples"); 0 is plain SimCLR, the paper uses about 1."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "objectives.simclr")
         if (self.tau_plus or self.beta) and self.loss != "nt_xent":
             raise ValueError(
-                f"objectives.simclr.tau_plus {self.tau_plus} and beta {self.beta} correct the loss nt_xent alone: "
+                f"objectives.simclr.tau_plus {self.tau_plus} and beta {self.beta} apply only to the loss nt_xent: "
                 f"set both to 0 for {self.loss}"
             )
         if self.tau_plus and not self.normalize:
             raise ValueError(
-                f"objectives.simclr.tau_plus {self.tau_plus} needs normalize true: its bound is that of unit vectors"
+                f"objectives.simclr.tau_plus {self.tau_plus} needs normalize true: its bound assumes unit vectors"
             )
 
 
 class SimCLR(Objective):
-    """Contrast between two views of each image, negatives from the batch.
+    """Contrast between two views of each image, with negatives from the batch.
 
     ``head.layers`` can be sliced: fine-tuning from the middle of the head keeps ``head.layers[:1]`` (v2, section 2).
     """
@@ -86,7 +86,7 @@ class SimCLR(Objective):
         self.head = MLP(sizes, batch_norm=True, last="scaled")
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        # Both views together, so that batch norm in the head takes its statistics over all 2N, as in the released code.
+        # Both views together: batch norm in the head takes its statistics over all 2N, as in the released code.
         first, second = self.head(torch.cat([view.vector for view in online])).chunk(2)
         if self.config.normalize:
             first, second = F.normalize(first), F.normalize(second)

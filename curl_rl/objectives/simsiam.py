@@ -1,7 +1,7 @@
 """SimSiam: simple Siamese networks (Chen & He 2020, arXiv 2011.10566).
 
-No negatives and no slow copy: a predictor guesses one view's embedding from the other's, and no gradient goes into
-what is guessed. This stop is what keeps the embeddings from collapsing into one point.
+It has no negatives and no slow copy: a predictor predicts one view's embedding from the other's, and no gradient flows
+into the target. This stopped gradient keeps the embeddings from collapsing into one point.
 """
 
 from __future__ import annotations
@@ -22,22 +22,21 @@ class SimSiamConfig:
     """Heads of SimSiam. The defaults are the paper's."""
 
     projector_layers: Annotated[int, at_least(1)] = 3
-    """Layers of the projector; the paper takes 2 for CIFAR-10."""
+    """Number of layers of the projector; the paper uses 2 for CIFAR-10."""
     dim: Annotated[int | None, at_least(1)] = None
     """Width of the projector and size of the embeddings. [default: the features', as both are 2048 with ResNet-50]"""
     predictor_hidden: Annotated[int | None, at_least(1)] = None
-    """Width of the predictor's hidden layer. [default: a quarter of dim, as the paper's 512 to 2048]"""
+    """Width of the predictor's hidden layer. [default: a quarter of dim, as the paper's 512 is to 2048]"""
     local_views: Annotated[int, at_least(0)] = 0
-    """Further views, from which both of the first two are predicted, and which are not predicted themselves: smaller
-    crops as a rule (multi-crop: Caron et al. 2020, arXiv 2006.09882, section 3.2). For images as many as
-    augment.local_views."""
+    """Number of additional views that predict the first two but are not predicted themselves, usually smaller crops
+    (multi-crop: Caron et al. 2020, arXiv 2006.09882, section 3.2). For images it must equal augment.local_views."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "objectives.simsiam")
 
 
 class SimSiam(Objective):
-    """Prediction of one view's embedding from the other's, in both directions, with a stopped gradient."""
+    """Predicts one view's embedding from the other's, in both directions, with a stopped gradient."""
 
     def __init__(self, features: FeatureSpec, config: SimSiamConfig = SimSiamConfig()) -> None:
         super().__init__()
@@ -49,7 +48,7 @@ class SimSiam(Objective):
         self.predictor = MLP([dim, bottleneck, dim], batch_norm=True, last="affine")
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        # One view at a time: batch norm takes the statistics of each view for itself, as in the released code.
+        # One view at a time: batch norm takes its statistics over each view separately, as in the released code.
         projections = [self.projector(view.vector) for view in online]
         predictions = [self.predictor(projection) for projection in projections]
         targets = [projection.detach() for projection in projections[:2]]
@@ -60,7 +59,7 @@ class SimSiam(Objective):
         return self.projector
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        # The predictor learns better when it keeps up with the newest embeddings to the end (section 4.2).
+        # The predictor learns better if it keeps adapting to the latest embeddings (section 4.2).
         return [
             {"params": list(self.projector.parameters())},
             {"params": list(self.predictor.parameters()), "fixed_lr": True},

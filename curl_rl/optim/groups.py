@@ -1,4 +1,4 @@
-"""Parameter groups: which weights are decayed, and which LARS scales."""
+"""Parameter groups that exempt biases and norms from weight decay and from LARS's scaling."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def parameter_groups(groups: Iterable[dict[str, Any]], weight_decay: float) -> list[dict[str, Any]]:
-    """Splits optimizer groups so that biases and norms go without weight decay and without LARS's scaling.
+    """Splits optimizer groups so that biases and norms have no weight decay and no LARS scaling.
 
-    Each group becomes two: its parameters of two or more dimensions, with ``weight_decay`` unless the group names its
-    own, and the others with ``"weight_decay": 0`` and ``"adapt": False``, which other optimizers ignore. Everything
-    else that a group names is kept in both; a half without parameters is left out. For a single module, give
+    Each group becomes two: its parameters of two or more dimensions, with ``weight_decay`` unless the group sets its
+    own, and the others, with ``"weight_decay": 0`` and ``"adapt": False``, which other optimizers ignore. Both keep all
+    other options of the group; a half without parameters is omitted. For a single module, pass
     ``[{"params": module.parameters()}]``.
     """
     result = []

@@ -1,4 +1,4 @@
-"""LARS: momentum whose step is scaled layer by layer, for large batches (You et al. 2017, arXiv 1708.03888)."""
+"""LARS: momentum with the step size adapted per layer, for large batches (You et al. 2017, arXiv 1708.03888)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class LARS(torch.optim.Optimizer):
         v ← momentum · v + lr · trust · g,   trust = trust_coefficient · ‖w‖ / ‖g‖
         w ← w − v
 
-    The trust ratio is 1 where ‖w‖ or ‖g‖ is zero, and everywhere in a group with ``"adapt": False``
-    (:func:`parameter_groups` makes one of biases and norms). The learning rate goes into the velocity, as in algorithm
-    1 of the paper: a later change of it leaves what has been gathered as it is. (The paper divides by
-    ‖∇‖ + weight_decay · ‖w‖; SimCLR's code, and so this one, by the norm of the sum.)
+    The trust ratio is 1 where ‖w‖ or ‖g‖ is zero, and throughout a group with ``"adapt": False``
+    (:func:`parameter_groups` makes one of biases and norms). The learning rate is part of the velocity, as in algorithm
+    1 of the paper, so later changes of it do not rescale the accumulated velocity. (The paper divides by
+    ‖∇‖ + weight_decay · ‖w‖; SimCLR's code, like this one, by the norm of the sum.)
 
     Args:
-        params: parameters or groups of them; the parameters of one group lie on one device.
-        lr: learning rate; a tensor on the parameters' device, if it is to change under a captured CUDA graph.
-        momentum: what stays of the velocity from step to step, in [0, 1).
-        weight_decay: the L2 penalty's factor.
+        params: parameters, or groups of them; all parameters of a group must be on the same device.
+        lr: learning rate; use a tensor on the parameters' device to change it under a captured CUDA graph.
+        momentum: fraction of the velocity kept from step to step, in [0, 1).
+        weight_decay: factor of the L2 penalty.
         trust_coefficient: η in the paper.
 
     Raises:
-        ValueError: a number outside its range.
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step on all parameters that have a gradient; ``closure`` computes them anew and its value is returned."""
+        """Updates all parameters that have a gradient; ``closure``, if any, recomputes the loss, which is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Learning rates: from a batch size to a rate, and from a step to the share of it that is used."""
+"""Learning rates: scaling with the batch size, and schedules over the steps of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def scaled_learning_rate(rate: float, batch_size: int, scaling: LearningRateScal
     2.2, with rate 0.3). sqrt: rate · √B (SimCLR, appendix B.1, with rate 0.075).
 
     Raises:
-        ValueError: a batch below 1, or a scaling of another name.
+        ValueError: ``batch_size`` is below 1, or the scaling is unknown.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -36,18 +36,18 @@ def warmup_cosine(step: float, warmup_steps: int, total_steps: int) -> float: ..
 @overload
 def warmup_cosine(step: Tensor, warmup_steps: int, total_steps: int) -> Tensor: ...
 def warmup_cosine(step: float | Tensor, warmup_steps: int, total_steps: int) -> float | Tensor:
-    """Share of the learning rate at ``step``: a line from 0 to 1, then half a cosine to 0, which it stays.
+    """Fraction of the learning rate at ``step``: rises linearly from 0 to 1, then falls along half a cosine to 0.
 
-    s / W for s < W, then (1 + cos(π (s − W) / (T − W))) / 2 (Loshchilov & Hutter 2016, arXiv 1608.03983, equation 5,
-    without restarts). The first step is number 0; with a warm-up it has rate 0, as in SimCLR's code.
+    s / W for s < W, then (1 + cos(π (s − W) / (T − W))) / 2, and 0 after T (Loshchilov & Hutter 2016, arXiv 1608.03983,
+    equation 5, without restarts). Steps count from 0; with a warm-up the first has rate 0, as in SimCLR's code.
 
     Args:
-        step: steps taken so far, any shape; a float gives a float, a tensor a tensor on its device.
-        warmup_steps: W; 0 for none.
+        step: steps taken so far, of any shape; a float gives a float, a tensor a tensor on its device.
+        warmup_steps: W; 0 for no warm-up.
         total_steps: T, the steps of the whole run, warm-up included.
 
     Raises:
-        ValueError: a negative warm-up, or one as long as the run.
+        ValueError: the warm-up is negative or not shorter than the run.
     """
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
@@ -60,10 +60,10 @@ def warmup_cosine(step: float | Tensor, warmup_steps: int, total_steps: int) -> 
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Gives each group ``share`` of the learning rate that it started with; the whole of it to ``"fixed_lr": True``.
+    """Sets each group's learning rate to ``share`` of its initial one; groups with ``"fixed_lr": True`` keep all of it.
 
-    The rate that a group started with is kept in it as ``initial_lr``, so it survives the optimizer's state dict. A
-    learning rate that is a tensor is changed in place, for a captured CUDA graph to see.
+    The group stores its initial rate as ``initial_lr``, so it is part of the optimizer's state dict. A learning rate
+    that is a tensor is changed in place, so that a captured CUDA graph sees the change.
     """
     for group in optimizer.param_groups:
         initial = group.setdefault("initial_lr", float(group["lr"]))

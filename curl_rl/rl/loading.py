@@ -83,7 +83,7 @@ def _newest(directory: Path, device: str) -> tuple[RunConfig, dict[str, Any]]:
     """A run's configuration, with this device, and its newest intact checkpoint."""
     path = directory / run_directory.CONFIG
     if not path.is_file():
-        raise UserError(f"{directory} is no run: it has no {run_directory.CONFIG}")
+        raise UserError(f"{directory} is not a run directory ({run_directory.CONFIG} is missing)")
     if run_directory.kind_of(directory) == "pretraining":
         raise UserError(f"{directory} is a pretraining run: it has an encoder but no policy")
     config, on = read_config(path), resolve_device(device)

@@ -1,6 +1,6 @@
 """Conformance tests for your own objectives and environments: the checks that ours pass.
 
-Each says in one or two lines what is wrong and how to fix it. Nothing else in this package imports them.
+A failure reports in one or two lines what is wrong and how to fix it. Nothing else in this package imports these tests.
 """
 
 from curl_rl.testing.environments import ENVIRONMENT_CHECKS, check_environment

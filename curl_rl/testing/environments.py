@@ -1,7 +1,7 @@
-"""The conformance test of environments: what the training loop asks of one, as checks that run on anybody's own.
+"""The conformance test of environments: checks of everything that the training loop requires.
 
-What the loop does with an environment is in :mod:`curl_rl.rl.workers`, and what the replay relies on in
-:mod:`curl_rl.rl.episode_stream`.
+See :mod:`curl_rl.rl.workers` for how the loop uses an environment, and :mod:`curl_rl.rl.episode_stream` for the
+assumptions of the replay.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from curl_rl.testing.rollout import Rollout, play
 
 _BOOLEANS = (bool, np.bool_)
 _NUMBERS = (int, float, np.integer, np.floating)
-_COMPARED = 50  # agent steps that are played several times over
+_COMPARED = 50  # agent steps that are played several times
 
 
 class EnvironmentCase:
-    """A factory under test, and an episode that one of its environments has played."""
+    """A factory under test, and an episode played by one of its environments."""
 
     def __init__(self, make: Callable[[], Environment], stack: int, steps: int, seed: int) -> None:
         self.make, self.stack, self.steps, self.seed = make, stack, steps, seed
 
     @functools.cached_property
     def rollout(self) -> Rollout:
-        """Played when a check first asks for it, by an environment of its own."""
+        """An episode in an environment of its own, played when a check first needs it."""
         with closing(self.make()) as environment:
             return play(environment, self.seed, self.steps)
 
 
 def environments(case: EnvironmentCase) -> None:
-    """``make`` gives a gymnasium environment, and another one with each call."""
+    """``make`` returns a gymnasium environment, a new one on every call."""
     one = case.make()
     require(
         isinstance(one, gymnasium.Env),
-        f"make returns {type(one).__name__}, which is no gymnasium.Env",
+        f"make returns {type(one).__name__}, which is not a gymnasium.Env",
         "Derive its class from gymnasium.Env.",
     )
     with closing(one):
         other = case.make()
         require(
             one is not other,
-            "make returns the same environment with each call",
+            "make returns the same environment on every call",
             "Build it inside make: training and evaluation use one each.",
         )
         other.close()
@@ -64,30 +64,30 @@ def spaces(case: EnvironmentCase) -> None:
         except UserError as error:
             fail(
                 one_line(error),
-                "Leave scaling to the encoder, move channels to the front, and put the environment into "
-                "gymnasium.wrappers.RescaleAction(env, -1, 1) for its actions.",
+                "Leave scaling to the encoder, move channels to the front, and rescale actions with "
+                "gymnasium.wrappers.RescaleAction(env, -1, 1).",
             )
         space = environment.observation_space
     require(
         width > 4 or height <= 4,
-        f"observations {space.shape} look as if the channels came last",
+        f"observations {space.shape} seem to have their channels last",
         "Move them to the front: np.moveaxis(frame, -1, 0).",
     )
     require(
         channels % case.stack == 0,
-        f"{channels} channels are no stack of {case.stack} frames",
-        "Give check_environment(..., stack=...), the same as --environment.stack.",
+        f"{channels} channels are not a stack of {case.stack} frames",
+        "Pass check_environment(..., stack=...), the same as --environment.stack.",
     )
 
 
 def reset_and_step(case: EnvironmentCase) -> None:
-    """``reset(seed=..., options=...)`` returns observation and info; ``step(action)`` returns five things."""
+    """``reset(seed=..., options=...)`` returns observation and info; ``step(action)`` returns five values."""
     with closing(case.make()) as environment:
         try:
             beginning = environment.reset(seed=case.seed, options={})
         except TypeError as error:
             fail(
-                f"reset(seed=..., options=...) is refused: {one_line(error)}",
+                f"reset(seed=..., options=...) fails: {one_line(error)}",
                 "Declare it as def reset(self, *, seed=None, options=None).",
                 error,
             )
@@ -117,7 +117,7 @@ def rewards(case: EnvironmentCase) -> None:
         require(
             abs(step.reward) <= np.finfo(np.float32).max,  # false for NaN, too
             f"the reward of step {number} is {step.reward}",
-            "Return a finite number, also as a float32.",
+            "Return a number that is finite in float32.",
         )
 
 
@@ -129,7 +129,7 @@ def ends(case: EnvironmentCase) -> None:
 
 
 def infos(case: EnvironmentCase) -> None:
-    """``info`` is a dict, whose ``environment_steps``, where present, is a whole number of 1 or more."""
+    """``info`` is a dict, in which ``environment_steps``, if present, is an integer of at least 1."""
     for number, step in enumerate(case.rollout.steps, 1):
         _require_info(f"step {number}", step.info)
         taken = step.info.get("environment_steps", 1)
@@ -137,12 +137,12 @@ def infos(case: EnvironmentCase) -> None:
         require(
             whole and taken >= 1,
             f'info["environment_steps"] of step {number} is {taken!r}',
-            "Return how many simulator steps the action took, 1 or more: a run's budget counts them.",
+            "Return the number of simulator steps that the action took, at least 1: a run's budget counts them.",
         )
 
 
 def observations(case: EnvironmentCase) -> None:
-    """Observations are arrays of the type and shape that the space declares, and lie in it."""
+    """Observations are arrays of the type and shape that the space declares, with values inside it."""
     space = case.rollout.observation_space
     for where, observation in case.rollout.observations():
         require(
@@ -152,60 +152,60 @@ def observations(case: EnvironmentCase) -> None:
         )
         require(
             observation.shape == space.shape,
-            f"the observation of {where} has shape {observation.shape}, and the space {space.shape}",
-            "Make them agree: channels first, stacked frames joined along the channels.",
+            f"the observation of {where} has shape {observation.shape}, but the space has {space.shape}",
+            "Make them agree: channels first, stacked frames concatenated along the channels.",
         )
         require(
             space.contains(observation),
-            f"the observation of {where} lies outside of the space {space}",
+            f"the observation of {where} is outside the space {space}",
             "Declare it as Box(0, 255, shape, np.uint8).",
         )
 
 
 def frame_stack(case: EnvironmentCase) -> None:
-    """An episode begins with its first frame ``stack`` times, and each step appends one frame."""
+    """An episode starts with its first frame ``stack`` times, and each step appends one frame."""
     stack, (first, *later) = case.stack, [observation for _, observation in case.rollout.observations()]
     frames = first.reshape(stack, -1)
     require(
         (frames == frames[0]).all(),
         f"reset's observation is not one frame {stack} times",
-        "Fill the stack with the episode's first frame, from which the replay rebuilds its first observations; or give "
+        "Fill the stack with the episode's first frame, from which the replay rebuilds the first observations; or pass "
         "the environment's own stack=....",
     )
     channels, before = len(first) // stack, first
     for number, observation in enumerate(later, 1):
         require(
             np.array_equal(observation[:-channels], before[channels:]),
-            f"the observation of step {number} is not the one before it, shifted by one frame of {channels} channels",
-            "Append one frame a step and drop the oldest, which comes first: the replay stores only the newest.",
+            f"the observation of step {number} is not the previous one shifted by one frame of {channels} channels",
+            "Append one frame per step and drop the oldest, which comes first: the replay stores only the newest.",
         )
         before = observation
 
 
 def kept_arrays(case: EnvironmentCase) -> None:
-    """Observations are not written to once they are handed out, and actions not at all."""
+    """The environment never writes to observations that it has returned, nor to actions."""
     for where, handed_out, copy in case.rollout.handed_out:
         require(
             np.array_equal(handed_out, copy),
             f"the observation of {where} was changed by a later step",
-            "Return a new array each time, such as np.concatenate(frames) or buffer.copy().",
+            "Return a new array every time, such as np.concatenate(frames) or buffer.copy().",
         )
     require(
         not case.rollout.wrote_into_an_action,
-        "step writes into the action that it is given",
-        "Compute a new array from it: the replay stores the one that was given.",
+        "step writes into the action that is passed to it",
+        "Compute a new array from it: the replay stores the array that was passed.",
     )
 
 
 def seeding(case: EnvironmentCase) -> None:
-    """The same seed and actions lead to the same episode: in a new environment, after another episode, side by side."""
+    """The same seed and actions give the same episode: in a new environment, after another episode, side by side."""
     remedy = (
         "Draw every random number from self.np_random, which super().reset(seed=seed) seeds, and keep no state from "
-        "episode to episode or in the class: a resumed run plays the unfinished episode again."
+        "episode to episode or in the class: a resumed run replays the unfinished episode."
     )
     expected, count = case.rollout, min(_COMPARED, len(case.rollout.steps))
     with closing(case.make()) as one, closing(case.make()) as other:
-        play(one, case.seed + 1, count)  # an episode before this one must leave no trace
+        play(one, case.seed + 1, count)  # an earlier episode must leave no trace
         both = [play(environment, case.seed, 0) for environment in (one, other)]
         for number in range(count + 1):
             for environment, rollout, which in zip((one, other), both, ("used", "new"), strict=True):
@@ -214,46 +214,46 @@ def seeding(case: EnvironmentCase) -> None:
                 difference = expected.difference(rollout, number)
                 require(
                     difference is None,
-                    f"in a {which} environment the same seed and actions lead to {difference}",
+                    f"in a {which} environment the same seed and actions give {difference}",
                     remedy,
                 )
 
 
 def picture(case: EnvironmentCase) -> None:
-    """Warns if nothing moves."""
+    """Warns if the picture never changes."""
     first, *later = [observation for _, observation in case.rollout.observations()]
     if later and all(np.array_equal(first, observation) for observation in later):
         warnings.warn(
-            f"the picture is the same in all of {len(later)} random steps: does the environment draw its state?",
+            f"the picture is the same in all {len(later)} random steps: does the environment draw its state?",
             CheckWarning,
             stacklevel=2,
         )
 
 
 def episodes_end(case: EnvironmentCase) -> None:
-    """An episode ends within ``max_episode_steps`` of the environment, or within the steps that are tried."""
+    """An episode ends within the environment's ``max_episode_steps``, or else within the ``steps`` of the check."""
     rollout = case.rollout
     limit = rollout.max_episode_steps
     require(
         rollout.over or limit is None or len(rollout.steps) < limit,
-        f"max_episode_steps is {limit}, but an episode is not over then",
-        "Return truncated = True in that step: the replay is made large enough for such an episode.",
+        f"max_episode_steps is {limit}, but an episode has not ended by then",
+        "Return truncated = True in that step: the replay is sized for episodes of that length.",
     )
     require(
         rollout.over or limit is not None,
-        f"an episode of random actions is not over after {len(rollout.steps)} steps",
-        "Evaluation plays whole episodes: put it into gymnasium.wrappers.TimeLimit, or give a larger steps=....",
+        f"an episode of random actions has not ended after {len(rollout.steps)} steps",
+        "Evaluation plays whole episodes: wrap it in gymnasium.wrappers.TimeLimit, or pass a larger steps=....",
     )
 
 
 def worker(case: EnvironmentCase) -> None:
-    """In a process of its own, as with ``--training.environments 2``, it gives what it gives here."""
+    """In a separate process, as with ``--training.environments 2``, the environment gives the same episode."""
     expected, count = case.rollout, min(_COMPARED, len(case.rollout.steps))
     try:
         there = WorkerEnvironments(case.make)
     except Exception as error:
         fail(
-            f"it cannot be made in a process of its own: {type(error).__name__}: {one_line(error)}",
+            f"it cannot be made in a separate process: {type(error).__name__}: {one_line(error)}",
             "Build everything inside make, which is pickled, and call this under if __name__ == '__main__'.",
             error,
         )
@@ -266,7 +266,7 @@ def worker(case: EnvironmentCase) -> None:
         difference = expected.difference(rollout, number)
         require(
             difference is None,
-            f"in a process of its own the same seed and actions lead to {difference}",
+            f"in a separate process the same seed and actions give {difference}",
             "Depend on nothing that differs between processes: global state, hash(), the time, files.",
         )
 
@@ -281,7 +281,7 @@ def close(case: EnvironmentCase) -> None:
     except Exception as error:
         fail(
             f"the second close raises {type(error).__name__}: {one_line(error)}",
-            "Let close do nothing where everything is closed.",
+            "Make close do nothing if everything is closed already.",
             error,
         )
 
@@ -305,7 +305,7 @@ ENVIRONMENT_CHECKS: dict[str, Callable[[EnvironmentCase], None]] = {
         worker,
     )
 }
-"""Each promise by name, in the order in which they are checked."""
+"""The checks by name, in the order in which they run."""
 
 
 def check_environment(
@@ -316,22 +316,22 @@ def check_environment(
     seed: int = 0,
     checks: Iterable[str] = tuple(ENVIRONMENT_CHECKS),
 ) -> None:
-    """Checks that the training loop can work with an environment, and says what is wrong and how to fix it.
+    """Checks that the training loop can work with an environment, and reports what is wrong and how to fix it.
 
-    Some ten environments are made and closed, one after the other or two at a time, and one in a process of its own,
+    About ten environments are made and closed, one after the other or two at a time, and one in a separate process,
     which imports the main program: call this from a test, or under ``if __name__ == "__main__":``.
 
     Args:
         make: makes one environment, as for :func:`curl_rl.rl.training.train`.
-        stack: frames in an observation.
-        steps: agent steps within which an episode of random actions must end, where the environment has no
-            ``max_episode_steps``; it is played that far at most.
-        seed: of the episodes and the actions.
-        checks: names out of :data:`ENVIRONMENT_CHECKS`.
+        stack: number of frames in an observation.
+        steps: maximum number of agent steps to play. An episode of random actions must end within them if the
+            environment has no ``max_episode_steps``.
+        seed: seed of the episodes and the actions.
+        checks: names from :data:`ENVIRONMENT_CHECKS`.
 
     Raises:
-        CheckFailed: (an AssertionError) the first check that fails, what it found, and the remedy.
-        ValueError: an argument is out of its range.
+        CheckFailed: (an AssertionError) the first check that fails, with its finding and the remedy.
+        ValueError: an argument is out of range.
 
     Warns:
         CheckWarning: the picture never changes.
@@ -344,7 +344,7 @@ def check_environment(
 
 
 def _owner(make: Callable[[], Environment]) -> str:
-    """The class inside of all wrappers."""
+    """The class inside all wrappers."""
     try:
         with closing(make()) as environment:
             inside: Any = environment
@@ -356,11 +356,11 @@ def _owner(make: Callable[[], Environment]) -> str:
 
 
 def _require_info(who: str, info: Any) -> None:
-    require(isinstance(info, dict), f"info of {who} is {_kind(info)}", "Return a dict, {} where there is nothing.")
+    require(isinstance(info, dict), f"info of {who} is {_kind(info)}", "Return a dict, {} if there is no info.")
 
 
 def _kind(value: Any) -> str:
-    """What something is, for a message."""
+    """A short description of a value, for messages."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype}, shape {value.shape}"
     if isinstance(value, tuple):

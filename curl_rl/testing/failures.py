@@ -1,4 +1,4 @@
-"""How a check fails: its name, what it found, and the remedy, in one message."""
+"""Failures of checks: one message with the check's name, its finding and the remedy."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _NOT_THE_USERS = (Path(__file__).parent, Path(torch.__file__).parent)
 
 
 class CheckFailed(AssertionError):
-    """A class breaks a rule of its interface; the message names the check, what was found and the remedy."""
+    """A class breaks a rule of its interface; the message gives the check, the finding and the remedy."""
 
 
 class CheckWarning(UserWarning):
-    """Something that is allowed, and almost never meant."""
+    """Something that is allowed but almost never intended."""
 
 
 def require(holds: object, found: str, remedy: str) -> None:
-    """Fails the check under way unless ``holds``. ``found`` is a clause without a full stop, ``remedy`` a sentence.
+    """Fails the current check unless ``holds``. ``found`` is a clause without a period, ``remedy`` a sentence.
 
     Raises:
-        CheckFailed: it does not hold.
+        CheckFailed: ``holds`` is false.
     """
     if not holds:
         fail(found, remedy)
 
 
 def fail(found: str, remedy: str, cause: Exception | None = None) -> NoReturn:
-    """Fails the check under way: see :func:`require`."""
+    """Fails the current check: see :func:`require`."""
     raise CheckFailed(f"{found}. {remedy}") from cause
 
 
@@ -47,13 +47,13 @@ def run_checks(
 
     Args:
         every: all checks of this kind by name.
-        chosen: names out of ``every``.
-        case: what they are run on.
-        owner: what the message calls the class that is checked; asked for only when a check fails.
+        chosen: names from ``every``.
+        case: the argument of the checks.
+        owner: returns the name of the checked class for the message; called only when a check fails.
 
     Raises:
         ValueError: a name is unknown.
-        CheckFailed: a check failed, or what it ran raised something.
+        CheckFailed: a check failed, or the checked code raised an exception.
     """
     for name in chosen:
         if name not in every:
@@ -70,7 +70,7 @@ def run_checks(
 
 
 def where(error: BaseException) -> str:
-    """`` (file.py, line 12)``: the innermost line that is neither torch's nor this package's, if there is one."""
+    """`` (file.py, line 12)``: the innermost line outside of torch and this package, or an empty string."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not any(Path(frame.filename).is_relative_to(folder) for folder in _NOT_THE_USERS):
             return f" ({Path(frame.filename).name}, line {frame.lineno})"

@@ -1,4 +1,4 @@
-"""Finding the operators at which the host would wait for a device, on a CPU, where nobody notices them."""
+"""Detection, on a CPU, of operators at which the host would wait for a GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# They hand a tensor's data to the host, give a shape that depends on data, or copy numbers from the host.
+# These pass a tensor's data to the host, give a shape that depends on data, or copy numbers from the host.
 _FORBIDDEN = {
     "_local_scalar_dense",
     "is_nonzero",
@@ -25,10 +25,10 @@ class HostSync(AssertionError):
 
 
 class NoHostSync(TorchDispatchMode):
-    """A context in which an operator that makes the host wait for the device raises :class:`HostSync`.
+    """A context in which operators that make the host wait for the device raise :class:`HostSync`.
 
-    ``.item()``, ``bool(tensor)``, indexing by a mask and ``torch.tensor(numbers)`` are such. On a GPU each stops the
-    queue of work until the device has caught up, and none can be captured in a CUDA graph.
+    Examples are ``.item()``, ``bool(tensor)``, indexing with a mask and ``torch.tensor(numbers)``. On a GPU each stalls
+    the host until the device has caught up, and none can be captured in a CUDA graph.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

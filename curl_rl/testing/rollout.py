@@ -1,4 +1,4 @@
-"""An episode of random actions, kept step by step."""
+"""An episode of random actions, recorded step by step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from curl_rl.rl.workers import Action, Environment, pixel_spaces
 
-_HANDED_OUT = 20  # observations that are kept as they came, beside their copies
+_HANDED_OUT = 20  # observations that are kept as returned, in addition to their copies
 
 
 class Step(NamedTuple):
-    """What ``step`` returned; the observation is a copy."""
+    """The result of ``step``, with a copy of the observation."""
 
     observation: Any
     reward: Any
@@ -32,11 +32,11 @@ class Rollout:
         self.steps: list[Step] = []
         self.actions: list[Action] = []
         self.handed_out: list[tuple[str, Any, Any]] = [("reset", first, self.first)]
-        """Where an observation is from, the object itself, and a copy of what it was then."""
+        """The origin of an observation, the object itself, and a copy made when it was returned."""
         self.wrote_into_an_action = False
 
     def add(self, outcome: Any) -> None:
-        """What a step returned."""
+        """Records the result of a step."""
         observation, *rest = outcome
         self.steps.append(Step(_copy(observation), *rest))
         if len(self.handed_out) < _HANDED_OUT:
@@ -44,30 +44,30 @@ class Rollout:
 
     @property
     def over(self) -> bool:
-        """Whether the episode has ended."""
+        """True once the episode has ended."""
         return bool(self.steps and (self.steps[-1].terminated or self.steps[-1].truncated))
 
     def observations(self) -> Iterator[tuple[str, Any]]:
-        """Where each is from, and a copy of it."""
+        """The origin of each observation, and a copy of it."""
         yield "reset", self.first
         for number, step in enumerate(self.steps, 1):
             yield f"step {number}", step.observation
 
     def difference(self, other: Rollout, number: int) -> str | None:
-        """What step ``number`` (0: reset) gives another of in ``other``; None if it gives the same."""
+        """The difference of ``other`` in step ``number`` (0: reset), in words; None if there is none."""
         if not number:
-            return None if np.array_equal(self.first, other.first) else "another first observation"
+            return None if np.array_equal(self.first, other.first) else "a different first observation"
         ours, theirs = self.steps[number - 1], other.steps[number - 1]
         same = {
             "observation": np.array_equal(ours.observation, theirs.observation),
             "reward": bool(ours.reward == theirs.reward),
             "end": (ours.terminated, ours.truncated) == (theirs.terminated, theirs.truncated),
         }
-        return next((f"another {what} in step {number}" for what, is_same in same.items() if not is_same), None)
+        return next((f"a different {part} in step {number}" for part, is_same in same.items() if not is_same), None)
 
 
 def play(environment: Environment, seed: int, steps: int) -> Rollout:
-    """An episode of uniform actions, which the seed decides, up to its end, ``max_episode_steps`` or ``steps``."""
+    """Plays uniform actions drawn from the seed until the episode ends, or for ``max_episode_steps`` or ``steps``."""
     generator, (_, action_dim) = np.random.default_rng(seed), pixel_spaces(environment)
     first, _ = environment.reset(seed=seed)
     rollout = Rollout(environment, first)
@@ -83,7 +83,7 @@ def play(environment: Environment, seed: int, steps: int) -> Rollout:
 
 
 def _limit(environment: Any) -> int | None:
-    """Agent steps after which an episode is cut short, where the environment or gymnasium's registry knows."""
+    """Agent steps after which an episode is truncated, if the environment or gymnasium's registry defines it."""
     limit: int | None = getattr(environment, "max_episode_steps", None)
     spec = getattr(environment, "spec", None)
     return limit if limit is not None else getattr(spec, "max_episode_steps", None)

@@ -1,4 +1,4 @@
-"""torchvision, an oracle where it is installed."""
+"""torchvision as an oracle, if it is installed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ def torchvision() -> ModuleType:
         pytest.skip("torchvision is not installed")
     try:
         return importlib.import_module("torchvision")
-    except (
-        RuntimeError
-    ):  # its compiled part does not fit this torch: its import misses two operators, its images do not
+    except RuntimeError:  # its compiled part does not match this torch: two operators are missing, but not needed here
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
     with torch.library._scoped_library("torchvision", "FRAGMENT") as stub:

@@ -26,7 +26,7 @@ def test_blur_is_scipys(height: int, width: int, radius: int) -> None:
     images = noise(4, height, width)
     sigmas = torch.tensor([0.1, 0.5, 1.3, 4.0], dtype=torch.float64)
     for image, sigma, result in zip(images, sigmas.tolist(), gaussian_blur(images, sigmas, radius), strict=True):
-        # scipy calls it mirror when the pixel at the border is not repeated
+        # scipy's mirror mode does not repeat the pixel at the border
         expected = scipy.ndimage.gaussian_filter(image.numpy(), sigma, mode="mirror", radius=radius, axes=(1, 2))
         np.testing.assert_allclose(result.numpy(), expected, atol=1e-8)
 
@@ -55,7 +55,7 @@ def test_no_width_is_no_blur_at_all() -> None:
 
 
 def test_sigma_is_uniform_and_applied_with_the_probability() -> None:
-    # A kernel of three pixels tells its sigma: side / middle = exp(−½ / sigma²).
+    # A kernel of three pixels reveals its sigma: side / middle = exp(−½ / sigma²).
     spot = torch.zeros(2000, 1, 5, 5, dtype=torch.float64)
     spot[..., 2, 2] = 1
     blurred = random_gaussian_blur(spot, generator(), radius=1, sigma=(0.5, 2.0), probability=0.5)
@@ -78,6 +78,6 @@ def test_products_meet_no_subnormal_numbers() -> None:
 
 
 @pytest.mark.parametrize("radius", [-1, 6])
-def test_a_radius_that_finds_nothing_to_reflect_is_refused(radius: int) -> None:
-    with pytest.raises(ValueError, match=f"a blur of radius {radius} needs an image larger than that, got 9×6"):
+def test_a_radius_with_nothing_to_reflect_is_refused(radius: int) -> None:
+    with pytest.raises(ValueError, match=f"images must be larger than the blur's radius of {radius}, got 9×6"):
         gaussian_blur(noise(1, 9, 6), torch.ones(1), radius)

@@ -1,4 +1,4 @@
-"""Colour: each operation against the standard library's colorsys, numbers worked out by hand and torchvision."""
+"""Color operations against the standard library's colorsys, numbers worked out by hand and torchvision."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def pictures(batch: int, *, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Noise, with black, white, grey, pure colours and ties between channels among it: (B, 3, 9, 7)."""
+    """Noise that includes black, white, gray, pure colors and ties between channels: (B, 3, 9, 7)."""
     images = torch.rand(batch, 3, 9, 7, generator=generator(1), dtype=dtype)
     images[:, :, 0] = (images[:, :, 0] > 0.5).to(dtype)
     images[:, :, 1] = images[:, :1, 1]
@@ -132,7 +132,7 @@ def test_jitters_numbers_are_uniform_and_all_orders_equally_likely() -> None:
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_jitter_leaves_alone_what_is_not_chosen() -> None:
+def test_jitter_leaves_unchosen_images_alone() -> None:
     numbers = draw_jitter(5000, generator(), brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, probability=0.8)
     alone = numbers.hue == 0
     assert scipy.stats.binomtest(int(alone.sum()), 5000, 0.2).pvalue > 1e-3

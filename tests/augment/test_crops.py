@@ -13,7 +13,7 @@ from curl_rl.augment.crops import _gather_rows, _gather_windows
 
 
 def coordinates(batch: int, height: int, width: int) -> torch.Tensor:
-    """Images whose pixels tell image, row and column: (B, 3, H, W) int32."""
+    """Images whose pixels encode image, row and column: (B, 3, H, W) int32."""
     grid = np.stack(np.broadcast_arrays(*np.ogrid[:batch, :height, :width]))
     return torch.from_numpy(np.ascontiguousarray(grid.transpose(1, 0, 2, 3))).int()
 
@@ -65,7 +65,7 @@ def test_images_may_lie_in_memory_in_any_way(lay_out: Callable[[torch.Tensor], t
 def test_a_window_outside_of_its_image_is_refused(top: int, left: int) -> None:
     images = coordinates(2, 9, 7)
     for kind in (images, images.float().requires_grad_()):
-        with pytest.raises(ValueError, match="a window of 5×5 leaves its image of 9×7"):
+        with pytest.raises(ValueError, match="a window of 5×5 extends beyond its image of 9×7"):
             crop(kind, 5, torch.tensor([0, top]), torch.tensor([0, left]))
 
 
@@ -142,7 +142,7 @@ def test_a_gradient_flows_back_to_the_pixels_inside_the_window_and_no_others() -
 
 
 def test_more_images_than_are_cropped_together_are_all_cropped() -> None:
-    images = torch.randint(0, 256, (67, 9, 100, 101), dtype=torch.uint8)  # several times what fits into a cache
+    images = torch.randint(0, 256, (67, 9, 100, 101), dtype=torch.uint8)  # several times the size of a cache
     first, second = random_crops(images, 84, torch.Generator().manual_seed(5), 2)
     generator = torch.Generator().manual_seed(5)
     for windows in (first, second):
@@ -161,7 +161,7 @@ def test_center_crop_leaves_equal_margins(side: int, size: int, first: int) -> N
 
 @pytest.mark.parametrize("size", [0, 8])
 def test_a_window_that_does_not_fit_is_refused(size: int) -> None:
-    with pytest.raises(ValueError, match=f"crop of {size}×{size} does not fit into an image of 9×7"):
+    with pytest.raises(ValueError, match=f"crop of {size}×{size} does not fit in an image of 9×7"):
         center_crop(torch.zeros(1, 3, 9, 7), size)
     with pytest.raises(ValueError, match="does not fit"):
         random_crop(torch.zeros(1, 3, 9, 7), size, torch.Generator())

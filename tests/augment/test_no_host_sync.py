@@ -20,7 +20,7 @@ from curl_rl import augment
         lambda x: x + torch.tensor([1.0, 2.0, 3.0]),
     ],
 )
-def test_the_watch_sees_offences(offence: Callable[[torch.Tensor], Any], no_host_sync: Any) -> None:
+def test_the_watch_sees_offenses(offence: Callable[[torch.Tensor], Any], no_host_sync: Any) -> None:
     with pytest.raises(AssertionError), no_host_sync():
         offence(torch.ones(3))
 

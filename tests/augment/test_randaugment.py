@@ -19,7 +19,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def bytes_(batch: int, height: int = 24, width: int = 30) -> torch.Tensor:
-    """Smooth pictures of middling brightness, so that no operation is trivial, and noise on top: uint8."""
+    """Smooth pictures of medium brightness, so that no operation is trivial, with noise on top: uint8."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width] / 30
     base = 120 + 60 * np.sin(3 * x + rng.uniform(0, 6, (batch, 3, 1, 1))) * np.cos(4 * y)
@@ -112,11 +112,11 @@ def test_rotation_is_counter_clockwise_about_the_middle(negative: bool) -> None:
     angle = -22 if negative else 22
     expected = pillow(images, lambda image: image.rotate(angle, Image.Resampling.NEAREST))
     rotated = apply(images, "rotate", 22, negative=negative)
-    # Pixels whose source lies half-way between two may go either way.
+    # Pixels whose source is halfway between two may go either way.
     assert (~torch.isclose(rotated, expected, atol=1e-6)).float().mean() < 0.01
 
 
-# Magnitudes at which no source of a pixel lies half-way between two: rounding would decide there.
+# Magnitudes at which no pixel's source is halfway between two, where rounding would decide.
 @pytest.mark.parametrize("magnitude", [0, 5, 9, 10, 30])
 def test_operations_are_torchvisions(torchvision: ModuleType, magnitude: int) -> None:
     from torchvision.transforms import InterpolationMode
@@ -130,7 +130,7 @@ def test_operations_are_torchvisions(torchvision: ModuleType, magnitude: int) ->
             strength = -strength if negative else strength
             expected = [_apply_op(image, theirs, strength, InterpolationMode.NEAREST, None) for image in images]
             difference = (apply(images, name, magnitude, negative=negative) - torch.stack(expected) / 255).abs() * 255
-            # torchvision rounds down to bytes, the grey or smooth image that it blends with as well.
+            # torchvision rounds down to bytes, including the gray or smooth image that it blends with.
             assert difference.max() < (2 if name in ("brightness", "saturation", "contrast", "sharpness") else 1.01), (
                 name
             )
@@ -188,5 +188,5 @@ def test_results_stay_in_range_keep_type_and_follow_the_generator() -> None:
 
 @pytest.mark.parametrize("magnitude", [-1, 31])
 def test_a_magnitude_out_of_range_is_refused(magnitude: int) -> None:
-    with pytest.raises(ValueError, match=f"magnitude of RandAugment is 0 to 30, got {magnitude}"):
+    with pytest.raises(ValueError, match=rf"magnitude must lie in \[0, 30\], got {magnitude}"):
         random_augment(bytes_(1) / 255, generator(), magnitude=magnitude)

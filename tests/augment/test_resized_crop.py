@@ -27,7 +27,7 @@ def window_list(windows: Windows) -> list[tuple[int, ...]]:
 
 
 def test_shrinking_by_two_weighs_a_triangle_four_pixels_wide() -> None:
-    # Output 0 has its centre at 1.0 of the input, and so distances ½, ½, 1½ to pixels 0, 1, 2; reach 2.
+    # Output 0 has its center at 1.0 of the input, so its distances to pixels 0, 1, 2 are ½, ½, 1½; the reach is 2.
     matrix = _resize_matrix(torch.zeros(1), torch.full((1,), 4.0), 4, 2)[0]
     row = torch.tensor([0.75, 0.75, 0.25, 0.0]) / 1.75
     assert torch.allclose(matrix, torch.stack([row, row.flip(0)]))
@@ -50,7 +50,7 @@ def test_pixels_are_pillows(height: int, width: int, size: int) -> None:
     for image, window, mirrored, result in zip(images, window_list(windows), mirror, resized, strict=True):
         top, left, rows, columns = window
         for channel in range(3):
-            # Mode F holds floats, so Pillow does not round in between.
+            # Mode F holds floats, so Pillow does not round intermediate results.
             cut = Image.fromarray(image[channel, top : top + rows, left : left + columns].numpy().astype(np.float32))
             expected = np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR)) / 255
             expected = expected[:, ::-1] if mirrored else expected
@@ -112,13 +112,13 @@ def test_windows_are_distributed_as_torchvisions(
     ours = torch.stack(random_windows(30_000, height, width, generator(), scale=scale)).numpy()
     for name, expected, drawn in zip(Windows._fields, theirs, ours, strict=True):
         assert scipy.stats.ks_2samp(expected, drawn).pvalue > 1e-3, name
-    # Two of them together: a place that does not fit its window would show here.
+    # Jointly: a place that does not match its window would show here.
     for a, b in ((0, 2), (1, 3), (2, 3)):
         assert scipy.stats.ks_2samp(theirs[a] + theirs[b], ours[a] + ours[b]).pvalue > 1e-3, (a, b)
 
 
 def test_area_is_uniform_ratio_log_uniform_and_place_uniform() -> None:
-    # So large an image and so small a window that rounding and refusals do not matter.
+    # The image is so large and the window so small that rounding and rejections do not matter.
     top, left, height, width = (
         value.double().numpy()
         for value in random_windows(5000, 4000, 4000, generator(), scale=(0.1, 0.4), ratio=(0.5, 2))
@@ -133,7 +133,7 @@ def test_area_is_uniform_ratio_log_uniform_and_place_uniform() -> None:
 
 
 def test_sides_are_rounded_and_each_place_is_as_likely_as_any_other() -> None:
-    # A square of 2.6 pixels is one of 3, for which an image of 5×4 has 3·2 places.
+    # A square of 2.6 pixels is rounded to 3, which has 3·2 places in a 5×4 image.
     top, left, height, width = random_windows(6000, 5, 4, generator(), scale=(0.338, 0.338), ratio=(1, 1))
     assert (height == 3).all()
     assert (width == 3).all()
@@ -143,7 +143,7 @@ def test_sides_are_rounded_and_each_place_is_as_likely_as_any_other() -> None:
 
 
 def test_the_first_window_that_fits_is_taken_not_the_best() -> None:
-    # With areas from nearly nothing to twice the image, windows that fit have, without a ratio, uniform areas up to 1.
+    # With areas from nearly 0 to twice the image and no ratio, the windows that fit have uniform areas up to 1.
     _, _, height, width = random_windows(5000, 1000, 1000, generator(), scale=(1e-4, 2.0), ratio=(1, 1))
     share = (height * width / 1000**2).double().numpy()
     found = share[share < 1]

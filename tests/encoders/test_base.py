@@ -1,4 +1,4 @@
-"""Lists of features joined, divided and chosen from: numbers that are their own place, counted by hand."""
+"""Joining, splitting and indexing of features, whose numbers give their own row, counted by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from curl_rl.encoders import Features, cat_features, chunk_features, map_feature
 
 
 def features(*rows: int, middle: bool = True) -> Features:
-    """Row r has the vector (r, 10 r), a map of 2·r and, if it is to have one, a middle of 3·r."""
+    """Row r has the vector (r, 10 r), a map of 2·r and, if ``middle``, a middle of 3·r."""
     each = torch.tensor(rows, dtype=torch.float64)
     vector, places = torch.stack([each, 10 * each], 1), each.view(-1, 1, 1, 1)
     return Features(vector, 2 * places.expand(-1, 4, 1, 2), 3 * places.expand(-1, 2, 3, 3).clone() if middle else None)
@@ -22,25 +22,25 @@ def same(first: Features, second: Features) -> bool:
 
 
 @pytest.mark.parametrize("middle", [True, False])
-def test_joining_keeps_the_order_and_dividing_undoes_it(middle: bool) -> None:
+def test_joining_keeps_the_order_and_splitting_undoes_it(middle: bool) -> None:
     parts = [features(1, 2, middle=middle), features(3, 4, middle=middle), features(5, 6, middle=middle)]
     joined = cat_features(parts)
     assert same(joined, features(1, 2, 3, 4, 5, 6, middle=middle))
     for part, expected in zip(chunk_features(joined, 3), parts, strict=True):
         assert same(part, expected)
     assert same(cat_features(parts[:1]), parts[0])
-    # Parts of unequal sizes are joined too, as the last batch of an epoch is.
+    # Parts of unequal sizes can be joined too, such as the last batch of an epoch.
     assert same(cat_features([features(7, middle=middle), parts[0]]), features(7, 1, 2, middle=middle))
 
 
 @pytest.mark.parametrize("middle", [True, False])
-def test_rows_are_taken_of_every_part(middle: bool) -> None:
+def test_rows_are_taken_from_every_part(middle: bool) -> None:
     chosen = take_features(features(5, 6, 7, middle=middle), torch.tensor([2, 0, 2]))
     assert same(chosen, features(7, 5, 7, middle=middle))
 
 
 @pytest.mark.parametrize("middle", [True, False])
-def test_a_function_of_features_is_that_of_every_part(middle: bool) -> None:
+def test_a_function_is_applied_to_every_part(middle: bool) -> None:
     assert same(map_features(lambda part: part * 4, features(1, 2, middle=middle)), features(4, 8, middle=middle))
 
 
@@ -60,7 +60,7 @@ def test_gradients_go_back_to_where_they_came_from() -> None:
     assert torch.equal(parts[1].vector.grad, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_joined_or_divided_is_refused() -> None:
+def test_impossible_joins_and_splits_are_refused() -> None:
     with pytest.raises(ValueError, match="with and without a middle cannot be joined"):
         cat_features([features(1), features(2, middle=False)])
     with pytest.raises(ValueError, match="must divide into 2 parts, got 3 samples"):

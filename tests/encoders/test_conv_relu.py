@@ -1,4 +1,4 @@
-"""The fused convolution against conv2d and relu one after the other."""
+"""The fused convolution against conv2d followed by relu."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_values_and_gradients_are_those_of_the_two_operations(
     assert torch.allclose(y.double(), expected, rtol=tolerance, atol=tolerance * 5)
     probe = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(dtype)
     gradients = torch.autograd.grad(y, ours, probe)
-    # The ReLU's corner is where rounding could put a value on the other side.
+    # Near the ReLU's kink, rounding could put a value on the other side.
     exact_gradients = torch.autograd.grad(expected, exact, probe.double())
     for gradient, right in zip(gradients, exact_gradients, strict=True):
         assert (gradient.double() - right).norm() < tolerance * right.norm() + 1e-12
@@ -49,7 +49,7 @@ def test_the_fused_operation_is_the_one_that_runs(monkeypatch: pytest.MonkeyPatc
 
 
 def test_it_can_be_differentiated_twice() -> None:
-    """A gradient penalty through it, against one through the two operations."""
+    """A gradient penalty through it against one through the two operations."""
     penalties = []
     for function in (conv_relu.conv_relu, lambda *a: F.relu(F.conv2d(*a))):
         x, weight, bias = operands(torch.float32)
@@ -76,8 +76,8 @@ def test_an_encoder_is_exported_in_public_operations_only() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
-def test_what_is_not_finite_is_not_hidden(precision: Precision, broken: float) -> None:
-    """oneDNN's ReLU makes 0 of NaN, where PyTorch's keeps it."""
+def test_values_that_are_not_finite_are_not_hidden(precision: Precision, broken: float) -> None:
+    """oneDNN's ReLU turns NaN into 0, whereas PyTorch's keeps it."""
     torch.manual_seed(0)
     images = torch.rand(4, 3, 20, 20)
     images[2, 1, 7, 9] = broken

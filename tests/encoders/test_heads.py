@@ -51,7 +51,7 @@ def test_a_head_is_its_layers_one_after_the_other(
     assert np.allclose(head(x).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_a_head_of_one_size_gives_its_input_back() -> None:
+def test_a_head_of_one_size_returns_its_input() -> None:
     x = torch.randn(1, 3)
     head = MLP([3], batch_norm=True, last="scaled")
     assert head(x) is x
@@ -84,6 +84,6 @@ def test_batch_norm_of_one_sample_is_refused() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[], [3, 0], [3, -1, 2]])
-def test_sizes_that_make_no_head_are_refused(sizes: list[int]) -> None:
+def test_impossible_sizes_are_refused(sizes: list[int]) -> None:
     with pytest.raises(ValueError, match="sizes of a head must be one or more positive integers"):
         MLP(sizes, batch_norm=False, last="linear")

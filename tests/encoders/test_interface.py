@@ -1,4 +1,4 @@
-"""What every encoder keeps, so that all of its users can rely on it: one row here for each kind and variant."""
+"""The interface that every encoder implements: one row here for each kind and variant."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def images(batch: int = 3, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -
 
 
 def shaken(encoder: Encoder) -> Encoder:
-    """Every number of its state away from what an untrained encoder has."""
+    """Moves every number of its state away from that of an untrained encoder."""
     generator = torch.Generator().manual_seed(1)
     for value in encoder.state_dict().values():
         if value.is_floating_point():
@@ -96,7 +96,7 @@ def test_features_have_the_sizes_that_the_encoder_announces(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if ROWS[name].features.middle_shape is not None])
-def test_the_middle_is_what_the_third_stage_gives_itself(name: str) -> None:
+def test_the_middle_is_the_third_stages_own_output(name: str) -> None:
     encoder, seen = made(name), []
     stage: nn.Module = encoder.layer3  # type: ignore[assignment]
     stage.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
@@ -143,7 +143,7 @@ def test_the_precision_can_be_set_and_set_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_fresh_encoder_depends_on_its_seed_alone(name: str) -> None:
+def test_a_fresh_encoder_depends_only_on_its_seed(name: str) -> None:
     encoder = shaken(made(name))
     before = copy.deepcopy(encoder.state_dict())
     torch.manual_seed(11)
@@ -162,7 +162,7 @@ def test_a_fresh_encoder_depends_on_its_seed_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_fresh_encoder_is_as_it_would_be_built_and_keeps_nothing_of_the_old(name: str) -> None:
+def test_a_fresh_encoder_equals_a_newly_built_one_and_keeps_nothing_of_the_old(name: str) -> None:
     fresh = shaken(made(name)).fresh(5)
     torch.manual_seed(5)
     built = ROWS[name].build()
@@ -171,7 +171,7 @@ def test_a_fresh_encoder_is_as_it_would_be_built_and_keeps_nothing_of_the_old(na
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_fresh_encoder_has_precision_and_type_of_the_old_and_learns(name: str) -> None:
+def test_a_fresh_encoder_has_the_precision_and_type_of_the_old_and_learns(name: str) -> None:
     encoder = made(name).double().requires_grad_(False).eval()
     encoder.precision = "bfloat16"
     fresh = encoder.fresh(0)
@@ -208,7 +208,7 @@ def test_a_description_rebuilds_the_encoder(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_title_says_what_it_is(name: str) -> None:
+def test_titles(name: str) -> None:
     titles = {
         "pixel": "PixelEncoder, 2 layers of 4",
         "resnet18": "ResNet-18, width 0.0625",
@@ -223,7 +223,7 @@ def test_a_title_says_what_it_is(name: str) -> None:
 
 
 def test_only_batch_norm_lets_an_image_know_the_others_of_its_batch() -> None:
-    """In training mode; so a patch that is encoded beside others tells of them, or does not."""
+    """In training mode: this decides if the features of a patch depend on the other patches of the batch."""
     batch = images(6)
     for name, apart in (("resnet18", False), ("group norm", True), ("pixel", True)):
         encoder = made(name).double().train()

@@ -1,4 +1,4 @@
-"""Descriptions as earlier versions wrote them, letter by letter, and those that no encoder has."""
+"""Descriptions exactly as earlier versions wrote them, and those of no encoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from curl_rl.encoders import EncoderConfig, ModuleEncoder, PixelEncoder, ResNet, ResNetConfig, build_encoder
 from curl_rl.encoders.kinds import require_registered
 
-# As curl_rl wrote them before there was a norm to choose.
+# As curl_rl wrote them before the norm was configurable.
 RESNET = (
     '{"kind": "resnet", "observation_shape": [3, 8, 8], '
     '"preprocessing": "uint8 divided by 255, floating point as it is; then less config.mean, over config.std", '
@@ -44,7 +44,7 @@ def test_descriptions_of_earlier_versions_are_read() -> None:
     assert isinstance(build_encoder(unnamed), PixelEncoder)
 
 
-def test_group_norm_is_told() -> None:
+def test_group_norm_is_described() -> None:
     config = ResNetConfig(width=1 / 64, stem="small", norm="group")
     description = ResNet((3, 8, 8), config).describe()
     assert description["config"]["norm"] == "group"
@@ -56,14 +56,14 @@ def test_group_norm_is_told() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "transformer"}, "there is no encoder of the kind 'transformer'"),
+        ({"kind": "transformer"}, "kind must be pixel or resnet, got 'transformer'"),
         ({"observation_shape": [6, 12]}, r"observation_shape must be three positive integers .*, got \[6, 12\]"),
         ({"observation_shape": [6, 12, True]}, "observation_shape must be three positive integers"),
         ({"observation_shape": [6, 12, 0]}, "observation_shape must be three positive integers"),
         ({"config": {"filters": 0, "strides": [2], "latent": 5}}, "filters must be at least 1"),
     ],
 )
-def test_what_describes_no_encoder_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_descriptions_of_no_encoder_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_encoder(json.loads(PIXEL) | changes)
 
@@ -73,7 +73,7 @@ def test_other_peoples_modules_cannot_be_rebuilt() -> None:
     with torch.no_grad():
         wrapped = ModuleEncoder(trunk, (3, 2, 2))
     assert wrapped.describe()["kind"] == "module"
-    with pytest.raises(ValueError, match="there is no encoder of the kind 'module'"):
+    with pytest.raises(ValueError, match="kind must be pixel or resnet, got 'module'"):
         build_encoder(wrapped.describe())
     for module in (wrapped, trunk):
         with pytest.raises(ValueError, match="must be a PixelEncoder or a ResNet, got a (ModuleEncoder|Sequential)"):

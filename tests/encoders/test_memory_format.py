@@ -13,7 +13,7 @@ from curl_rl.encoders.memory_format import channels_last
 @pytest.mark.parametrize(
     "shape", [(4, 9, 13, 7), (1, 3, 5, 5), (3, 1, 2, 9), (2, 7, 1, 1), (5, 16, 32, 33), (0, 3, 4, 4)]
 )
-def test_the_same_numbers_lie_with_their_channels_innermost(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_the_same_numbers_are_stored_with_their_channels_innermost(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     images = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     moved = channels_last(images)
     assert moved.dtype == dtype
@@ -23,7 +23,7 @@ def test_the_same_numbers_lie_with_their_channels_innermost(shape: tuple[int, ..
     assert np.array_equal(moved.float().as_strided((moved.numel(),), (1,)).numpy(), in_memory)
 
 
-def test_images_that_are_a_part_of_others_are_moved_as_well_and_none_is_moved_twice() -> None:
+def test_slices_of_images_are_reordered_too_and_none_is_copied_twice() -> None:
     whole = torch.randint(0, 256, (3, 6, 9, 8), dtype=torch.uint8)
     part = whole[:, 1:4, 2:7, 3:]
     moved = channels_last(part)

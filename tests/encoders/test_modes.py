@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""Evaluation mode for the length of a block."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 from curl_rl.encoders import evaluating
 
 
-def test_every_part_is_left_in_the_mode_that_it_was_in() -> None:
+def test_every_part_returns_to_its_own_mode() -> None:
     module = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm1d(2), nn.Dropout()))
     module.train()
     module[1][0].eval()  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Other people's modules as encoders: against the module called directly."""
+"""Any module as an encoder, against the module called directly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def images() -> Tensor:
     return torch.randint(256, (4, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def test_a_module_gives_vector_and_map_of_one_place() -> None:
+def test_a_module_gives_a_vector_and_a_map_of_one_place() -> None:
     module = trunk()
     encoder, bytes_, floats = ModuleEncoder(module, SHAPE), images(), images().float() / 255
     assert encoder.feature_spec == FeatureSpec(6, (6, 1, 1))
@@ -34,14 +34,14 @@ def test_a_module_gives_vector_and_map_of_one_place() -> None:
     torch.testing.assert_close(encoder(floats), module(floats))
 
 
-def test_it_is_tried_in_evaluation_mode_and_left_as_it_was() -> None:
+def test_it_is_tried_in_evaluation_mode_and_left_unchanged() -> None:
     module = nn.Sequential(nn.BatchNorm2d(2), nn.Flatten()).train()
     ModuleEncoder(module, SHAPE)  # a single image, which batch norm in training mode would count
     assert module[0].num_batches_tracked == 0
     assert module.training
 
 
-def test_a_callers_autocast_is_heeded_unless_the_precision_says_more() -> None:
+def test_the_callers_autocast_applies_unless_the_precision_is_bfloat16() -> None:
     module, floats = trunk(), images().float() / 255
     encoder = ModuleEncoder(module, SHAPE)
     with torch.autocast("cpu", torch.bfloat16):
@@ -65,7 +65,7 @@ def test_modules_that_cannot_be_encoders_are_refused(module: nn.Module, options:
         ModuleEncoder(module, SHAPE, **options)
 
 
-def test_a_part_that_cannot_be_initialized_anew_is_named() -> None:
+def test_a_part_that_cannot_be_reinitialized_is_named() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -76,6 +76,6 @@ def test_a_part_that_cannot_be_initialized_anew_is_named() -> None:
 
     encoder = ModuleEncoder(nn.Sequential(trunk(), Scaled()), SHAPE)
     before = torch.get_rng_state()
-    with pytest.raises(ValueError, match=r"module Scaled must have reset_parameters\(\) to be initialized anew"):
+    with pytest.raises(ValueError, match=r"module Scaled must have reset_parameters\(\) to be reinitialized"):
         encoder.fresh(0)
     assert torch.equal(torch.get_rng_state(), before)

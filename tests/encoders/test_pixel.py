@@ -1,4 +1,4 @@
-"""The pixel encoder against the layers written out, and its initialisation against its definition."""
+"""The pixel encoder against the layers written out, and its initialization against its definition."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def test_bfloat16_is_near_the_exact_numbers_and_its_features_are_float32() -> No
     assert (coarse.map.dtype, coarse.vector.dtype) == (torch.bfloat16, torch.float32)
     for ours, right, most in ((coarse.map, fine.map, 1e-2), (coarse.vector, fine.vector, 3e-2)):
         error = (ours - right).norm() / right.norm()
-        assert 1e-4 < error < most  # bfloat16 has eight bits: the lower bound shows that it is really used
+        assert 1e-4 < error < most  # bfloat16 has eight bits: the lower bound shows that it is actually used
 
 
 class Rounded(torch.autograd.Function):
-    """To bfloat16 and back; the gradient passes as it is."""
+    """To bfloat16 and back; the gradient passes unchanged."""
 
     @staticmethod
     def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
@@ -112,7 +112,7 @@ class Rounded(torch.autograd.Function):
 
 
 def test_gradients_in_bfloat16_are_the_exact_ones_of_a_network_of_rounded_numbers() -> None:
-    """So what bfloat16 changes is the numbers at which the gradient is taken; the way back adds next to nothing."""
+    """So bfloat16 changes only the point where the gradient is taken; the backward pass adds almost nothing."""
     torch.manual_seed(0)
     encoder = PixelEncoder((9, 40, 40), EncoderConfig(filters=32, strides=(3, 2, 1), latent=50), "bfloat16")
     for parameter in encoder.parameters():
@@ -125,7 +125,7 @@ def test_gradients_in_bfloat16_are_the_exact_ones_of_a_network_of_rounded_number
         return Rounded.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
     def exact_gradients(number: Callable[[torch.Tensor], torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Of the encoder written out in float64, each result passed through ``number``."""
+        """The encoder written out in float64, with each result passed through ``number``."""
         own = {name: value.detach().double().requires_grad_() for name, value in encoder.named_parameters()}
         x = pixels.double()
         for depth, stride in enumerate((3, 2, 1)):
@@ -134,7 +134,7 @@ def test_gradients_in_bfloat16_are_the_exact_ones_of_a_network_of_rounded_number
         weight, bias = (number(own[f"projection.linear.{kind}"]) for kind in ("weight", "bias"))
         product = number(F.linear(x.permute(0, 2, 3, 1).flatten(1), weight, bias))
         vector = F.layer_norm(product, (50,), own["projection.norm.weight"], own["projection.norm.bias"])
-        # The gradient depends on the features, as a loss's does.
+        # The gradient depends on the features, like that of a loss.
         return torch.autograd.grad((vector * probe.double()).tanh().sum(), list(own.values()))
 
     ours = torch.autograd.grad((encoder(pixels) * probe).tanh().sum(), list(encoder.parameters()))
@@ -166,8 +166,8 @@ def test_an_image_too_small_is_refused_by_its_size() -> None:
         PixelEncoder((9, 8, 8))
 
 
-def test_an_input_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected images of shape \(9, 40, 40\), got \(9, 41, 40\)"):
+def test_an_input_of_the_wrong_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"images must have shape \(9, 40, 40\), got \(9, 41, 40\)"):
         PixelEncoder((9, 40, 40))(images(1, 9, 41, 40))
 
 

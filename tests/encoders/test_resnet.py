@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d, group_norm
 
-# torchvision's published numbers of parameters, less the classifier's 512·1000 + 1000 or 2048·1000 + 1000.
+# torchvision's published numbers of parameters, minus the classifier's 512·1000 + 1000 or 2048·1000 + 1000.
 PARAMETERS = {18: 11_689_512 - 513_000, 34: 21_797_672 - 513_000, 50: 25_557_032 - 2_049_000}
 
 
@@ -23,7 +23,7 @@ def images(*shape: int) -> torch.Tensor:
 
 
 def shaken(encoder: ResNet) -> ResNet:
-    """Every weight and running statistic away from the values that would hide a mistake."""
+    """Moves every weight and running statistic away from values that would hide a mistake."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, value in encoder.state_dict().items():
@@ -39,7 +39,7 @@ def batch_norm_shapes(name: str, channels: int) -> dict[str, tuple[int, ...]]:
 
 
 def torchvision_shapes(depth: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of torchvision's state dict, but for the classifier."""
+    """Names and shapes of torchvision's state dict, without the classifier."""
     shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7), **batch_norm_shapes("bn1", 64)}
     blocks = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3]}[depth]
     inputs = 64
@@ -63,7 +63,7 @@ def torchvision_shapes(depth: int) -> dict[str, tuple[int, ...]]:
 
 
 def written_out(encoder: ResNet, x: torch.Tensor) -> torch.Tensor:
-    """The last map in evaluation mode from the state dict alone, on normalised pixels."""
+    """The last map in evaluation mode from the state dict alone, on normalized pixels."""
     weights = encoder.state_dict()
 
     def norm(x: torch.Tensor, name: str) -> torch.Tensor:
@@ -95,12 +95,12 @@ def written_out(encoder: ResNet, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-_libraries: list[torch.library.Library] = []  # what they declare goes when they go
+_libraries: list[torch.library.Library] = []  # their declarations live as long as they do
 
 
 @pytest.fixture(scope="module")
 def torchvision() -> types.ModuleType:
-    """Torchvision; beside a PyTorch without CUDA its import wants two compiled operators declared first."""
+    """Torchvision; with a PyTorch without CUDA, two compiled operators must be declared before its import."""
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
     try:
@@ -175,7 +175,7 @@ def test_the_feature_spec_of_known_sizes() -> None:
         assert ResNet((3, 96, 33), ResNetConfig(width=2)).feature_spec == (1024, (1024, 3, 2), (512, 6, 3))
 
 
-def test_views_of_another_size_are_taken() -> None:
+def test_views_of_another_size_are_accepted() -> None:
     encoder = shaken(ResNet((3, 32, 32), ResNetConfig(width=1 / 32, stem="small")).double().eval())
     small = images(2, 3, 17, 24)
     assert torch.allclose(encoder.encode(small).map, written_out(encoder, small.double() / 255))
@@ -193,7 +193,7 @@ def test_bytes_and_floats_are_the_same_image_normalized_once() -> None:
     assert torch.allclose(encoder.encode(dark).map, written_out(encoder, (dark - 0.5) / 0.25)), "scaled by type alone"
 
 
-def test_the_normalization_is_no_weight() -> None:
+def test_the_normalization_is_not_a_weight() -> None:
     encoder = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, mean=(0.1, 0.2, 0.3)))
     assert not {"mean", "std"} & encoder.state_dict().keys()
     assert encoder.double().mean.dtype == torch.float64
@@ -291,11 +291,9 @@ def test_a_network_with_splits_is_the_network_on_each_part(depth: int) -> None:
     assert not torch.allclose(result, plain(pixels), rtol=1e-3)
 
 
-def test_a_batch_that_does_not_divide_into_the_splits_is_refused() -> None:
+def test_a_batch_not_divisible_by_the_splits_is_refused() -> None:
     encoder = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small", batch_norm_splits=4))
-    with pytest.raises(
-        ValueError, match=r"batch_norm_splits 4 must divide the batch, got a batch of 10: take 8 images"
-    ):
+    with pytest.raises(ValueError, match=r"batch_norm_splits 4 must divide the batch, got a batch of 10: use 8 images"):
         encoder(images(10, 3, 8, 8))
     assert encoder.eval()(images(5, 3, 8, 8)).shape == (5, 32)
 
@@ -309,7 +307,7 @@ def test_bfloat16_is_near_float32_and_gives_float32_even_inside_an_autocast() ->
     fine, coarse = exact.encode(pixels), rounded.encode(pixels)
     assert coarse.vector.dtype == coarse.map.dtype == torch.float32
     error = (coarse.map - fine.map).norm() / fine.map.norm()
-    assert 1e-3 < error < 5e-2  # bfloat16 has eight bits: the lower bound shows that it is really used
+    assert 1e-3 < error < 5e-2  # bfloat16 has eight bits: the lower bound shows that it is actually used
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(exact.encode(pixels).map, fine.map)
 
@@ -341,11 +339,11 @@ def test_group_norm_takes_the_place_of_every_batch_norm(depth: int) -> None:
     with torch.device("meta"):
         plain = ResNet((3, 8, 8), replace(config, norm="batch"))
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in encoder.modules())
-    # The same names and shapes, but for the statistics that there are none of.
+    # The same names and shapes, except for the running statistics, which do not exist.
     learned = {name: value.shape for name, value in plain.named_parameters()}
     assert {name: value.shape for name, value in encoder.state_dict().items()} == learned
     stem = F.conv2d(images(2, 3, 8, 8).double() / 255, encoder.conv1.weight, padding=1)
-    grouped = stem.view(2, 2, 16, 8, 8)  # 32 channels are two groups
+    grouped = stem.view(2, 2, 16, 8, 8)  # 32 channels form two groups
     mean = grouped.mean((2, 3, 4), keepdim=True)
     variance = (grouped - mean).square().mean((2, 3, 4), keepdim=True)
     expected = ((grouped - mean) / (variance + 1e-5).sqrt()).view_as(stem)
@@ -365,9 +363,9 @@ def test_blocks_with_group_norm_may_start_as_the_identity() -> None:
     assert (encoder.get_parameter("layer1.0.bn1.weight") == 1).all()
 
 
-def test_torchvisions_weights_are_of_batch_norm() -> None:
+def test_torchvisions_weights_need_batch_norm() -> None:
     encoder = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, norm="group"))
-    with pytest.raises(ValueError, match="norm must be batch to take torchvision's weights, got group"):
+    with pytest.raises(ValueError, match="norm must be batch to load torchvision's weights, got group"):
         encoder.load_torchvision(encoder.state_dict())
 
 
@@ -406,10 +404,10 @@ def test_impossible_settings_are_refused(fields: dict[str, object]) -> None:
         ResNetConfig(**fields)  # type: ignore[arg-type]
 
 
-def test_what_does_not_fit_the_channels_is_refused() -> None:
-    with pytest.raises(ValueError, match="mean needs 1 number or 9, one per channel, got"):
+def test_a_mismatch_with_the_channels_is_refused() -> None:
+    with pytest.raises(ValueError, match="mean must have 1 number or 9, one per channel, got"):
         ResNet((9, 32, 32), ResNetConfig(mean=(0.5, 0.5, 0.5)))
     encoder = ResNet((3, 8, 8), ResNetConfig(width=1 / 64))
     for shape in ((2, 1, 8, 8), (3, 8, 8)):
-        with pytest.raises(ValueError, match=r"expected images \(B, 3, H, W\), got"):
+        with pytest.raises(ValueError, match=r"images must be \(B, 3, H, W\), got"):
             encoder(images(*shape))

@@ -1,6 +1,6 @@
-"""A replay that keeps whole stacks in Python lists, and episodes made up for it and for the real one.
+"""A replay that keeps whole stacks in Python lists, and synthetic episodes for it and for the real one.
 
-Every frame and every transition has a number, which its pixels or its action carry.
+Every frame and every transition has a number, which its pixels or its action encode.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from curl_rl.rl.replay import Batch, Replay, ReplayConfig
 
 CHANNELS, SIZE, ACTION_DIM = 2, 2, 3
-FAR = 10_000  # between the numbers of two streams' frames and transitions
+FAR = 10_000  # distance between the frame and transition numbers of two streams
 
 
 def frame_of(number: int) -> np.ndarray:
-    """(C, H, W) uint8: a picture that differs from every other number's."""
+    """(C, H, W) uint8: a picture that is different for every number."""
     pixels = np.frombuffer(int(number * 2_654_435_761 % 2**64).to_bytes(8, "little"), dtype=np.uint8)
     return pixels.reshape(CHANNELS, SIZE, SIZE)
 
@@ -35,7 +35,7 @@ def action_of(number: int) -> np.ndarray:
 
 
 class Step(NamedTuple):
-    """What an environment says on one agent step; ``action`` None stands for reset()."""
+    """The result of one agent step in an environment; ``action`` is None for reset()."""
 
     action: np.ndarray | None
     reward: float
@@ -45,7 +45,7 @@ class Step(NamedTuple):
 
 
 def play(rng: np.random.Generator, stack: int, mean_length: float, first: int = 0) -> Iterator[Step]:
-    """Episodes of random lengths without end, in one reused buffer as some environments do it."""
+    """An endless series of episodes of random lengths, in one reused buffer as in some environments."""
     frame_number = transition_number = first
     buffer = np.zeros((stack * CHANNELS, SIZE, SIZE), dtype=np.uint8)
     while True:
@@ -92,7 +92,7 @@ class BruteForceReplay:
         self.episodes: list[Episode] = []
         self.places: list[tuple[int, int]] = []  # of each transition: episode, step
         self.stack = stack
-        # What the real one has room for: so many frames, and so many transitions.
+        # The capacity of the real one: this many frames, and this many transitions.
         self.frames_kept: deque[bytes] = deque(maxlen=capacity + capacity // 20 + stack + 1)
         self.transitions_kept: deque[int] = deque(maxlen=capacity)
 
@@ -137,7 +137,7 @@ class BruteForceReplay:
 
 
 class ManyStreams:
-    """Environments that play at the same time, and a brute-force replay for each."""
+    """Environments that play in parallel, and a brute-force replay for each."""
 
     def __init__(self, count: int, capacity: int, stack: int, mean_length: float) -> None:
         self.plays = [
@@ -173,7 +173,7 @@ def make(
 
 
 def two_episodes(end: str) -> Replay:
-    """Rewards 1, 2, 4 in an episode that ends as said, then 100 in one still open."""
+    """Rewards 1, 2, 4 in an episode with the given ``end``, then 100 in one that is still open."""
     replay = make(10, stack=1)
     replay.start_episode(frame_of(0))
     for number, reward in enumerate((1.0, 2.0, 4.0)):
@@ -190,7 +190,7 @@ def two_episodes(end: str) -> Replay:
 
 
 def numbers_in(batch: Batch) -> list[int]:
-    """The transitions' numbers, which their actions carry."""
+    """The transitions' numbers, which their actions encode."""
     return [int(number) for number in batch.action[:, 0]]
 
 

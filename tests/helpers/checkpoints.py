@@ -1,4 +1,4 @@
-"""Checkpoint files: what is compared of them, and one put together by hand."""
+"""Checkpoint files: comparisons of their contents, and one assembled by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def segment(directory: Path, name: str, content: bytes = b"frames") -> str:
 
 
 def by_hand(payload: bytes, attachments: list[str] | None = None, version: int = 2) -> bytes:
-    """A checkpoint file put together from the layout that the module's docstring describes."""
+    """A checkpoint file assembled from the layout in the module's docstring."""
     listed = json.dumps(attachments or []).encode()
     start = struct.pack("<8sIIQ", b"CURLRLCK", version, len(listed), len(payload)) + hashlib.sha256(payload).digest()
     return start + hashlib.sha256(start + listed).digest() + listed + payload

@@ -1,4 +1,4 @@
-"""A run of training on an environment of a page of numpy, and what is compared of two runs."""
+"""A training run on an environment of a page of numpy, and comparisons of two runs."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ SIZE, STACK, REPEAT = 10, 2, 2
 
 
 class Corridor(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
-    """A picture that slides with the actions, an episode of 5 to 9 environment steps, an action of two of them.
+    """A picture that slides with the actions, in episodes of 5 to 9 environment steps, two per action.
 
-    An episode of even length ends in a terminated state, one of odd length is truncated, in the middle of an action.
+    Episodes of even length terminate; those of odd length are truncated, in the middle of an action.
     """
 
     metadata = {"render_fps": 10}
@@ -75,7 +75,7 @@ class Corridor(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
 
 
 def environments(on_step: Callable[[int], None] = lambda step: None) -> Callable[[], Corridor]:
-    """The first environment, the one to train on, calls ``on_step`` with the number of each step."""
+    """The first environment, used for training, calls ``on_step`` with the number of each step."""
     hooks = iter([on_step])
     return lambda: Corridor(next(hooks, lambda step: None))
 
@@ -106,7 +106,7 @@ def trained(config: RunConfig, on_step: Callable[[int], None] = lambda step: Non
 
 
 def resumed(config: RunConfig) -> Path:
-    """Goes on in a process whose global generators stand elsewhere, which a checkpoint has to bring back."""
+    """Resumes with global generators in another state, so that the checkpoint must restore them."""
     return trained(config, global_seed=1 if any(config.directory.glob("checkpoints/*.ckpt")) else 0)
 
 
@@ -117,7 +117,7 @@ def in_a_process_that_is_killed(config: RunConfig, prepare: Callable[[], Callabl
         try:
             trained(config, prepare())
         finally:
-            os._exit(0)  # reached only where it was not killed
+            os._exit(0)  # reached only if it was not killed
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), "the child was to be killed, and ended by itself"
     assert os.WTERMSIG(status) == signal.SIGKILL
@@ -136,7 +136,7 @@ def at(step: int, act: Callable[[], object]) -> Callable[[int], None]:
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:
-    """The rows of metrics without what tells the time."""
+    """The rows of metrics, without timings."""
     return [
         {name: value for name, value in row.items() if name != "wall_time" and not name.startswith("speed/")}
         for row in read_metrics(directory / "metrics.jsonl")
@@ -144,7 +144,7 @@ def rows(directory: Path) -> list[dict[str, Any]]:
 
 
 def state(directory: Path) -> dict[str, Any]:
-    """The newest checkpoint, flat; of the replay what it samples."""
+    """The newest checkpoint, flattened, with samples of the replay instead of its contents."""
     found = checkpoint.load_newest(directory / "checkpoints", read_only=True)
     assert found is not None
     _, content = found

@@ -1,4 +1,4 @@
-"""Objectives that use one part of the interface each, none of them a method that anybody would train with."""
+"""Objectives that each use one part of the interface; none is a real method."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class DummyConfig:
     """Settings of every dummy."""
 
     scale: float = 1.0
-    """Multiplies the loss."""
+    """Factor on the loss."""
 
 
 class Clustered(Objective):
     """Classifies each image by the sign of its banked feature along the bank's first principal direction.
 
-    It needs its place in the data, a pass over all of them before the first epoch, and a clustering before each.
+    It needs each sample's index, a pass over all data before the first epoch, and a clustering before every epoch.
     """
 
     online_views = (ViewSpec(0), ViewSpec(1))
@@ -99,7 +99,7 @@ class Labeled(Objective):
 
 
 class Dynamics(Objective):
-    """Predicts the vectors one and three steps later from the present one and the actions between."""
+    """Predicts the vectors one and three steps later from the current one and the actions in between."""
 
     online_views = (ViewSpec(0),)
     target_views = (ViewSpec(1, future=1), ViewSpec(0, future=3))
@@ -129,7 +129,7 @@ class Dynamics(Objective):
 
 
 class Local(Objective):
-    """Compares the vector with the mean over the places of the most local map and of the last one."""
+    """Compares the vector with the spatial means of the most local map and of the last one."""
 
     online_views = (ViewSpec(0), ViewSpec(1))
     batch_dependent = False
@@ -149,7 +149,7 @@ class Local(Objective):
 
 
 class Prototypes(Objective):
-    """Pulls each vector to the prototypes that it is like, which are put back to unit length after each step."""
+    """Pulls each vector toward similar prototypes, which are rescaled to unit length after each step."""
 
     online_views = (ViewSpec(0),)
     batch_dependent = False
@@ -176,4 +176,4 @@ DUMMIES = {
     "local": Method("local", Local, DummyConfig, PAPER, "Compares places."),
     "prototypes": Method("prototypes", Prototypes, DummyConfig, PAPER, "Projects its parameters."),
 }
-"""To be registered by tests that need them: ``registry.register`` for the length of a test."""
+"""For tests that need them to register for their own duration, with ``registry.register``."""

@@ -1,4 +1,4 @@
-"""Folders of small random images, and what is read of them."""
+"""Folders of small random images, and readers for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from curl_rl.vision.data.image_sets import ImageSet, ResidentImages, StreamedIma
 
 
 def pixels(number: int, height: int = 6, width: int | None = None) -> np.ndarray:
-    """An image ``(H, W, 3)`` of its own for each number."""
+    """A different image ``(H, W, 3)`` for each number."""
     generator = np.random.default_rng(number)
     return generator.integers(0, 256, (height, width or height, 3), dtype=np.uint8)
 
@@ -24,7 +24,7 @@ def save(path: Path, image: np.ndarray | Image.Image, **options: object) -> None
 
 
 def make_classes(folder: Path, **classes: int) -> Path:
-    """So many PNG images in each class."""
+    """Writes the given number of PNG images for each class."""
     number = 0
     for name, count in classes.items():
         for index in range(count):
@@ -38,7 +38,7 @@ def as_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 def images_of(images: ImageSet) -> torch.Tensor:
-    """All of them, as they lie."""
+    """All images, in stored order."""
     (batch,) = images.batches(len(images), shuffle=False, drop_last=False)
     return batch.images
 

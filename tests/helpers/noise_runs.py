@@ -1,4 +1,4 @@
-"""Runs of pretraining on pictures of noise, and what is compared of them."""
+"""Pretraining runs on pictures of noise, and comparisons of them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def die() -> None:
 
 
 def at_step(patch: pytest.MonkeyPatch, number: int, happening: Callable[[], object]) -> None:
-    """Calls ``happening`` once that step is done."""
+    """Calls ``happening`` after that step."""
     original = Pretrainer.step
 
     def step(self: Pretrainer, batch: Any) -> None:
@@ -69,7 +69,7 @@ def networks(directory: Path) -> dict[str, Tensor]:
 
 
 def rows(directory: Path) -> list[dict[str, Any]]:
-    """The rows of metrics without what tells the time."""
+    """The rows of metrics, without timings."""
     return [
         {name: value for name, value in row.items() if name != "wall_time" and not name.startswith("speed/")}
         for row in read_metrics(directory / "metrics.jsonl", "pictures")

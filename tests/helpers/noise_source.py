@@ -1,4 +1,4 @@
-"""A source of pictures of noise that knows no folder, and the settings of a run that learns from it."""
+"""A source of noise pictures without a folder, and the settings of a run that learns from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVERY_STEP = LogConfig(every=1)
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a run: 2 steps of 5 pictures to an epoch, one picture left over."""
+    """The settings of a run: 2 steps of 5 pictures per epoch, with one picture left over."""
 
     directory: Path
     method: str = "clustered"
@@ -44,9 +44,9 @@ class Plan:
 
 
 class NoiseSource:
-    """See :class:`curl_rl.pretraining.sources.Source`. Its views have nothing random, so that processes see the same.
+    """See :class:`curl_rl.pretraining.sources.Source`. Its views are deterministic, so that all processes see the same.
 
-    ``slow``: seconds that a batch takes, for tests that kill a run from outside.
+    ``slow``: seconds per batch, for tests that kill a run from outside.
     """
 
     unit = "picture"
@@ -56,7 +56,7 @@ class NoiseSource:
 
     def __init__(self, *, slow: float = 0.0, classes: tuple[str, ...] = ()) -> None:
         generator = torch.Generator().manual_seed(0)
-        # Of another brightness each, so that the shards' own statistics differ.
+        # Each picture has its own brightness, so that the statistics of the shards differ.
         brightness = torch.linspace(0.2, 1, COUNT).view(-1, 1, 1, 1)
         noise = torch.rand(COUNT, 3, SIDE, SIDE, generator=generator) * brightness
         self.pictures = (255 * noise).to(torch.uint8)

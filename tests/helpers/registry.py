@@ -1,4 +1,4 @@
-"""The registry of methods, put back after a test that adds to it."""
+"""The registry of methods, restored after a test that adds to it."""
 
 from __future__ import annotations
 

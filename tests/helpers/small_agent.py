@@ -40,7 +40,7 @@ def make_inputs(agent: Agent, seed: int = 0) -> UpdateInputs:
 
 
 def changed(before: dict[str, torch.Tensor], agent: Agent) -> set[str]:
-    """Which parts of the agent differ from what they were."""
+    """The parts of the agent that have changed."""
     return {name.split(".")[0] for name, value in agent.state_dict().items() if not torch.equal(value, before[name])}
 
 
@@ -51,7 +51,7 @@ def snapshot(agent: Agent) -> dict[str, torch.Tensor]:
 def trained_encoder(seed: int = 7) -> PixelEncoder:
     torch.manual_seed(seed)
     encoder = PixelEncoder((6, 20, 20), SMALL.encoder).double()
-    with torch.no_grad():  # biases and norms that differ from those of every fresh encoder
+    with torch.no_grad():  # biases and norms unlike those of any fresh encoder
         for parameter in encoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return encoder

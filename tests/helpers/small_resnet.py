@@ -1,4 +1,4 @@
-"""A ResNet of a sixteenth of the width, which judges a picture in no time."""
+"""A ResNet of a sixteenth of the usual width, which encodes a picture almost instantly."""
 
 from __future__ import annotations
 

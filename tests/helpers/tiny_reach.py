@@ -1,4 +1,4 @@
-"""A run on tiny-reach as the command line would begin it."""
+"""A run on tiny-reach, started as from the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMALL = (
 
 
 def train_on_tiny_reach(directory: Path, flags: str) -> Path:
-    """A run of seconds, with the seed 4; ``flags`` of train_agent.py come on top of what makes it small."""
+    """A run of a few seconds with seed 4; ``flags`` of train_agent.py override those that make it small."""
     line = f"{_SMALL} {flags} --run {directory}"
     config, _ = parse_command_line(line.split(), program="train_agent.py", description="")
     e = config.environment

@@ -1,4 +1,4 @@
-"""Environments that each break one thing that the training loop relies on; the sound one is the Corridor."""
+"""Environments that each break one requirement of the training loop; the sound one is the Corridor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Box = gymnasium.spaces.Box
 
 
 class Changed(Corridor):
-    """A corridor whose observations and outcomes ``changed`` and ``outcome`` alter."""
+    """A corridor with observations altered by ``changed`` and outcomes altered by ``outcome``."""
 
     def changed(self, observation: Any) -> Any:
         return observation
@@ -34,7 +34,7 @@ class Changed(Corridor):
 
 
 class NoEnvironment:
-    """Not even close() is here."""
+    """It does not even have close()."""
 
 
 class FloatSpace(Changed):

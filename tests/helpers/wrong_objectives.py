@@ -1,4 +1,4 @@
-"""One sound objective, and others that each break one promise of the interface in a way that people do."""
+"""One sound objective, and others that each break one rule of the interface by a plausible mistake."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NO_DATA = DataSpec()
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of every one of them."""
+    """Settings of all of them."""
 
     dim: int = 4
     """Size of the embeddings."""
 
 
 class Sound(Objective):
-    """The head's embedding is to be the slow head's of another view."""
+    """Makes the head's embedding of one view equal that of the slow head for another view."""
 
     online_views = (ViewSpec(0),)
     target_views = (ViewSpec(1),)
@@ -55,7 +55,7 @@ class Sound(Objective):
 
 
 class Altered(Sound):
-    """A sound loss, to which ``more`` adds something."""
+    """A sound loss plus ``more``."""
 
     def more(self, online: Views, target: Views, batch: BatchInfo) -> Any:
         return 0.0
@@ -114,7 +114,7 @@ class ReadsWhenTriedOut(Sound):
 
 
 class Contrast(Sound):
-    """Each embedding is to differ from the mean of the batch."""
+    """Makes each embedding differ from the mean of the batch."""
 
     batch_dependent = True
 
@@ -392,7 +392,7 @@ class ProjectsAgainAndAgain(Sound):
 class StateIsNotSaved(Altered):
     def __init__(self, features: FeatureSpec, config: Settings = Settings()) -> None:
         super().__init__(features, config)
-        self.register_buffer("centre", torch.zeros(()), persistent=False)
+        self.register_buffer("center", torch.zeros(()), persistent=False)
 
     def more(self, online: Views, target: Views, batch: BatchInfo) -> Any:
         return self.center * online[0].vector.mean()
@@ -413,7 +413,7 @@ class UnsavedCounter(Sound):
 
 
 class Banked(Sound):
-    """It fills a buffer between epochs, soundly."""
+    """Fills a buffer between epochs, correctly."""
 
     needs = frozenset({"indices", "epochs"})
 

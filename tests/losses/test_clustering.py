@@ -13,7 +13,7 @@ from helpers.random_tensors import draw, unit
 
 
 def released(scores: np.ndarray, epsilon: float, iterations: int) -> np.ndarray:
-    """SwAV's iteration as the paper writes it, on probabilities in double precision."""
+    """SwAV's iteration as written in the paper, on probabilities in double precision."""
     plan = np.exp(scores.astype(np.float64) / epsilon)
     batch, prototypes = plan.shape
     plan /= plan.sum()
@@ -32,7 +32,7 @@ def test_sinkhorn_is_the_iteration_on_probabilities(batch: int, prototypes: int,
 
 
 def test_many_iterations_solve_the_entropic_transport_problem() -> None:
-    """Its solution is the only plan with both marginals whose logarithm is scores/ε + a row's + a column's constant."""
+    """The only plan with both marginals whose logarithm is scores/ε plus a row and a column constant."""
     scores = unit(12, 8) @ unit(5, 8, seed=1).T
     codes = sinkhorn(scores, 0.1, 3000)
     assert codes.sum(1).tolist() == pytest.approx([1] * 12, rel=1e-12)
@@ -55,7 +55,7 @@ def test_equal_scores_give_every_prototype_the_same() -> None:
     assert torch.allclose(sinkhorn(torch.full((4, 7), 0.3), 0.05, 3), torch.full((4, 7), 1 / 7), rtol=1e-6, atol=0)
 
 
-def test_prototypes_have_no_order_and_a_common_or_a_prototypes_constant_does_not_matter() -> None:
+def test_the_order_of_prototypes_and_constants_common_or_per_prototype_do_not_matter() -> None:
     scores, order = unit(9, 4) @ unit(5, 4, seed=1).T, torch.tensor([3, 0, 4, 1, 2])
     codes = sinkhorn(scores, 0.05, 3)
     assert torch.allclose(sinkhorn(scores[:, order], 0.05, 3), codes[:, order], rtol=1e-10, atol=0)

@@ -12,7 +12,7 @@ from helpers.random_tensors import draw, unit
 
 
 def enumerated(first: torch.Tensor, second: torch.Tensor) -> list[tuple[float, list[float]]]:
-    """The positive's and the negatives' similarities of each of the 2B views, pair by pair."""
+    """The similarities of each of the 2B views to its positive and its negatives, pair by pair."""
     views = [*first, *second]
     rows = []
     for i, view in enumerate(views):
@@ -41,7 +41,7 @@ def test_info_nce_with_one_negative_is_logistic_regression() -> None:
     assert torch.allclose(info_nce(logits), torch.nn.functional.softplus(-margin).mean(), rtol=1e-12, atol=0)
 
 
-def test_info_nce_ignores_what_a_row_has_in_common_and_survives_large_logits() -> None:
+def test_info_nce_ignores_a_constant_per_row_and_survives_large_logits() -> None:
     logits = torch.randn(5, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     shift = torch.tensor([[0.0], [1e3], [-1e3], [1e5], [7.0]], dtype=torch.float64)
     assert torch.allclose(info_nce(logits + shift), info_nce(logits), rtol=1e-9, atol=0)
@@ -118,7 +118,7 @@ def test_nt_xent_without_a_negative_is_solved_and_pulls_nowhere() -> None:
     [(0.0, 0.0, 0), (0.01, 0.0, 0), (0.0, 1.5, 0), (0.02, 0.7, 0), (0.3, 0.0, 2), (0.9, 1.5, 4)],
 )
 def test_the_corrections_of_nt_xent_are_the_papers_sums(tau_plus: float, beta: float, bounded_views: int) -> None:
-    """Both estimators written out pair by pair, with the bound in force for some of the views and for none."""
+    """Both estimators written out pair by pair, with the bound active for some of the views or for none."""
     first, second, t = unit(4, 3), unit(4, 3, seed=1), 0.5
     total, bounded = 0.0, 0
     for positive, negatives in enumerated(first, second):
@@ -168,7 +168,7 @@ def test_half_precision_is_widened() -> None:
     assert nt_xent(narrow, 0.1).item() == pytest.approx(nt_xent(wide, 0.1).item(), rel=1e-5)
 
 
-def test_bank_scores_are_inner_products_and_mask_the_empty_places() -> None:
+def test_bank_scores_are_inner_products_and_mask_the_empty_slots() -> None:
     query, key, bank = draw(2, 3), draw(2, 3, seed=1), draw(4, 3, seed=2)
     scores = bank_scores(query, key, bank, torch.tensor([True, False, True, False]))
     for i in range(2):

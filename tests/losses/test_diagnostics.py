@@ -1,4 +1,4 @@
-"""Measures of embeddings against numbers worked out by hand and closed forms."""
+"""Diagnostics of embeddings against numbers worked out by hand and closed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/adding_a_method.md is true: its method, written to a file of its own, trains wherever ours do."""
+"""docs/adding_a_method.md is true: its method, written to its own file, trains wherever ours do."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ METRICS = {"objective/alignment", "objective/uniformity", "objective/embedding_s
 
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """The method's file is written and registered, as the page says; yields the namespace of its programs."""
+    """Writes and registers the method's file as the page describes; yields the namespace of its programs."""
     (tmp_path / "align_uniform.py").write_text(blocks(PAGE)[METHOD_FILE])
     monkeypatch.syspath_prepend(tmp_path)
     namespace: dict[str, Any] = {"__name__": "page"}
@@ -55,7 +55,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
 
 @pytest.fixture
 def method(page: dict[str, Any]) -> Any:
-    """The module that the page's file is."""
+    """The module of the page's file."""
     return import_module("align_uniform")
 
 
@@ -119,7 +119,7 @@ def test_images_train_with_it(method: Any, tmp_path: Path) -> None:
     assert sum(row.keys() >= METRICS for row in rows) == 6  # two epochs of three steps
 
 
-def test_a_loop_of_ones_own_trains_with_it(page: dict[str, Any]) -> None:
+def test_a_custom_loop_trains_with_it(page: dict[str, Any]) -> None:
     run(blocks(PAGE)[PLUG_IN], PAGE, page)
     aux = page["aux"]
     assert type(aux.objective) is page["align_uniform"].AlignUniform
@@ -144,7 +144,7 @@ def test_its_settings_are_flags(method: Any, capsys: pytest.CaptureFixture[str])
         assert end.value.code == 0
         told = " ".join(capsys.readouterr().out.split())
         assert re.search(rf"--{choice} \{{[^}}]*barlow,align_uniform[^}}]*\}}", told)
-        assert re.search(r"--objectives\.align_uniform\.weight \S+ What uniformity counts for, against alignment", told)
+        assert re.search(r"--objectives\.align_uniform\.weight \S+ Weight of uniformity relative to alignment", told)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_its_settings_are_flags(method: Any, capsys: pytest.CaptureFixture[str])
     ],
 )
 @pytest.mark.usefixtures("page")
-def test_what_cannot_be_meant_is_refused_by_name(arguments: str, message: str) -> None:
+def test_impossible_settings_are_refused_by_name(arguments: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         parse_command_line(arguments.split(), program="train_agent.py", description="")
     assert message in str(error.value)
@@ -173,12 +173,12 @@ def test_an_unmet_need_is_refused_at_the_start(method: Any, tmp_path: Path) -> N
     with pytest.raises(UserError, match=lacking):
         trained(config)
     assert not (tmp_path / "run").exists()
-    lacking = r"^objective with_labels needs epochs, which a training loop of one's own does not have"
+    lacking = r"^objective with_labels needs epochs, which a custom training loop does not have"
     with pytest.raises(ValueError, match=lacking):
         AuxiliaryLoss(PixelEncoder((9, 28, 28)), "with_labels")
 
 
-def test_a_program_of_ones_own_brings_it_to_the_command_line(tmp_path: Path) -> None:
+def test_a_custom_program_brings_it_to_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "align_uniform.py").write_text(blocks(PAGE)[METHOD_FILE])
     (tmp_path / "train.py").write_text(blocks(PAGE)[PROGRAM])
     line = (

@@ -1,4 +1,4 @@
-"""Losses beside lightly's, where that is installed (its dependencies are heavy, so the set-up leaves it out)."""
+"""Losses against lightly's, if it is installed (its dependencies are heavy, so the setup omits it)."""
 
 from __future__ import annotations
 

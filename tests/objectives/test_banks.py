@@ -42,7 +42,7 @@ def test_a_ring_without_room_is_refused(size: int, dim: int) -> None:
         Ring(size, dim)
 
 
-def test_a_ring_goes_on_where_it_was_saved() -> None:
+def test_a_ring_continues_where_it_was_saved() -> None:
     ring = Ring(5, 1)
     ring.push(torch.tensor([[1.0], [2.0], [3.0]]))
     other = Ring(5, 1)
@@ -64,7 +64,7 @@ def test_a_table_is_a_dictionary_of_moving_means(momentum: float | torch.Tensor)
         indices = torch.randint(7, (5,), generator=torch.Generator().manual_seed(step))
         new = unit(5, 3, seed=step)
         table.update(indices, new, momentum)
-        # Of one index the last embedding counts, as it does in a dictionary.
+        # The last embedding of an index counts, as in a dictionary.
         written = dict(zip(indices.tolist(), new.tolist(), strict=True))
         repeated += len(written) < len(indices)
         for index, vector in written.items():
@@ -76,7 +76,7 @@ def test_a_table_is_a_dictionary_of_moving_means(momentum: float | torch.Tensor)
     assert repeated, "an index twice in one batch"
 
 
-def test_an_unknown_row_takes_an_embedding_as_it_is() -> None:
+def test_an_unknown_row_takes_an_embedding_unchanged() -> None:
     table = Table(3, 2)
     table.update(torch.tensor([2]), torch.tensor([[3.0, 4.0]], requires_grad=True), 0.5)
     assert table.embeddings.tolist() == [[0, 0], [0, 0], [3, 4]]
@@ -85,7 +85,7 @@ def test_an_unknown_row_takes_an_embedding_as_it_is() -> None:
     assert table.embeddings[2].tolist() == pytest.approx([0.6, 0.8])
 
 
-def test_a_window_runs_on_from_the_first_row() -> None:
+def test_a_window_wraps_around_to_the_first_row() -> None:
     table = Table(5, 1)
     table.update(torch.tensor([0, 1, 3, 4]), torch.tensor([[10.0], [11.0], [13.0], [14.0]]), 0.0)
     for start in (3, 8):
@@ -106,7 +106,7 @@ def test_a_table_never_waits_for_the_device(no_host_sync: Any) -> None:
         table.window(3, start)
 
 
-def test_a_table_goes_on_where_it_was_saved() -> None:
+def test_a_table_continues_where_it_was_saved() -> None:
     table, other = Table(4, 2), Table(4, 2)
     table.update(torch.tensor([1, 2]), unit(2, 2).float(), 0.5)
     other.load_state_dict(copy.deepcopy(table.state_dict()))

@@ -1,4 +1,4 @@
-"""Barlow Twins' loss against numpy's correlations, and where it is zero."""
+"""Barlow Twins' loss against numpy's correlations, and cases in which it is zero."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make(config: BarlowConfig) -> BarlowTwins:
 
 
 def transparent(first: torch.Tensor, second: torch.Tensor) -> Result:
-    """Through a projector that gives the features themselves."""
+    """The result with a projector that returns the features themselves."""
     objective = make(BarlowConfig(projector_layers=1, dim=3))
     objective.projector.load_state_dict({"layers.0.0.weight": torch.eye(3)})
     return objective([features(first), features(second)], [], BatchInfo())
@@ -41,7 +41,7 @@ def test_the_loss_is_that_of_numpys_correlations() -> None:
         for j in range(5):
             expected += (1 - correlation[i, i]) ** 2 if i == j else 0.3 * correlation[i, j] ** 2
     result = objective([features(view) for view in views], [], BatchInfo())
-    # Not to the last digit: the variances are a hundred-thousandth larger than numpy's.
+    # Not to the last digit: the variances are 1e-5 larger than numpy's.
     assert result.loss.item() == pytest.approx(0.5 * expected, rel=1e-3)
     assert result.metrics["correlation"].item() == pytest.approx(np.diag(correlation).mean(), rel=1e-3)
 

@@ -1,4 +1,4 @@
-"""BYOL's loss written out, where its gradient goes, and how its slow projector moves."""
+"""BYOL's loss written out, the path of its gradient, and the movement of its slow projector."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 def make() -> BYOL:
     torch.manual_seed(0)
     objective = BYOL(SPEC, BYOLConfig(hidden=16, dim=3)).double()
-    with torch.no_grad():  # an optimizer's step, which the slow projector has not followed
+    with torch.no_grad():  # an optimizer step that the slow projector has not followed
         for parameter in objective.projector.parameters():
             parameter.add_(torch.randn_like(parameter))
     return objective

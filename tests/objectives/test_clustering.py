@@ -18,12 +18,12 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def starts(x: torch.Tensor, k: int, seed: int, *, spherical: bool = False) -> np.ndarray:
-    """The rows that k-means sets out from."""
+    """The rows that k-means starts from."""
     return kmeans(x, k, seeded(seed), spherical=spherical, iterations=0).centroids.numpy()
 
 
 def by_hand(x: np.ndarray, centroids: np.ndarray, iterations: int, *, spherical: bool) -> tuple[np.ndarray, int]:
-    """Lloyd's iterations cluster by cluster; the centroids, and how often a cluster was emptied."""
+    """Lloyd's iterations cluster by cluster; returns the centroids and the number of emptied clusters."""
     centroids, emptied = centroids.copy(), 0
     for _ in range(iterations):
         squares = ((x[:, None] - centroids) ** 2).sum(2)
@@ -50,7 +50,7 @@ def test_kmeans_is_scikit_learns(iterations: int) -> None:
     ours = kmeans(x, 9, seeded(), spherical=False, iterations=iterations)
     oracle = cluster.KMeans(9, init=starts(x, 9, 0), n_init=1, max_iter=iterations, tol=0, algorithm="lloyd")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that one iteration has not converged
+        warnings.simplefilter("ignore")  # one iteration does not converge
         oracle.fit(x.numpy())
     assert ours.assignment.tolist() == oracle.labels_.tolist()
     assert np.allclose(ours.centroids.numpy(), oracle.cluster_centers_, rtol=1e-9)
@@ -58,7 +58,7 @@ def test_kmeans_is_scikit_learns(iterations: int) -> None:
 
 
 def test_an_emptied_cluster_takes_the_farthest_row() -> None:
-    """Over many starts, of which some empty a cluster, against numpy; where one was emptied, against scikit-learn."""
+    """Over many starts, some of which empty a cluster, against numpy; for those also against scikit-learn."""
     cluster = pytest.importorskip("sklearn.cluster")
     times = 0
     for seed in range(300):
@@ -77,7 +77,7 @@ def test_an_emptied_cluster_takes_the_farthest_row() -> None:
 def test_spherical_kmeans_is_the_one_written_out_and_an_emptied_cluster_keeps_its_centroid() -> None:
     times = 0
     for seed in range(150):
-        x = torch.nn.functional.normalize(draw(40, 2, seed=seed) ** 3)  # crowded about the axes
+        x = torch.nn.functional.normalize(draw(40, 2, seed=seed) ** 3)  # concentrated near the axes
         begin = starts(x, 7, seed, spherical=True)
         expected, emptied = by_hand(x.numpy(), begin, 20, spherical=True)
         ours = kmeans(5 * x, 7, seeded(seed), spherical=True, iterations=20)
@@ -107,7 +107,7 @@ def test_the_best_of_many_starts_is_the_best_of_all_partitions() -> None:
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-def test_of_several_starts_the_least_inertia_wins(spherical: bool) -> None:
+def test_the_start_with_the_least_inertia_wins(spherical: bool) -> None:
     x = unit(60, 4)
     generator = seeded()
     single = [kmeans(x, 8, generator, spherical=spherical, iterations=9) for _ in range(5)]
@@ -118,7 +118,7 @@ def test_of_several_starts_the_least_inertia_wins(spherical: bool) -> None:
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-def test_where_nothing_moves_centroids_are_their_members_mean_and_the_nearest(spherical: bool) -> None:
+def test_at_convergence_centroids_are_the_means_of_their_members_and_the_nearest(spherical: bool) -> None:
     x = unit(200, 5)
     ours = kmeans(x, 12, seeded(), spherical=spherical, iterations=500)
     distances = torch.cdist(x, ours.centroids)
@@ -161,7 +161,7 @@ def test_rows_that_occur_many_times_are_drawn_once() -> None:
         kmeans(x, 6, seeded(), spherical=False, iterations=3)
 
 
-def test_a_generator_decides_and_no_global_number_is_drawn() -> None:
+def test_the_generator_decides_and_no_global_number_is_drawn() -> None:
     x, before = draw(50, 3), torch.get_rng_state()
     first, same, other = (kmeans(x, 6, seeded(seed), spherical=False, iterations=2) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(first, same, strict=True))
@@ -220,7 +220,7 @@ def test_concentration_is_the_papers_equation() -> None:
     assert found.mean().item() == pytest.approx(0.2, rel=1e-12)
 
 
-def test_clusters_of_one_of_none_and_of_equal_rows_take_the_largest() -> None:
+def test_clusters_of_one_row_no_row_or_equal_rows_get_the_largest() -> None:
     found = concentration(clusters_of([0.5, 0.7], [0.0], [], [0.0, 0.0], [4.0], [0.2, 0.1]), 0.1).tolist()
     largest, _, _, _, _, least = found
     assert found == [largest] * 5 + [least]

@@ -40,7 +40,7 @@ def test_the_identity_start_scores_layer_normalized_features_by_their_cosine_tim
 
 
 def test_the_uniform_start_is_positive_and_saturates_independent_embeddings() -> None:
-    """The released start: independent layer-normalised embeddings get logits with a standard deviation near 14."""
+    """With the released start, logits of independent layer-normalized embeddings have a standard deviation near 14."""
     torch.manual_seed(0)
     objective = Curl(FeatureSpec(50, SPEC.map_shape), CurlConfig(similarity_init="uniform"))
     assert objective.W.min() >= 0
@@ -50,7 +50,7 @@ def test_the_uniform_start_is_positive_and_saturates_independent_embeddings() ->
         start: (z[0] @ Curl(FeatureSpec(50, SPEC.map_shape), CurlConfig(similarity_init=start)).W @ z[1].T).std().item()
         for start in ("uniform", "identity")
     }
-    # Entries have mean ½ and variance 1/12; the mean's part vanishes because each embedding sums to zero, so the
+    # Entries have mean ½ and variance 1/12. The mean contributes nothing because each embedding sums to zero, so the
     # variance of a logit is 50 · 50 / 12 = 14.4². With I/√50 it is 50 / 50 = 1.
     assert deviations["uniform"] == pytest.approx(math.sqrt(2500 / 12), rel=0.1)
     assert deviations["identity"] == pytest.approx(1, rel=0.1)
@@ -79,13 +79,13 @@ def test_the_order_of_the_batch_does_not_matter() -> None:
         assert torch.allclose(value, shuffled.metrics[name]), name
 
 
-def test_metrics_tell_a_solved_task_from_one_without_information() -> None:
+def test_metrics_distinguish_a_solved_task_from_one_without_information() -> None:
     objective = Curl(SPEC).double()
     apart = 20 * torch.eye(4, dtype=torch.float64)
     solved = objective([features(apart)], [features(apart)], BatchInfo())
     assert solved.metrics["accuracy"] == 1
     assert solved.loss < 1e-6
-    # Each row of logits is one 200 and three 0: standard deviation 100.
+    # Each row of logits has one 200 and three 0s: standard deviation 100.
     assert solved.metrics["logits_std"].item() == pytest.approx(100, rel=1e-9)
     same = torch.ones(4, 4, dtype=torch.float64)
     blind = objective([features(same)], [features(same)], BatchInfo())

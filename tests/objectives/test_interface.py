@@ -1,4 +1,4 @@
-"""What every objective keeps, so that all of its users can rely on it: one row here for each method and variant.
+"""The interface that every objective implements: one row here for each method and variant.
 
 The promises themselves are the checks of ``curl_rl.testing``; here are the rows, and what holds for ours alone.
 """
@@ -39,7 +39,7 @@ DATA = DataSpec(count=23, classes=3, action_dim=2)
 
 
 class Row(NamedTuple):
-    """A variant of a method, as :func:`check_objective` takes it."""
+    """A variant of a method, with the arguments of :func:`check_objective`."""
 
     method: Method
     config: Any
@@ -79,14 +79,14 @@ ROWS = {
     **{row: Row(METHODS["simsiam"], config, stops_gradient=True) for row, config in SIMSIAM.items()},
     "barlow": Row(METHODS["barlow"], BarlowConfig(dim=7, loss_scale=0.1)),
 }
-# The interface's parts that no method uses yet, each by an objective of the tests.
+# Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
 DUMMY_ROWS["local, middle"] = DUMMY_ROWS["local"]._replace(features=MIDDLE)
 ALL_ROWS = ROWS | DUMMY_ROWS
 
 
 def case_of(row: Row) -> ObjectiveCase:
-    """The row's objective, built by name as a user does."""
+    """The row's objective, built by name as users do."""
     torch.manual_seed(0)
     ours = row.method not in DUMMIES.values()
     configs = ObjectiveConfigs(**{row.method.name: row.config}) if ours else None
@@ -115,7 +115,7 @@ def test_conformance(row: Row, check: str) -> None:
     )
 
 
-def test_none_is_no_objective() -> None:
+def test_none_builds_no_objective() -> None:
     assert build_objective("none", SPEC, ObjectiveConfigs()) is None
 
 
@@ -123,13 +123,13 @@ def test_every_name_has_a_row() -> None:
     assert {row.method.name for row in ROWS.values()} == set(METHODS)
 
 
-def test_metrics_are_reported_and_embedding_std_tells_collapse(case: ObjectiveCase) -> None:
+def test_metrics_are_reported_and_embedding_std_detects_collapse(case: ObjectiveCase) -> None:
     objective, inputs = case.warm(), case.inputs(8)
     metrics = objective(*inputs).metrics
     assert metrics
     if isinstance(objective, Curl) or case.method in DUMMIES.values():
         assert "embedding_std" not in metrics
-        return  # it has no embedding but the encoder's, of which the agent reports the effective rank
+        return  # its only embedding is the encoder's, whose effective rank the agent reports
     assert 0.5 < metrics["embedding_std"] <= 1
     one = torch.zeros(8, dtype=torch.int64)
     assert objective(*inputs.rows(one)).metrics["embedding_std"] < 1e-6
@@ -147,7 +147,7 @@ def test_a_batch_of_one_is_refused_with_the_setting_that_helps(name: str) -> Non
 
 
 def test_after_step_changes_every_buffer_and_projected_parameter(case: ObjectiveCase) -> None:
-    """Ours have no constant buffers; assignments and the like stand still within an epoch."""
+    """Our methods have no constant buffers; assignments and the like do not change within an epoch."""
     objective = case.warm()
     case.nudge(objective)
     before = state_of(objective)
@@ -159,7 +159,7 @@ def test_after_step_changes_every_buffer_and_projected_parameter(case: Objective
 
 
 @pytest.mark.parametrize("name", ["local", "local, middle"])
-def test_the_most_local_map_is_the_middle_where_there_is_one(name: str) -> None:
+def test_the_most_local_map_is_the_middle_if_there_is_one(name: str) -> None:
     row = DUMMY_ROWS[name]
     case = ObjectiveCase(row.method.objective(row.features).double(), row.features, DATA, 5, 0, False, row.method)
     online, *rest = case.inputs()
@@ -173,7 +173,7 @@ def test_the_most_local_map_is_the_middle_where_there_is_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DUMMIES)
-def test_needs_are_refused_by_name_where_a_user_lacks_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unmet_needs_are_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method = dataclasses.replace(DUMMIES[name], instead="moco")
     monkeypatch.setitem(METHODS, name, method)
     everything: frozenset[Need] = frozenset({"labels", "indices", "actions", "epochs"})
@@ -192,7 +192,7 @@ def test_needs_are_refused_by_name_where_a_user_lacks_them(name: str, monkeypatc
 @pytest.mark.parametrize(
     ("name", "what"), [("clustered", "samples"), ("labeled", "classes"), ("dynamics", "an action")]
 )
-def test_a_size_that_is_not_known_is_asked_for(name: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_size_is_requested(name: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, name, DUMMIES[name])
     with pytest.raises(
         ValueError, match=rf"^objectives.{name} needs the (number|size) of {what}, got none: give data="
@@ -224,26 +224,26 @@ REFUSALS: list[Refusal] = [
 
 
 @pytest.mark.parametrize(("make", "message"), REFUSALS, ids=[message for _, message in REFUSALS])
-def test_what_cannot_be_meant_is_refused_by_name(make: Callable[[], object], message: str) -> None:
+def test_impossible_settings_are_refused_by_name(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the text is compared below, without a pattern's escapes)
         make()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_trial_without_contents_refuses_what_the_first_step_would() -> None:
+def test_a_trial_run_refuses_what_the_first_step_would() -> None:
     with torch.device("meta"):
         queue = build_objective("moco", SPEC, ObjectiveConfigs(moco=MoCoConfig(queue=4)))
         curl = build_objective("curl", SPEC, ObjectiveConfigs())
     assert queue is not None
     assert curl is not None
     queue.try_out(SPEC, 4)
-    with pytest.raises(ValueError, match="queue 4 is smaller than the 5 keys"):
+    with pytest.raises(ValueError, match="queue must be at least 5, the keys of one batch, got 4"):
         queue.try_out(SPEC, 5)
     for method in DUMMIES.values():
         with torch.device("meta"):
             dummy = method.objective.build(MIDDLE, method.config(), DATA)
-        dummy.try_out(MIDDLE, 2, DATA)  # with indices, labels, actions and a middle where it needs them
+        dummy.try_out(MIDDLE, 2, DATA)  # with the indices, labels, actions and middle that it needs
     curl.try_out(SPEC, 2)
     with pytest.raises(ValueError, match="batch_size must be at least 2"):
         curl.try_out(SPEC, 1)

@@ -31,7 +31,7 @@ def make(version: Any = "v1", **options: Any) -> MoCo:
 
 
 def transparent(**options: Any) -> MoCo:
-    """A v1 whose heads give the features themselves."""
+    """A v1 whose heads return the features themselves."""
     objective = make("v1", dim=3, **options)
     for head in (objective.head, objective.key_head):
         state = {name: torch.eye(3) if name.endswith("weight") else torch.zeros(3) for name in head.state_dict()}
@@ -48,7 +48,7 @@ def test_one_query_by_hand() -> None:
     kept = torch.tensor([[0, 2.0, 0], [0, 0, 1.0]], dtype=torch.float64)
     objective.after_step(contrast(objective, kept, kept).carry, STILL)
     query, key = torch.tensor([[3.0, 0, 0]]).double(), torch.tensor([[1.0, 1.0, 0]]).double()
-    # The positive's cosine is 1/√2, both negatives' 0; the three empty places are no negatives.
+    # The cosine is 1/√2 for the positive and 0 for both negatives; the three empty slots are not negatives.
     positive = math.exp(2 / math.sqrt(2))
     result = contrast(objective, query, key)
     assert result.loss.item() == pytest.approx(-math.log(positive / (positive + 2)), rel=1e-10)
@@ -78,7 +78,7 @@ def test_a_query_with_the_other_keys_in_the_queue_is_a_row_of_the_in_batch_loss(
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_many_steps_are_the_algorithm_written_out(version: str, symmetric: bool) -> None:
-    """Its slow head moves before the next keys are made, ours after the step: the losses are the same."""
+    """The algorithm's slow head moves before the next keys are computed, ours after the step: the losses are equal."""
     objective = make(version, dim=2, queue=7, temperature=0.4, symmetric=symmetric)
     head, slow = copy.deepcopy(objective.head), copy.deepcopy(objective.head)
     queue: list[torch.Tensor] = []
@@ -102,7 +102,7 @@ def test_many_steps_are_the_algorithm_written_out(version: str, symmetric: bool)
         assert result.loss.item() == pytest.approx(total, rel=1e-9, abs=1e-12), step
 
         queue = [*queue, *(keys[spec.index][i] for spec in objective.target_views for i in range(3))][-7:]
-        with torch.no_grad():  # an optimizer's step
+        with torch.no_grad():  # an optimizer step
             for ours, theirs in zip(objective.head.parameters(), head.parameters(), strict=True):
                 theirs.add_(0.3 * torch.randn(theirs.shape, dtype=torch.float64))
                 ours.copy_(theirs)
@@ -150,7 +150,7 @@ def test_each_version_is_as_published(version: Any, dim: int, temperature: float
     assert (objective.queue is None) is (version == "v3")
 
 
-def test_what_is_configured_beats_what_was_published() -> None:
+def test_the_configuration_overrides_the_published_settings() -> None:
     objective = MoCo(SPEC, MoCoConfig("v3", dim=5, hidden=7, temperature=0.2, momentum=0.9))
     assert [tuple(w.shape) for w in objective.head.parameters() if w.ndim == 2] == [(7, 3), (5, 7)]
     assert objective.temperature == 0.2
@@ -159,7 +159,7 @@ def test_what_is_configured_beats_what_was_published() -> None:
 
 @pytest.mark.parametrize(("symmetric", "keys"), [(False, 4), (True, 8)])
 def test_a_queue_smaller_than_the_batch_is_refused_in_forward(symmetric: bool, keys: int) -> None:
-    message = rf"objectives.moco.queue {keys - 1} is smaller than the {keys} keys of one batch"
+    message = rf"objectives.moco.queue must be at least {keys}, the keys of one batch, got {keys - 1}"
     for size, expected in ((keys, None), (keys - 1, message)):
         objective = make("v2", queue=size, symmetric=symmetric)
         online, target = ([features(draw(4, 3))] * len(v) for v in (objective.online_views, objective.target_views))

@@ -37,7 +37,7 @@ def test_unequal_lists_are_refused() -> None:
         move_towards([torch.zeros(1), torch.zeros(1)], [torch.zeros(1)], 0.5)
 
 
-def test_weights_held_as_buffers_compute_the_same_and_are_no_parameters() -> None:
+def test_weights_held_as_buffers_compute_the_same_and_are_not_parameters() -> None:
     torch.manual_seed(0)
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2, bias=False))
     slow = momentum_buffers(module)
@@ -53,6 +53,6 @@ def test_weights_held_as_buffers_compute_the_same_and_are_no_parameters() -> Non
 
 def test_a_cosine_momentum_grows_from_its_start_to_one() -> None:
     progress = torch.tensor([0.0, 1 / 3, 0.5, 1.0], dtype=torch.float64)
-    # cos(π/3) = ½, so that a quarter of the way is gone at a third of the time.
+    # cos(π/3) = ½, so a quarter of the way is done after a third of the time.
     expected = [0.9, 0.925, 0.95, 1.0]
     assert cosine_momentum(0.9, progress).tolist() == pytest.approx(expected, rel=1e-12)

@@ -1,4 +1,4 @@
-"""The table of methods: what is made from it, and what joins it later."""
+"""The table of methods: the types built from it, and methods registered later."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPEC = FeatureSpec(6, (2, 3, 3))
 
 @pytest.fixture
 def table() -> Iterator[None]:
-    """Puts the registry back as it was."""
+    """Restores the registry afterwards."""
     with restored_registry():
         yield
 
@@ -51,14 +51,14 @@ def test_papers_are_named_by_their_arxiv_number_where_the_method_is() -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_a_method_of_ones_own_joins_names_settings_and_the_builder() -> None:
+def test_a_registered_method_joins_names_settings_and_the_builder() -> None:
     older = ObjectiveConfigs()
     registry.register(DUMMIES["local"])
     assert "local" in get_args(registry.ObjectiveName)
     assert registry.objective_configs().local == DummyConfig()
     for configs in (older, None, registry.ObjectiveConfigs(local=DummyConfig(scale=2.0))):
         assert isinstance(build_objective("local", SPEC, configs), Local)
-    with pytest.raises(ValueError, match="must have a name of its own, got 'local', which is taken"):
+    with pytest.raises(ValueError, match="the name of a method must be new, got 'local', which is taken"):
         registry.register(DUMMIES["local"])
 
 

@@ -1,4 +1,4 @@
-"""SimCLR's loss by hand and by other libraries, and what each of its options does."""
+"""SimCLR's loss by hand and against other libraries, and the effect of each option."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def contrast(first: torch.Tensor, second: torch.Tensor, **options: Any) -> Resul
 
 
 def test_two_images_by_hand() -> None:
-    """Without a head; image 0 is seen at right angles to image 1 in both views."""
+    """Without a head; image 0 is orthogonal to image 1 in both views."""
     first = torch.tensor([[2.0, 0, 0, 0], [0, 3.0, 0, 0]], dtype=torch.float64)
     second = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 1.0, 0]], dtype=torch.float64)
     result = contrast(first, second, head_layers=0, temperature=0.5)
-    near = 1 / math.sqrt(2)  # the cosine of image 1's views; all other pairs but image 0's are at right angles
+    near = 1 / math.sqrt(2)  # the cosine of image 1's views; all other pairs except image 0's are orthogonal
     by_hand = [-math.log(math.exp(2 * s) / (math.exp(2 * s) + 2)) for s in (1, near, 1, near)]
     assert result.loss.item() == pytest.approx(sum(by_hand) / 4, rel=1e-10)
     assert result.metrics["accuracy"] == 1
@@ -60,7 +60,7 @@ def test_batch_norm_in_the_head_sees_both_views_at_once() -> None:
     assert result.loss.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_views_may_change_places() -> None:
+def test_the_views_may_be_swapped() -> None:
     first, second = draw(5, 4), draw(5, 4, seed=1)
     for options in ({}, {"loss": "nt_logistic"}, {"loss": "margin_triplet", "margin": 1.0}, {"tau_plus": 0.1}):
         forth, back = contrast(first, second, **options), contrast(second, first, **options)
@@ -88,7 +88,7 @@ def test_the_corrections_are_passed_on_and_at_zero_are_plain_simclr() -> None:
 
 
 def test_the_losses_options_are_the_losses() -> None:
-    """Two images at right angles in both views: positives 1, negatives 0, temperature ½."""
+    """Two images, orthogonal in both views: positives 1, negatives 0, temperature ½."""
     eye = torch.eye(4, dtype=torch.float64)[:2]
     options: dict[str, Any] = {"head_layers": 0, "temperature": 0.5}
     logistic = contrast(eye, eye, loss="nt_logistic", **options).loss.item()

@@ -46,8 +46,8 @@ def test_local_views_predict_both_global_ones_and_are_not_predicted() -> None:
     assert result.loss.item() == pytest.approx(-sum(cosines) / 4, rel=1e-10)
 
 
-def test_no_gradient_goes_into_what_is_predicted() -> None:
-    """By finite differences of a loss whose targets are held fixed."""
+def test_no_gradient_flows_into_the_targets() -> None:
+    """Checked by finite differences of a loss whose targets are held fixed."""
     objective, views = make(), [draw(5, 4), draw(5, 4, seed=1)]
     fixed = [objective.projector(view).detach() for view in views]
 
@@ -81,7 +81,7 @@ def test_only_the_predictors_learning_rate_stays_fixed() -> None:
     assert [group.get("fixed_lr", False) for group in optimizer.param_groups] == [False, True]
 
 
-def test_it_asks_for_no_slow_copy() -> None:
+def test_it_needs_no_slow_copy() -> None:
     assert make().target_views == ()
     assert make().momentum(torch.tensor(0.5)) == 1
     assert list(make().buffers()) == []

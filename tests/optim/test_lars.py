@@ -1,4 +1,4 @@
-"""LARS against a step worked out by hand and against its formulas taken number by number."""
+"""LARS against a step worked out by hand and against its formulas evaluated number by number."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_closure_computes_the_gradient_and_its_loss_comes_back() -> None:
 
 
 def test_a_step_waits_for_no_number_on_the_device() -> None:
-    """Meta tensors hold no numbers: whatever asked one of them for its value would fail."""
+    """Meta tensors hold no numbers: reading the value of one would fail."""
     weights = [nn.Parameter(torch.empty(3, 2, device="meta")), nn.Parameter(torch.empty(4, device="meta"))]
     optimizer = LARS(parameter_groups([{"params": weights}], 0.1), lr=0.1)
     for weight in weights:
@@ -157,7 +157,7 @@ def test_a_step_waits_for_no_number_on_the_device() -> None:
     optimizer.step()
 
 
-def test_biases_and_norms_are_parted_from_the_rest() -> None:
+def test_biases_and_norms_are_separated_from_the_rest() -> None:
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 2))
     decayed, free = parameter_groups([{"params": network.parameters()}], 1e-4)
     assert [tuple(weight.shape) for weight in decayed["params"]] == [(3, 2, 3, 3), (2, 3)]
@@ -168,13 +168,13 @@ def test_biases_and_norms_are_parted_from_the_rest() -> None:
     assert free["adapt"] is False
 
 
-def test_groups_keep_what_they_name_and_empty_halves_go() -> None:
+def test_groups_keep_their_options_and_empty_halves_are_omitted() -> None:
     matrix, vector = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
     groups = [{"params": [matrix], "weight_decay": 0.5, "lr": 3.0}, {"params": iter([vector]), "fixed_lr": True}]
     first, second = parameter_groups(groups, 0.1)
     assert first == {"params": [matrix], "weight_decay": 0.5, "lr": 3.0}
     assert second == {"params": [vector], "weight_decay": 0.0, "adapt": False, "fixed_lr": True}
-    torch.optim.AdamW([first, second])  # the mark is no hindrance to other optimizers
+    torch.optim.AdamW([first, second])  # other optimizers ignore the mark
 
 
 @pytest.mark.parametrize(

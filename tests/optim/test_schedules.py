@@ -1,4 +1,4 @@
-"""Schedules against their values at points known beforehand, and against PyTorch's cosine."""
+"""Schedules against known values, and against PyTorch's cosine."""
 
 from __future__ import annotations
 

@@ -1,15 +1,17 @@
-"""Shared by the tests of pretraining."""
+"""Fixtures shared by the pretraining tests."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from curl_rl.objectives import METHODS
+from curl_rl.objectives.method import Method
 from helpers.dummy_objectives import DUMMIES
 
 
 @pytest.fixture
-def dummies(monkeypatch: pytest.MonkeyPatch) -> None:
+def dummies(register: Callable[[Method], None]) -> None:
     """The objectives of the tests, by their names in the registry."""
-    for name, method in DUMMIES.items():
-        monkeypatch.setitem(METHODS, name, method)
+    for method in DUMMIES.values():
+        register(method)

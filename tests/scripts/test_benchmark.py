@@ -62,8 +62,8 @@ def test_pretraining_is_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--compare", "none.json", "none.json"), "none.json is no list of benchmark rows"),
-        (("--device", "cuda:99"), "device cuda:99 is not there"),
+        (("--compare", "none.json", "none.json"), "none.json is not a list of benchmark rows"),
+        (("--device", "cuda:99"), "device cuda:99 not found"),
         (("--batch", 0), "must be at least 1"),
         (("--suite", "speed"), "invalid choice"),
         (("--suite", "replay", "--json", "/proc/none/rows.json"), "cannot write /proc/none"),

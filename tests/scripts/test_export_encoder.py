@@ -64,7 +64,7 @@ def test_onnx_is_written(command: Any, run: Path, tmp_path: Path) -> None:
         (["absent", "--format", "onnx", "--output", "a.onnx"], "no encoder in absent: encoder.safetensors is missing"),
         (
             ["run", "--format", "exported", "--output", "a.pt2", "--size", "7"],
-            "side 7 is too small: the encoder sees 12×12",
+            "side must be at least 12, the size of the encoder's crop, got 7",
         ),
         (
             ["run", "--format", "safetensors", "--output", "taken.safetensors"],

@@ -102,7 +102,10 @@ def test_the_table_has_a_line_for_each_part(command: Any, run: Path, capsys: pyt
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("--batches", 1), "--batches must be at least 2, got 1"), ((), "nowhere is no run: it has no config.yaml")],
+    [
+        (("--batches", 1), "--batches must be at least 2, got 1"),
+        ((), "nowhere is not a run directory (config.yaml is missing)"),
+    ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(
     command: Any, capsys: pytest.CaptureFixture[str], arguments: tuple[Any, ...], message: str

@@ -67,11 +67,14 @@ def weights(run: Path) -> Any:
         ("--batch_size 21", "batch_size 21 is larger than .*, which has 20 images"),
         ("--augment.size 9", "augment.size 9 is larger than the images of .*, which are 8×8"),
         ("--image_size 9", "size 9 is larger than 20 images"),
-        ("--method moco --objectives.moco.queue 5", "objectives.moco.queue 5 is smaller than the 6 keys"),
+        (
+            "--method moco --objectives.moco.queue 5",
+            "objectives.moco.queue must be at least 6, the keys of one",
+        ),
         ("--objectives.simclr.temperature 0", "objectives.simclr.temperature must be positive, got 0"),
         ("--optimizer.warmup_epochs 2", "optimizer.warmup_epochs must be below epochs 2, got 2"),
         ("--encoder.resnet.depth 19", "encoder.resnet.depth must be .*, got 19"),
-        ("--device cuda:99", "device cuda:99 is not there"),
+        ("--device cuda:99", "device cuda:99 not found"),
         ("--data /nowhere", "no folder /nowhere"),
         ("--run /dev/null/run", "cannot write to /dev/null/run: Not a directory"),
     ],
@@ -127,7 +130,7 @@ def test_a_run_and_the_same_command_again(command: Any, tmp_path: Path, capsys: 
 def test_a_fault_is_one_line_and_exit_code_1(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--run", tmp_path / "run", "--optimizer.name", "sgd", "--optimizer.lr", "1e30") == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pretrain_vision.py")]
-    assert re.search(r"stopped at epoch .*: not finite any more: .*; .*fault\.txt", line)
+    assert re.search(r"stopped at epoch .*: no longer finite: .*; .*fault\.txt", line)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

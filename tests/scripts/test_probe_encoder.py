@@ -70,7 +70,7 @@ def test_table_json_and_picture(command: Any, folder: Path, run: Path, capsys: p
             "{folder} {run} --untrained_seeds 5",
             "--untrained_seeds 5 applies to the row that --untrained adds: add it, or .*",
         ),
-        ("{folder} {run} --device cuda:99", "device cuda:99 is not there"),
+        ("{folder} {run} --device cuda:99", "device cuda:99 not found"),
         ("{folder} {run} --json /dev/null/x.json", "cannot write /dev/null: .*"),
         ("{folder}", "the following arguments are required: ENCODER"),
     ],

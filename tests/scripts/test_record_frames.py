@@ -132,13 +132,13 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_resumes(
         (["--env", "tiny-reach", "--device", "cpu"], "--device cpu does not apply to a random policy: leave it out"),
         (["--env", "tiny-reach", "--actions", "sampled"], "--actions sampled does not apply"),
         (["--policy", "{run}", "--preset", "cpu"], "--preset cpu does not apply to {run}, which has its own"),
-        (["--policy", "nowhere"], "nowhere is no run"),
+        (["--policy", "nowhere"], "nowhere is not a run directory (config.yaml is missing)"),
         (
             ["--policy", "{run}", "--env", "cheetah-run"],
             "must be the environment of {run}, tiny-reach, got cheetah-run",
         ),
         (["--policy", "{run}", "--size", 36], "--size, --quality and --action_repeat must be those of {run}"),
-        (["--env", "tiny-reach", "--out", "{run}"], "exists and is no recording"),
+        (["--env", "tiny-reach", "--out", "{run}"], "exists but is not a recording"),
         (["--env", "tiny-reach", "--frames", 3], "unrecognized arguments: --frames 3"),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_damaged_recording_is_one_line(command: Any, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "frames.json").write_text(json.dumps({"format": 9}))
     code, said = command("--env", "tiny-reach", "--out", tmp_path / "data")
-    assert (code, "has format 9 and this version reads up to 1" in said) == (2, True)
+    assert (code, "has format 9, but this version reads up to 1" in said) == (2, True)
     line = ["--env", "tiny-reach", "--size", 8, "--out", tmp_path / "cut"]
     assert command(*line, "--agent_steps", 30)[0] == 0
     (tmp_path / "cut" / "frames-00000.safetensors").unlink()

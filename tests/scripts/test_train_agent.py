@@ -55,16 +55,16 @@ def weights(run: Path) -> list[Any]:
         ("--agent.crop 2", "an image of 2×2 is too small"),
         ("--replay.capacity 3", "replay.capacity 3 is smaller than agent.batch_size 4"),
         ("--replay.capacity 24", "replay.capacity 24 is smaller than an episode of tiny-reach: 25 agent steps"),
-        ("--device cuda:99", "device cuda:99 is not there"),
+        ("--device cuda:99", "device cuda:99 not found"),
         ("--config /nowhere.yaml", "cannot read /nowhere.yaml: No such file or directory"),
-        ("--env gym:NoSuch-v0", "gym:NoSuch-v0 cannot be made"),
+        ("--env gym:NoSuch-v0", "gym:NoSuch-v0 cannot be created"),
         ("--run /dev/null/run", "cannot write to /dev/null/run: Not a directory"),
         ("--run=", "--run has no value"),
         ("--seed=", "--seed has no value"),
-        ("--agent 3", "agent holds settings by name, such as --agent.objective, got 3"),
+        ("--agent 3", "agent must hold settings by name, such as --agent.objective, got 3"),
         (
             "--agent.objective moco --objectives.moco.queue 3",
-            "objectives.moco.queue 3 is smaller than the 4 keys of one batch: it must hold at least as many",
+            "objectives.moco.queue must be at least 4, the keys of one batch, got 3",
         ),
         ("--encoder /nowhere", "encoder: no encoder in /nowhere: encoder.safetensors is missing"),
         (
@@ -88,7 +88,9 @@ def test_a_directory_of_something_else(command: Any, tmp_path: Path, capsys: pyt
     (tmp_path / "thesis.tex").touch()
     for more in ((), ("--fresh",)):
         assert command(*TINY, "--run", tmp_path, *more) == 2
-        assert re.fullmatch("train_agent.py: error: .* is not empty and no run.*\n", capsys.readouterr().err)
+        assert re.fullmatch(
+            "train_agent.py: error: .* is not empty and not a run directory.*\n", capsys.readouterr().err
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

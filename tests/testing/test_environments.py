@@ -1,4 +1,4 @@
-"""Every check of environments catches one that breaks what the training loop relies on, and says what to do."""
+"""Every environment check catches a violation of what the training loop relies on, and gives the remedy."""
 
 from __future__ import annotations
 
@@ -16,38 +16,48 @@ from curl_rl.testing import ENVIRONMENT_CHECKS, CheckFailed, CheckWarning, check
 from helpers import wrong_environments as wrong
 from helpers.corridor import Corridor
 
-# Class, the check that it fails before any other, what is found, the remedy.
+# Class, the first check that it fails, the finding, the remedy.
 MUTANTS: list[tuple[Any, str, str, str]] = [
     (wrong.FloatSpace, "spaces", "observations must be uint8 (C, H, W), got Box(0.0", "scaling to the encoder"),
     (wrong.DiscreteActions, "spaces", "actions must be vectors of real numbers", "RescaleAction"),
     (wrong.WideActions, "spaces", "actions must be in [-1, 1], got Box(-2.0", "RescaleAction"),
-    (wrong.ChannelsLast, "spaces", "look as if the channels came last", "np.moveaxis"),
-    (wrong.FiveChannels, "spaces", "5 channels are no stack of 2 frames", "stack=..."),
-    (wrong.ResetWithoutOptions, "reset_and_step", "reset(seed=..., options=...) is refused", "def reset(self, *, seed"),
+    (wrong.ChannelsLast, "spaces", "seem to have their channels last", "np.moveaxis"),
+    (wrong.FiveChannels, "spaces", "5 channels are not a stack of 2 frames", "stack=..."),
+    (wrong.ResetWithoutOptions, "reset_and_step", "reset(seed=..., options=...) fails", "def reset(self, *, seed"),
     (wrong.ResetWithoutInfo, "reset_and_step", "reset returns an array of uint8", "Return (observation, info)"),
     (wrong.OldStep, "reset_and_step", "step returns 4 values", "(observation, reward, terminated, truncated, info)"),
     (wrong.Breaks, "rewards", "it raised ZeroDivisionError: the simulator (wrong_environments.py, line", ""),
-    (wrong.RewardNotANumber, "rewards", "the reward of step 2 is nan", "Return a finite number"),
+    (wrong.RewardNotANumber, "rewards", "the reward of step 2 is nan", "finite in float32"),
     (wrong.RewardAsArray, "rewards", "the reward of step 1 is an array of float64, shape (1,)", "float(reward)"),
     (wrong.EndAsNumber, "ends", "terminated of step 1 is int 0", "bool(terminated)"),
     (wrong.NoInfo, "infos", "info of step 1 is None", "Return a dict"),
-    (wrong.NoStepsTaken, "infos", 'info["environment_steps"] of step 1 is 0', "1 or more"),
-    (wrong.HalfAStep, "infos", 'info["environment_steps"] of step 1 is 1.5', "1 or more"),
+    (wrong.NoStepsTaken, "infos", 'info["environment_steps"] of step 1 is 0', "at least 1"),
+    (wrong.HalfAStep, "infos", 'info["environment_steps"] of step 1 is 1.5', "at least 1"),
     (wrong.FloatFrames, "observations", "of reset is an array of float32", "NumPy array of uint8"),
     (wrong.Lists, "observations", "of reset is a list", "NumPy array of uint8"),
-    (wrong.AnotherShape, "observations", "of reset has shape (6, 9, 10), and the space (6, 10, 10)", "channels first"),
-    (wrong.OutsideOfTheSpace, "observations", "of reset lies outside of the space Box(0, 100", "Box(0, 255"),
+    (
+        wrong.AnotherShape,
+        "observations",
+        "of reset has shape (6, 9, 10), but the space has (6, 10, 10)",
+        "channels first",
+    ),
+    (wrong.OutsideOfTheSpace, "observations", "of reset is outside the space Box(0, 100", "Box(0, 255"),
     (wrong.BlackBeforeTheFirstFrame, "frame_stack", "is not one frame 2 times", "Fill the stack"),
-    (wrong.NewestFrameFirst, "frame_stack", "of step 1 is not the one before it, shifted", "drop the oldest"),
+    (wrong.NewestFrameFirst, "frame_stack", "of step 1 is not the previous one shifted", "drop the oldest"),
     (wrong.OneBuffer, "kept_arrays", "the observation of reset was changed by a later step", "buffer.copy()"),
     (wrong.WritesIntoTheAction, "kept_arrays", "writes into the action", "Compute a new array"),
-    (wrong.NeverEnds, "episodes_end", "is not over after 40 steps", "TimeLimit"),
-    (wrong.EndsTooLate, "episodes_end", "max_episode_steps is 6, but an episode is not over then", "truncated = True"),
-    (wrong.Unseeded, "seeding", "the same seed and actions lead to another", "self.np_random"),
-    (wrong.UnseededStart, "seeding", "lead to another first observation", "super().reset(seed=seed)"),
+    (wrong.NeverEnds, "episodes_end", "has not ended after 40 steps", "TimeLimit"),
+    (
+        wrong.EndsTooLate,
+        "episodes_end",
+        "max_episode_steps is 6, but an episode has not ended by then",
+        "truncated = True",
+    ),
+    (wrong.Unseeded, "seeding", "the same seed and actions give a different", "self.np_random"),
+    (wrong.UnseededStart, "seeding", "give a different first observation", "super().reset(seed=seed)"),
     (wrong.GoesOnFromTheLastEpisode, "seeding", "in a used environment the same seed and actions", "keep no state"),
-    (wrong.SharesItsState, "seeding", "lead to another reward in step 1", "in the class"),
-    (wrong.ClosesOnce, "close", "the second close raises RuntimeError: closed already", "Let close do nothing"),
+    (wrong.SharesItsState, "seeding", "give a different reward in step 1", "in the class"),
+    (wrong.ClosesOnce, "close", "the second close raises RuntimeError: closed already", "Make close do nothing"),
 ]
 
 
@@ -72,11 +82,11 @@ def test_make_must_give_an_environment_of_its_own_each_time() -> None:
     message = caught(wrong.NoEnvironment)
     assert message.startswith("the environment, check environments: make returns NoEnvironment")
     one = Corridor()
-    assert "make returns the same environment with each call. Build it inside make" in caught(lambda: one)
+    assert "make returns the same environment on every call. Build it inside make" in caught(lambda: one)
 
 
 def test_a_picture_that_never_changes_is_worth_a_warning() -> None:
-    with pytest.warns(CheckWarning, match="the picture is the same in all of [3-5] random steps"):
+    with pytest.warns(CheckWarning, match="the picture is the same in all [3-5] random steps"):
         check_environment(wrong.Constant, stack=2, checks=["picture"])
 
 
@@ -88,7 +98,7 @@ def test_what_cannot_be_sent_to_another_process_or_differs_there_is_caught() -> 
             return Corridor()
 
     message = caught(make, checks=["worker"])
-    assert "check worker: it cannot be made in a process of its own: TypeError: cannot pickle" in message
+    assert "check worker: it cannot be made in a separate process: TypeError: cannot pickle" in message
     assert "Build everything inside make" in message
 
     class OfThisProcess(wrong.Changed):
@@ -100,7 +110,7 @@ def test_what_cannot_be_sent_to_another_process_or_differs_there_is_caught() -> 
             return observation, reward + self.bonus, *rest
 
     message = caught(functools.partial(OfThisProcess, os.getpid()), checks=["worker"])
-    assert "in a process of its own the same seed and actions lead to another reward in step 1" in message
+    assert "in a separate process the same seed and actions give a different reward in step 1" in message
     assert "Depend on nothing that differs between processes" in message
 
 

@@ -27,7 +27,7 @@ SMALL = (
 
 @pytest.fixture
 def chase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The page's module, beside which its programs run."""
+    """The page's module, importable by the page's programs."""
     (tmp_path / "chase.py").write_text(blocks(PAGE)[ENVIRONMENT])
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -46,7 +46,7 @@ def test_it_passes_its_checks_and_trains_from_python(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("chase")
-def test_a_mistake_in_it_is_told_as_the_page_shows() -> None:
+def test_a_mistake_in_it_is_reported_as_the_page_shows() -> None:
     import chase  # type: ignore[import-not-found]
 
     import envs
@@ -79,7 +79,7 @@ def test_the_page_lists_every_check() -> None:
 
 
 def test_a_program_of_ones_own_brings_it_to_the_command_line(tmp_path: Path) -> None:
-    """With two environments, so that the processes of theirs know it as well."""
+    """With two environments, so that worker processes must know it too."""
     (tmp_path / "chase.py").write_text(blocks(PAGE)[ENVIRONMENT])
     (tmp_path / "train.py").write_text(blocks(PAGE)[PROGRAM])
     line = re.search(r"^python train\.py (--env \S+)", (DOCS / PAGE).read_text(), re.MULTILINE)

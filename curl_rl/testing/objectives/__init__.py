@@ -1,4 +1,4 @@
-"""The conformance test of objectives: every promise of :mod:`curl_rl.objectives.base` as a check by name."""
+"""The conformance test of objectives: a named check for every rule of :mod:`curl_rl.objectives.base`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OBJECTIVE_CHECKS: dict[str, Callable[[ObjectiveCase], None]] = {
         declared.try_out,
     )
 }
-"""Each promise by name, in the order in which they are checked: the likelier cause of others comes first."""
+"""The checks by name, in the order in which they run: likely causes of other failures come first."""
 
 
 def check_objective(
@@ -55,37 +55,37 @@ def check_objective(
     stops_gradient: bool = False,
     checks: Iterable[str] = tuple(OBJECTIVE_CHECKS),
 ) -> None:
-    """Checks that a self-supervised method keeps what its users rely on, and says what is wrong and how to fix it.
+    """Checks that a self-supervised method follows its interface, and reports what is wrong and how to fix it.
 
     It takes seconds for a small method, runs on the CPU in float64, and leaves the objective and all random generators
-    as they were. To have each check as a test of its own::
+    unchanged. To run each check as a separate test::
 
         @pytest.mark.parametrize("check", OBJECTIVE_CHECKS)
         def test_my_method(check):
             check_objective(METHOD, FeatureSpec(6, (2, 3, 3)), checks=[check])
 
     Args:
-        objective: the method's entry for the registry, or an objective that is built already.
-        features: sizes of the features that it is built for, best small ones.
-        data: sizes of the data, for a method that depends on them.
-        config: settings, for a ``Method``; None, its defaults.
-        batch_size: samples in a batch, at least 4; more where the method needs more.
-        seed: of the weights, where it is built here, and of the features.
-        stops_gradient: the method holds something fixed that depends on the online views, as SimSiam does. The gradient
-            is then compared with that of the loss in which everything detached keeps its value.
-        checks: names out of :data:`OBJECTIVE_CHECKS`.
+        objective: the method's registry entry, or an objective that is already built.
+        features: sizes of the features that it is built for, preferably small.
+        data: sizes of the data, for methods that depend on them.
+        config: settings, for a ``Method``; None for its defaults.
+        batch_size: samples in a batch, at least 4, or more if the method needs more.
+        seed: seed of the features, and of the weights if the objective is built here.
+        stops_gradient: the method stops the gradient of something that depends on the online views, as SimSiam does.
+            The gradient is then compared with that of the loss in which everything detached keeps its value.
+        checks: names from :data:`OBJECTIVE_CHECKS`.
 
     Raises:
-        CheckFailed: (an AssertionError) the first check that fails, what it found, and the remedy.
-        ValueError: an argument is out of its range; or whatever building the method raises.
+        CheckFailed: (an AssertionError) the first check that fails, with its finding and the remedy.
+        ValueError: an argument is out of range, or building the method raised it.
     """
     if batch_size < 4:
-        raise ValueError(f"batch_size must be at least 4, so that a batch can be divided, got {batch_size}")
+        raise ValueError(f"batch_size must be at least 4, so that a batch can be split, got {batch_size}")
     if data.count is not None and data.count < batch_size:
         raise ValueError(f"data.count must be at least batch_size {batch_size}, got {data.count}")
     method = objective if isinstance(objective, Method) else None
     if method is None and config is not None:
-        raise ValueError("config belongs to a Method: an objective that is built already has its settings")
+        raise ValueError("config must be None for an objective that is already built: pass a Method to configure it")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(objective, Method):
@@ -94,6 +94,6 @@ def check_objective(
         elif isinstance(objective, Objective):
             built = copy.deepcopy(objective).cpu()
         else:
-            raise ValueError(f"objective must be a Method or an Objective that is built, got {objective!r}")
+            raise ValueError(f"objective must be a Method or a built Objective, got {objective!r}")
         case = ObjectiveCase(built.double().train(), features, data, batch_size, seed, stops_gradient, method)
         run_checks(OBJECTIVE_CHECKS, checks, case, owner=lambda: type(built).__name__)

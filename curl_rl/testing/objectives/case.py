@@ -1,4 +1,4 @@
-"""One objective under test: copies of it, the random inputs that it is given, and what it holds at a moment."""
+"""An objective under test: copies of it, random inputs for it, and snapshots of its state."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from torch import Tensor, nn
 from curl_rl.encoders import Features, FeatureSpec, take_features
 from curl_rl.objectives import BatchInfo, DataSpec, Method, Objective, ViewSpec
 
-_LONGEST_AHEAD = 3  # agent steps of actions that a batch has at least
+_LONGEST_AHEAD = 3  # minimum number of agent steps of actions in a batch
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 
 
 class Inputs(NamedTuple):
-    """What ``forward`` takes."""
+    """The arguments of ``forward``."""
 
     online: list[Features]
     target: list[Features]
     batch: BatchInfo
 
     def rows(self, chosen: Tensor) -> Inputs:
-        """These samples, of everything."""
+        """The inputs restricted to these samples."""
         online, target = ([take_features(view, chosen) for view in views] for views in (self.online, self.target))
         return Inputs(online, target, BatchInfo(*(None if value is None else value[chosen] for value in self.batch)))
 
 
 @dataclass(frozen=True)
 class ObjectiveCase:
-    """An objective, and all that decides what it is given. Every check works on copies."""
+    """An objective, and everything that determines its inputs. Every check works on copies."""
 
     built: Objective
-    """As it was built, in float64 on the CPU, in training mode."""
+    """The newly built objective, in float64 on the CPU, in training mode."""
     features: FeatureSpec
     data: DataSpec
     batch_size: int
     seed: int
     stops_gradient: bool
     method: Method | None
-    """The entry of the registry, where the objective was built from one."""
+    """The registry entry, if the objective was built from one."""
 
     def fresh(self) -> Objective:
-        """A copy that has taken no step."""
+        """A copy that has taken no steps."""
         return copy.deepcopy(self.built)
 
     def warm(self) -> Objective:
-        """A copy that has taken one step, so that what it remembers is not empty."""
+        """A copy that has taken one step, so that its memory is not empty."""
         objective = self.fresh()
         self.pass_over_all(objective)
         self.step(objective, seed=9)
@@ -66,7 +66,7 @@ class ObjectiveCase:
         return result.loss.detach()
 
     def pass_over_all(self, objective: Objective, epoch: int = 0, seed: int = 5) -> dict[str, Tensor]:
-        """What a user does before an epoch; returns the metrics. Samples come in two batches of unequal size."""
+        """Does what a user does before an epoch, with two batches of unequal size; returns the metrics."""
         generator = self._generator(seed)
         if objective.wants_all(epoch) is not None:
             for indices in torch.randperm(self._count, generator=generator).split(self._count // 2 + 1):
@@ -109,7 +109,7 @@ class ObjectiveCase:
                 parameter.add_(0.1 * torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator))
 
     def permutation(self, size: int) -> Tensor:
-        """A random order of ``size`` rows in which none stays where it was."""
+        """A random permutation of ``size`` rows that moves every row."""
         cycle = torch.randperm(size, generator=self._generator(1))
         return torch.empty_like(cycle).scatter_(0, cycle, cycle.roll(1))
 
@@ -122,7 +122,7 @@ class ObjectiveCase:
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Those in dicts, lists and tuples of any depth."""
+    """All tensors in nested dicts, lists and tuples."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -133,7 +133,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def state_of(objective: nn.Module) -> dict[str, Any]:
-    """Parameters, buffers and plain attributes by name, in values that compare by ``==`` and that nothing changes."""
+    """Parameters, buffers and plain attributes by name, as immutable values that compare by ``==``."""
     found: dict[str, Any] = {}
     for path, part in objective.named_modules():
         held = dict(part.named_parameters(recurse=False)) | dict(part.named_buffers(recurse=False))
@@ -143,12 +143,12 @@ def state_of(objective: nn.Module) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Names of what differs between two of :func:`state_of`."""
+    """Names of the differences between two results of :func:`state_of`."""
     return sorted(name for name in {**before, **after} if before.get(name) != after.get(name))
 
 
 def comparable(value: Any) -> Any:
-    """A copy that compares by ``==``, bit by bit where there are tensors. Objects of unknown kinds count as equal."""
+    """A copy that compares by ``==``, bit by bit for tensors. Objects of the same unknown type count as equal."""
     if isinstance(value, Tensor):
         data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()  # NumPy has no bfloat16
         return str(value.dtype), tuple(value.shape), hashlib.sha256(data.data).digest()  # banks may be large
@@ -159,7 +159,7 @@ def comparable(value: Any) -> Any:
     if isinstance(value, AbstractSet):
         return sorted(map(repr, value))
     if isinstance(value, Iterator):
-        return type(value)  # to look at what comes would use it up
+        return type(value)  # reading it would consume it
     if isinstance(value, float):
         return repr(value)  # NaN is not equal to itself
     if value is None or isinstance(value, (bool, int, complex, str, bytes)):
@@ -170,6 +170,6 @@ def comparable(value: Any) -> Any:
 
 
 def random_states() -> tuple[Any, ...]:
-    """Of the global generators that a method might draw from: torch's, NumPy's and Python's."""
-    numpy_state: Any = np.random.get_state()  # noqa: NPY002 (it is this one that must stand still)
+    """States of the global generators that a method might draw from: torch's, NumPy's and Python's."""
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002 (it is the legacy state that must not change)
     return comparable(torch.get_rng_state()), comparable(numpy_state), comparable(random.getstate())

@@ -1,4 +1,4 @@
-"""Checks of what an objective declares: its views, its needs, its settings, and what it says of itself."""
+"""Checks of the declarations of an objective: its views, needs, settings, momentum and trial run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from curl_rl.testing.objectives.case import ObjectiveCase
 
 
 def declarations(case: ObjectiveCase) -> None:
-    """Views, ``needs`` and ``projected`` hold what they may, and every setting has a default."""
+    """Views, ``needs`` and ``projected`` have valid values, and every setting has a default."""
     objective, known = case.built, get_args(Need)
     online, target = getattr(objective, "online_views", ()), objective.target_views
     require(
         all(isinstance(spec, ViewSpec) for spec in (*online, *target)),
         f"its views are {online!r} and {target!r}",
-        "Name them by ViewSpec, such as online_views = (ViewSpec(0), ViewSpec(1)).",
+        "Declare them as ViewSpecs, such as online_views = (ViewSpec(0), ViewSpec(1)).",
     )
     require(
         online,
         "online_views is empty",
-        "Name the views that the trained encoder encodes, such as (ViewSpec(0), ViewSpec(1)).",
+        "Declare the views that the trained encoder encodes, such as (ViewSpec(0), ViewSpec(1)).",
     )
     unknown = sorted(set(objective.needs) - set(known))
     require(not unknown, f"needs holds {', '.join(map(repr, unknown))}", f"It may hold {', '.join(known)}.")
@@ -34,7 +34,7 @@ def declarations(case: ObjectiveCase) -> None:
     strange = sorted(objective.projected - parameters)
     require(
         not strange,
-        f"projected names {', '.join(strange)}, which is no parameter",
+        f"projected names {', '.join(strange)}, which is not a parameter",
         f"Its parameters are {', '.join(sorted(parameters)) or 'none'}.",
     )
     if case.method is not None:
@@ -44,19 +44,21 @@ def declarations(case: ObjectiveCase) -> None:
 def _settings(config: type) -> None:
     frozen = dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen  # type: ignore[attr-defined]
     require(
-        frozen, f"its settings, {config.__name__}, are no frozen dataclass", "Write @dataclass(frozen=True) above it."
+        frozen,
+        f"its settings, {config.__name__}, are not a frozen dataclass",
+        "Decorate the class with @dataclass(frozen=True).",
     )
     missing = dataclasses.MISSING
     without = [f.name for f in dataclasses.fields(config) if f.default is missing and f.default_factory is missing]
     require(
         not without,
         f"{config.__name__} has no default for {', '.join(without)}",
-        "Give every field one: a command line sets only what differs.",
+        "Give every field a default: a command line sets only what differs.",
     )
 
 
 def needs(case: ObjectiveCase) -> None:
-    """It reads labels, indices and actions only if it declares that it needs them."""
+    """It reads labels, indices and actions only if ``needs`` declares them."""
 
     def epoch(without: Need | None) -> None:
         objective, inputs = case.fresh(), case.inputs()
@@ -75,7 +77,7 @@ def needs(case: ObjectiveCase) -> None:
         except Exception as error:
             fail(
                 f"it reads batch.{need}{where(error)}, which needs does not declare",
-                f"Add {need!r} to needs: users without {need} then refuse the method before they start.",
+                f"Add {need!r} to needs: users without {need} then refuse the method at the start.",
                 error,
             )
 
@@ -92,14 +94,13 @@ def momentum(case: ObjectiveCase) -> None:
 
 
 def try_out(case: ObjectiveCase) -> None:
-    """``try_out`` works on the meta device, and refuses a batch of one where a sample's loss depends on others."""
+    """``try_out`` works on the meta device, and refuses a batch of one if a sample's loss depends on others."""
     objective = case.fresh().float().to("meta")
     try:
         objective.try_out(case.features, case.batch_size, case.data)
     except Exception as error:
         fail(
-            f"a batch of {case.batch_size} without contents, on the meta device, is refused{where(error)}: "
-            f"{one_line(error)}",
+            f"try_out refuses a batch of {case.batch_size} on the meta device{where(error)}: {one_line(error)}",
             "Keep every tensor in a parameter or a buffer, make new ones on the features' device, and read no values: "
             "users try a method out before they allocate anything.",
             error,
@@ -118,9 +119,9 @@ def try_out(case: ObjectiveCase) -> None:
 
 
 def require_one_line(error: ValueError) -> None:
-    """Fails unless the refusal of a batch of one sample is one line."""
+    """Fails unless a batch of one sample is refused in one line."""
     require(
         str(error) and "\n" not in str(error),
-        f"one sample is refused by {str(error)!r}",
-        "Say in one line what the batch must be.",
+        f"one sample is refused with {str(error)!r}",
+        "State in one line what the batch must be.",
     )

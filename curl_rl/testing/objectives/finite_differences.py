@@ -1,4 +1,4 @@
-"""Whether a loss's gradient is right by finite differences, with or without stopped gradients in the loss."""
+"""Comparison of a loss's gradient with finite differences, with or without stopped gradients in the loss."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Kind = Literal["of the value", "with stops", "wrong"]
 
 
 def gradient_kind(loss: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Kind:
-    """What the gradient of a float64 scalar ``loss(*inputs)`` is the gradient of.
+    """Classifies the gradient of a float64 scalar ``loss(*inputs)``.
 
-    ``of the value``: of the loss, as it is everywhere. ``with stops``: of the loss in which everything that was
-    detached, or computed without gradient, is held at its value (as SimSiam's targets are). ``wrong``: of neither.
+    ``of the value``: the gradient of the loss itself. ``with stops``: that of the loss in which everything detached or
+    computed without gradient is held at its value, like SimSiam's targets. ``wrong``: neither.
     """
     leaves = tuple(value.detach().requires_grad_() for value in inputs)
     if torch.autograd.gradcheck(loss, leaves, raise_exception=False):
@@ -33,7 +33,7 @@ def gradient_kind(loss: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Kind
 
 
 class _HeldStops(TorchFunctionMode):
-    """Records what leaves the graph while a function runs, and in later runs of it puts the recorded values there."""
+    """Records the values that leave the graph while a function runs, and reuses them in later runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class _HeldStops(TorchFunctionMode):
         self._next: int | None = None  # None: recording
 
     def again(self) -> _HeldStops:
-        """The same context, for another run of the function."""
+        """The context for another run of the function."""
         self._next = 0
         return self
 
@@ -51,7 +51,7 @@ class _HeldStops(TorchFunctionMode):
         if not stops or not isinstance(result, Tensor):
             return result
         if self._next is None:
-            self._values.append(result.clone())  # a copy: the function may go on to write into it
+            self._values.append(result.clone())  # a copy: the function may write into it later
             return result
         self._next += 1
         return self._values[self._next - 1].clone()

@@ -1,4 +1,4 @@
-"""Checks of the loss's gradient: right, shared out among processes as it should be, and only where it belongs."""
+"""Checks of the loss's gradient: correct, correctly divided among processes, and only where it belongs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curl_rl.testing.objectives.case import Inputs, ObjectiveCase
 from curl_rl.testing.objectives.finite_differences import gradient_kind
 
 Gradients = list[list[Tensor | None]]
-"""View by view, of the vector, the map and, if there is one, the middle; None where the loss does not depend on it."""
+"""View by view, for the vector, the map and, if any, the middle; None where the loss does not depend on it."""
 
 
 def parameters_learn(case: ObjectiveCase) -> None:
@@ -23,30 +23,30 @@ def parameters_learn(case: ObjectiveCase) -> None:
     grouped = [parameter for group in objective.parameter_groups() for parameter in group["params"]]
     names = {id(parameter): name for name, parameter in objective.named_parameters()}
     twice = sorted(names.get(id(p), "?") for i, p in enumerate(grouped) if any(p is other for other in grouped[:i]))
-    require(not twice, f"parameter_groups has {', '.join(twice)} twice", "Leave it in one group.")
+    require(not twice, f"parameter_groups has {', '.join(twice)} twice", "Keep it in one group.")
     left_out = sorted(names[key] for key in set(names) - set(map(id, grouped)))
     require(
         not left_out,
         f"parameter_groups leaves out {', '.join(left_out)}",
-        "Add it to a group; what is not to learn belongs in a buffer (momentum_buffers for a slow head).",
+        "Add it to a group; tensors that must not learn belong in buffers (momentum_buffers for a slow head).",
     )
     strange = len(set(map(id, grouped)) - set(names))
     require(
-        not strange, f"parameter_groups has {strange} parameters that are not the objective's", "List its own alone."
+        not strange, f"parameter_groups has {strange} parameters that are not the objective's", "List only its own."
     )
-    case.nudge(objective)  # what starts at 0 can hold back the gradient of what comes before it
+    case.nudge(objective)  # parameters at 0 can block the gradient of those before them
     objective(*case.inputs()).loss.backward()
     for name, parameter in objective.named_parameters():
         size = 0.0 if parameter.grad is None else parameter.grad.abs().sum()
         require(
-            size > 1e-9,  # a bias that batch norm takes away has rounding errors
+            size > 1e-9,  # a bias that batch norm cancels has rounding errors
             f"the loss has no gradient for {name}",
-            "Use it or remove it: batch norm takes away a bias that comes before it, and so does a softmax.",
+            "Use it or remove it: batch norm and softmax cancel a bias that comes before them.",
         )
 
 
 def gradient(case: ObjectiveCase) -> None:
-    """The gradient is the one that finite differences give, stopped gradients apart where the method means them."""
+    """The gradient agrees with finite differences, except for gradients that the method stops on purpose."""
     objective, inputs = case.warm(), case.inputs()
     read = [part is not None for view in _gradients(objective, inputs)[0] for part in view]
     values = _leaves(inputs.online)
@@ -60,54 +60,54 @@ def gradient(case: ObjectiveCase) -> None:
     kind = gradient_kind(loss, [value for value, is_read in zip(values, read, strict=True) if is_read])
     require(
         kind != "wrong",
-        "the loss's gradient is not the one that finite differences give",
-        "Look for .data, operations in place, and numbers taken out of tensors.",
+        "the loss's gradient differs from finite differences",
+        "Look for .data, in-place operations, and numbers taken out of tensors.",
     )
     require(
         case.stops_gradient or kind != "with stops",
-        "the loss's gradient takes something for constant that comes of the online views (detach, or no_grad)",
-        "Remove the stop; or give stops_gradient=True if the method means it, as SimSiam does.",
+        "the loss's gradient treats as constant something that depends on the online views (detach, or no_grad)",
+        "Remove the stop; or pass stops_gradient=True if it is intended, as in SimSiam.",
     )
     require(
         not case.stops_gradient or kind == "with stops",
         "stops_gradient is True, but no gradient is stopped",
-        "Leave stops_gradient out.",
+        "Omit stops_gradient.",
     )
 
 
 def targets_get_no_gradient(case: ObjectiveCase) -> None:
-    """No gradient goes into the target's features."""
+    """No gradient flows into the target's features."""
     objective = case.warm()
     for spec, parts in zip(objective.target_views, _gradients(objective, case.inputs())[1], strict=True):
         require(
             all(part is None for part in parts),
-            f"a gradient goes into the target's {spec}",
-            "Take .detach() of the target's features, or use them under torch.no_grad().",
+            f"a gradient flows into the target's {spec}",
+            "Detach the target's features with .detach(), or use them under torch.no_grad().",
         )
 
 
 def views_are_read(case: ObjectiveCase) -> None:
-    """A gradient goes into each of the online views."""
+    """A gradient flows into each of the online views."""
     objective = case.warm()
     for spec, parts in zip(objective.online_views, _gradients(objective, case.inputs())[0], strict=True):
         require(
             any(part is not None for part in parts),
-            f"no gradient goes into the online {spec}",
-            "Remove it from online_views, where it is encoded for nothing, or name it in target_views.",
+            f"no gradient flows into the online {spec}",
+            "Remove it from online_views, where it is encoded for nothing, or move it to target_views.",
         )
 
 
 def reads_maps(case: ObjectiveCase) -> None:
-    """``reads_maps`` says whether the loss depends on ``Features.map`` or ``Features.middle``."""
+    """``reads_maps`` is True exactly if the loss depends on ``Features.map`` or ``Features.middle``."""
     objective, inputs = case.warm(), case.inputs()
     if objective.reads_maps:
         require(
             any(part is not None for parts in _gradients(objective, inputs)[0] for part in parts[1:]),
-            "reads_maps is True, but no gradient goes into a map or a middle",
-            "Set reads_maps = False: several processes then do not exchange the maps.",
+            "reads_maps is True, but no gradient flows into a map or a middle",
+            "Set reads_maps = False: processes then do not exchange the maps.",
         )
         return
-    # As several processes gather them.
+    # As they arrive when several processes gather them.
     online, target = (
         [view._replace(map=view.map.new_empty(case.batch_size, 0), middle=None) for view in views]
         for views in inputs[:2]
@@ -124,9 +124,9 @@ def reads_maps(case: ObjectiveCase) -> None:
 
 
 def shards(case: ObjectiveCase) -> None:
-    """Processes that have the features of all, but a gradient for their own shard alone, add up to one process.
+    """Processes with all features, but gradients only for their own shards, add up to the gradient of one process.
 
-    A scale for each of vector, map and middle stands for the network that they share.
+    A scale for each of vector, map and middle stands in for the shared network.
     """
     objective, inputs, size = case.warm(), case.inputs(), case.batch_size
 
@@ -146,13 +146,13 @@ def shards(case: ObjectiveCase) -> None:
     several = of_scales(slice(0, size // 2)) + of_scales(slice(size // 2, size))
     require(
         torch.allclose(one, several, rtol=1e-9, atol=1e-12),
-        f"two processes get a gradient of {_numbers(several)} together, and one process {_numbers(one)}",
-        "Treat all rows alike, whether they carry a gradient or not.",
+        f"two processes get a gradient of {_numbers(several)} together, but one process {_numbers(one)}",
+        "Treat all rows alike, whether or not they carry a gradient.",
     )
 
 
 def _gradients(objective: Objective, inputs: Inputs) -> tuple[Gradients, Gradients]:
-    """Of the loss, by the online and by the target views."""
+    """Gradients of the loss with respect to the online and the target views."""
     online, target = ([leaf.detach().requires_grad_() for leaf in _leaves(views)] for views in inputs[:2])
     loss = objective(_rebuilt(inputs.online, online), _rebuilt(inputs.target, target), inputs.batch).loss
     found: Iterator[Tensor | None] = iter(torch.autograd.grad(loss, [*online, *target], allow_unused=True))
@@ -163,12 +163,12 @@ def _gradients(objective: Objective, inputs: Inputs) -> tuple[Gradients, Gradien
 
 
 def _leaves(views: Sequence[Features]) -> list[Tensor]:
-    """Every tensor of the features, in the order in which :func:`_rebuilt` takes them."""
+    """Every tensor of the features, in the order that :func:`_rebuilt` expects."""
     return [value for view in views for value in view if value is not None]
 
 
 def _rebuilt(views: Sequence[Features], tensors: Sequence[Tensor]) -> list[Features]:
-    """The same views made of other tensors."""
+    """The same views with other tensors."""
     rest = iter(tensors)
     return [Features(*(None if value is None else next(rest) for value in view)) for view in views]  # type: ignore[arg-type]
 

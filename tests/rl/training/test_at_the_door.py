@@ -52,7 +52,7 @@ class Long(Corridor):
         (Buttons, {}, "actions must be vectors of real numbers"),
         (Long, {}, "replay.capacity 20 is smaller than an episode of corridor: 21 agent steps"),
         (Corridor, {"environment": EnvironmentConfig(size=SIZE, stack=4)}, "environment.stack 4 does not divide the 6"),
-        (Corridor, {"device": "cuda:99"}, "device cuda:99 is not there: PyTorch sees"),
+        (Corridor, {"device": "cuda:99"}, "device cuda:99 not found: PyTorch sees"),
     ],
 )
 def test_an_untrainable_run_is_refused_before_anything_is_written(

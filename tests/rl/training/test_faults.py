@@ -145,7 +145,7 @@ def test_nan_in_a_loss_or_a_weight_is_never_saved(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(training, "estimated_time", lambda *_: "no estimate")
     config = tiny(tmp_path / "run", checkpoint=CheckpointConfig(every=1), log=LogConfig(every=1000))
     name = "critic/loss" if what == "loss" else "log_alpha"
-    with pytest.raises(TrainingFault, match=f"not finite any more: {name}; the last checkpoint predates it"):
+    with pytest.raises(TrainingFault, match=f"no longer finite: {name}; the last checkpoint predates it"):
         trained(config)
     assert state(tmp_path / "run")["/agent/updates"] == 10
 
@@ -191,7 +191,7 @@ def test_too_little_memory_at_the_start_is_the_users_to_fix(tmp_path: Path, monk
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(training, "Replay", exhausted)
-    with pytest.raises(UserError, match=r"cpu has no room for this run: lower agent\.batch_size"):
+    with pytest.raises(UserError, match=r"cpu has too little memory for this run: lower agent\.batch_size"):
         trained(tiny(tmp_path))
 
 
