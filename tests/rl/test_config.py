@@ -259,8 +259,8 @@ def test_help_shows_the_fields_docstrings(capsys: pytest.CaptureFixture[str]) ->
         "--frames": "Budget in environment frames",
         "--replay.capacity": "Transitions (agent steps) to keep",
         "--objectives.curl.similarity_init": "",
-        "--config": "stronger than the preset",
-        "--fresh": "an earlier run in the directory is set aside",
+        "--config": "overrides the preset",
+        "--fresh": "set aside an earlier one in the directory",
         "--print_config": "print all settings as YAML",
     }.items():
         assert flag in text
