@@ -1,1 +1,1 @@
-"""Self-supervised pretraining: the step, the processes that share it, and the watch for collapse."""
+"""Self-supervised pretraining: the training loop, distributed training and collapse detection."""

@@ -1,4 +1,4 @@
-"""Settings that every pretraining shares: its network, its optimizer, its rhythm of saving and logging."""
+"""Settings shared by every kind of pretraining: network, optimizer, checkpoints and logging."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_mor
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """The network that is trained."""
+    """The network to train."""
 
     kind: Literal["resnet", "pixel"] = "resnet"
     """resnet: a ResNet. pixel: the agent's encoder, small and fast."""
     resnet: ResNetConfig = field(default_factory=lambda: ResNetConfig(stem="small"))
-    """Shape of a ResNet. Its batch_norm_splits count parts of the whole batch: with W processes each has its W-th share
-    of them; 1 is synchronised batch norm there."""
+    """Shape of a ResNet. batch_norm_splits counts parts of the whole batch: each of W processes takes 1/W of them; with
+    several processes, 1 means synchronized batch norm."""
     pixel: EncoderConfig = field(default_factory=EncoderConfig)
     """Shape of a pixel encoder."""
     precision: Precision | Literal["auto"] = "auto"
-    """What the network computes in; weights and losses stay float32. auto: bfloat16 where that is fast."""
+    """Precision the network computes in; weights and losses stay float32. auto: bfloat16 where it is fast."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "encoder")
@@ -33,20 +33,20 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How the weights are stepped. Biases and norms go without weight decay, and without LARS's scaling."""
+    """How the weights are updated. Biases and norms are exempt from weight decay and from LARS's scaling."""
 
     name: Literal["sgd", "lars", "adamw"] = "sgd"
-    """sgd: with momentum. lars: sgd whose step is scaled layer by layer, for large batches. adamw."""
+    """sgd: SGD with momentum. lars: sgd with layer-wise scaled steps, for large batches. adamw."""
     lr: Annotated[float, positive] = 0.03
     """Learning rate after the warm-up and before the scaling."""
     lr_scaling: LearningRateScaling = "linear"
-    """linear: times batch_size / 256. sqrt: times the root of batch_size. none."""
+    """linear: times batch_size / 256. sqrt: times the square root of batch_size. none."""
     momentum: Annotated[float, within("[0, 1)")] = 0.9
     """Momentum of sgd and lars; first beta of adamw."""
     weight_decay: Annotated[float, at_least(0)] = 5e-4
     """Weight decay."""
     warmup_epochs: Annotated[float, at_least(0)] = 0.0
-    """Epochs in which the learning rate rises from 0; half a cosine down to 0 follows."""
+    """Epochs over which the learning rate rises from 0, before it falls back to 0 along half a cosine."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "optimizer")
@@ -54,12 +54,12 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When a run is saved; besides, it is saved on Ctrl-C, on SIGTERM and at its end."""
+    """When a run is saved, in addition to Ctrl-C, SIGTERM and the end of the run."""
 
     every: Annotated[int, at_least(1)] = 500
-    """Steps of the optimizer from one checkpoint to the next."""
+    """Optimizer steps between checkpoints."""
     keep: Annotated[int, at_least(1)] = 2
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints to keep."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "checkpoint")
@@ -67,41 +67,41 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is written while a run goes on."""
+    """What a run logs while it trains."""
 
     every: Annotated[int, at_least(1)] = 50
-    """Steps of the optimizer from one row of metrics to the next."""
+    """Optimizer steps between rows of metrics."""
     images_every: Annotated[int, zero_or_more("none")] = 2000
-    """Steps from one picture of view pairs to the next; 0, none."""
+    """Optimizer steps between pictures of view pairs; 0, none."""
     projector: Annotated[int, zero_or_more("none")] = 1000
-    """Images of the test set whose features TensorBoard's projector shows at the end; 0, none."""
+    """Test images whose features TensorBoard's projector shows at the end; 0, none."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "log")
 
 
 class Settings(Protocol):
-    """The settings of a pretraining run of any kind: what the trainer asks of a command's configuration."""
+    """The settings of any pretraining run, as the trainer reads them from a command's configuration."""
 
     @property
     def method(self) -> str:
-        """Self-supervised method, by its name in the registry."""
+        """Name of the self-supervised method in the registry."""
 
     @property
     def preset(self) -> str:
-        """What the settings started from, for provenance."""
+        """Preset that the settings started from, for provenance."""
 
     @property
     def epochs(self) -> int:
-        """Times that every sample is seen."""
+        """Number of passes over the samples."""
 
     @property
     def batch_size(self) -> int:
-        """Samples in a batch, of all processes together."""
+        """Samples per batch, over all processes."""
 
     @property
     def seed(self) -> int:
-        """Seed of everything random."""
+        """Seed of all random numbers."""
 
     @property
     def encoder(self) -> BackboneConfig:
@@ -125,4 +125,4 @@ class Settings(Protocol):
 
     @property
     def directory(self) -> Path:
-        """Where the run lives."""
+        """The run directory."""

@@ -1,12 +1,12 @@
-"""Several processes that train as one: what they share, so that their gradients are one process's on the whole batch.
+"""Distributed training whose gradients equal those of one process on the whole batch.
 
-Every process encodes its shard of the batch and gathers the features of all, with gradient; each then takes the loss
-of the whole batch, so that objectives know of no process but their own. The encoder's gradients are summed; those of
-the heads, which see the same features everywhere, are the same already. The encoder's batch norm is synchronised, or
-keeps the statistics of equal parts of the batch. In one process without a group everything here is the identity.
+Every process encodes its shard of the batch, gathers the features of all shards with gradient, and computes the loss of
+the whole batch, so objectives need not know about processes. The encoder's gradients are summed; the heads see the same
+features in every process, so their gradients are already equal. The encoder's batch norm is synchronized, or keeps the
+statistics of equal parts of the batch. In a single process without a group, every function here is the identity.
 
-Gradient accumulation is not offered: where the loss depends on who else is in the batch, small batches do not add up
-to a large one.
+Gradient accumulation is not offered: where the loss couples the samples of a batch, small batches do not add up to a
+large one.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from curl_rl.runs.faults import ELSEWHERE
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Joins the processes that ``torchrun`` started, and leaves them at the end; without torchrun it does nothing.
+    """Joins the process group that ``torchrun`` started and leaves it on exit; a no-op without torchrun.
 
-    Tensors on GPUs travel by NCCL, those in memory by gloo.
+    GPU tensors are sent by NCCL, CPU tensors by gloo.
 
     Args:
-        device: what the processes compute on: ``cpu``, or ``cuda``, which means another GPU to each from here on.
+        device: ``cpu`` or ``cuda``; with ``cuda`` each process makes its own GPU the current one.
 
     Raises:
-        UserError: more processes than GPUs on this machine.
+        UserError: this machine runs more processes than it has GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -54,32 +54,32 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this is process 0 or the only one, known from ``torchrun`` before the processes have joined."""
+    """Returns whether this is process 0 or the only one; works before the processes join, from torchrun's variables."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def share_of_machine(cores: int) -> int:
-    """How many of a machine's cores are this process's, if all that ``torchrun`` started there have as many."""
+    """This process's equal share of a machine's cores, at least 1."""
     return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def rank() -> int:
-    """Which process this is, from 0; process 0 alone writes files."""
+    """Index of this process, from 0; only process 0 writes files."""
     return dist.get_rank() if _in_group() else 0
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if _in_group() else 1
 
 
 def shard_sizes(total: int) -> list[int]:
-    """How many of ``total`` samples each process has: ``Tensor.tensor_split``'s shares, the first ones larger by one.
+    """Sizes of the processes' shards of ``total`` samples, as in ``Tensor.tensor_split``: the first may have one more.
 
-    They are known without asking, so that no step waits for the host to hear of them.
+    Computed without communication, so that no step makes the host wait.
 
     Raises:
-        UserError: fewer samples than processes.
+        UserError: ``total`` is smaller than the number of processes.
     """
     processes = world_size()
     if total < processes:
@@ -88,21 +88,21 @@ def shard_sizes(total: int) -> list[int]:
 
 
 def gather(shard: Tensor, total: int) -> Tensor:
-    """``(b, ...)`` rows of each process to the ``(total, ...)`` rows of all, in the processes' order; differentiable.
+    """Concatenates each process's ``(b, ...)`` rows into ``(total, ...)``, in the order of ranks; differentiable.
 
-    Each process is meant to take the same loss of the result. Backwards it keeps its own rows of the gradient, which
-    is all there is to it: the others' losses are this one, and would count it again.
+    Every process must compute the same loss from the result. The backward pass keeps this process's rows of the
+    gradient and does not sum over processes: all of them compute the same loss, and a sum would count it repeatedly.
 
     Args:
-        shard: this process's rows, as many as :func:`shard_sizes` says.
-        total: rows of all processes together.
+        shard: this process's rows, of the size given by :func:`shard_sizes`.
+        total: number of rows over all processes.
 
     Raises:
-        ValueError: another number of rows.
+        ValueError: ``shard`` has another number of rows.
     """
     sizes = shard_sizes(total)
     if len(shard) != sizes[rank()]:
-        raise ValueError(f"process {rank()} must hand over {sizes[rank()]} of {total} rows, got {len(shard)}")
+        raise ValueError(f"process {rank()} must pass {sizes[rank()]} of {total} rows, got {len(shard)}")
     if len(sizes) == 1:
         return shard
     gathered: Tensor = _Gather.apply(shard, sizes)
@@ -110,9 +110,9 @@ def gather(shard: Tensor, total: int) -> Tensor:
 
 
 def gather_uneven(shard: Tensor) -> Tensor:
-    """``(b, ...)`` rows of each process to the rows of all, in the processes' order, for shards of any size, none too.
+    """Concatenates each process's ``(b, ...)`` rows, in the order of ranks; shards may differ in size or be empty.
 
-    The processes ask each other how many rows there are, which makes the host wait: not for use in a step.
+    The processes exchange their sizes first, which makes the host wait: not for use in a step.
     """
     if world_size() == 1:
         return shard
@@ -123,9 +123,9 @@ def gather_uneven(shard: Tensor) -> Tensor:
 
 
 def gather_features(features: list[Features], total: int, *, maps: bool) -> list[Features]:
-    """Each view's features of all processes, from those of this one, with gradient: see :func:`gather`.
+    """Gathers each view's features from all processes, with gradient: see :func:`gather`.
 
-    Without ``maps`` these stay where they are: the result's map is an empty ``(total, 0)``, and it has no middle one.
+    Without ``maps`` only the vectors are gathered: the result's map is an empty ``(total, 0)``, without a middle map.
     """
     if maps:
         return [map_features(lambda part: gather(part, total), view) for view in features]
@@ -134,13 +134,13 @@ def gather_features(features: list[Features], total: int, *, maps: bool) -> list
 
 @torch.no_grad()
 def encode_shuffled(encode: Callable[[Tensor], Features], images: Tensor, order: Tensor, *, maps: bool) -> Features:
-    """Features of the whole batch, encoded in another order: MoCo's shuffled batch norm (arXiv 1911.05722, 3.3).
+    """Encodes the whole batch in shuffled order: MoCo's shuffled batch norm (arXiv 1911.05722, section 3.3).
 
-    A key is then normalised together with other images than its query, and cannot be told by their statistics. The
-    features come back in the batch's own order, from all processes, without gradient.
+    A key is then normalized with other images than its query, so batch statistics do not give the match away. Returns
+    the features of all processes in the batch's original order, without gradient.
 
     Args:
-        encode: the slow copy's.
+        encode: the momentum encoder's ``encode``.
         images: ``(b, C, H, W)``, this process's shard.
         order: ``(total,)``, a permutation, the same on every process.
         maps: as in :func:`gather_features`.
@@ -153,9 +153,9 @@ def encode_shuffled(encode: Callable[[Tensor], Features], images: Tensor, order:
 
 @torch.no_grad()
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces each gradient by its sum over the processes, in place; for the encoder, of which each saw its shard.
+    """Replaces each gradient with its sum over the processes, in place; for the encoder, which sees one shard in each.
 
-    Parameters without a gradient are passed over: they must be the same ones on every process.
+    Parameters without a gradient are skipped; they must be the same on every process.
     """
     if world_size() > 1:
         _reduce([parameter.grad for parameter in parameters if parameter.grad is not None])
@@ -163,10 +163,10 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @torch.no_grad()
 def average_running_statistics(module: nn.Module) -> None:
-    """Replaces batch norm's running statistics by their mean over the processes, in place.
+    """Replaces batch norm's running statistics with their mean over the processes, in place.
 
-    What split batch norm needs before anything is saved or evaluated: each process has those of its own parts only.
-    The statistics are running means, so that it does not matter how often they are averaged.
+    Split batch norm needs this before saving or evaluation, because each process only tracks its own parts. The
+    statistics are running means, so averaging them more often changes nothing.
     """
     if world_size() > 1:
         norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
@@ -178,15 +178,15 @@ def average_running_statistics(module: nn.Module) -> None:
 
 @torch.no_grad()
 def broadcast_buffers(module: nn.Module) -> None:
-    """Replaces a module's buffers by those of process 0, in place, in one message.
+    """Replaces a module's buffers with those of process 0, in place, in one message.
 
-    For what every process has computed alike, but for the last bits: sums on a GPU do not come out the same twice.
+    For values that every process computes identically up to rounding: GPU sums are not reproducible to the last bit.
     """
-    # The largest types first: each part of the message must begin at a multiple of its type's size.
+    # Largest types first: each part of the message must start at a multiple of its element size.
     buffers = sorted((buffer for buffer in module.buffers()), key=lambda buffer: -buffer.element_size())
     if world_size() == 1 or not buffers:
         return
-    parts = [buffer.reshape(-1).view(torch.uint8) for buffer in buffers]  # bytes: gloo knows few types
+    parts = [buffer.reshape(-1).view(torch.uint8) for buffer in buffers]  # bytes: gloo supports few types
     message = torch.cat(parts)
     dist.broadcast(message, src=0)
     for buffer, received in zip(buffers, message.split([len(part) for part in parts]), strict=True):
@@ -194,10 +194,10 @@ def broadcast_buffers(module: nn.Module) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether ``flag`` is true on any process; every one waits here for the others.
+    """Returns whether ``flag`` is true on any process; a barrier.
 
-    For decisions that all must take alike, such as to stop: a signal reaches them at different steps. The flag travels
-    by the host, and no GPU waits for it.
+    For decisions that all processes must make together, such as stopping: a signal reaches them at different steps. The
+    flag is exchanged in host memory, so no GPU waits for it.
     """
     if world_size() == 1:
         return flag
@@ -208,27 +208,27 @@ def any_process(flag: bool) -> bool:
 
 @contextmanager
 def raised_together(kind: type[Exception]) -> Iterator[None]:
-    """Where one process may raise an exception of this kind: then all do, and none waits for one that has gone."""
+    """If the block raises an exception of this kind in one process, raises it in all, so that none waits forever."""
     raised: Exception | None = None
     try:
         yield
     except kind as error:
         raised = error
     if any_process(raised is not None):
-        said: list[str | None] = [None] * world_size()
+        messages: list[str | None] = [None] * world_size()
         if world_size() > 1:
-            dist.all_gather_object(said, None if raised is None else one_line(raised))
-        raise raised or kind(ELSEWHERE.format("; ".join(dict.fromkeys(line for line in said if line))))
+            dist.all_gather_object(messages, None if raised is None else one_line(raised))
+        raise raised or kind(ELSEWHERE.format("; ".join(dict.fromkeys(line for line in messages if line))))
 
 
 def distribute_batch_norm(module: nn.Module) -> None:
-    """Makes an encoder's batch norm, in place, on a shard what it was on the whole batch.
+    """Makes an encoder's batch norm compute on shards what it computes on the whole batch, in place.
 
-    That of the whole batch is synchronised (:class:`SyncBatchNorm2d`). Split batch norm gives each process its share of
-    the parts: ``splits`` over W processes are one process with ``splits``. One process keeps what it has.
+    Batch norm over the whole batch becomes synchronized (:class:`SyncBatchNorm2d`). Split batch norm gives each of W
+    processes ``splits / W`` parts, which equals one process with ``splits``. A single process changes nothing.
 
     Raises:
-        UserError: the number of parts does not divide by that of the processes.
+        UserError: the number of splits is not divisible by the number of processes.
     """
     processes = world_size()
     if processes == 1:
@@ -248,15 +248,15 @@ def distribute_batch_norm(module: nn.Module) -> None:
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm by the statistics of all processes' samples together, gradients through them included.
+    """Batch norm with statistics over the samples of all processes, differentiable through those statistics.
 
-    Shards of any size count by their true size. It runs wherever the processes can talk, gloo on CPUs included, which
-    PyTorch's own does not. In evaluation, and in one process, it is :class:`torch.nn.BatchNorm2d`.
+    Shards are weighted by their size. Unlike PyTorch's own it also runs on CPUs, by gloo. In evaluation mode, and in a
+    single process, it is :class:`torch.nn.BatchNorm2d`.
     """
 
     @classmethod
     def from_plain(cls, norm: nn.BatchNorm2d) -> SyncBatchNorm2d:
-        """One that has the parameters and the running statistics of ``norm``, the very same tensors."""
+        """Returns a synchronized version of ``norm`` that shares its parameters and running statistics."""
         synchronized = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         synchronized.weight, synchronized.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
@@ -278,7 +278,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        # Unbiased, as PyTorch keeps it.
+        # Unbiased, as in PyTorch.
         self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
         self.num_batches_tracked.add_(1)
 
@@ -288,7 +288,7 @@ def _in_group() -> bool:
 
 
 def _reduce(tensors: list[Tensor]) -> None:
-    """Sums each tensor over the processes, in place, in one message for each type."""
+    """Sums each tensor over the processes, in place, in one message per dtype."""
     for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):
         same = [tensor for tensor in tensors if tensor.dtype == dtype]
         flat = torch.cat([tensor.reshape(-1) for tensor in same])
@@ -298,14 +298,14 @@ def _reduce(tensors: list[Tensor]) -> None:
 
 
 class _Gather(torch.autograd.Function):
-    """:func:`gather` among several processes."""
+    """:func:`gather` for several processes."""
 
     @staticmethod
     def forward(ctx: Any, shard: Tensor, sizes: list[int]) -> Tensor:
         ctx.set_materialize_grads(False)
         before = sum(sizes[: rank()])
         ctx.own = slice(before, before + len(shard))
-        # Messages of one size, the largest shard's: gloo and NCCL know no others.
+        # Padded to the largest shard: gloo and NCCL gather messages of equal size only.
         padded = shard.new_zeros(max(sizes), *shard.shape[1:])
         padded[: len(shard)] = shard
         received = [torch.empty_like(padded) for _ in sizes]
@@ -318,9 +318,9 @@ class _Gather(torch.autograd.Function):
 
 
 class _SyncBatchNorm(torch.autograd.Function):
-    """Batch norm over all processes' samples: ``(b, C, H, W)`` to the same, and the ``(C,)`` statistics.
+    """Batch norm over all processes' samples: ``(b, C, H, W)`` to the same shape, and the ``(C,)`` statistics.
 
-    Equations of Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3 and algorithm 1, sums running over all processes.
+    Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3 and algorithm 1, with sums over all processes.
     """
 
     @staticmethod
@@ -333,7 +333,7 @@ class _SyncBatchNorm(torch.autograd.Function):
         means, variances, counts = torch.stack(parts, 1)
         count = counts.sum(0)
         mean = (counts * means).sum(0) / count
-        # The variance within the shards and that between them: sums of squares would cancel.
+        # Variance within plus variance between the shards: a difference of sums of squares would cancel.
         var = (counts * (variances + (means - mean) ** 2)).sum(0) / count
         inverse = (var + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, inverse, count)
@@ -353,7 +353,7 @@ class _SyncBatchNorm(torch.autograd.Function):
         shift, slope = summed / count
         centered = gradient - _per_channel(shift) - standardized * _per_channel(slope)
         own_shift, own_slope = own
-        # Weight and bias keep their own shard's part: sum_gradients adds the others'.
+        # The gradients of weight and bias cover this shard only: sum_gradients adds the others.
         return (
             (centered * _per_channel(weight * inverse)).to(x.dtype),
             own_slope.to(weight.dtype),

@@ -1,8 +1,8 @@
-"""One step of pretraining: an encoder, its slow copy where the method wants one, an objective and an optimizer.
+"""One step of pretraining: an encoder, its momentum copy where the method has one, an objective and an optimizer.
 
-Gradient accumulation is not offered: nearly every method's loss depends on who else is in the batch (its negatives, or
-the statistics of batch norm), so the gradients of small batches do not add up to that of a large one. Large batches are
-what several processes are for: see :mod:`curl_rl.pretraining.distributed`.
+Gradient accumulation is not offered: nearly every loss couples the samples of a batch (by negatives or batch norm
+statistics), so the gradients of small batches do not add up to that of a large one. For large batches, train with
+several processes: see :mod:`curl_rl.pretraining.distributed`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ from curl_rl.optim.schedules import scaled_learning_rate, set_learning_rates, wa
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.config import OptimizerConfig
 
-_DIAGNOSED = 512  # samples; uniformity and effective rank cost their square and more
+_DIAGNOSED = 512  # samples; the cost of uniformity and effective rank is at least quadratic
 
 
 class Learner(nn.Module):
-    """What is trained, and how. ``state_dict()`` is every weight and all memory, ``training_state()`` all there is.
+    """The networks in training and their optimizer.
+
+    ``state_dict()`` holds all weights and buffers, ``training_state()`` the optimizer and the step count as well.
 
     Args:
-        encoder: on its device already, and its batch norm made ready for several processes.
+        encoder: already on its device, its batch norm ready for several processes.
         objective: for the encoder's features.
-        optimizer: its settings.
-        batch_size: source images of one step, of all processes.
-        steps_per_epoch: of the optimizer.
-        epochs: of the whole run.
+        optimizer: optimizer settings.
+        batch_size: source images per step, over all processes.
+        steps_per_epoch: optimizer steps per epoch.
+        epochs: length of the whole run.
     """
 
     def __init__(
@@ -51,30 +53,30 @@ class Learner(nn.Module):
         super().__init__()
         self.encoder, self.objective = encoder, objective
         self.target = momentum_copy(encoder) if objective.target_views else None
-        """The encoder's slow copy."""
-        # Batch norm of parts of the batch: views are then encoded one by one, and the keys in another order.
+        """The momentum encoder: a slow copy of the encoder."""
+        # With split batch norm, views are encoded one at a time and keys in shuffled order.
         self.splits = encoder.batch_norm_splits
         self.batch_size = batch_size
         self.total_steps = epochs * steps_per_epoch
         self.warmup_steps = round(optimizer.warmup_epochs * steps_per_epoch)
         self.steps = 0
-        """Steps taken so far."""
+        """Number of steps taken."""
         self.optimizer = _optimizer(encoder, objective, optimizer, batch_size)
 
     def step(
         self, views: Mapping[ViewSpec, Tensor], batch: BatchInfo, order: Tensor, *, diagnose: bool = False
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """One step of the optimizer.
+        """Takes one optimizer step.
 
         Args:
             views: this process's shard of each view, ``(b, C, H, W)``.
             batch: indices, labels and actions of the whole batch.
-            order: ``(batch_size,)``, a random permutation, the same on every process: for shuffled batch norm.
-            diagnose: report what costs time as well, uniformity and effective rank.
+            order: ``(batch_size,)``, a random permutation for shuffled batch norm, the same on every process.
+            diagnose: also report the costly metrics, uniformity and effective rank.
 
         Returns:
-            Metrics, scalars on the device, and the ``(batch_size, dim)`` features of the whole batch's first view,
-            detached.
+            Metrics, scalars on the device; and the detached ``(batch_size, dim)`` features of the whole batch's first
+            view.
         """
         device = next(iter(views.values())).device
         share = warmup_cosine(float(self.steps), self.warmup_steps, self.total_steps)
@@ -88,7 +90,7 @@ class Learner(nn.Module):
         result.loss.backward()
         distributed.sum_gradients(self.encoder.parameters())
         self.optimizer.step()
-        # After the step, which is the same as before the next keys.
+        # Updating the target after this step equals updating it before the next keys.
         if self.target is not None:
             move_towards(self.target.parameters(), self.encoder.parameters(), 1 - momentum)
         self.objective.after_step(result.carry, momentum)
@@ -107,9 +109,9 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def measure(self, views: Mapping[ViewSpec, Tensor], batch: BatchInfo, order: Tensor) -> dict[str, Tensor]:
-        """The method's loss and metrics on a batch that it does not learn from; leaves no trace.
+        """Computes the loss and the method's metrics on a batch in evaluation mode, without changing anything.
 
-        Takes what :meth:`step` takes, and returns scalars on the device.
+        Takes the arguments of :meth:`step`; returns scalars on the device.
         """
         self.eval()
         try:
@@ -129,7 +131,7 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def _encode_target(self, views: Mapping[ViewSpec, Tensor], order: Tensor) -> list[Features]:
-        """Features of the whole batch by the slow copy, without gradient."""
+        """Features of the whole batch from the momentum encoder, without gradient."""
         if self.target is None:
             return []
         encode, specs, maps = self.target.encode, self.objective.target_views, self.objective.reads_maps
@@ -138,11 +140,11 @@ class Learner(nn.Module):
         return distributed.gather_features(encode_views(encode, views, specs), self.batch_size, maps=maps)
 
     def training_state(self) -> dict[str, Any]:
-        """All that :meth:`load_training_state` needs to go on as if nothing had happened."""
+        """Returns the state from which :meth:`load_training_state` resumes exactly."""
         return {"networks": self.state_dict(), "optimizer": self.optimizer.state_dict(), "steps": self.steps}
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`training_state` gave."""
+        """Restores the result of :meth:`training_state`."""
         self.load_state_dict(state["networks"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.steps = state["steps"]

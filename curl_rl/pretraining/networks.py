@@ -1,4 +1,4 @@
-"""The networks that a run's settings describe."""
+"""Builds the networks described by a run's settings."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def build_networks(
     data: DataSpec = DataSpec(),  # noqa: B008 (frozen)
     user: ObjectiveUser | None = None,
 ) -> tuple[Encoder, Objective]:
-    """Encoder and objective, on the CPU, their weights from the global generator.
+    """Builds encoder and objective on the CPU, with weights drawn from the global generator.
 
     Args:
-        settings: of the run.
+        settings: the run's settings.
         shape: ``(C, H, W)`` of a view.
-        device: on which they will be, which decides the precision.
+        device: the device they will run on, which decides the precision.
         data: sizes of the data, for methods that depend on them.
-        user: what the data offer; None, whatever a method needs.
+        user: what the data offer; None, everything any method needs.
 
     Raises:
-        ValueError: the views are too small for the encoder, a field does not fit another, or the data lack what the
-            method needs.
+        ValueError: the views are too small for the encoder, two fields contradict each other, or the data lack
+            something the method needs.
     """
     precision = resolve_precision(settings.encoder.precision, device)
     encoder: Encoder

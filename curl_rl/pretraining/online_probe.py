@@ -1,4 +1,4 @@
-"""A linear classifier that learns beside pretraining: what the labels would say by now."""
+"""A linear classifier that is trained alongside pretraining to track how well the features separate the classes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from curl_rl.encoders.heads import zero_linear
 
 
 class OnlineProbe(nn.Module):
-    """A linear classifier of detached features.
+    """A linear classifier on detached features.
 
     Args:
         dim: size of the features.
-        classes: how many classes there are.
-        learning_rate: Adam's.
+        classes: number of classes.
+        learning_rate: Adam's learning rate.
 
-    It has its own optimizer and never touches the encoder's gradient; ``state_dict`` holds both, so that a resumed run
-    goes on exactly. With many processes give each the whole batch, gathered: then all keep the same probe.
+    It has its own optimizer and never touches the encoder's gradient; ``state_dict`` holds both classifier and
+    optimizer, so a run resumes exactly. With several processes, pass each the whole gathered batch: all then keep
+    identical probes.
     """
 
     def __init__(self, dim: int, classes: int, learning_rate: float = 1e-3) -> None:
@@ -29,15 +30,15 @@ class OnlineProbe(nn.Module):
         self.optimizer = torch.optim.Adam(self.classifier.parameters(), learning_rate)
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(B, D)`` features to ``(B, classes)`` logits; no gradient reaches the features."""
+        """Maps ``(B, D)`` features to ``(B, classes)`` logits; no gradient reaches the features."""
         logits: Tensor = self.classifier(features.detach().to(self.classifier.weight.dtype))
         return logits
 
     def learn(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """One step on ``(B, D)`` features with ``(B,)`` labels.
+        """Takes one step on ``(B, D)`` features with ``(B,)`` labels.
 
         Returns:
-            ``accuracy`` in [0, 1] and ``loss``, scalars, both from before the step.
+            ``accuracy`` in [0, 1] and ``loss``, scalars, both computed before the step.
         """
         with torch.enable_grad():
             logits = self(features)
@@ -48,9 +49,9 @@ class OnlineProbe(nn.Module):
         return {"accuracy": (logits.detach().argmax(1) == labels).float().mean(), "loss": loss.detach()}
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The optimizer's state, which a module's ``state_dict`` would leave out."""
+        """Adds the optimizer's state to ``state_dict``."""
         return self.optimizer.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`get_extra_state` gave."""
+        """Restores the result of :meth:`get_extra_state`."""
         self.optimizer.load_state_dict(state)

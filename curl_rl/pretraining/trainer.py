@@ -1,10 +1,10 @@
 """The pretraining loop: read a batch, make views, step, measure, checkpoint.
 
-It knows neither images nor folders: it learns from a :class:`~curl_rl.pretraining.sources.Source`, and what is measured
-between steps comes as :class:`~curl_rl.pretraining.watchers.Watcher`.
+It is independent of the kind of data: samples come from a :class:`~curl_rl.pretraining.sources.Source`, measurements
+between steps from a :class:`~curl_rl.pretraining.watchers.Watcher`.
 
-The random numbers of a step come from the run's seed and the step's number alone, so that a resumed run needs no
-random states to go on as it would have.
+A step's random numbers depend on the run's seed and the step's number alone, so a run resumes exactly without saved
+random states.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Pretrainer:
     """One run in progress, in one of the processes that share it.
 
     Args:
-        config: its settings, checked against the source already (:mod:`curl_rl.pretraining.checks`).
-        device: this process's.
-        source: what it learns from.
-        watchers: what is measured and shown between steps, in this order.
-        remedies: what to advise after a fault.
-        next_step: what to do with the encoder, for the last line of a complete run.
+        config: settings, already checked against the source (:mod:`curl_rl.pretraining.checks`).
+        device: this process's device.
+        source: the training data.
+        watchers: called between steps, in this order.
+        remedies: advice printed after a fault.
+        next_step: suggested use of the encoder, printed in the last line of a complete run.
 
     Raises:
-        UserError: there is no room on the disk, the checkpoints or the log are damaged, or the run began with other
+        UserError: the disk lacks space, the checkpoints or the log are damaged, or the run was started with other
             samples.
     """
 
@@ -62,7 +62,7 @@ class Pretrainer:
         self.config, self.device, self.source, self.watchers = config, device, source, watchers
         self.next_step = next_step
         self.steps_per_epoch = source.batches_per_epoch(config.batch_size)
-        # Weights come from a generator of their own, so that nothing else that draws can change them.
+        # Weights have their own random stream, so that no other draws can change them.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "networks"))
             user = ObjectiveUser("method", source.name, source.has)
@@ -83,7 +83,7 @@ class Pretrainer:
         self.generator = torch.Generator(device)
         self.collapse = CollapseWatch()
         self.newest: tuple[Batch, dict[ViewSpec, Tensor]] | None = None
-        """The batch of the last step, and its views."""
+        """Batch and views of the last step."""
         self.session = Session(
             config.directory,
             device,
@@ -102,31 +102,31 @@ class Pretrainer:
 
     @property
     def epochs(self) -> float:
-        """Epochs so far."""
+        """Epochs trained, fractional within an epoch."""
         return self.learner.steps / self.steps_per_epoch
 
     @property
     def complete(self) -> bool:
-        """Whether the last epoch has ended."""
+        """True once the last epoch has ended."""
         return self.learner.steps >= self.learner.total_steps
 
     def due(self, every: int) -> bool:
-        """Whether one of every so many epochs has just ended, or the last; 0, never."""
+        """Returns whether an epoch divisible by ``every``, or the last one, has just ended; 0, never."""
         return bool(every) and (self.epochs % every == 0 or self.epochs == self.config.epochs)
 
     # -------------------------------------------------------------------- loop
 
     def run(self) -> None:
-        """Trains until the last epoch has ended, and saves.
+        """Trains to the end of the last epoch, and saves.
 
         Raises:
-            TrainingFault: the numbers, the data or the disk broke; the last checkpoint is intact.
-            Stopped: SIGINT or SIGTERM came; the run is saved.
+            TrainingFault: a value is not finite, or the data or the disk failed; the last checkpoint is intact.
+            Stopped: SIGINT or SIGTERM was received; the run is saved.
         """
         c, learner, session = self.config, self.learner, self.session
         self._introduce()
         if self.complete:
-            session.say(f"this run is complete at {c.epochs} epochs; --fresh starts anew")
+            session.say(f"this run is complete at {c.epochs} epochs; --fresh starts over")
             return
         for watcher in self.watchers:
             watcher.prepare(self)
@@ -137,7 +137,7 @@ class Pretrainer:
             if self.complete:
                 if learner.steps % c.log.every:
                     self._log()
-                # Before saving: a run whose checkpoint is complete is not started again to mend what is missing.
+                # Before saving: a complete run is not resumed, so anything missing would stay missing.
                 with distributed.raised_together(OSError):
                     for watcher in self.watchers:
                         watcher.finish(self)
@@ -153,16 +153,16 @@ class Pretrainer:
         shared = f", shared by {processes} processes" if processes > 1 else ""
         say(
             f"device: {self.device}, network in {self.learner.encoder.precision}; {len(source):,} {source.unit}s "
-            f"of {source.name}, {self.steps_per_epoch} steps of {c.batch_size} to an epoch{shared}"
+            f"of {source.name}, {self.steps_per_epoch} steps of {c.batch_size} per epoch{shared}"
         )
         if self.learner.steps:
             say(f"resumed at epoch {self.epochs:.2f} of {c.epochs}")
 
     def _epoch(self) -> None:
-        """The epoch under way, from where it stands to its end or to a stop."""
+        """Trains to the end of the current epoch, or to a stop."""
         c, learner, session = self.config, self.learner, self.session
         epoch, start = divmod(learner.steps, self.steps_per_epoch)
-        if start == 0:  # a run resumed in mid-epoch has what this leaves in the method's buffers
+        if start == 0:  # a run resumed in mid-epoch restores the result with the method's buffers
             self._before_epoch(epoch)
         rank, processes = distributed.rank(), distributed.world_size()
         for batch in self.source.batches(
@@ -180,7 +180,7 @@ class Pretrainer:
                 break
 
     def step(self, batch: Batch) -> None:
-        """One step of the optimizer on this process's share of a batch."""
+        """Takes one optimizer step on this process's share of a batch."""
         c, number, means = self.config, self.learner.steps, self.session.means
         place = number * distributed.world_size() + distributed.rank()
         self.generator.manual_seed(derived_seed(c.seed, "augmentation", place))
@@ -190,7 +190,7 @@ class Pretrainer:
         self.generator.manual_seed(derived_seed(c.seed, "shuffled batch norm", number))
         order = torch.randperm(c.batch_size, generator=self.generator, device=self.device)
         info = self.whole_batch(batch)
-        # Once between two rows of the log is enough for what costs time.
+        # The costly metrics are computed once per row of the log.
         diagnose = "features/uniformity" not in means
         metrics, features = self.learner.step(views, info, order, diagnose=diagnose)
         if self.probe is not None and info.labels is not None:
@@ -199,7 +199,7 @@ class Pretrainer:
         means.add(metrics)
 
     def whole_batch(self, batch: Batch) -> BatchInfo:
-        """What is known of a batch, from this process's share of it."""
+        """Gathers indices, labels and actions of the whole batch from each process's share."""
         parts = (batch.indices, batch.labels, batch.actions)
         total = self.config.batch_size
         return BatchInfo(*(None if part is None else distributed.gather(part, total) for part in parts))
@@ -208,7 +208,7 @@ class Pretrainer:
 
     @torch.no_grad()
     def _before_epoch(self, epoch: int) -> None:
-        """Lets the method look at all samples: on every process alike, and then process 0's result holds."""
+        """Lets the method process all samples, identically in every process; then broadcasts process 0's result."""
         objective = self.learner.objective
         if (encoded_by := objective.wants_all(epoch)) is not None:
             self._remember_all(encoded_by)
@@ -220,7 +220,7 @@ class Pretrainer:
     def _remember_all(self, encoded_by: Literal["online", "target"]) -> None:
         learner, maps = self.learner, self.learner.objective.reads_maps
         network = learner.encoder if encoded_by == "online" else learner.target
-        assert network is not None, "a method without target views has no target to ask"
+        assert network is not None, "a method without target views has no target network"
         distributed.average_running_statistics(network)
         rank, processes = distributed.rank(), distributed.world_size()
         learner.eval()
@@ -255,8 +255,8 @@ class Pretrainer:
         """Writes a checkpoint, the encoder and the method's projection head.
 
         Raises:
-            TrainingFault: a metric or a weight is not finite; nothing is written then.
-            OSError: the disk refused; earlier checkpoints are intact.
+            TrainingFault: a metric or a weight is not finite; nothing is written.
+            OSError: writing failed; earlier checkpoints are intact.
         """
         for network in (self.learner.encoder, self.learner.target):
             if network is not None:
@@ -278,29 +278,29 @@ class Pretrainer:
         return Contents(self.state())
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """Contents of a checkpoint."""
         return {
             "learner": self.learner.training_state(),
             "probe": None if self.probe is None else self.probe.state_dict(),
-            "images": len(self.source),  # of whatever unit: the name is that of the first ones
+            "images": len(self.source),  # of any unit: the key dates from image-only runs
             "identity": self.source.identity,
         }
 
     def _restore(self) -> bool:
-        """Goes back to the newest usable checkpoint; False if there is none."""
+        """Restores the newest usable checkpoint; returns False if there is none."""
         state = self.session.restore()
         if state is None:
             return False
         source, units = self.source, f"{self.source.unit}s"
         if state["images"] != len(source):
             raise UserError(
-                f"{source.name} has {len(source)} {units}, and had {state['images']} when this run was saved: bring "
-                "them back, or start anew with --fresh"
+                f"{source.name} has {len(source)} {units}, but had {state['images']} when this run was saved: restore "
+                "them, or start over with --fresh"
             )
         if state.get("identity", source.identity) != source.identity:
             raise UserError(
-                f"{source.name} has as many {units} as when this run was saved, and they are others (one that was "
-                "renamed, or moved to another class, counts): bring them back, or start anew with --fresh"
+                f"{source.name} has as many {units} as when this run was saved, but not the same ones (renaming one or "
+                "moving it to another class counts): restore them, or start over with --fresh"
             )
         self.learner.load_training_state(state["learner"])
         if self.probe is not None:
@@ -308,9 +308,9 @@ class Pretrainer:
         return True
 
     def _bytes_to_save(self) -> int:
-        """About what the checkpoints of the whole run take on the disk."""
+        """Approximate disk space for the checkpoints of the whole run, in bytes."""
         networks = sum(value.nbytes for value in self.learner.state_dict().values())
-        # An optimizer keeps two numbers to a weight; while one checkpoint is written, all the others are still there.
+        # An optimizer keeps two numbers per weight; while a checkpoint is being written, all others still exist.
         return 3 * networks * (self.config.checkpoint.keep + 1)
 
 

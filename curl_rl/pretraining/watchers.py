@@ -1,4 +1,4 @@
-"""What is measured and shown between the steps of a pretraining run, by those who know what the samples are."""
+"""The interface for measurements between the steps of a pretraining run that depend on the kind of data."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """Looks at a run and reports through its session; it changes nothing. Each method may be left as it is.
+    """Observes a run and reports through its session, without changing it. Override any of the methods.
 
-    Every process calls the same methods at the same moments; one process alone writes (``Session.writes``).
+    Every process calls the same methods at the same times; only one process writes (``Session.writes``).
     """
 
     def prepare(self, run: Pretrainer) -> None:
-        """Before the first step of a run or of its resumption: read what will be needed, or say what cannot be done."""
+        """Called before the first step of a new or resumed run: load what is needed, or report what cannot be done."""
 
     def after_step(self, run: Pretrainer) -> None:
-        """After each step, before a checkpoint of it: what is reported now is then known to that checkpoint."""
+        """Called after each step, before its checkpoint, so that the checkpoint covers what is reported here."""
 
     def finish(self, run: Pretrainer) -> None:
-        """After the last step of all, before the last checkpoint. An OSError in one process is raised in all."""
+        """Called after the last step, before the last checkpoint. An OSError in one process is raised in all."""

@@ -1,4 +1,4 @@
-"""Self-supervised learning on images, with the losses, augmentations, encoders and objectives that the agent uses."""
+"""Self-supervised learning on images, with the agent's losses, augmentations, encoders and objectives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["VisionConfig", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, imported when they are asked for: those who want one module of this room need not wait."""
+    """Imports the public names on first access, so that importing one submodule stays fast."""
     if name == "pretrain":
         from curl_rl.vision.pretraining import pretrain
 

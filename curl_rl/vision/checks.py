@@ -1,4 +1,4 @@
-"""Whether a run can be done as it is configured: asked before anything of it, or of an earlier one, is touched."""
+"""Checks that the images fit a run's settings, made before any run directory is touched."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from curl_rl.vision.source import data_of, offered_by
 
 
 def check_run(config: VisionConfig, images: ImageSet) -> Objective:
-    """What can only be known with the images at hand, before anything is written.
+    """Checks settings that can only be checked against the images, before anything is written.
 
     Returns:
-        The objective, without weights: it says which views are wanted.
+        The objective, without weights, which names the views it needs.
 
     Raises:
-        UserError: the batch, the views, the network or the method do not fit them or each other.
+        UserError: the batch, the views, the network, the method and the images do not fit together.
     """
-    images.batches(config.batch_size)  # refuses a batch that is larger than the set
+    images.batches(config.batch_size)  # refuses a batch larger than the set
     _check_sizes(config, images)
     a = config.augment
     user = ObjectiveUser("method", images.name, offered_by(images))
@@ -29,10 +29,10 @@ def check_run(config: VisionConfig, images: ImageSet) -> Objective:
     wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
     if a.views + a.local_views != wanted:
         takes_more = hasattr(getattr(config.objectives, config.method, None), "local_views")
-        more = f" (objectives.{config.method}.local_views says more)" if takes_more else ""
+        more = f" (see objectives.{config.method}.local_views)" if takes_more else ""
         raise UserError(
-            f"augment.views {a.views} and augment.local_views {a.local_views} must be {wanted} views together, "
-            f"which is what {config.method} compares{more}"
+            f"augment.views {a.views} and augment.local_views {a.local_views} must add up to {wanted}, "
+            f"the number of views that {config.method} compares{more}"
         )
     return objective
 
@@ -40,20 +40,20 @@ def check_run(config: VisionConfig, images: ImageSet) -> Objective:
 def _check_sizes(config: VisionConfig, images: ImageSet) -> None:
     a = config.augment
     if images.channels != 3 and a.randaugment:
-        raise UserError(f"augment.randaugment {a.randaugment} takes single images, not stacks of frames: take 0")
+        raise UserError(f"augment.randaugment {a.randaugment} takes single images, not stacks of frames: set it to 0")
     if is_recording(config.data) and config.image_size not in (None, images.size):
         raise UserError(
             f"image_size {config.image_size} is not the size of the recorded frames, which are {images.size}×"
-            f"{images.size} and not scaled: take --preset frames, or leave image_size out"
+            f"{images.size} and are not scaled: use --preset frames, or leave image_size out"
         )
     for name, size in (("size", a.size), ("local_size", a.local_size if a.local_views else 0)):
         if size > images.size:
             raise UserError(
                 f"augment.{name} {size} is larger than the images of {images.name}, which are {images.size}×"
-                f"{images.size}: take {images.size} or less, or larger images by image_size"
+                f"{images.size}: set it to {images.size} or less, or raise image_size"
             )
     if config.encoder.kind == "pixel" and a.local_views and a.local_size != a.size:
         raise UserError(
             f"augment.local_size {a.local_size} is not augment.size {a.size}, and a pixel encoder takes images of one "
-            "size: make them equal, or take --encoder.kind resnet"
+            "size: make them equal, or use --encoder.kind resnet"
         )

@@ -24,22 +24,22 @@ from curl_rl.vision.views import AugmentConfig
 PRESETS = Path(__file__).resolve().parents[2] / "configs" / "vision"
 METHODS = PRESETS / "methods.yaml"
 
-# What a resumed run may change. Not its epochs: the learning rate and the momentum run along cosines that end with the
-# last one, so a run that is taken further is not the run that was planned so long.
+# Settings that a resumed run may change. Not epochs: the cosines of learning rate and momentum end with the last epoch,
+# so an extended run would differ from one that was planned to that length.
 MAY_CHANGE = ("device", "compute", "log", "run")
 
 
 @dataclass(frozen=True)
 class FramesConfig:
-    """How recorded frames are shown, where the data are some."""
+    """How recorded frames are presented, if the data are recorded frames."""
 
     stack: Annotated[int, at_least(1)] = 3
-    """Frames in one observation, as the agent will have it."""
+    """Frames per observation, as the agent will see them."""
     positive_offset: Annotated[int, zero_or_more("the same observation")] = 0
-    """Agent steps by which the second view's observation is later than the first's, at most to the episode's end (3 in
-    ATC, arXiv 2009.08319); 0, both views are of one observation."""
+    """Agent steps from the first view's observation to the second's, clipped to the episode's end (3 in ATC, arXiv
+    2009.08319); 0, both views show the same observation."""
     test_every: Annotated[int, zero_or_more("never")] = 1
-    """Epochs from one measurement on the held-out episodes to the next, and after the last; 0, none."""
+    """Epochs between measurements on the held-out episodes, plus one after the last epoch; 0, none."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "frames")
@@ -47,14 +47,14 @@ class FramesConfig:
 
 @dataclass(frozen=True)
 class KNNConfig:
-    """Weighted nearest neighbours on the test images, while the run goes on; where the data have labels and a test."""
+    """Weighted nearest neighbors on the test images during training, if the data have labels and test images."""
 
     every: Annotated[int, zero_or_more("never")] = 10
-    """Epochs from one evaluation to the next, and after the last; 0, none."""
+    """Epochs between evaluations, plus one after the last epoch; 0, none."""
     k: Annotated[int, at_least(1)] = 200
-    """Neighbours that vote; all images, where there are fewer."""
+    """Neighbors that vote; all images, if there are fewer."""
     temperature: Annotated[float, positive] = 0.1
-    """Of their votes."""
+    """Temperature of their votes."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "knn")
@@ -62,14 +62,14 @@ class KNNConfig:
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How the machine is used; nothing here changes what is learnt, up to rounding."""
+    """How the machine is used; results do not depend on it, up to rounding."""
 
     threads: Annotated[int, within("[0, 4096]", "be from 0 (automatic) to 4096")] = 0
-    """CPU threads of PyTorch; 0, as many as it chooses."""
+    """PyTorch's CPU threads; 0, PyTorch's default."""
     storage: Storage = "auto"
-    """memory: all images on the device. stream: decoded anew in every epoch. auto: memory where they fit."""
+    """memory: keep all images on the device. stream: decode them in every epoch. auto: memory if they fit."""
     workers: Annotated[int | None, at_least(0)] = None
-    """Decoding processes of a stream. [default: one per core, less one]"""
+    """Decoding processes when streaming. [default: one per core, less one]"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "compute")
@@ -82,17 +82,17 @@ class VisionConfig:
     method: registry.MethodName = "simclr"
     """Self-supervised method."""
     data: str = DIGITS
-    """Folder of images, flat or one subfolder to a class, with or without train/ and test/; or of frames that
-    scripts/record_frames.py has recorded; or digits, a built-in set."""
+    """Folder of images, flat or with one subfolder per class, with or without train/ and test/; or folder of frames
+    recorded by scripts/record_frames.py; or digits, a built-in set."""
     preset: str = "digits"
     """YAML file in configs/vision/ that the settings start from: cifar10, cpu, digits or frames. A command line that
-    names a folder and no preset takes cifar10 where the network learns on a GPU, cpu where it does not."""
+    names a folder but no preset uses cifar10 on a GPU, cpu otherwise."""
     epochs: Annotated[int, at_least(1)] = 100
-    """Times that every image is seen."""
+    """Number of passes over the images."""
     batch_size: Annotated[int, at_least(2)] = 256
-    """Images in a batch, of all processes together; each gives as many views as the method compares."""
+    """Images per batch, over all processes; each gives as many views as the method compares."""
     image_size: Annotated[int | None, at_least(1)] = None
-    """Side to which images are scaled on loading, in pixels. [default: their own, where they all have the same]"""
+    """Side that images are scaled to on loading, in pixels. [default: their own, if it is the same for all]"""
     seed: Annotated[int, SEED] = 1
     """Seed of the networks, the order of the images and the augmentation."""
     device: Annotated[str, DEVICE] = "auto"
@@ -110,13 +110,13 @@ class VisionConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer."""
     knn: KNNConfig = field(default_factory=KNNConfig)
-    """Evaluation in mid-run."""
+    """Evaluation during the run."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
     log: LogConfig = field(default_factory=LogConfig)
     """Logging."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
-    """Use of the machine."""
+    """How the machine is used."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -127,39 +127,39 @@ class VisionConfig:
 
     @property
     def directory(self) -> Path:
-        """Where the run lives."""
+        """The run directory."""
         data = Path(self.data).resolve().name or "data"
         return self.run or Path("runs") / f"vision-{data}" / f"{self.method}-{self.preset}" / f"seed{self.seed}"
 
     @property
     def schema(self) -> Schema[VisionConfig]:
-        """How it is read and written."""
+        """How the configuration is read and written."""
         return SCHEMA
 
 
 def load_preset(name: str, method: str, changes: Layer | None = None) -> VisionConfig:
-    """The preset called ``name`` with the table's facts about ``method`` and, over both, ``changes`` by name.
+    """The preset ``name``, with the method table's settings for ``method`` and then ``changes``, by name, applied.
 
     Raises:
-        UserError: there is no such preset.
+        UserError: the preset does not exist.
     """
     return SCHEMA.build({"method": method, "preset": name}, changes)
 
 
 def parse_command_line(argv: list[str], *, program: str, description: str) -> tuple[VisionConfig, bool]:
-    """The configuration that a command line asks for, and whether it says ``--fresh``.
+    """Parses a command line into its configuration and whether ``--fresh`` is set.
 
     Raises:
-        UserError: the line, or a file that it names, cannot be understood.
+        UserError: the command line, or a file that it names, cannot be parsed.
     """
     return SCHEMA.parse_command_line(argv, program=program, description=description)
 
 
 def read_config(path: Path) -> VisionConfig:
-    """The configuration that a run has saved.
+    """Reads the configuration saved with a run.
 
     Raises:
-        UserError: the file cannot be read, or holds a field or value that this version does not know.
+        UserError: the file cannot be read, or has a field or value unknown to this version.
     """
     return SCHEMA.read(path)
 
@@ -178,7 +178,7 @@ def _method_layer(method: str, preset: str) -> Layer:
 
 
 def _usual_selectors(named: dict[str, str]) -> dict[str, str]:
-    """The preset for a folder of images, which says nothing about how long one is ready to wait but by the device."""
+    """The default preset for a folder of images: cifar10 on a GPU, the faster cpu otherwise."""
     if named.get("data", DIGITS) == DIGITS:
         return {}
     device = named.get("device", "auto")

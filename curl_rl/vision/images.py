@@ -1,4 +1,4 @@
-"""The images that a run's settings name: of a folder, of a built-in set, or observations of recorded frames."""
+"""Loads a run's images: a folder, a built-in set, or observations from recorded frames."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from curl_rl.vision.data.recorded import load_stacks
 
 
 def images_of(config: VisionConfig, split: Split, device: torch.device) -> ImageSet:
-    """The images, or frame stacks, that a run learns from (train) or is judged on.
+    """The images or frame stacks that a run is trained (train) or tested (test) on.
 
     Raises:
-        UserError: as :func:`curl_rl.vision.data.load` and :func:`curl_rl.vision.data.recorded.load_stacks`.
+        UserError: as in :func:`curl_rl.vision.data.load` and :func:`curl_rl.vision.data.recorded.load_stacks`.
     """
     c, f = config.compute, config.frames
     if is_recording(config.data):

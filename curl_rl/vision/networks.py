@@ -1,4 +1,4 @@
-"""The networks that a run's settings describe, for images."""
+"""Builds the networks described by an image run's settings."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def build_networks(
     device: torch.device,
     data: DataSpec = DataSpec(),  # noqa: B008 (frozen)
 ) -> tuple[Encoder, Objective]:
-    """Encoder and objective for images of so many channels, as :func:`curl_rl.pretraining.networks.build_networks`."""
+    """As :func:`curl_rl.pretraining.networks.build_networks`, for images with this number of channels."""
     return networks.build_networks(config, (channels, config.augment.size, config.augment.size), device, data)

@@ -1,4 +1,4 @@
-"""Pictures of what a pretraining run is shown."""
+"""Pictures of the images and views of a pretraining run."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _GAP = 2
 
 
 def views_picture(images: Tensor, views: Sequence[Tensor], samples: int = 8) -> Tensor:
-    """Some images, each beside the views that were made of it: one row to an image.
+    """Draws some images next to their views, one row per image.
 
     Args:
-        images: ``(B, 3·S, H, W)`` uint8; of a stack the newest frame is shown.
+        images: ``(B, 3·S, H, W)`` uint8; of a stack, the newest frame is shown.
         views: ``(B, 3·S, h, w)`` each, floating point in [0, 1].
-        samples: rows, at most.
+        samples: maximum number of rows.
 
     Returns:
         ``(3, height, width)`` uint8 on the CPU.

@@ -1,4 +1,4 @@
-"""Pretraining on images and recorded frames: what the trainer is given, and what comes before its first step."""
+"""Pretraining on images and recorded frames: sets up the trainer and runs it."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ from curl_rl.vision.source import ImageSource
 from curl_rl.vision.watchers import EmbeddingProjector, HeldOutEpisodes, NearestNeighbors, ViewPictures
 
 _REMEDIES = Remedies(
-    memory="lower batch_size, encoder.resnet.width or objectives.moco.queue, or stream the images by "
+    memory="lower batch_size, encoder.resnet.width or objectives.moco.queue, or stream the images with "
     "--compute.storage stream",
     numbers="try a lower optimizer.lr or a longer warm-up, with --fresh or in another --run directory",
     room="lower objectives.moco.queue",
-    disk="mend this",
+    disk="fix this",
 )
 
 
 def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
-    """Pretrains a run to its last epoch, going on from where it was left.
+    """Trains a run to its last epoch, resuming it if it has been started before.
 
-    Started by ``torchrun``, its processes share each batch; process 0 alone writes.
+    Under ``torchrun`` the processes share each batch, and only process 0 writes.
 
     Args:
-        config: the run.
-        fresh: set an earlier run in the directory aside and start anew.
+        config: the run's settings.
+        fresh: set an earlier run in the directory aside and start over.
 
     Returns:
         The run's directory.
 
     Raises:
-        UserError: the directory belongs to another configuration, or data or machine cannot do what is asked.
-        TrainingFault: the numbers or the disk broke; the last checkpoint is intact.
-        Stopped: SIGINT or SIGTERM came; the run is saved.
+        UserError: the directory belongs to another configuration, or the settings do not suit the data or the machine.
+        TrainingFault: a value is not finite, or the disk failed; the last checkpoint is intact.
+        Stopped: SIGINT or SIGTERM was received; the run is saved.
     """
     with contextlib.ExitStack() as stack:
         device = resolve_device(config.device)
-        # Absolute, for whoever judges the run from another directory.
+        # Absolute, so that the run can be evaluated from another directory.
         data = config.data if config.data == DIGITS else str(Path(config.data).absolute())
         config = replace(config, device=str(device), data=data)
         stack.enter_context(distributed.process_group(device))
@@ -79,10 +79,10 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
 
 
 def source_of(config: VisionConfig, images: ImageSet) -> ImageSource:
-    """The images with the views that the method compares.
+    """The images, with the views that the method compares.
 
     Raises:
-        UserError: the settings do not fit the images or each other.
+        UserError: the settings contradict the images or each other.
     """
     objective = check_run(config, images)
     specs = views_of(objective)
@@ -97,10 +97,10 @@ def source_of(config: VisionConfig, images: ImageSet) -> ImageSource:
 
 
 def image_pretrainer(config: VisionConfig, device: torch.device, source: ImageSource) -> Pretrainer:
-    """The trainer with what is measured and shown of images.
+    """The trainer, with the measurements and pictures for images.
 
     Raises:
-        UserError: as :class:`Pretrainer`.
+        UserError: as in :class:`Pretrainer`.
     """
     neighbors, held_out = NearestNeighbors(config, source), HeldOutEpisodes(config, source)
     watchers = (
@@ -109,8 +109,8 @@ def image_pretrainer(config: VisionConfig, device: torch.device, source: ImageSo
         held_out,
         EmbeddingProjector(config.log.projector, config.seed, source, neighbors, held_out),
     )
-    # Recorded frames have no classes, by which the script could judge.
-    judge = f"judge it with: python scripts/evaluate_vision.py {config.directory}"
+    # Recorded frames have no classes, which the evaluation script needs.
+    judge = f"evaluate it with: python scripts/evaluate_vision.py {config.directory}"
     use = f"the encoder is {config.directory / ENCODER}.safetensors"
     next_step = use if is_recording(config.data) else judge
     return Pretrainer(config, device, source, watchers, remedies=_REMEDIES, next_step=next_step)

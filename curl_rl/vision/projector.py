@@ -1,4 +1,4 @@
-"""Features for TensorBoard's embedding projector, in the files that it reads."""
+"""Writes features in the file format of TensorBoard's embedding projector."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 from curl_rl.runs.files import write_durably
 
 _FOLDER = "projector"
-_MOST_PIXELS = 8192  # side of the picture that holds all images; browsers take no larger one
+_MOST_PIXELS = 8192  # side of the sprite of all images; the largest that browsers accept
 
 
 def write_projector(directory: Path, features: Tensor, images: Tensor, labels: Sequence[str] | None) -> None:
-    """Writes ``projector_config.pbtxt`` into ``directory``, where TensorBoard looks for it, and ``projector/`` beside.
+    """Writes ``projector_config.pbtxt``, which TensorBoard looks for, and ``projector/`` into ``directory``.
 
     Args:
-        directory: the run's, with TensorBoard's events.
+        directory: the run directory, which holds TensorBoard's events.
         features: ``(N, D)``.
-        images: ``(N, 3, S, S)`` uint8, of which the features are; as many as fit into one picture are shown.
+        images: ``(N, 3, S, S)`` uint8, the images of the features; as many as fit into one sprite are shown.
         labels: N names, or None.
     """
     folder = directory / _FOLDER
@@ -36,7 +36,7 @@ def write_projector(directory: Path, features: Tensor, images: Tensor, labels: S
     write_durably(folder / "features.tsv", (row.encode() for row in rows))
     lines = [f'  tensor_name: "features"\n  tensor_path: "{_FOLDER}/features.tsv"\n']
     if labels is not None:
-        # A single column has no heading in this format. A label with a tab or line break would be another row.
+        # In this format a single column has no heading, and a tab or line break in a label would split it.
         write_durably(folder / "labels.tsv", (" ".join(label.split()).encode() + b"\n" for label in labels[:shown]))
         lines.append(f'  metadata_path: "{_FOLDER}/labels.tsv"\n')
     _sprite(images, per_row).save(folder / "images.png")
@@ -48,7 +48,7 @@ def write_projector(directory: Path, features: Tensor, images: Tensor, labels: S
 
 
 def _sprite(images: Tensor, per_row: int) -> Image.Image:
-    """All images in one, row by row."""
+    """All images in one picture, row by row."""
     missing = -len(images) % per_row
     filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
     rows = [torch.cat(list(row), dim=2) for row in filled.split(per_row)]

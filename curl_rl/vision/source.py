@@ -1,4 +1,4 @@
-"""A set of images, or of recorded frame stacks, as what a pretraining run learns from."""
+"""A set of images or recorded frame stacks as a source of pretraining data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def data_of(images: ImageSet) -> DataSpec:
 
 
 def offered_by(images: ImageSet) -> frozenset[Need]:
-    """What a method may depend on when it learns from a set."""
+    """Needs of a method that a set satisfies."""
     needs: set[Need] = {"indices", "epochs"}
     if images.labels is not None:
         needs.add("labels")
@@ -36,12 +36,12 @@ class ImageSource:
         images: the set.
         augment: the recipe.
         specs: the views that the objective compares.
-        positive_offset: agent steps by which all views but the first are later than the objective asks for.
-        actions: how many actions the objective is to be told of, from each observation on; 0, none.
-        provenance: what an encoder will say of the images, besides what the set itself knows.
+        positive_offset: agent steps added to the offset of every view but the first.
+        actions: number of actions to pass to the objective, starting at each observation; 0, none.
+        provenance: facts about the images to store with the encoder, in addition to the set's own.
 
     Raises:
-        UserError: the views are of later moments, and the images have none.
+        UserError: a view shows a later moment, but the images are not frames.
     """
 
     unit = "image"
@@ -66,7 +66,7 @@ class ImageSource:
         self._positive_offset, self._actions = positive_offset, actions
 
     def of(self, images: ImageSet) -> ImageSource:
-        """Other images with the same views."""
+        """Returns a source of other images with the same views."""
         return ImageSource(
             images, self._augment, self._specs, positive_offset=self._positive_offset, actions=self._actions
         )

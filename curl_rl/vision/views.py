@@ -1,6 +1,6 @@
-"""The recipe: which augmentations, how strong and how often, turn an image into the views that a method compares.
+"""The augmentation recipe that turns an image into the views a method compares.
 
-Nothing is augmented here: the steps are those of :mod:`curl_rl.augment`, put in order.
+It chains the augmentations of :mod:`curl_rl.augment` in order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from curl_rl.augment import (
 from curl_rl.objectives import ViewSpec
 from curl_rl.ranges import Range, at_least, check_ranges, each, positive, within
 
-# 100 is far beyond any use, and nothing overflows.
+# 100 is far beyond any use and still does not overflow.
 _FACTOR = within("[0, 100]", "be from 0 (unchanged) to 100")
 
 
@@ -39,8 +39,8 @@ def _rising(most: float) -> Range:
 class AugmentConfig:
     """The views of an image. The defaults are SimCLR's for 32×32 images (arXiv 2002.05709, appendix B.9).
 
-    ``blur`` and ``solarise`` may differ from view to view, as BYOL wants: one probability to a view, the last of them
-    for all further views. Local views count on after the global ones.
+    ``blur`` and ``solarise`` may differ between views, as in BYOL: one probability per view, the last one for all
+    further views. Local views are numbered after the global ones.
     """
 
     views: Annotated[int, at_least(1)] = 2
@@ -48,46 +48,46 @@ class AugmentConfig:
     size: Annotated[int, at_least(2)] = 32
     """Side of a global view, in pixels."""
     crop: Literal["resized", "plain"] = "resized"
-    """resized: windows of random area and shape, brought to the view's side. plain: windows of the view's side at
-    random whole-pixel places, as the agent cuts them; scale, ratio and mirror are not used then."""
+    """resized: windows of random area and aspect ratio, resized to the view. plain: windows of the view's size at
+    random whole-pixel positions, as in the agent; ignores scale, ratio and mirror."""
     scale: Annotated[tuple[float, float], _rising(1)] = (0.08, 1.0)
     """Smallest and largest share of the image's area that a global view shows."""
     local_views: Annotated[int, at_least(0)] = 0
-    """Local views: small crops beside the global ones (multi-crop, SwAV, arXiv 2006.09882)."""
+    """Local views: small crops in addition to the global ones (multi-crop, SwAV, arXiv 2006.09882)."""
     local_size: Annotated[int, at_least(2)] = 16
     """Side of a local view, in pixels."""
     local_scale: Annotated[tuple[float, float], _rising(1)] = (0.05, 0.14)
     """Smallest and largest share of the image's area that a local view shows."""
     ratio: Annotated[tuple[float, float], _rising(100)] = (3 / 4, 4 / 3)
-    """Smallest and largest width divided by height of what a view shows, before it is made square."""
+    """Smallest and largest aspect ratio (width / height) of a view's window, before it is resized to a square."""
     mirror: Annotated[float, within("[0, 1]")] = 0.5
-    """Probability of flipping left to right."""
+    """Probability of a horizontal flip."""
     randaugment: Annotated[int, at_least(0)] = 0
-    """Operations of RandAugment; 0, none."""
+    """RandAugment operations per view; 0, none."""
     randaugment_magnitude: Annotated[int, within("[0, 30]")] = 9
-    """Their magnitude, 0 to 30."""
+    """Magnitude of the RandAugment operations, 0 to 30."""
     jitter: Annotated[float, within("[0, 1]")] = 0.8
-    """Probability of colour jitter."""
+    """Probability of color jitter."""
     brightness: Annotated[float, _FACTOR] = 0.4
-    """Colour jitter: brightness changes by a factor of up to 1 ± this."""
+    """Color jitter: brightness changes by a factor of up to 1 ± this."""
     contrast: Annotated[float, _FACTOR] = 0.4
-    """Colour jitter: contrast changes by a factor of up to 1 ± this."""
+    """Color jitter: contrast changes by a factor of up to 1 ± this."""
     saturation: Annotated[float, _FACTOR] = 0.4
-    """Colour jitter: saturation changes by a factor of up to 1 ± this."""
+    """Color jitter: saturation changes by a factor of up to 1 ± this."""
     hue: Annotated[float, within("[0, 0.5]", "be between 0 and 0.5 (half the circle)")] = 0.1
-    """Colour jitter: hue turns by up to ± this share of the circle, at most 0.5."""
+    """Color jitter: hue rotates by up to ± this share of the circle, at most 0.5."""
     greyscale: Annotated[float, within("[0, 1]")] = 0.2
-    """Probability of greyscale."""
+    """Probability of converting to grayscale."""
     blur: Annotated[tuple[float, ...], each(within("[0, 1]"))] = (0.0,)
     """Probability of Gaussian blur, for each view."""
     blur_sigma: Annotated[tuple[float, float], _rising(100)] = (0.1, 2.0)
     """Smallest and largest standard deviation of the blur, in pixels of the view."""
     blur_kernel: Annotated[float, within("(0, 1]")] = 0.1
-    """Side of the blur's kernel as a share of the view's; three pixels at least."""
+    """Side of the blur's kernel as a share of the view's side; at least three pixels."""
     solarise: Annotated[tuple[float, ...], each(within("[0, 1]"))] = (0.0,)
-    """Probability of solarising, for each view."""
+    """Probability of solarization, for each view."""
     solarise_threshold: Annotated[float, within("[0, 1]")] = 0.5
-    """What is as bright as this or brighter is inverted; 0 to 1."""
+    """Solarization inverts values at or above this; 0 to 1."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "augment")
@@ -95,15 +95,15 @@ class AugmentConfig:
             probabilities = getattr(self, name)
             if not 1 <= len(probabilities) <= self.views + self.local_views:
                 raise ValueError(
-                    f"augment.{name} must name one probability, or one to each of up to "
+                    f"augment.{name} must be one probability, or one for each of up to "
                     f"{self.views + self.local_views} views, got {list(probabilities)}"
                 )
 
 
 def offset_of(spec: ViewSpec, positive_offset: int) -> int:
-    """Agent steps from an observation to the one that a view is made of.
+    """Agent steps from an observation to the one a view shows.
 
-    All views but the first are ``positive_offset`` later than the method asks for.
+    ``positive_offset`` is added for every view but the first.
     """
     return spec.future + (positive_offset if spec.index else 0)
 
@@ -118,35 +118,36 @@ def make_views(
     later: Mapping[int, Tensor] | None = None,
     positive_offset: int = 0,
 ) -> dict[ViewSpec, Tensor]:
-    """Differently augmented copies of every image.
+    """Makes randomly augmented views of every image.
 
-    All frames of a stack are changed alike: they share a window, and the colours of one are turned as those of all.
+    All frames of a stack are augmented identically: they share the window and the color changes.
 
     Args:
-        images: ``(B, C, H, W)`` uint8, of one size, on the device where the views are wanted; C = 3, or 3·S for stacks
-            of S frames.
+        images: ``(B, C, H, W)`` uint8, on the device of the views; C = 3, or 3·S for stacks of S frames.
         config: the recipe.
         generator: the source of all random numbers, on the images' device.
-        specs: which views, in the order in which they are drawn; those of an index below ``config.views`` are global,
-            the others local. None: one of each index, of the images themselves.
-        later: of the same shape as the images, what the same places showed so many agent steps later; must have every
-            offset of the views (:func:`offset_of`) but 0.
+        specs: the views to make, in the order they are drawn; those with an index below ``config.views`` are global,
+            the others local. None: one per index, of the images themselves.
+        later: later observations by number of agent steps, each of the images' shape; must have every offset of the
+            views (:func:`offset_of`) except 0.
         positive_offset: as in :func:`offset_of`.
 
     Returns:
-        For each view, in that order, ``(B, C, size, size)`` of a global one or ``(B, C, local_size, local_size)`` of a
-        local one, float32 in [0, 1], in channels_last order.
+        The views in that order, ``(B, C, size, size)`` for global and ``(B, C, local_size, local_size)`` for local
+        ones, float32 in [0, 1], in channels_last memory format.
 
     Raises:
-        ValueError: the images have another type or shape, or are stacks and the recipe has RandAugment.
+        ValueError: the images have another dtype or shape, or are stacks and the recipe uses RandAugment.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or not images.shape[1] or images.shape[1] % 3:
         raise ValueError(
-            f"views are made of uint8 images (B, 3, H, W) or stacks of them, got {images.dtype} {tuple(images.shape)}"
+            f"images must be (B, 3, H, W) uint8, or stacks of such, got {tuple(images.shape)} {images.dtype}"
         )
     if config.randaugment and images.shape[1] != 3:
-        raise ValueError(f"augment.randaugment {config.randaugment} takes single images, not stacks of frames: take 0")
-    # Half precision would show in the pixels.
+        raise ValueError(
+            f"augment.randaugment {config.randaugment} takes single images, not stacks of frames: set it to 0"
+        )
+    # Half precision would visibly degrade the pixels.
     with torch.autocast(images.device.type, enabled=False):
         if specs is None:
             specs = [ViewSpec(index) for index in range(config.views + config.local_views)]
@@ -188,9 +189,9 @@ def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Ge
 
 
 def _as_one_image(stacks: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Changes the colours of ``(B, 3·S, H, W)`` stacks with their frames one below the other, ``(B, 3, S·H, W)``.
+    """Applies a color change to ``(B, 3·S, H, W)`` stacks with their frames stacked vertically, ``(B, 3, S·H, W)``.
 
-    So one parameter to an image is one to a stack, and the mean grey that contrast turns about is the whole stack's.
+    All frames of a stack then share one parameter and, for contrast, one mean gray level.
     """
     frames = stacks.shape[1] // 3
     if frames == 1:

@@ -1,4 +1,4 @@
-"""What is measured and shown of images between the steps of a pretraining run."""
+"""Measurements and pictures between the steps of pretraining on images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from curl_rl.vision.source import ImageSource
 
 
 class ViewPictures(Watcher):
-    """Some images beside their views, every so many steps; 0, none."""
+    """Logs some images next to their views, every ``every`` steps; 0, none."""
 
     def __init__(self, every: int) -> None:
         self._every = every
@@ -37,7 +37,7 @@ class ViewPictures(Watcher):
 
 
 class NearestNeighbors(Watcher):
-    """Weighted nearest neighbors on the test images, every so many epochs, where the data have labels and a test."""
+    """Weighted nearest neighbors on the test images, every ``knn.every`` epochs, if the data have labels and a test."""
 
     def __init__(self, config: VisionConfig, source: ImageSource) -> None:
         self._config, self._source = config, source
@@ -54,7 +54,7 @@ class NearestNeighbors(Watcher):
             test.required_labels()
             warn_about_unseen_classes(train, test)
         except UserError as error:
-            say(f"no nearest neighbours while training: {error}")
+            say(f"no nearest neighbors during training: {error}")
             return
         self.benchmark = Benchmark(train, test)
 
@@ -77,11 +77,11 @@ class NearestNeighbors(Watcher):
                 right = run.probe(test.features).argmax(1) == test.labels
                 found["probe/test_accuracy"] = float(right.float().mean())
             run.session.scalars(found)
-        say(f"epoch {run.epochs:>4.0f}: {k} nearest neighbours are right on {accuracy:.1%} of the test images")
+        say(f"epoch {run.epochs:>4.0f}: {k} nearest neighbors classify {accuracy:.1%} of the test images correctly")
 
 
 class HeldOutEpisodes(Watcher):
-    """The method's own loss and metrics on held-out episodes of recorded frames, which show whether it overfits."""
+    """The method's loss and metrics on held-out episodes of recorded frames, to reveal overfitting."""
 
     def __init__(self, config: VisionConfig, source: ImageSource) -> None:
         self._config, self._training = config, source
@@ -93,7 +93,7 @@ class HeldOutEpisodes(Watcher):
             return
         try:
             source = self._training.of(images_of(c, "test", run.device))
-            source.images.batches(c.batch_size)  # refuses a batch that is larger: of another size it would not compare
+            source.images.batches(c.batch_size)  # refuses a larger batch: losses compare at equal sizes only
             self.source = source
         except UserError as error:
             run.session.say(f"no measurement on held-out episodes: {error}")
@@ -104,13 +104,15 @@ class HeldOutEpisodes(Watcher):
         c, generator, means = self._config, run.generator, MetricMeans()
         rank, processes = distributed.rank(), distributed.world_size()
         with run.session.paused():
-            # Shuffled, as in training: the neighbors of a frame would be negatives nearly like it.
+            # Shuffled, as in training: a frame's neighbors would be negatives almost identical to it.
             shares = self.source.batches(c.batch_size, seed=c.seed, rank=rank, world_size=processes)
             for number, batch in enumerate(shares):
-                # The same crops each time, so that what changes is the network.
+                # The same crops each time, so that only the network changes.
                 generator.manual_seed(derived_seed(c.seed, "held-out views", number * processes + rank))
                 views = self.source.views(batch, generator)
-                order = torch.arange(c.batch_size, device=run.device)  # batch norm is at rest: any order is as good
+                order = torch.arange(
+                    c.batch_size, device=run.device
+                )  # batch norm is in evaluation mode: any order will do
                 means.add(run.learner.measure(views, run.whole_batch(batch), order))
             measured = {f"test/{name}": value for name, value in means.read().items()}
             run.session.refuse_non_finite([name for name, value in measured.items() if not math.isfinite(value)])
@@ -119,14 +121,14 @@ class HeldOutEpisodes(Watcher):
 
 
 class EmbeddingProjector(Watcher):
-    """The files of TensorBoard's embedding projector, at the end: of test images where there are any.
+    """Writes the files of TensorBoard's embedding projector at the end, from test images if available.
 
     Args:
-        count: images; 0, none.
-        seed: of which ones.
-        training: what the run learns from.
-        neighbors: which may have test images.
-        held_out: which may have frames.
+        count: number of images; 0, none.
+        seed: seed of their selection.
+        training: the run's training data.
+        neighbors: may hold test images.
+        held_out: may hold held-out frames.
     """
 
     def __init__(
@@ -145,7 +147,7 @@ class EmbeddingProjector(Watcher):
         elif self._held_out.source is not None:
             shown = self._held_out.source.images
         encoder = run.learner.encoder
-        # Drawn as training batches are: the first of an unshuffled set would all be of one class.
+        # Shuffled like training batches: the first images of an unshuffled set would all have one class.
         batch = next(shown.ahead(()).batches(min(self._count, len(shown)), seed=self._seed))
         encoder.eval()
         features = torch.cat([encoder(part) for part in self._training.center(batch).split(512)])

@@ -1,4 +1,4 @@
-"""Shared by the tests of pretraining."""
+"""Fixtures shared by the pretraining tests."""
 
 from __future__ import annotations
 

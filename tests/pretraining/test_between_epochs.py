@@ -1,4 +1,4 @@
-"""What a method does between epochs: once, the same on every process, and again the same in a run that was resumed.
+"""What a method does between epochs happens once, identically on every process and in a resumed run.
 
 The method is one of the tests that banks a feature of every picture and clusters the bank before each epoch.
 """
@@ -75,14 +75,16 @@ def test_before_the_first_epoch_every_picture_passes_once_as_in_evaluation(
     vectors = torch.cat([features.vector for features, _ in told])
     assert torch.allclose(vectors, center_features(run), atol=1e-6)
     assert all(features.map.numel() == 0 for features, _ in told), "a method that reads no maps is handed none"
-    # Nothing is learned from it, by running statistics neither.
+    # Nothing learns from it, not even running statistics.
     assert all(torch.equal(value, weights[name]) for name, value in run.learner.encoder.state_dict().items())
     assert all(module.training for module in run.learner.modules())
     run.close()
 
 
 @pytest.mark.usefixtures("dummies")
-def test_maps_and_the_target_where_the_method_asks_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maps_and_target_features_are_passed_to_methods_that_need_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[Features] = []
     monkeypatch.setattr(Clustered, "remember", lambda self, features, batch: told.append(features))
     monkeypatch.setattr(Clustered, "wants_all", lambda self, epoch: "target")
@@ -122,7 +124,7 @@ def test_it_clusters_once_an_epoch_with_a_generator_of_its_own_and_reports(
 
 
 @pytest.mark.usefixtures("dummies")
-def test_measuring_leaves_the_bank_as_it_is(tmp_path: Path) -> None:
+def test_measuring_leaves_the_bank_unchanged(tmp_path: Path) -> None:
     run = trainer(Plan(tmp_path))
     run._before_epoch(0)
     before = {name: buffer.clone() for name, buffer in run.learner.objective.named_buffers()}
@@ -140,10 +142,10 @@ def test_measuring_leaves_the_bank_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("dummies")
 @pytest.mark.parametrize("killed_at", [1, 3, 4, 5])
-def test_killed_in_mid_epoch_and_resumed_is_as_if_nothing_had_happened(
+def test_a_run_killed_in_mid_epoch_and_resumed_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
-    """Checkpoints are those of steps 3 and 6, the first of which lies in the middle of an epoch of two steps."""
+    """Checkpoints are written at steps 3 and 6; step 3 is in the middle of a two-step epoch."""
     alone = Plan(tmp_path / "alone")
     train(alone)
     killed = replace(alone, directory=tmp_path / "killed")
@@ -203,7 +205,7 @@ def test_stopped_while_it_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 class Drifting(Clustered):
-    """On a GPU the same sum may come out otherwise in every process: here by a lot."""
+    """Simulates GPU sums that differ between processes, by a lot."""
 
     def between_epochs(self, epoch: int, generator: torch.Generator) -> dict[str, Tensor]:
         metrics = super().between_epochs(epoch, generator)
@@ -268,7 +270,7 @@ def test_two_processes_end_with_the_bank_and_the_clusters_of_one(
     assert len(expected["objective.assignment"].unique()) == 2
 
 
-def test_what_processes_compute_otherwise_is_process_0s(ranks: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_process_0_decides_where_processes_compute_different_values(ranks: tuple[Path, list[dict[str, Any]]]) -> None:
     _, (first, second) = ranks
     assert torch.equal(first["drifting"], second["drifting"])
 

@@ -1,4 +1,4 @@
-"""What networks and batch refuse of each other, before there is a run."""
+"""Networks, batches and data that do not fit together are refused before a run starts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def test_what_fits_gives_the_objective_without_weights() -> None:
         ({"encoder": BackboneConfig(resnet=ResNetConfig(batch_norm_splits=2))}, "splits 2 must divide batch_size 5"),
         (
             {"encoder": replace(RESNET, resnet=replace(RESNET.resnet, batch_norm_splits=5)), "smallest": 4},
-            "batch_norm_splits 5 leaves batch norm a single value at the last maps: take fewer parts of batch_size 5",
+            "batch_norm_splits 5 leaves batch norm a single value in the last feature maps: "
+            "use fewer splits of batch_size 5",
         ),
         ({"encoder": BackboneConfig("pixel", pixel=EncoderConfig(2, (2, 2, 2)))}, "too small for 3 convolutions"),
         (

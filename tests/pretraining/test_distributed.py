@@ -76,16 +76,16 @@ def network(splits: int, norm: Literal["batch", "group"] = "batch") -> ResNet:
 
 
 def images(batch: int, seed: int) -> Tensor:
-    """Of another brightness each, so that the shards' own statistics would differ a lot."""
+    """Each of another brightness, so that the statistics of shards differ a lot."""
     brightness = torch.arange(batch, dtype=torch.float64).view(-1, 1, 1, 1)
     return drawn(batch, 3, 8, 8, seed=seed) + brightness
 
 
-# ------------------------------------------------------------------------ what each of the processes does
+# ------------------------------------------------------------------------ run in each process
 
 
 def steps_on_features(row: str, own: slice) -> Outcome:
-    """Two steps of an objective, so that the second one finds a memory; the encoder is a matrix."""
+    """Two steps of an objective, so that the second one sees a filled memory; the encoder is a matrix."""
     objective, weight = method(row), nn.Parameter(drawn(SPEC.dim, SPEC.dim, seed=1))
     outcome: Outcome = {}
     for step in range(2):
@@ -165,7 +165,7 @@ def services() -> dict[str, Any]:
             found[name] = (type(error), str(error))
     try:
         with distributed.raised_together(UserError):
-            if rank == 1:  # a folder that is missing on its machine alone
+            if rank == 1:  # a folder missing on this machine alone
                 raise UserError("no folder here")
     except UserError as error:
         found["together"] = str(error)
@@ -188,7 +188,7 @@ def work(rank: int, port: int, directory: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(RANKS), "RANK": str(rank)}
     with distributed.process_group(torch.device("cpu")):
         found: dict[str, Any] = {row: steps_on_features(row, SHARDS[rank]) for row in ROWS}
-        found["synchronised"] = steps_of_network(splits=1, batch=BATCH)
+        found["synchronized"] = steps_of_network(splits=1, batch=BATCH)
         found["split"] = steps_of_network(splits=2, batch=4)
         found["finer split"] = steps_of_network(splits=4, batch=8)
         found["group norm"] = steps_of_network(splits=1, batch=BATCH, norm="group")
@@ -198,12 +198,12 @@ def work(rank: int, port: int, directory: str) -> None:
     assert distributed.world_size() == 1, "the group is left at the end"
 
 
-# ------------------------------------------------------------------------ and what one process makes of it
+# ------------------------------------------------------------------------ compared with one process
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each process found."""
+    """The results of each process."""
     directory = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -227,7 +227,7 @@ def test_gradients_and_memory_of_every_method_are_those_of_one_process(row: str,
         assert torch.equal(value, ranks[1][row][name]), f"{name} would drift apart"
 
 
-@pytest.mark.parametrize(("case", "splits", "batch"), [("synchronised", 1, 5), ("split", 2, 4), ("finer split", 4, 8)])
+@pytest.mark.parametrize(("case", "splits", "batch"), [("synchronized", 1, 5), ("split", 2, 4), ("finer split", 4, 8)])
 def test_a_network_with_batch_norm_learns_as_in_one_process(
     case: str, splits: int, batch: int, ranks: list[Any]
 ) -> None:
@@ -269,17 +269,17 @@ def test_services(ranks: list[Any]) -> None:
             "batch_norm_splits must be 1 or a multiple of the 2 processes, got 3",
         )
         assert services["batch"] == (UserError, "batch_size must be at least the number of processes, 2, got 1")
-        assert services["rows"][1] == f"process {rank} must hand over {4 - rank} of 7 rows, got 2"
+        assert services["rows"][1] == f"process {rank} must pass {4 - rank} of 7 rows, got 2"
 
 
-def test_every_process_hears_what_one_has_to_say(ranks: list[Any]) -> None:
+def test_an_error_in_one_process_is_raised_in_all(ranks: list[Any]) -> None:
     assert [found["services"]["together"] for found in ranks] == [
         "another process has failed: no folder here",
         "no folder here",
     ]
 
 
-def test_in_one_process_nothing_happens() -> None:
+def test_in_one_process_every_function_is_the_identity() -> None:
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     with distributed.process_group(torch.device("cpu")):
         assert distributed.world_size() == 1
@@ -314,7 +314,7 @@ def test_shares_are_those_of_the_data() -> None:
 def test_more_processes_than_gpus_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    monkeypatch.setenv("LOCAL_RANK", "0")  # every process refuses, also one that has a GPU
+    monkeypatch.setenv("LOCAL_RANK", "0")  # every process refuses, even one that has a GPU
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with (
         pytest.raises(UserError, match="nproc_per_node must be at most 1, the number of GPUs"),

@@ -1,4 +1,4 @@
-"""One step against loops written out by hand on PyTorch alone, and the order of what happens in it."""
+"""One step against loops written out in plain PyTorch, and the order of events in a step."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_three_steps_of_moco_are_the_loop_written_out() -> None:
     assert same(trained.objective.head, query_head)
     ring = trained.objective.queue
     assert ring is not None
-    # 18 keys in 13 places: the last five lie in the first five.
+    # 18 keys in 13 slots: the last five overwrite the first five.
     assert torch.allclose(torch.cat([ring.embeddings[5:], ring.embeddings[:5]]), queue, atol=1e-6)
 
 
@@ -157,7 +157,7 @@ def test_the_order_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert int(objective.queue.pushed) == BATCH
 
 
-def test_only_methods_with_target_views_have_a_slow_copy() -> None:
+def test_only_methods_with_target_views_have_a_momentum_encoder() -> None:
     spec = encoder().feature_spec
     assert learner(SimCLR(spec), encoder()).target is None
     slow = learner(BYOL(spec), encoder()).target
@@ -211,8 +211,8 @@ def test_optimizers_by_name() -> None:
 
 
 @pytest.mark.parametrize(("method", "together"), [("simclr", True), ("byol", False), ("simsiam", False)])
-def test_batch_norm_sees_the_views_together_or_one_by_one_as_the_method_has_it(method: Any, together: bool) -> None:
-    """Against the encoder called by hand, on two views whose statistics differ."""
+def test_batch_norm_sees_the_views_together_or_one_by_one_as_the_method_requires(method: Any, together: bool) -> None:
+    """Compared with direct calls of the encoder, on two views whose statistics differ."""
     torch.manual_seed(0)
     encoder = ResNet((3, 8, 8), ResNetConfig(width=0.0625, stem="small"))
     objective = build_objective(method, encoder.feature_spec, ObjectiveConfigs())

@@ -1,4 +1,4 @@
-"""The probe that learns beside pretraining: a map that it must find, and its first step by hand."""
+"""The online probe: a linear map that it must learn, and its first step by hand."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_the_online_probe_learns_a_linear_map() -> None:
     assert torch.stack(accuracies[-20:]).mean() > 0.95
 
 
-def test_the_first_answer_is_the_uniform_one_and_is_given_before_the_step() -> None:
+def test_the_first_metrics_are_those_of_uniform_logits_before_the_step() -> None:
     probe = OnlineProbe(2, 4)
     metrics = probe.learn(torch.ones(8, 2), torch.tensor([1, 1, 1, 1, 1, 0, 2, 3]))
     assert metrics["loss"].item() == pytest.approx(math.log(4))
-    assert metrics["accuracy"] == 1 / 8  # all logits are zero, and the first of equals is class 0
+    assert metrics["accuracy"] == 1 / 8  # all logits are zero, and argmax breaks ties by the lowest class
     assert not any(metric.requires_grad or metric.shape for metric in metrics.values())
     # Adam's first step is the learning rate, against the sign of the gradient.
     assert probe.classifier.bias.tolist() == pytest.approx([-1e-3, 1e-3, -1e-3, -1e-3], rel=1e-4)
@@ -46,7 +46,7 @@ def test_the_encoder_gets_no_gradient() -> None:
     assert not probe.requires_grad_(False)(features).requires_grad
 
 
-def test_a_saved_probe_goes_on_exactly() -> None:
+def test_a_saved_probe_resumes_exactly() -> None:
     def learn(probe: OnlineProbe, step: int) -> None:
         features = draw(8, 3, seed=step).float()
         probe.learn(features, (features[:, 0] > 0).long())

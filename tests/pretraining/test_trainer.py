@@ -1,4 +1,4 @@
-"""The loop of pretraining on pictures of noise, without images or folders: its order of things, and its faults.
+"""The pretraining loop on noise, without images or folders: the order of events, and faults.
 
 The oracle of every resumption is a run that was left alone.
 """
@@ -41,13 +41,13 @@ def plan(directory: Path, **changes: Any) -> Plan:
     return replace(Plan(directory / "run", method="simclr"), **changes)
 
 
-# ---- the order of things
+# ---- the order of events
 
 
-def test_what_a_run_says_and_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_messages_and_files_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(plan(tmp_path))
     said = capsys.readouterr().err
-    assert "11 pictures of noise, 2 steps of 5 to an epoch" in said
+    assert "11 pictures of noise, 2 steps of 5 per epoch" in said
     assert "done: 3 epochs; use it" in said
     # Six steps: a row at each, a checkpoint at every third.
     assert [row["pictures"] for row in rows(tmp_path / "run")] == [5, 10, 15, 20, 25, 30]
@@ -62,7 +62,7 @@ def test_what_a_run_says_and_leaves(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 class Noting(Watcher):
-    """Writes down when it is asked, and reports a number."""
+    """Records when it is called, and reports a number."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
@@ -121,9 +121,9 @@ def test_a_method_that_needs_more_than_the_source_has_is_refused(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("change", "line"),
-    [("identity", "noise has as many pictures as when this run was saved, and they are others"), ("count", "had 11")],
+    [("identity", "noise has as many pictures as when this run was saved, but not the same ones"), ("count", "had 11")],
 )
-def test_a_run_goes_on_with_its_own_samples_only(
+def test_a_run_resumes_only_with_the_same_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, line: str
 ) -> None:
     train(plan(tmp_path))
@@ -187,7 +187,7 @@ def test_a_signal_saves_at_once(
     assert_same_run(tmp_path / "run", alone)
 
 
-def test_a_truncated_checkpoint_is_passed_over(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truncated_checkpoint_is_skipped(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Stopped):
@@ -203,7 +203,7 @@ def test_a_truncated_checkpoint_is_passed_over(alone: Path, tmp_path: Path, monk
 
 
 class Failing(NoiseSource):
-    """Raises something instead of its fifth batch."""
+    """Raises an error instead of yielding its fifth batch."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(
 
 
 @pytest.mark.parametrize("what", ["weight", "cluster"])
-def test_what_is_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_non_finite_values_are_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     run = trainer(plan(tmp_path, log=replace(Plan.log, every=100)))
 
     def spoil() -> None:
@@ -270,10 +270,10 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.M
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["0000000015.ckpt"]
 
 
-def test_a_watcher_that_cannot_write_at_the_end_leaves_a_run_to_be_ended(
+def test_a_run_whose_watcher_cannot_write_at_the_end_can_still_be_completed(
     alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Were the run saved as complete before, the same command would not write what is missing."""
+    """If the run were saved as complete first, repeating the command would not write what is missing."""
 
     class Unwritten(Watcher):
         def finish(self, run: Pretrainer) -> None:

@@ -90,7 +90,7 @@ def test_by_default_nearest_neighbors_and_linear_evaluation_and_nothing_is_writt
     [
         ("", "the following arguments are required: RUN"),
         ("{tmp}", "is no run: it has no config.yaml"),
-        ("{run} {run} --k 3", "is a second run of simclr tiny, seed 4: name fewer directories"),
+        ("{run} {run} --k 3", "is a second run of simclr tiny, seed 4: pass fewer directories"),
         ("{run} --k 0", "k must be at least 1, got 0"),
         ("{run} --k 17", "k must be between 1 and the 16 training features, got 17"),
         ("{run} --labels 2", r"labels must be shares above 0 and at most 1, got \[2.0\]"),

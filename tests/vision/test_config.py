@@ -1,4 +1,4 @@
-"""Presets and the table of methods, against numbers from the papers and released codes that they name."""
+"""Presets and the table of methods, compared with numbers from the papers and released code they cite."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_preset_can_be_loaded_for_every_method(method: str) -> None:
     for name in names:
         config = load_preset(name, method)
         assert (config.preset, config.method) == (name, method)
-        # Recorded frames have the size that they have; all other presets bring images to that of the views.
+        # Recorded frames keep their size; all other presets scale images to the size of the views.
         assert config.image_size == (None if name == "frames" else config.augment.size)
 
 
@@ -65,7 +65,7 @@ def test_published_objectives() -> None:
     assert load_preset("cifar10", "simsiam").objectives.simsiam.projector_layers == 2
 
 
-def test_vision_presets_are_none_of_the_agents() -> None:
+def test_vision_presets_are_not_the_agents() -> None:
     for name in ("digits", "cifar10", "methods"):
         with pytest.raises(UserError, match=f"unknown preset {name}"):
             load_rl_preset(name, RunConfig.env)
@@ -98,7 +98,7 @@ def test_the_first_try_is_the_default() -> None:
         ("--data birds --preset digits", True, "digits"),
     ],
 )
-def test_a_folder_without_a_preset_takes_the_devices(
+def test_the_default_preset_of_a_folder_depends_on_the_device(
     line: str, gpu: bool, preset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)

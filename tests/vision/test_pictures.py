@@ -1,4 +1,4 @@
-"""The picture of views, pixel by pixel on two images of one colour."""
+"""The picture of views, pixel by pixel on two single-color images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from curl_rl.vision.pictures import views_picture
 
 
-def test_one_row_to_an_image_with_its_views_beside_it() -> None:
+def test_one_row_per_image_with_its_views_next_to_it() -> None:
     images = torch.stack([torch.full((3, 4, 4), value, dtype=torch.uint8) for value in (10, 20, 30)])
     large = torch.stack([torch.full((3, 4, 4), value) for value in (0.2, 0.4, 0.6)])
     small = torch.stack([torch.full((3, 2, 2), value) for value in (1.0, 0.0, 1.0)])

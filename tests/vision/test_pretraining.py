@@ -1,7 +1,7 @@
-"""The loop on a folder of tiny images: its schedules counted by hand, and its faults and signals provoked.
+"""The loop on a folder of tiny images: schedules counted by hand, provoked faults and signals.
 
-The oracle of every resumption is a run that was left alone: weights, optimizer, queue and the rows of metrics have to
-be the same to the last bit.
+The oracle for every resumed run is an uninterrupted one: weights, optimizer, queue and rows of metrics must be the same
+to the last bit.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def tiny(data: Path, run: Path, method: Any = "moco", **changes: Any) -> VisionC
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, happening: Any) -> None:
-    """Calls ``happening`` once that step is done."""
+    """Calls ``happening`` after that step."""
     original = Pretrainer.step
 
     def step(self: Pretrainer, batch: ImageBatch) -> None:
@@ -129,7 +129,7 @@ def test_local_views_are_smaller_and_learned_from(
     monkeypatch.setattr(Learner, "step", step)
     config = tiny(data, tmp_path / "run", method, epochs=1)
     config = replace(config, augment=AugmentConfig(size=SIDE, local_views=2, local_size=5))
-    with pytest.raises(UserError, match=rf"must be 2 views .* \(objectives.{method}.local_views says more\)"):
+    with pytest.raises(UserError, match=rf"must add up to 2, .* \(see objectives.{method}.local_views\)"):
         pretrain(config)
     own = replace(getattr(config.objectives, method), local_views=2)
     pretrain(replace(config, objectives=replace(config.objectives, **{method: own})))
@@ -173,7 +173,7 @@ def test_small_local_views_may_leave_split_batch_norm_a_single_value(tmp_path: P
         encoder=BackboneConfig(resnet=resnet, precision="float32"),
         objectives=ObjectiveConfigs(byol=BYOLConfig(local_views=1)),
     )
-    # The last map of 16 pixels has four places, that of 8 has one.
+    # The last feature map has four positions for 16 pixels, one for 8.
     with pytest.raises(UserError, match="batch_norm_splits 6 leaves batch norm a single value"):
         pretrain(replace(config, augment=AugmentConfig(size=16, local_views=1, local_size=8)))
     assert not (tmp_path / "run").exists()
@@ -216,7 +216,7 @@ def test_each_process_draws_views_of_its_own_and_all_the_same_order(
     assert torch.equal(first, again)
 
 
-def test_what_happened_is_written_by_the_process_that_it_happened_to(
+def test_a_fault_is_reported_by_the_process_in_which_it_occurred(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = pretraining.distributed.raised_together
@@ -238,7 +238,7 @@ def test_what_happened_is_written_by_the_process_that_it_happened_to(
 
 
 @pytest.mark.parametrize("change", ["renamed", "another class", "classes at last"])
-def test_a_run_goes_on_with_its_own_images_only(data: Path, tmp_path: Path, change: str) -> None:
+def test_a_run_resumes_only_with_the_same_images(data: Path, tmp_path: Path, change: str) -> None:
     folder = tmp_path / "data"
     if change == "classes at last":
         draw(folder / "train", TRAIN, 0)
@@ -256,7 +256,7 @@ def test_a_run_goes_on_with_its_own_images_only(data: Path, tmp_path: Path, chan
             path.rename(folder / "train" / "ab"[number % 2] / path.name)
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
     before = newest.read_bytes()
-    with pytest.raises(UserError, match="they are others .one that was renamed, or moved to another class"):
+    with pytest.raises(UserError, match="not the same ones .renaming one or moving it to another class"):
         pretrain(tiny(folder, tmp_path / "run", epochs=1))
     assert newest.read_bytes() == before
 
@@ -277,7 +277,7 @@ def test_a_stopped_run_resumes_to_the_last_bit(
             pretrain(config)
     assert stopped.value.exit_code == 143
     assert state(config.directory)["learner"]["steps"] == 5
-    torch.manual_seed(99)  # what others have drawn in between must not matter
+    torch.manual_seed(99)  # random numbers drawn in between must not matter
     pretrain(config)
     assert equal(state(config.directory), state(alone))
     assert rows(config.directory) == rows(alone)
@@ -300,14 +300,14 @@ def test_a_killed_run_goes_back_to_its_checkpoint(data: Path, tmp_path: Path, mo
     assert rows(config.directory) == rows(alone)
 
 
-def test_what_a_run_leaves(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_and_the_files_of_a_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny(data, tmp_path / "run")
     run = pretrain(config)
     printed = capsys.readouterr().err
-    assert "epoch    2: 5 nearest neighbours are right on" in printed
+    assert "epoch    2: 5 nearest neighbors classify" in printed
     assert "done: 3 epochs" in printed
     assert read_config(run / "config.yaml") == config
-    # 9 steps: a row at every second, nearest neighbours after the second epoch (6 steps) and the last.
+    # 9 steps: a row at every second, nearest neighbors after the second epoch (6 steps) and the last.
     reported = rows(run)
     assert [row["images"] for row in reported if "loss" in row] == [12, 24, 36, 48, 54]
     assert [row["images"] for row in reported if "knn/accuracy" in row] == [36, 54]
@@ -328,7 +328,7 @@ def test_what_a_run_leaves(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert [event.step for event in events.Images("images/views")] == [24, 48]
     assert [event.step for event in events.Scalars("loss")] == [12, 24, 36, 48, 54]
 
-    # The encoder that is left is the one that was trained, its running statistics included.
+    # The saved encoder is the trained one, including its running statistics.
     saved, trained = load_encoder(run), ResNet((3, SIDE, SIDE), config.encoder.resnet)
     networks = state(run)["learner"]["networks"]
     trained.load_state_dict({k.removeprefix("encoder."): v for k, v in networks.items() if k.startswith("encoder.")})
@@ -359,16 +359,16 @@ def test_a_pixel_encoder_and_images_larger_than_the_views(data: Path, tmp_path: 
     run = pretrain(config)
     loaded = load_encoder(run)
     assert (loaded.features, loaded.rendered_size) == (4, SIDE)
-    # The run's own configuration knows where the images lie; what is handed on does not.
+    # The run's own configuration has the full path of the images; the exported encoder does not.
     assert read_config(run / "config.yaml").data == str(data)
     assert str(data) not in (run / "encoder.json").read_text()
     assert [row["images"] for row in rows(run) if "knn/accuracy" in row] == [36, 54]
 
 
-def test_a_flat_folder_trains_and_says_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flat_folder_trains_and_reports_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw(tmp_path / "flat", 12, 0)
     run = pretrain(tiny(tmp_path / "flat", tmp_path / "run", epochs=2))
-    assert "no nearest neighbours while training: " in capsys.readouterr().err
+    assert "no nearest neighbors during training: " in capsys.readouterr().err
     assert not any("knn/accuracy" in row or "probe/accuracy" in row for row in rows(run))
 
 
@@ -399,7 +399,7 @@ def test_a_flat_folder_trains_and_says_what_it_cannot_do(tmp_path: Path, capsys:
             },
             "encoder.resnet.batch_norm_splits 6 leaves batch norm a single value",
         ),
-        ({"augment": AugmentConfig(size=8, views=3)}, "augment.views 3 and augment.local_views 0 must be 2 views"),
+        ({"augment": AugmentConfig(size=8, views=3)}, "augment.views 3 and augment.local_views 0 must add up to 2,"),
         ({"objectives": ObjectiveConfigs(moco=MoCoConfig(queue=5))}, "objectives.moco.queue must be at least 6"),
         ({"data": "/nowhere"}, "no folder /nowhere"),
         (
@@ -418,7 +418,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("images", "line"), [(0, "holds no images"), (1, "two or more")])
+@pytest.mark.parametrize(("images", "line"), [(0, "holds no images"), (1, "at least two")])
 def test_a_folder_without_enough_images(tmp_path: Path, images: int, line: str) -> None:
     draw(tmp_path / "few", images, 0)
     with pytest.raises(UserError, match=line):
@@ -433,7 +433,7 @@ def test_a_run_of_another_method_or_length_is_refused(data: Path, tmp_path: Path
         pretrain(tiny(data, run, epochs=4))
 
 
-def test_images_that_came_or_went_are_noticed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_added_or_removed_images_are_noticed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(data, tmp_path / "data")
     config = tiny(tmp_path / "data", tmp_path / "run")
     with monkeypatch.context() as patch:
@@ -441,11 +441,11 @@ def test_images_that_came_or_went_are_noticed(data: Path, tmp_path: Path, monkey
         with pytest.raises(Stopped):
             pretrain(config)
     draw(tmp_path / "data" / "train" / "dark", 1, 1, first=500)
-    with pytest.raises(UserError, match="has 24 images, and had 23 when this run was saved"):
+    with pytest.raises(UserError, match="has 24 images, but had 23 when this run was saved"):
         pretrain(config)
 
 
-def test_numbers_that_break_end_the_run_and_the_checkpoint_stays(
+def test_non_finite_values_end_the_run_and_keep_the_checkpoint(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(data, tmp_path / "run")
@@ -463,11 +463,11 @@ def test_numbers_that_break_end_the_run_and_the_checkpoint_stays(
     assert (config.directory / "fault.txt").is_file()
 
 
-def test_a_collapse_is_said_once(
+def test_a_collapse_is_reported_once(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = source.make_views
-    # Black views: all embeddings are one.
+    # Black views: all embeddings coincide.
     monkeypatch.setattr(
         source, "make_views", lambda *a, **named: {spec: view * 0 for spec, view in original(*a, **named).items()}
     )

@@ -1,4 +1,4 @@
-"""The projector's files, read as TensorBoard reads them."""
+"""The projector's files, read back as TensorBoard reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curl_rl.vision.projector import write_projector
 
 
 @pytest.mark.parametrize("labels", [["a", "b\tc", "d", "e", "f"], None])
-def test_what_is_written_is_what_tensorboard_finds(tmp_path: Path, labels: list[str] | None) -> None:
+def test_tensorboard_finds_the_written_files(tmp_path: Path, labels: list[str] | None) -> None:
     features = torch.tensor([[i + 0.5, -i, 1e-9 * i] for i in range(5)])
     images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 2, 2) * 50
     write_projector(tmp_path, features, images, labels)
@@ -25,7 +25,7 @@ def test_what_is_written_is_what_tensorboard_finds(tmp_path: Path, labels: list[
     assert np.allclose(np.loadtxt(tmp_path / entry.tensor_path, delimiter="\t"), features.numpy())
     assert list(entry.sprite.single_image_dim) == [2, 2]
     sprite = np.asarray(Image.open(tmp_path / entry.sprite.image_path))
-    # Three to a row, as many rows as are needed, the rest black.
+    # Three per row, as many rows as needed, the rest black.
     assert sprite[::2, ::2, 0].tolist() == [[0, 50, 100], [150, 200, 0]]
     if labels is None:
         assert entry.metadata_path == ""

@@ -1,4 +1,4 @@
-"""Images and recorded frames as what pretraining learns from: views by name, needs, and methods that look at all."""
+"""Images and recorded frames as sources: views by name, needs, and methods that process all samples."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six episodes of five frames, whose every pixel is 10 · episode + step, and every action that over 100."""
+    """Six episodes of five frames; every pixel is 10 · episode + step, every action a hundredth of that."""
     root = tmp_path_factory.mktemp("recorded") / "frames"
     writer = FrameWriter(root, Recording("tiny-reach", SIDE, 1, "fast", 5, "random", ("step",), action_size=2))
     for number in range(6):
@@ -101,7 +101,7 @@ def test_what_a_set_offers(folder: Path, frames: Path) -> None:
     ]
 
 
-def test_views_of_frames_are_of_the_moments_that_the_method_names(frames: Path) -> None:
+def test_views_of_frames_show_the_moments_named_by_the_method(frames: Path) -> None:
     specs = (ViewSpec(0), ViewSpec(0, future=3), ViewSpec(1, future=1))
     for shift in (0, 1):
         shown = ImageSource(load_stacks(frames, stack=1), PLAIN, specs, positive_offset=shift, actions=3)
@@ -120,12 +120,12 @@ def test_views_of_frames_are_of_the_moments_that_the_method_names(frames: Path) 
 
 def test_single_images_have_no_later_moment() -> None:
     images = ResidentImages("noise", torch.zeros(4, 3, SIDE, SIDE, dtype=torch.uint8))
-    with pytest.raises(UserError, match="noise holds single images, and the method compares them with later ones: "):
+    with pytest.raises(UserError, match="noise holds single images, but the method compares them with later ones: "):
         ImageSource(images, PLAIN, [ViewSpec(0), ViewSpec(1, future=2)])
     assert ImageSource(images, PLAIN, [ViewSpec(0), ViewSpec(1)]).images is images
 
 
-def test_everything_is_every_image_once_as_it_lies(folder: Path, frames: Path) -> None:
+def test_everything_yields_every_image_once_in_order(folder: Path, frames: Path) -> None:
     for images in (load(folder), load(folder, storage="stream", workers=0), load_stacks(frames)):
         shown = ImageSource(images, PLAIN, [ViewSpec(0)])
         batches = list(shown.everything(6))
@@ -160,7 +160,7 @@ def test_a_method_that_clusters_trains_on_images(folder: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("data", "method", "lacking"), [("frames", "labeled", "labels"), ("folder", "dynamics", "act")]
 )
-def test_what_the_data_lack_is_said_before_anything_is_written(
+def test_missing_needs_are_reported_before_anything_is_written(
     request: pytest.FixtureRequest, tmp_path: Path, data: str, method: str, lacking: str
 ) -> None:
     place = request.getfixturevalue(data)
@@ -170,12 +170,12 @@ def test_what_the_data_lack_is_said_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_pretrain_is_where_people_look_for_it() -> None:
+def test_pretrain_can_be_imported_from_curl_rl_vision() -> None:
     assert pretrain.__module__ == "curl_rl.vision.pretraining"
     with pytest.raises(AttributeError, match="no attribute 'pretrian'"):
         vision.pretrian  # noqa: B018
 
 
-def test_the_room_itself_is_imported_at_once() -> None:
+def test_importing_the_package_does_not_import_the_trainer() -> None:
     heavy = "import sys, curl_rl.vision; assert 'curl_rl.vision.pretraining' not in sys.modules"
     subprocess.run([sys.executable, "-c", heavy], check=True, timeout=120)

@@ -1,4 +1,4 @@
-"""Views: each step of the recipe switched on by itself and compared with what it does to an image."""
+"""Views: each step of the recipe enabled by itself and compared with its expected effect on an image."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def test_local_views_come_last_and_show_less() -> None:
     *_, first, second = made(rows, replace(PLAIN, local_views=2), generator())
     assert first.shape == second.shape == (20, 3, 6, 6)
     for view in (first, second):
-        # A quarter of the area is half of the height, in which the view's rows are a sixth apart. (The outermost rows
-        # are drawn inwards: beyond the window there is nothing to average.)
+        # A quarter of the area is half the height, in which the view's rows are a sixth apart. (The outermost rows are
+        # pulled inwards: there is nothing to average beyond the window.)
         height = (view[:, 0, 4, 0] - view[:, 0, 1, 0]) * 255 * 6 / 3
         assert torch.allclose(height, torch.full((20,), 120.0), atol=0.5)
     assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("step", ["blur", "solarise"])
-def test_a_probability_to_each_view_and_the_last_for_all_further_ones(step: str) -> None:
+def test_one_probability_per_view_and_the_last_for_all_further_ones(step: str) -> None:
     images = noise(4)
     recipe: dict[str, Any] = {step: (0.0, 1.0), "blur_sigma": (1.0, 1.0), "blur_kernel": 0.4}
     first, second, third, local = made(images, replace(PLAIN, views=3, local_views=1, **recipe), generator(1))
@@ -126,12 +126,12 @@ def test_jitter_passes_each_strength_to_its_own_step() -> None:
         assert not torch.allclose(changed, flat / 255, atol=0.01), name
 
 
-def test_randaugment_has_the_magnitude_that_was_asked_for() -> None:
+def test_randaugment_has_the_requested_magnitude() -> None:
     images = noise(60)
     recipe = replace(PLAIN, views=1, randaugment=1, randaugment_magnitude=0)
     (weak,) = made(images, recipe, generator())
     (strong,) = made(images, replace(recipe, randaugment_magnitude=30), generator())
-    # At magnitude 0 only solarising (of white), stretching the contrast and equalising change anything.
+    # At magnitude 0 only solarizing (white), stretching the contrast and equalizing change anything.
     changed_weak, changed_strong = (
         ((view - images / 255).abs().amax((1, 2, 3)) > 0.01).float().mean() for view in (weak, strong)
     )
@@ -169,7 +169,7 @@ def stacks(batch: int, frames: int) -> torch.Tensor:
 
 
 def test_a_plain_crop_is_a_window_of_whole_pixels() -> None:
-    # Each pixel says where it lies: row in the first channel, column in the second.
+    # Each pixel encodes its position: row in the first channel, column in the second.
     rows, columns = torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")
     image = torch.stack([rows, columns, rows * 0]).to(torch.uint8)
     images = image.expand(400, -1, -1, -1)
@@ -200,7 +200,7 @@ def test_equal_frames_of_a_stack_stay_equal(crop: Any) -> None:
 
 
 def test_every_frame_of_a_stack_is_changed_as_it_would_be_alone() -> None:
-    # Contrast turns about the mean grey, which is the whole stack's: without it, a frame's neighbours do not matter.
+    # Contrast scales around the mean gray of the whole stack: without contrast, the other frames do not matter.
     recipe = replace(COLORS, contrast=0.0)
     images = stacks(30, 3)
     (view,) = made(images, recipe, generator(5))
@@ -211,12 +211,12 @@ def test_every_frame_of_a_stack_is_changed_as_it_would_be_alone() -> None:
     assert (view - images / 255).abs().amax() > 0.1
 
 
-def test_contrast_turns_all_frames_of_a_stack_about_their_common_gray() -> None:
+def test_contrast_scales_all_frames_of_a_stack_around_their_common_gray() -> None:
     dark, bright = (torch.full((1, 3, 4, 4), value, dtype=torch.uint8) for value in (51, 153))
     recipe = replace(PLAIN, views=1, size=4, crop="plain", jitter=1.0, brightness=0, saturation=0, hue=0, contrast=0.4)
     (view,) = made(torch.cat([dark, bright], 1), recipe, generator(1))
     low, high = view[0, :3].mean(), view[0, 3:].mean()
-    # Their mean grey, 102/255 = 0.4, is half way; one factor has scaled both distances of 0.2 from it.
+    # Their mean gray, 102/255 = 0.4, is half way; one factor has scaled both distances of 0.2 from it.
     assert (low + high) / 2 == pytest.approx(0.4, abs=1e-3)
     assert abs((high - low) / 0.4 - 1) <= 0.4
     assert high - low != pytest.approx(0.4, abs=1e-3)
@@ -226,7 +226,7 @@ def test_contrast_turns_all_frames_of_a_stack_about_their_common_gray() -> None:
 WHOLE = replace(PLAIN, local_views=1, local_size=12, local_scale=(1.0, 1.0))
 
 
-def test_views_but_the_first_may_be_of_a_later_moment() -> None:
+def test_all_views_but_the_first_may_show_a_later_moment() -> None:
     now, later = noise(3), noise(3).flip(0)
     specs = [ViewSpec(0), ViewSpec(1), ViewSpec(2)]
     first, second, local = made(now, WHOLE, generator(), specs, later={2: later}, positive_offset=2)
@@ -235,14 +235,14 @@ def test_views_but_the_first_may_be_of_a_later_moment() -> None:
     assert torch.allclose(local, later / 255, atol=1e-6)
 
 
-def test_a_view_is_of_the_moment_that_its_spec_names() -> None:
+def test_a_view_shows_the_moment_named_by_its_spec() -> None:
     now, soon, late = noise(3), noise(3).flip(0), 255 - noise(3)
     specs = [ViewSpec(0), ViewSpec(0, future=1), ViewSpec(1, future=3)]
     views = make_views(now, WHOLE, generator(), specs, later={1: soon, 3: late})
     assert list(views) == specs
     for spec, frames in zip(specs, (now, soon, late), strict=True):
         assert torch.allclose(views[spec], frames / 255, atol=1e-6)
-    # An offset of all views but the first comes on top.
+    # The offset of all views but the first is added.
     shifted = make_views(now, WHOLE, generator(), specs, later={1: soon, 5: late}, positive_offset=2)
     assert all(torch.equal(views[spec], shifted[spec]) for spec in specs)
 
@@ -254,7 +254,9 @@ def test_views_by_name_are_those_of_their_index_to_the_bit() -> None:
 
 
 def test_stacks_have_no_randaugment() -> None:
-    with pytest.raises(ValueError, match="augment.randaugment 2 takes single images, not stacks of frames: take 0"):
+    with pytest.raises(
+        ValueError, match="augment.randaugment 2 takes single images, not stacks of frames: set it to 0"
+    ):
         made(stacks(2, 3), replace(PLAIN, randaugment=2), generator())
 
 
@@ -275,7 +277,7 @@ def test_nothing_depends_on_a_tensors_data() -> None:
 
 @pytest.mark.parametrize("images", [noise(2).float(), noise(2)[0], noise(2)[:, :1], noise(2)[:, :0]])
 def test_other_images_are_refused(images: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="views are made of uint8 images"):
+    with pytest.raises(ValueError, match=r"images must be \(B, 3, H, W\) uint8"):
         made(images, PLAIN, generator())
 
 
@@ -302,8 +304,8 @@ def test_other_images_are_refused(images: torch.Tensor) -> None:
         ("ratio", (2.0, 1.0), "augment.ratio must be two rising positive numbers, at most 100, got"),
         ("blur_sigma", (0.0, 1.0), "augment.blur_sigma must be two rising positive numbers, at most 100, got"),
         ("blur_kernel", 0.0, "augment.blur_kernel must lie in (0, 1], got 0.0"),
-        ("blur", (), "augment.blur must name one probability, or one to each of up to 2 views, got"),
-        ("blur", (0.1, 0.2, 0.3), "augment.blur must name one probability, or one to each of up to 2 views, got"),
+        ("blur", (), "augment.blur must be one probability, or one for each of up to 2 views, got"),
+        ("blur", (0.1, 0.2, 0.3), "augment.blur must be one probability, or one for each of up to 2 views, got"),
         ("solarise", (1.2,), "augment.solarise must lie in [0, 1], got"),
     ],
 )

@@ -1,7 +1,7 @@
-"""An image file becomes pixels: RGB, square, of the size that is asked for.
+"""Decodes image files to square RGB pixels of a given size.
 
-What is not RGB is made so: grey, palette and CMYK by Pillow's conversion, 16 bits by dropping the lower 8, transparency
-by laying the image on white; the orientation that the camera noted (EXIF) is applied.
+Other formats are converted: gray, palette and CMYK by Pillow, 16 bits by dropping the lower 8, transparency by
+compositing on white. The camera's EXIF orientation is applied.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from PIL import Image, ImageOps
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import one_line
 
-# Named one by one, because Pillow would take any format under any suffix, PostScript and its interpreter included.
+# An explicit list, because Pillow opens any format under any suffix, including PostScript with its interpreter.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-"""How the names of image files end."""
+"""Suffixes of image files."""
 
 
 def shorter_side(path: str) -> int | str:
-    """Pixels of an image's shorter side, from its header alone; or why it cannot be read."""
+    """Reads an image's shorter side in pixels from its header; returns the reason if it cannot be read."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             return min(image.size)
@@ -29,7 +29,7 @@ def shorter_side(path: str) -> int | str:
 
 
 def decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
-    """Writes an image's centred square into ``target``, ``(3, S, S)``; returns why not, if it cannot be read."""
+    """Writes an image's center square into ``target``, ``(3, S, S)``; returns the reason if it cannot be read."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             image.draft(None, (size, size))  # a large JPEG is decoded at a half, a quarter or an eighth, never below S
@@ -37,9 +37,7 @@ def decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
             rgb = _to_rgb(image)
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise nearly anything on a broken file: SyntaxError, struct.error ...
+    except Exception as error:  # Pillow raises almost anything on a broken file: SyntaxError, struct.error ...
         return one_line(error)
     side = min(rgb.size)
     if max(rgb.size) > side:
@@ -53,7 +51,7 @@ def decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, of which none is known to be white")
+        raise ValueError("its pixels are floating-point numbers without a defined white")
     if image.mode.startswith("I"):
         gray = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
         return Image.fromarray(gray).convert("RGB")
@@ -64,5 +62,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def say_unreadable(path: str, problem: str) -> None:
-    """Names an image that is left out."""
+    """Reports an image that is skipped."""
     say(f"skipped {path}, which cannot be read: {problem}")

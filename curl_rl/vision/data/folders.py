@@ -1,8 +1,8 @@
-"""Images to learn from: a folder of them, or a built-in set.
+"""Loads a folder of images, or a built-in set.
 
-A folder holds ``<class>/*.jpg``, at any depth below the class, or images directly, which have no labels then; or such
-a folder in each of ``train`` and ``test`` (or ``val``). Hidden files and other suffixes are passed over. An image that
-cannot be decoded is named once on stderr, skipped and counted.
+A folder holds ``<class>/*.jpg``, at any depth below the class, or unlabeled images directly; or it holds one such
+folder in each of ``train`` and ``test`` (or ``val``). Hidden files and other suffixes are ignored. An image that cannot
+be decoded is reported once on stderr, skipped and counted.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from curl_rl.vision.data.image_sets import (
 )
 
 DIGITS = "digits"
-"""What the built-in set is called; a folder of that name is ``./digits``."""
-_CHUNK = 64  # images that a thread reads at a time
+"""Name of the built-in set; ``./digits`` means a folder of that name."""
+_CHUNK = 64  # images per task of a reading thread
 
 T = TypeVar("T")
 
 
 def warn_about_unseen_classes(train: ImageSet, test: ImageSet) -> None:
-    """Tells of test images whose class no training image has, such as those of a misspelt folder."""
+    """Warns about test images whose class has no training images, such as those in a misspelled folder."""
     seen = set(train.required_labels().unique().tolist())
     labels = test.required_labels()
     unseen = [label for label in labels.unique().tolist() if label not in seen]
@@ -62,25 +62,27 @@ def load(
     storage: Storage = "auto",
     workers: int | None = None,
 ) -> ImageSet:
-    """The images of a folder, or of the built-in set ``digits``.
+    """Loads the images of a folder, or the built-in set ``digits``.
 
     Args:
-        source: a folder as at the top of this file, or ``digits``: scikit-learn's 1,797 handwritten digits of 8×8
-            (``./digits`` for a folder of that name).
-        split: train: the folder's ``train``, or the folder itself where it has no splits. test: its ``test`` or
-            ``val``. Of each class of the digits every fifth image is for testing.
-        size: side S of what is given. The largest centred square of an image is scaled down to S×S (bilinear,
-            antialiased), so a view never shows what lies outside of it: for random resized crops choose S above their
-            size, as 256 for 224. None: no scaling, where all images have the same shorter side. Digits are scaled up.
-        device: where batches are given.
-        storage: memory: one tensor on the device. stream: decoded anew in every epoch. auto: memory, if the set takes
-            no more than a quarter of what is free. The digits always lie in memory.
-        workers: decoding processes of a stream; None: one per core, less one for training.
+        source: a folder as described at the top of this file, or ``digits``: scikit-learn's 1,797 handwritten digits of
+            8×8 pixels (``./digits`` for a folder of that name).
+        split: train: the folder's ``train``, or the folder itself if it has no splits. test: its ``test`` or ``val``.
+            Every fifth image of each class of the digits is for testing.
+        size: side S of the loaded images. The largest centered square of an image is scaled down to S×S (bilinear,
+            antialiased), and views never show anything outside it: for random resized crops choose S larger than the
+            crops, such as 256 for 224. None: no scaling; all images must have the same shorter side. Digits are scaled
+            up.
+        device: device of the batches.
+        storage: memory: one tensor on the device. stream: decode the images in every epoch. auto: memory, if the set
+            takes at most a quarter of the free memory. The digits are always in memory.
+        workers: decoding processes when streaming; None: one per core, less one for training.
 
     Raises:
-        UserError: no such folder, or one of recorded frames (see :mod:`~curl_rl.vision.data.recorded`), no such split,
-            fewer than two images that can be read, an image smaller than ``size``, images of different sizes where
-            ``size`` is None, more than fits, or digits without scikit-learn.
+        UserError: the folder or the split does not exist, the folder holds recorded frames (see
+            :mod:`~curl_rl.vision.data.recorded`) or fewer than two readable images, an image is smaller than ``size``,
+            images differ in size and ``size`` is None, the images do not fit into memory, or digits are requested
+            without scikit-learn.
     """
     if split not in ("train", "test"):
         raise UserError(f"split must be train or test, got {split!r}")
@@ -100,7 +102,7 @@ def load(
 
 class _File(NamedTuple):
     path: str
-    label: int  # −1 where the images have no classes
+    label: int  # −1 if the images have no classes
 
 
 def _load_folder(
@@ -115,8 +117,8 @@ def _load_folder(
     found = _files(directory, classes)
     if not found:
         raise UserError(f"{name} holds no images: no file ends in {', '.join(SUFFIXES)}")
-    # Headers first: sizes that do not fit are an error at the door, not one in the middle of an epoch.
-    sides = _in_threads(lambda i: shorter_side(found[i].path), len(found), f"looking through {name}")
+    # Headers first, so that mismatched sizes are refused here and not in the middle of an epoch.
+    sides = _in_threads(lambda i: shorter_side(found[i].path), len(found), f"scanning {name}")
     files = _readable(found, [side if isinstance(side, str) else None for side in sides])
     size = _common_size(name, {file.path: side for file, side in zip(found, sides, strict=True)}, size)
 
@@ -129,7 +131,7 @@ def _load_folder(
         pixels = pixels[[i for i, problem in enumerate(problems) if problem is None]] if any(problems) else pixels
         files = _readable(files, problems)
     if len(files) < 2:
-        raise UserError(f"{name} has {len(files)} images that can be read: learning takes two or more")
+        raise UserError(f"{name} has {len(files)} readable images: training needs at least two")
 
     kept = {file.path for file in files}
     skipped = tuple(file.path for file in found if file.path not in kept)
@@ -149,15 +151,15 @@ def _load_folder(
 
 
 def _readable(files: list[_File], problems: list[str | None]) -> list[_File]:
-    """The files without a problem; each of the others is named."""
+    """Returns the files without a problem and reports the others."""
     for file, problem in zip(files, problems, strict=True):
-        if problem is not None and is_first():  # every process looks through all of them
+        if problem is not None and is_first():  # every process reads all files
             say_unreadable(file.path, problem)
     return [file for file, problem in zip(files, problems, strict=True) if problem is None]
 
 
 def _common_size(name: str, sides: dict[str, int | str], size: int | None) -> int:
-    """``size``, or the shorter side that all images have; ``sides`` are shorter sides, or why there is none."""
+    """Returns ``size`` or the images' common shorter side; ``sides`` maps paths to shorter sides or to errors."""
     known = {path: side for path, side in sides.items() if isinstance(side, int)}
     if not known:
         raise UserError(f"none of the {len(sides)} images in {name} can be read")
@@ -169,8 +171,8 @@ def _common_size(name: str, sides: dict[str, int | str], size: int | None) -> in
     if size is not None and size > known[smallest]:
         number = sum(side < size for side in known.values())
         raise UserError(
-            f"image_size {size} is larger than {number} images in {name}, {smallest} among them with {known[smallest]} "
-            f"pixels: take {known[smallest]} or less, or remove them"
+            f"image_size {size} is larger than {number} images in {name}, such as {smallest} with {known[smallest]} "
+            f"pixels: set it to {known[smallest]} or less, or remove them"
         )
     return known[smallest] if size is None else size
 
@@ -180,7 +182,7 @@ def _cores() -> int:
 
 
 def _in_threads(work: Callable[[int], T], count: int, description: str) -> list[T]:
-    """``work(i)`` for every i, on a thread per core (Pillow decodes without Python's lock), with a progress bar."""
+    """Runs ``work(i)`` for every i on one thread per core (Pillow releases the GIL), with a progress bar."""
     chunks = [range(begin, min(begin + _CHUNK, count)) for begin in range(0, count, _CHUNK)]
     results: list[T] = []
     pool = ThreadPoolExecutor(_cores())
@@ -199,20 +201,18 @@ def _in_threads(work: Callable[[int], T], count: int, description: str) -> list[
 
 
 def _find(folder: Path, split: Split) -> tuple[Path, tuple[str, ...]]:
-    """Where the split's images lie, and the classes of all splits together, so that labels mean the same in each."""
+    """Returns the split's directory and the classes of all splits, so that labels mean the same in each."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}" + (": it is a file" if folder.exists() else ""))
     names = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")}
     tests = [name for name in ("test", "val") if name in names]
-    # A class may be called train: it is a split only beside a test split, or alone.
+    # A class may be named train: it is a split only next to a test split, or alone.
     if "train" not in names or (not tests and len(names) > 1):
         if split == "test":
-            raise UserError(
-                f"{folder} has no test images: they would lie in {folder / 'test'}, beside {folder / 'train'}"
-            )
+            raise UserError(f"{folder} has no test images: put them into {folder / 'test'}, next to {folder / 'train'}")
         return folder, _classes(folder)
     if split == "test" and not tests:
-        raise UserError(f"{folder} has no test images: there is no {folder / 'test'} and no {folder / 'val'}")
+        raise UserError(f"{folder} has no test images: neither {folder / 'test'} nor {folder / 'val'} exists")
     directory = folder / (tests[0] if split == "test" else "train")
     if not _classes(directory):
         return directory, ()
@@ -240,13 +240,13 @@ def _files(directory: Path, classes: tuple[str, ...]) -> list[_File]:
 
 
 def _images_below(directory: str, *, nested: bool = True) -> Iterator[str]:
-    """Paths of the visible images, sorted folder by folder, so that their order is the same on every machine.
+    """Yields the paths of visible images, sorted folder by folder, so that their order is the same on every machine.
 
-    A link to a folder is followed, unless it leads back to one that it lies in.
+    Follows links to folders, except those to a folder that contains the link.
     """
 
     def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # a class that only the other split has
+        if not isinstance(error, FileNotFoundError):  # a class present only in the other split
             raise UserError(f"cannot read {error.filename}: {error.strerror}")
 
     for base, folders, names in os.walk(directory, followlinks=True, onerror=refuse):
@@ -273,7 +273,7 @@ def _digits(split: Split, size: int, device: torch.device) -> ResidentImages:
     bunch = load_digits()
     gray = torch.tensor(bunch.images, dtype=torch.float32)[:, None] * (255 / 16)
     labels = torch.tensor(bunch.target, dtype=torch.int64)
-    # Of each class the fifth, tenth, ... image. They come in an order that every fifth of all would sort by class.
+    # The fifth, tenth, ... image of each class: every fifth image of the whole set would not balance the classes.
     nth = F.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]
     chosen = (nth % 5 == 0) == (split == "test")
     scaled = F.interpolate(gray[chosen], size=(size, size), mode="bilinear").round().to(torch.uint8)
@@ -285,20 +285,20 @@ def _digits(split: Split, size: int, device: torch.device) -> ResidentImages:
 
 
 def balanced_subset(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Positions of a fixed, class-balanced part of a labelled set, ascending, on the labels' device.
+    """Positions of a reproducible, class-balanced subset of a labeled set, ascending, on the labels' device.
 
-    Every class that occurs gives the same number of images, chosen at random: fraction · N / classes, rounded (a half
-    upwards), at least one; a class with fewer gives all it has. So 1 % of 50,000 images in 10 classes is 500 images, 50
-    of each. A fraction of 1 takes all, however unequal the classes are. With the same seed a smaller part lies in every
-    larger one.
+    Every class that occurs contributes the same number of randomly chosen images: fraction · N / classes, rounded half
+    up, at least one; a class with fewer contributes all of its images. So 1 % of 50,000 images in 10 classes is 500
+    images, 50 per class. A fraction of 1 takes all images, however unequal the classes are. With the same seed, smaller
+    subsets are contained in larger ones.
 
     Args:
         labels: ``(N,)`` integers.
         fraction: in (0, 1]; 1 is the whole set.
-        seed: which of the possible parts.
+        seed: selects one of the possible subsets.
 
     Raises:
-        UserError: a fraction out of range, or no labels.
+        UserError: the fraction is out of range, or there are no labels.
     """
     if not 0 < fraction <= 1:
         raise UserError(f"fraction must be above 0 and at most 1, got {fraction}")

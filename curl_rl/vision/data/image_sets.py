@@ -1,7 +1,7 @@
-"""Images of one size, given in batches in an order that can be resumed.
+"""Sets of images of one size, in batches whose order can be resumed.
 
-Small sets lie in memory as one uint8 tensor where they are augmented; larger ones stream from decoding workers. Both
-give the same batches, pixel for pixel.
+Small sets are one uint8 tensor in the memory of the device that augments them; larger ones are streamed from decoding
+workers. Both yield the same batches, pixel for pixel.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from curl_rl.vision.data.decoding import decode, say_unreadable
 Split = Literal["train", "test"]
 Storage = Literal["auto", "memory", "stream"]
 
-_SHARE_OF_MEMORY = 0.25  # of what is free: training wants the rest
-_GIVE_UP = 1000  # unreadable images in a row, from which on the disk is at fault and not the images
+_SHARE_OF_MEMORY = 0.25  # of the free memory: training needs the rest
+_GIVE_UP = 1000  # consecutive unreadable images after which the disk is to blame, not the images
 
 
 def lies_in_memory(storage: Storage, needed: int, device: torch.device, what: str, advice: str) -> bool:
-    """Whether images of so many bytes are to be kept on the device; auto: if they take no more than a quarter of it.
+    """Returns whether to keep the images on the device; auto: if they take at most a quarter of the free memory.
 
     Args:
-        storage: as it was asked for.
+        storage: the requested storage.
         needed: bytes of all images.
-        device: where they would lie; they come there through the host's memory.
-        what: they are, for the message.
-        advice: on what else could be done.
+        device: device to keep them on; they pass through the host's memory.
+        what: description of the images, for the message.
+        advice: further advice, for the message.
 
     Raises:
-        UserError: memory was asked for, and they do not fit.
+        UserError: memory is requested, but the images do not fit.
     """
     free = available_memory()
     if device.type == "cuda":
         free = min(free, torch.cuda.mem_get_info(device)[0])
     if storage == "memory" and needed > free:
         raise UserError(
-            f"storage memory: {what} take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: take "
+            f"storage memory: {what} take {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free: use "
             f"compute.storage stream{advice}"
         )
     return storage == "memory" or (storage == "auto" and needed <= _SHARE_OF_MEMORY * free)
@@ -55,30 +55,30 @@ class ImageBatch(NamedTuple):
     """Some images of an :class:`ImageSet`, on its device."""
 
     images: Tensor
-    """``(B, C, S, S)`` uint8; C = 3, and more for stacks of frames."""
+    """``(B, C, S, S)`` uint8; C = 3, or more for stacks of frames."""
     labels: Tensor | None
-    """``(B,)`` int64: positions in :attr:`ImageSet.classes`; None where the images have no classes."""
+    """``(B,)`` int64: positions in :attr:`ImageSet.classes`; None if the images have no classes."""
     indices: Tensor
-    """``(B,)`` int64: which images of the set these are."""
+    """``(B,)`` int64: positions of the images in the set."""
     later: Mapping[int, Tensor] = MappingProxyType({})
-    """``(B, C, S, S)`` uint8 by agent steps: what the same places showed so much later, as :meth:`ImageSet.ahead`
-    asked for it."""
+    """``(B, C, S, S)`` uint8, by number of agent steps: the observations that much later, as requested from
+    :meth:`ImageSet.ahead`."""
     actions: Tensor | None = None
-    """``(B, K, A)`` float32: the actions taken from the observation on, as :meth:`ImageSet.ahead` asked for them; zeros
-    after the end of the episode."""
+    """``(B, K, A)`` float32: the actions from the observation on, as requested from :meth:`ImageSet.ahead`; zeros after
+    the end of the episode."""
 
 
 class ImageSet:
-    """Images of one size, given in batches.
+    """Images of one size, in batches.
 
     Args:
-        name: what error messages call it.
+        name: name in error messages.
         count: number of images.
         size: their side S in pixels.
-        classes: names of the classes; empty where there are none.
+        classes: names of the classes; empty if there are none.
         labels: ``(count,)`` int64, or None.
-        device: where batches are given.
-        skipped: names of images that could not be read.
+        device: device of the batches.
+        skipped: paths of unreadable images.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class ImageSet:
         self.name = name
         self.size = size
         self.channels = 3
-        """Channels of each; more in stacks of frames."""
+        """Channels per image; more in stacks of frames."""
         self.provenance: dict[str, Any] = {}
-        """What an encoder that learnt from them will say of them, beside their name."""
+        """Facts about the images to store with an encoder, in addition to their name."""
         self.identity = ""
-        """The same for the same images in the same order, of the same classes; as far as their names tell."""
+        """Fingerprint of the images, their order and their classes, as far as their names reveal it."""
         self.action_dim: int | None = None
-        """Size of the actions between the images, where these are frames of an environment."""
+        """Size of the actions between the images, if they are frames of an environment."""
         self.classes = classes
         self.labels = None if labels is None else labels.to(device)
         self.device = device
@@ -111,18 +111,18 @@ class ImageSet:
         return self._count
 
     def ahead(self, offsets: Sequence[int], actions: int = 0) -> ImageSet:
-        """The same set, whose batches also hold what each place showed later.
+        """Returns the same set with later observations and actions in its batches.
 
         Args:
-            offsets: how much later, in agent steps, at most to the end of the episode; none of them 0.
-            actions: how many actions to give, from each place on; 0, none.
+            offsets: agent steps to the later observations, clipped to the end of the episode; none of them 0.
+            actions: number of actions, starting at each observation; 0, none.
 
         Raises:
-            UserError: these are single images, which have no later moment.
+            UserError: the set holds single images, which have no later observations.
         """
         if offsets or actions:
             raise UserError(
-                f"{self.name} holds single images, and the method compares them with later ones: take frames recorded "
+                f"{self.name} holds single images, but the method compares them with later ones: use frames recorded "
                 "by scripts/record_frames.py, or another method"
             )
         return self
@@ -131,17 +131,17 @@ class ImageSet:
         """``(N,)`` labels.
 
         Raises:
-            UserError: the images have none, or all the same one.
+            UserError: the images have no labels, or all have the same one.
         """
         if self.labels is None:
-            raise UserError(f"labels are needed, and {self.name} has none: put its images into <class>/ folders")
+            raise UserError(f"labels are needed, but {self.name} has none: put its images into <class>/ folders")
         if len(self.labels.unique()) < 2:
             only = self.classes[int(self.labels[0])]
-            raise UserError(f"two or more classes are needed, and {self.name} has images of one only: {only}")
+            raise UserError(f"two or more classes are needed, but {self.name} has only one: {only}")
         return self.labels
 
     def batches_per_epoch(self, batch_size: int, *, drop_last: bool = True) -> int:
-        """Batches that :meth:`batches` gives in a whole epoch."""
+        """Number of batches that :meth:`batches` yields per whole epoch."""
         return self._count // batch_size if drop_last else -(-self._count // batch_size)
 
     def batches(
@@ -156,21 +156,21 @@ class ImageSet:
         rank: int = 0,
         world_size: int = 1,
     ) -> Iterator[ImageBatch]:
-        """One epoch, in an order that depends on ``seed`` and ``epoch`` alone.
+        """Yields one epoch, in an order that depends on ``seed`` and ``epoch`` alone.
 
         Args:
-            batch_size: images in a batch, of all processes together.
-            seed: of the run.
-            epoch: which epoch.
-            start_batch: batches to leave out at the beginning: where a resumed run was.
-            shuffle: False gives the images as they lie, whatever seed and epoch are.
-            drop_last: every batch has exactly ``batch_size`` images, and those that are left over wait for another
-                epoch; False gives each image once, in a shorter last batch at the end.
-            rank: this process, which is given its consecutive share of every batch.
-            world_size: processes; shares differ by one image where the number does not divide the batch.
+            batch_size: images per batch, over all processes.
+            seed: the run's seed.
+            epoch: index of the epoch.
+            start_batch: number of batches to skip, for a resumed run.
+            shuffle: False keeps the images in order, whatever seed and epoch are.
+            drop_last: every batch has exactly ``batch_size`` images, and this epoch skips the remainder; False yields
+                every image once, with a shorter last batch.
+            rank: index of this process, which receives its contiguous share of every batch.
+            world_size: number of processes; shares may differ by one image.
 
         Raises:
-            UserError: a number out of range, or with ``drop_last`` a batch larger than the set.
+            UserError: a number is out of range, or ``drop_last`` is set and a batch is larger than the set.
         """
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
@@ -186,25 +186,25 @@ class ImageSet:
         return self._read([places.tensor_split(world_size)[rank] for places in chosen], drop_last)
 
     def everything(self) -> ImageBatch:
-        """All images in their order, as one batch: for sets that fit into memory."""
+        """Returns all images in order, as one batch, for sets that fit into memory."""
         (batch,) = self.batches(len(self), shuffle=False)
         return batch
 
     def _read(self, batches: list[Tensor], fill: bool) -> Iterator[ImageBatch]:
-        """The images at these places; ``fill``: in place of one that cannot be read, another one."""
+        """Yields the images at these positions; ``fill`` replaces unreadable images by others."""
         raise NotImplementedError
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """``(count,)`` int64: the images' order in an epoch, a pure function of its arguments."""
+    """``(count,)`` int64: the order of the images in an epoch, a pure function of the arguments."""
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
 
 
 class ResidentImages(ImageSet):
-    """Images that lie in memory, on the device where they are used: ``images``, ``(N, 3, S, S)`` uint8.
+    """Images in the memory of the device that uses them: ``images``, ``(N, 3, S, S)`` uint8.
 
     Raises:
-        ValueError: images of another shape or type.
+        ValueError: ``images`` has another shape or dtype.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class ResidentImages(ImageSet):
         return ImageBatch(self.images, self.labels, torch.arange(len(self), device=self.device))
 
     def _read(self, batches: list[Tensor], fill: bool) -> Iterator[ImageBatch]:
-        # One copy to the device for the epoch: a copy for each batch would make the host wait.
+        # One copy to the device per epoch: a copy per batch would make the host wait.
         sizes = [len(batch) for batch in batches]
         everything = torch.cat([torch.empty(0, dtype=torch.int64), *batches]).to(self.device)
         for indices in everything.split(sizes):
@@ -238,20 +238,20 @@ class ResidentImages(ImageSet):
 
 
 class StreamedImages(ImageSet):
-    """Images that are decoded as they are asked for, by worker processes.
+    """Images decoded on demand by worker processes.
 
-    An image that turns out unreadable is named, counted in :attr:`skipped` and left out of its batch, which is shorter
-    then; with ``drop_last``, where batches have one size, the next readable image of the set takes its place.
+    An image that proves unreadable is reported, added to :attr:`skipped` and omitted from its batch, which becomes
+    shorter; with ``drop_last``, which fixes the batch size, the next readable image of the set replaces it.
 
     Args:
-        name: what error messages call it.
+        name: name in error messages.
         paths: the files.
         size: side S in pixels.
-        classes: names of the classes; empty where there are none.
+        classes: names of the classes; empty if there are none.
         labels: ``(N,)`` int64, or None.
-        device: where batches are given.
-        workers: decoding processes; 0 decodes in this one.
-        skipped: names of images that are known to be unreadable, and not among ``paths``.
+        device: device of the batches.
+        workers: decoding processes; 0 decodes in this process.
+        skipped: paths of images known to be unreadable, not among ``paths``.
     """
 
     def __init__(
@@ -278,7 +278,7 @@ class StreamedImages(ImageSet):
             num_workers=self._workers,
             multiprocessing_context=_worker_context() if self._workers else None,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # the global one would be drawn from, once more in a run that was resumed
+            generator=torch.Generator(),  # the default would draw from the global one, once more in a resumed run
         )
         for wanted, (images, places, problems) in zip(batches, loader, strict=True):
             for path, problem in ((self._paths[place], problem) for place, problem in problems):
@@ -287,7 +287,7 @@ class StreamedImages(ImageSet):
                     say_unreadable(path, problem)
             if fill and len(places) < len(wanted):
                 raise UserError(
-                    f"{len(problems)} images of {self.name} in a row cannot be read: is the disk still there?"
+                    f"{len(problems)} consecutive images of {self.name} cannot be read: is the disk still there?"
                 )
             indices = places.to(self.device, non_blocking=True)
             labels = None if self.labels is None else self.labels[indices]
@@ -298,7 +298,7 @@ _Decoded = tuple[Tensor, Tensor, list[tuple[int, str]]]
 
 
 class _Decoder(Dataset[_Decoded]):
-    """Places in, a batch of pixels out: what a worker process holds."""
+    """Decodes a batch of images by their positions, in a worker process."""
 
     def __init__(self, paths: list[str], size: int, fill: bool) -> None:
         self.paths, self.size, self.fill = paths, size, fill
@@ -327,8 +327,8 @@ def _as_it_is(decoded: Any) -> Any:
 
 
 def _worker_context() -> multiprocessing.context.BaseContext:
-    # A fork of this process could hang: it has threads, perhaps a GPU. The server forks in its stead, from a process
-    # that has imported this module and done nothing else, so that workers are there at once in every epoch.
+    # Forking this process could hang: it has threads and perhaps a GPU. A fork server, which has only imported this
+    # module, forks instead, so that workers start quickly in every epoch.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context

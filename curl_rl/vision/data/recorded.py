@@ -1,4 +1,4 @@
-"""Observations from a folder of recorded frames as a set of images: stacks of an episode's frames, without classes."""
+"""Observations from recorded frames as an image set: stacks of an episode's frames, without classes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from curl_rl.vision.data.image_sets import ImageBatch, ImageSet, Split, Storage,
 
 
 class RecordedStacks(ImageSet):
-    """Frame stacks, ``(stack·C, S, S)`` each, in the order of the recording; a frame that many of them show lies once.
+    """Frame stacks, ``(stack·C, S, S)`` each, in the order of the recording; each frame is stored once.
 
     Args:
-        recorded: the folder.
-        chosen: ``(N,)`` int64, the frames whose observations these are.
-        stack: frames in an observation.
-        device: where batches are given.
-        resident: keep all frames on the device; False reads them from the files as they are asked for.
+        recorded: the recording.
+        chosen: ``(N,)`` int64, the newest frame of each observation.
+        stack: frames per observation.
+        device: device of the batches.
+        resident: keep all frames on the device; False reads them from the files on demand.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class RecordedStacks(ImageSet):
         self._recorded, self._stack = recorded, stack
         self._offsets: tuple[int, ...] = ()
         self._steps = 0
-        # The index lies with the pixels, so that a step asks for no copy between host and device.
+        # The index is stored with the pixels, so that a step needs no copy between host and device.
         where = device if resident else torch.device("cpu")
         self._chosen, self._starts, self._ends = (t.to(where) for t in (chosen, recorded.starts, recorded.ends))
         self._actions = recorded.actions.to(where)
@@ -51,7 +51,7 @@ class RecordedStacks(ImageSet):
 
     def ahead(self, offsets: Sequence[int], actions: int = 0) -> RecordedStacks:
         """See :meth:`ImageSet.ahead`."""
-        same = copy.copy(self)  # with the same pixels
+        same = copy.copy(self)  # shares the pixels
         same._offsets, same._steps = tuple(offsets), actions
         return same
 
@@ -68,7 +68,7 @@ class RecordedStacks(ImageSet):
             yield ImageBatch(self._stacks(newest), None, indices, later, actions)
 
     def _actions_from(self, newest: Tensor, ends: Tensor) -> Tensor:
-        """``(B, K, A)`` on the device: the actions at these frames and the next ones of their episodes."""
+        """``(B, K, A)`` on the device: the actions at these frames and the next frames of their episodes."""
         places = newest[:, None] + torch.arange(self._steps, device=newest.device)
         taken = places <= ends[:, None]
         actions = self._actions[torch.minimum(places, ends[:, None])] * taken[:, :, None]
@@ -89,19 +89,19 @@ def load_stacks(
     device: torch.device | str = "cpu",
     storage: Storage = "auto",
 ) -> RecordedStacks:
-    """The observations of a folder of recorded frames.
+    """Loads the observations of a folder of recorded frames.
 
     Args:
-        folder: as :mod:`curl_rl.recordings.store` has it.
-        split: test: the episodes that are held out (:attr:`RecordedFrames.held_out`); train: all others.
-        stack: frames in an observation.
-        device: where batches are given.
-        storage: memory: all frames on the device. stream: read from the files in every epoch. auto: memory, if they
-            take no more than a quarter of what is free.
+        folder: in the format of :mod:`curl_rl.recordings.store`.
+        split: test: the held-out episodes (:attr:`RecordedFrames.held_out`); train: all others.
+        stack: frames per observation.
+        device: device of the batches.
+        storage: memory: all frames on the device. stream: read them from the files in every epoch. auto: memory, if
+            they take at most a quarter of the free memory.
 
     Raises:
-        UserError: the folder is damaged, a stack below 1, no held-out episode, fewer than two observations, or more
-            than fits.
+        UserError: the folder is damaged, ``stack`` is below 1, the recording has no held-out episode or fewer than two
+            observations, or the frames do not fit into memory.
     """
     if stack < 1:
         raise UserError(f"frames.stack must be at least 1, got {stack}")
@@ -109,9 +109,9 @@ def load_stacks(
     held_out = recorded.held_out
     chosen = (held_out if split == "test" else ~held_out).nonzero().flatten()
     if split == "test" and not len(chosen):
-        raise UserError(f"{folder} has one episode only, and so none to hold out for testing: record more frames")
+        raise UserError(f"{folder} has only one episode, so none is held out for testing: record more frames")
     if len(chosen) < 2:
-        raise UserError(f"{folder} has {len(chosen)} observations to learn from: record more frames")
+        raise UserError(f"{folder} has {len(chosen)} observations, but at least 2 are needed: record more frames")
     r = recorded.recording
     needed = len(recorded) * r.channels * r.size * r.size
     resident = lies_in_memory(storage, needed, device, f"{len(recorded):,} frames of {r.size}×{r.size}", "")

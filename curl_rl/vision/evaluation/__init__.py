@@ -1,4 +1,4 @@
-"""Judging an image encoder: nearest neighbors, linear probes, fine-tuning, distillation."""
+"""Evaluation of image encoders: nearest neighbors, linear probes, fine-tuning, distillation."""
 
 from curl_rl.vision.evaluation.comparison import JudgedOn, Row, evaluate_runs, report, table
 

@@ -1,4 +1,4 @@
-"""Classifiers as files, in the form of :mod:`~curl_rl.artifacts.network_file`."""
+"""Saves and loads classifiers, in the format of :mod:`~curl_rl.artifacts.network_file`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CLASSIFIER = "classifier"
 
 
 class SavedClassifier(nn.Module):
-    """A classifier that was loaded: images to logits, cropped as in its training.
+    """A loaded classifier: images to logits, with the crop of its training.
 
-    Takes images ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1], of ``image_size`` or larger, of which
-    it sees the middle. Returns ``(B, classes)`` logits.
+    Takes images ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1], of ``image_size`` or larger; larger
+    ones are center-cropped. Returns ``(B, classes)`` logits.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class SavedClassifier(nn.Module):
         self.image_size = image_size
         """Side of the images, in pixels."""
         self.provenance = provenance
-        """What it was trained on, how, and how good it was then."""
+        """Training data, training settings and final accuracy."""
 
     @property
     def encoder(self) -> Encoder:
-        """The network's encoder, which is one of this package: others cannot be saved."""
+        """The network's encoder, always one of this package: others cannot be saved."""
         return cast("Encoder", self.network.encoder)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -49,24 +49,24 @@ class SavedClassifier(nn.Module):
 
     @torch.no_grad()
     def names(self, images: Tensor) -> list[str]:
-        """The likeliest class of each image, by its name."""
+        """Returns the name of the likeliest class of each image."""
         return [self.classes[place] for place in self(images).argmax(1).tolist()]
 
 
 def save_classifier(
     network: Classifier, directory: Path, *, classes: Sequence[str], image_size: int, provenance: dict[str, Any]
 ) -> None:
-    """Writes ``classifier.safetensors`` and ``classifier.json`` into ``directory``, each whole or not at all.
+    """Writes ``classifier.safetensors`` and ``classifier.json`` into ``directory``, each atomically.
 
     Args:
-        network: on an encoder of this package.
-        directory: where to; it must exist.
-        classes: their names, in the order of the logits.
-        image_size: side of the images that it was trained on.
-        provenance: what it was trained on, how, and how good it is.
+        network: classifier with an encoder of this package.
+        directory: an existing directory.
+        classes: names of the classes, in the order of the logits.
+        image_size: side of the training images.
+        provenance: training data, training settings and final accuracy.
 
     Raises:
-        ValueError: another number of names than of logits, or an encoder of another kind.
+        ValueError: the numbers of names and logits differ, or the encoder is not of this package.
     """
     if len(classes) != network.linear.out_features:
         raise ValueError(f"classes must name {network.linear.out_features} classes, got {len(classes)}")
@@ -83,13 +83,13 @@ def save_classifier(
 
 
 def load_classifier(path: Path | str) -> SavedClassifier:
-    """What :func:`save_classifier` wrote, in evaluation mode and without gradients.
+    """Loads a classifier saved by :func:`save_classifier`, in evaluation mode and without gradients.
 
     Args:
         path: the directory, or the ``classifier.safetensors`` in it.
 
     Raises:
-        ValueError: a file is missing, damaged, or of a newer format, said in one line.
+        ValueError: a file is missing, damaged, or of a newer format, in a one-line message.
     """
 
     def build(description: dict[str, Any]) -> Classifier:

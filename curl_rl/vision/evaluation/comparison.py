@@ -1,7 +1,7 @@
-"""Runs of pretraining judged side by side: one row of a table for those that differ in their seeds alone.
+"""Compares pretraining runs in a table, with one row for runs that differ only in their seeds.
 
-On the data of the pretraining or on others (transfer), beside the same backbone untrained and the raw pixels. It is
-always the encoder of the last epoch that is judged.
+Encoders are evaluated on the data of their pretraining or on other data (transfer), next to the same backbone untrained
+and the raw pixels, always as they are after the last epoch.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ from curl_rl.vision.evaluation.saved_runs import Run, read_run
 
 
 class JudgedOn(NamedTuple):
-    """Labelled images, as a table's reader may want to know them."""
+    """The labeled images behind a table, for its readers."""
 
     source: str
-    """As it was named: a folder, or digits."""
+    """As given: a folder, or digits."""
     image_size: int
     """Side of the images, in pixels."""
     train_images: int
-    """How many there are to learn from."""
+    """Number of training images."""
     test_images: int
-    """How many to be tested on."""
+    """Number of test images."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: what several runs that differ in their seeds alone have scored."""
+    """One row of a table: the scores of runs that differ only in their seeds."""
 
     name: str
-    """Method, preset and what differs from the preset; or which baseline."""
+    """Method, preset and differences from the preset; or the name of a baseline."""
     runs: tuple[str, ...]
-    """Their directories; of a baseline, none."""
+    """Directories of the runs; empty for a baseline."""
     seeds: tuple[int, ...]
-    """Theirs, in the same order; of the raw pixels, none."""
+    """Seeds in the same order; empty for the raw pixels."""
     scores: dict[str, tuple[float, ...]]
-    """By name, the accuracy of each in [0, 1]."""
+    """Accuracies of the runs in [0, 1], by score."""
     voting: Voting | None = None
-    """Of its nearest neighbours; None where they were not asked."""
+    """How nearest neighbors vote; None without them."""
     data: tuple[JudgedOn, ...] = ()
-    """What all rows of its table were judged on."""
+    """The data of all rows of the table."""
     crops: Crops | None = None
-    """That it was fine-tuned on; None where it was not."""
+    """Crops of fine-tuning; None without it."""
 
     def mean(self, score: str) -> float:
-        """Over the runs."""
+        """Mean over the runs."""
         return fmean(self.scores[score])
 
     def spread(self, score: str) -> float | None:
@@ -73,7 +73,7 @@ class Row:
         return stdev(values) if len(values) > 1 else None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: every run's score, mean and standard deviation."""
+        """Returns every run's scores, their means and standard deviations, for JSON."""
         summary = {
             name: {"mean": self.mean(name), "std": self.spread(name), "each": list(values)}
             for name, values in self.scores.items()
@@ -93,26 +93,26 @@ def evaluate_runs(
     raw_pixels: bool = False,
     device: torch.device | str = "cpu",
 ) -> list[Row]:
-    """A row for each kind of run, and for the baselines.
+    """Evaluates runs and baselines and returns one row for each kind.
 
     Args:
-        directories: of runs. Those whose settings differ in nothing but the seed share a row.
-        config: which protocols.
-        data: what to judge on; None, what each run was trained on.
-        transfer: other labelled data, on which the same protocols judge as well; their scores are called
-            ``transfer_knn`` and so on.
-        untrained: adds the runs' backbones with random weights, drawn by the runs' seeds.
-        raw_pixels: adds the nearest neighbours of the images themselves.
-        device: where to compute.
+        directories: run directories. Runs whose settings differ only in the seed share a row.
+        config: the protocols.
+        data: images to evaluate on; None, those that each run was trained on.
+        transfer: other labeled images to evaluate on as well, with scores named ``transfer_knn`` and so on.
+        untrained: adds the runs' backbones with random weights, drawn with the runs' seeds.
+        raw_pixels: adds the nearest neighbors of the images themselves.
+        device: device to compute on.
 
     Raises:
-        ValueError: a directory holds no run of a pretraining, or one without an encoder; two runs are of one kind and
-            seed; no k is given, and the runs' own differ; or as in the functions above.
+        ValueError: a directory holds no pretraining run, or a run without an encoder; two runs have the same kind and
+            seed; the runs' own k or temperature differ and ``config`` sets none; or as in
+            :mod:`curl_rl.vision.evaluation.protocols`.
     """
-    # All of them are read before minutes go by on the first.
+    # Read all runs before spending minutes on the first.
     runs = [read_run(directory, device) for directory in directories]
     if "probe" in config.protocols and data is not None:
-        raise UserError("probe is of the test images that a run was trained beside: leave out --data, or probe")
+        raise UserError("probe was measured on the run's own test images: leave out --data, or probe")
     probes = [run.probe_accuracy() for run in runs] if "probe" in config.protocols else []
     benchmarks: dict[tuple[str, int], Benchmark] = {}
     for run in runs:
@@ -147,7 +147,7 @@ def evaluate_runs(
         own, shown = dataclasses.replace(config, crops=crops), crops if fine_tuned else None
         kind = run.kind() + on
         if trained.has(kind, seed):
-            raise UserError(f"{run.directory} is a second run of {kind}, seed {seed}: name fewer directories")
+            raise UserError(f"{run.directory} is a second run of {kind}, seed {seed}: pass fewer directories")
         scores = judged(run, partial(evaluate_encoder, run.encoder, config=own))
         if probes:
             scores["probe"] = probes[number]
@@ -166,23 +166,23 @@ def evaluate_runs(
 
 
 def _common_voting(config: EvaluationConfig, runs: Sequence[Run], benchmarks: Iterable[Benchmark]) -> Voting:
-    """That of all runs.
+    """Returns the voting used for all runs.
 
     Raises:
-        UserError: their own settings differ, and ``config`` does not say.
+        UserError: the runs' own settings differ and ``config`` sets none.
     """
     for name in ("k", "temperature"):
         found = sorted({getattr(run.config.knn, name) for run in runs})
         if getattr(config, name) is None and len(found) > 1:
             values = " and ".join(f"{value:g}" for value in found)
             raise UserError(
-                f"the runs' knn.{name} are {values}, and a table compares by one: say --{name} {found[0]:g}"
+                f"the runs' knn.{name} are {values}, but a table needs a single one: set --{name} {found[0]:g}"
             )
     return voting_of(config, runs[0].config.knn, benchmarks)
 
 
 def table(rows: Sequence[Row], config: EvaluationConfig) -> str:
-    """The rows as a Markdown table, accuracies in per cent, under a line that says what was measured how."""
+    """Formats the rows as a Markdown table, accuracies in percent, under a line that names the protocols."""
     columns = list(dict.fromkeys(name for row in rows for name in row.scores))
     voting = rows[0].voting
     ways = {
@@ -202,7 +202,7 @@ def table(rows: Sequence[Row], config: EvaluationConfig) -> str:
 
 
 def report(rows: Sequence[Row], config: EvaluationConfig) -> dict[str, Any]:
-    """The same for JSON: the protocols' settings, the data, and every score of every run."""
+    """Returns the same for JSON: the protocols' settings, the data, and every score of every run."""
     used = {} if rows[0].voting is None else rows[0].voting._asdict()
     return {
         "protocols": dataclasses.asdict(config) | used,
@@ -219,7 +219,7 @@ def _cell(row: Row, score: str) -> str:
 
 
 class _Rows:
-    """Rows in the making."""
+    """Collects scores into rows."""
 
     def __init__(self, voting: Voting | None, data: tuple[JudgedOn, ...]) -> None:
         self._voting, self._data = voting, data

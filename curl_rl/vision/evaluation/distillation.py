@@ -1,6 +1,6 @@
-"""Distillation: a student learns what a fine-tuned teacher answers, on images that mostly have no labels.
+"""Distillation: a student learns the predictions of a fine-tuned teacher on mostly unlabeled images.
 
-The third stage of SimCLR v2 (Chen et al. 2020, arXiv 2006.10029, section 2): the student has the teacher's architecture
+The third stage of SimCLR v2 (Chen et al. 2020, arXiv 2006.10029, section 2). The student has the teacher's architecture
 or a smaller one.
 """
 
@@ -26,7 +26,7 @@ from curl_rl.vision.evaluation.finetuning import (
 from curl_rl.vision.evaluation.knn import check_labeled
 
 UNLABELED = -1
-"""The label of an image that has none."""
+"""The label of an unlabeled image."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class DistillationConfig:
     """How a student learns from a teacher."""
 
     temperature: Annotated[float, positive_finite] = 1.0
-    """Both softmaxes' temperature. As we remember the paper's: 1 for a smaller student, 0.1 for one like the teacher;
-    the released notebook has 1."""
+    """Temperature of both softmaxes. The paper, as we remember it: 1 for a smaller student, 0.1 for one like the
+    teacher; the released notebook uses 1."""
     alpha: Annotated[float, within("[0, 1]")] = 1.0
-    """The teacher's share of the loss; what is left goes to the labels, where there are any. The paper's default is 1:
-    the teacher alone."""
+    """The teacher's share of the loss; the rest goes to the labels, if any. The paper's default is 1: the teacher
+    alone."""
     training: SupervisedConfig = field(default_factory=lambda: SupervisedConfig(epochs=100))
     """The student's training."""
 
@@ -47,12 +47,12 @@ class DistillationConfig:
 
 
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the student's answers to the teacher's, both at ``temperature`` (equation 2).
+    """Cross-entropy between the student's and the teacher's predictions, both at ``temperature`` (equation 2).
 
-    The mean over ``(B, K)`` logits, a scalar; no gradient reaches the teacher. The gradient by the student's logits is
-    (student's answers − teacher's) / temperature / B: a temperature of 0.1 makes it up to ten times as steep. The
-    released code multiplies by temperature² (as Hinton et al. 2015, arXiv 1503.02531, section 2.1, who balance it
-    with the labels' loss), the paper's equation does not.
+    The mean over ``(B, K)`` logits, a scalar; no gradient reaches the teacher. The gradient with respect to the
+    student's logits is (student's − teacher's probabilities) / temperature / B: a temperature of 0.1 makes it up to ten
+    times as large. The released code multiplies by temperature² (as Hinton et al. 2015, arXiv 1503.02531, section 2.1,
+    who balance it with the labels' loss); the paper's equation does not.
     """
     return F.cross_entropy(student_logits / temperature, (teacher_logits.detach() / temperature).softmax(1))
 
@@ -65,13 +65,13 @@ def mixed_distillation_loss(
     Args:
         student_logits: ``(B, K)``.
         teacher_logits: ``(B, K)``.
-        labels: ``(B,)``, −1 where an image has none.
-        temperature: of the second term; the labels' has none.
+        labels: ``(B,)``, −1 for unlabeled images.
+        temperature: of the second term; the first has none.
         alpha: the teacher's share, in [0, 1].
 
     Returns:
-        A scalar: the equation's two sums, both divided by B. So an image without a label counts in the first as zero,
-        and a batch that happens to hold more labels weighs them more: over an epoch it is the equation.
+        A scalar: the equation's two sums, both divided by B. Unlabeled images thus add zero to the first sum, and a
+        batch with more labels weights them more: over an epoch it is the equation.
     """
     supervised = F.cross_entropy(student_logits, labels, ignore_index=UNLABELED, reduction="sum") / len(labels)
     return (1 - alpha) * supervised + alpha * distillation_loss(student_logits, teacher_logits, temperature)
@@ -90,26 +90,27 @@ def distill(
     head_prefix: nn.Module | None = None,
     size: int | None = None,
 ) -> TrainedClassifier:
-    """Trains a student on a teacher's answers; the student is a copy of ``encoder`` with a new linear layer.
+    """Trains a student on a teacher's predictions; the student is a copy of ``encoder`` with a new linear layer.
 
-    Both see the same crop of an image; the teacher is in evaluation mode throughout. The accuracy is that of the last
-    epoch.
+    Both see the same crop of an image; the teacher is in evaluation mode throughout. The accuracy is measured after the
+    last epoch.
 
     Args:
-        teacher: images to ``(B, K)`` logits, such as :func:`~curl_rl.vision.evaluation.finetuning.fine_tune` gives;
-            left as it was. Self-distillation hands its encoder over as the student's too.
-        encoder: the student's, pretrained or not; left as it was. On the teacher's device.
-        images: ``(N, C, S, S)`` uint8, labelled or not, on any device.
-        labels: ``(N,)``, −1 where an image has none; None if no label is to be used.
+        teacher: maps images to ``(B, K)`` logits, such as the result of
+            :func:`~curl_rl.vision.evaluation.finetuning.fine_tune`; left unchanged. For self-distillation, pass its
+            encoder as the student's.
+        encoder: the student's encoder, pretrained or not, on the teacher's device; left unchanged.
+        images: ``(N, C, S, S)`` uint8, labeled or not, on any device.
+        labels: ``(N,)``, −1 for unlabeled images; None to use no labels.
         test_images: ``(M, C, S, S)`` uint8.
         test_labels: ``(M,)`` integers from 0 to K − 1.
-        generator: of the order and the crops, on the encoder's device.
+        generator: draws the order and the crops, on the encoder's device.
         config: temperature, mix, training.
         head_prefix: first layers of the student's projection head, as in fine-tuning.
-        size: side of what both see, as in fine-tuning.
+        size: side of the crops both see, as in fine-tuning.
 
     Raises:
-        ValueError: labels and ``alpha`` do not fit together, or a set does not fit its labels.
+        ValueError: labels and ``alpha`` contradict each other, or a set does not fit its labels.
         FloatingPointError: the training diverged.
     """
     size = images.shape[-1] if size is None else size

@@ -1,7 +1,7 @@
-"""Fine-tuning: the whole pretrained network learns from labelled images, all of them or a few per cent.
+"""Fine-tuning: trains the whole pretrained network on labeled images, all of them or a few percent.
 
 The second stage of SimCLR v2 (Chen et al. 2020, arXiv 2006.10029): the first layers of the projection head may stay on
-the encoder. The training loop here serves the third stage, distillation, as well.
+the encoder. The training loop is shared with the third stage, distillation.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from curl_rl.optim.schedules import set_learning_rates, warmup_cosine
 from curl_rl.ranges import at_least, check_ranges, within
 from curl_rl.vision.evaluation.knn import check_labeled
 
-_STATISTICS_FROM = 1024  # images that the running statistics of a head's batch norm start from
-# No training survives the highest, and float32 has no 1e39.
+_STATISTICS_FROM = 1024  # images used to initialize the running statistics of a head's batch norm
+# No training survives the maximum, and float32 cannot represent 1e39.
 _RATE = within("[0, 1e6]", "be from 0 to 1,000,000")
 _BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own
 
 
 @dataclass(frozen=True)
 class SupervisedConfig:
-    """How a classifier is trained on images: SGD with Nesterov momentum 0.9, random crops and flips, cosine schedule.
+    """Supervised training of a classifier: SGD with Nesterov momentum 0.9, random crops and flips, cosine schedule.
 
     The defaults are SimCLR's for 1 % of the labels (arXiv 2002.05709, appendix B.5: 0.05 for a batch of 256,
-    neither weight decay nor warm-up); for 10 % and more it takes 30 epochs. Other batch sizes keep this learning
-    rate, which the paper scales with them.
+    neither weight decay nor warm-up); for 10 % and more it uses 30 epochs. The learning rate is not scaled with the
+    batch size, unlike in the paper.
     """
 
     epochs: Annotated[int, at_least(1)] = 60
     """Passes over the training images."""
     batch_size: Annotated[int, at_least(2)] = 256
-    """Most images in a batch. An epoch is divided into as few batches as that allows, their sizes equal within one."""
+    """Maximum batch size. An epoch has as few batches as this allows, with sizes that differ by at most one."""
     learning_rate: Annotated[float, _RATE] = 0.05
-    """The highest; from the warm-up's end it falls to zero by a cosine."""
+    """Peak learning rate; after the warm-up it falls to zero along a cosine."""
     weight_decay: Annotated[float, _RATE] = 0.0
     """L2 penalty on the weights; biases and norms have none."""
     warmup_epochs: int = 0
-    """Epochs over which the learning rate rises linearly to its highest."""
+    """Epochs over which the learning rate rises linearly to its peak."""
     crop_scale: Annotated[float, within("(0, 1]")] = 0.08
     """Smallest share of an image's area that a random crop covers; 1 keeps whole images."""
     mirror: Annotated[float, within("[0, 1]")] = 0.5
-    """Probability of flipping left to right."""
+    """Probability of a horizontal flip."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -62,21 +62,20 @@ class SupervisedConfig:
 
 
 class Crops(NamedTuple):
-    """Random crops of an image, as supervised training takes them."""
+    """Random crops in supervised training."""
 
     scale: float = SupervisedConfig.crop_scale
-    """Smallest share of the image's area that one covers."""
+    """Smallest share of the image's area that a crop covers."""
     mirror: float = SupervisedConfig.mirror
-    """Probability of flipping it left to right."""
+    """Probability of a horizontal flip."""
 
 
 def fine_tuning(
     share: float, crops: Crops, *, epochs: int | None = None, learning_rate: float = SupervisedConfig.learning_rate
 ) -> SupervisedConfig:
-    """How SimCLR fine-tunes on a share of the labels: 60 epochs for 1 %, 30 for 10 % and more (B.5), if none are given.
+    """SimCLR's fine-tuning on a share of the labels: by default 60 epochs for 1 %, 30 for 10 % and more (B.5).
 
-    The crops are best as large, and as often mirrored, as the views of the pretraining: a digit is another one in a
-    mirror.
+    Crops work best with the scale and flips of the pretraining views: a mirrored digit may be another one.
     """
     usual = 60 if share < 0.1 else 30
     return SupervisedConfig(
@@ -88,7 +87,7 @@ def fine_tuning(
 
 
 class Classifier(nn.Module):
-    """Images to ``(B, classes)`` logits: an encoder, what is kept of its projection head, a linear layer."""
+    """Maps images to ``(B, classes)`` logits: an encoder, the first layers of its projection head, a linear layer."""
 
     def __init__(self, encoder: nn.Module, head_prefix: nn.Module, linear: nn.Linear) -> None:
         super().__init__()
@@ -102,7 +101,7 @@ class Classifier(nn.Module):
 
 
 class TrainedClassifier(NamedTuple):
-    """A classifier as it was after its last epoch, and how good it is then."""
+    """A classifier after its last epoch, with its accuracy."""
 
     network: Classifier
     accuracy: Tensor
@@ -122,22 +121,22 @@ def fine_tune(
     head_prefix: nn.Module | None = None,
     size: int | None = None,
 ) -> TrainedClassifier:
-    """Trains a copy of the encoder, a copy of ``head_prefix`` and a new linear layer on labelled images.
+    """Trains copies of the encoder and of ``head_prefix``, with a new linear layer, on labeled images.
 
-    SimCLR v2 keeps the first layer of a three-layer head where labels are few (section 3 of arXiv 2006.10029). The
-    accuracy is that of the last epoch: the test set chooses nothing.
+    SimCLR v2 keeps the first layer of a three-layer head when labels are few (arXiv 2006.10029, section 3). The
+    accuracy is measured after the last epoch: nothing is selected on the test set.
 
     Args:
-        encoder: maps images to ``(B, dim)`` vectors; left as it was. Where its parameters are, the training runs.
+        encoder: maps images to ``(B, dim)`` vectors; left unchanged. Training runs on its device.
         images: ``(N, C, S, S)`` uint8, on any device.
         labels: ``(N,)`` integers from 0 to ``classes`` − 1.
         test_images: ``(M, C, S, S)`` uint8.
         test_labels: ``(M,)``.
-        classes: how many classes there are.
-        generator: of the order and the crops, on the encoder's device.
-        config: of the training.
-        head_prefix: maps ``(B, dim)`` to ``(B, E)``. Batch norm in it that has no running statistics is given some.
-        size: side of what the network sees: random crops of training images, the middle of test images; None: theirs.
+        classes: number of classes.
+        generator: draws the order and the crops, on the encoder's device.
+        config: training settings.
+        head_prefix: maps ``(B, dim)`` to ``(B, E)``; its batch norms get running statistics if they have none.
+        size: side of the random training crops and of the center crops for testing; None: the images' own.
 
     Raises:
         ValueError: a set does not fit its labels, or the training set has fewer than two images or classes.
@@ -146,7 +145,7 @@ def fine_tune(
     check_labeled(images, labels, classes, "training")
     check_labeled(test_images, test_labels, classes, "test")
     if len(labels.unique()) < 2:
-        raise ValueError(f"the training set has one class only, {int(labels[0])}: fine-tuning needs at least two")
+        raise ValueError(f"the training set has only one class, {int(labels[0])}: fine-tuning needs at least two")
     size = images.shape[-1] if size is None else size
     network = new_classifier(encoder, center_crop(images, size), classes=classes, head_prefix=head_prefix)
     targets = labels.to(_device(network))
@@ -161,11 +160,11 @@ def fine_tune(
 def new_classifier(
     encoder: nn.Module, images: Tensor, *, classes: int, head_prefix: nn.Module | None = None
 ) -> Classifier:
-    """A trainable classifier on copies of ``encoder`` and ``head_prefix``; None keeps nothing of the head.
+    """Builds a trainable classifier from copies of ``encoder`` and ``head_prefix``; None drops the whole head.
 
-    The linear layer starts at zero, so that every class is equally likely and no random number is drawn. The running
-    statistics of the prefix's batch norm start from the features of the first ``(N, C, S, S)`` images. Split batch norm
-    becomes plain: it keeps contrastive learning from telling images by their batch, of which labels have no need.
+    The linear layer starts at zero, so all classes are equally likely and no random number is drawn. The running
+    statistics of the prefix's batch norms start from the features of the first ``(N, C, S, S)`` images. Split batch
+    norm becomes plain: it only serves contrastive learning, where batch statistics would leak which images match.
     """
     encoder = copy.deepcopy(encoder)
     for module in encoder.modules():
@@ -179,14 +178,14 @@ def new_classifier(
 
 
 def with_running_statistics(head: nn.Module, features: Tensor) -> nn.Module:
-    """A copy of ``head`` whose batch norms have running statistics, as a network needs that answers single images.
+    """Copies ``head`` and adds running statistics to its batch norms, so that it can process single images.
 
-    In pretraining a head normalises by the batch before it and remembers nothing. Here such a batch norm becomes a
-    plain one that starts from the statistics of ``features`` ``(B, D)``; one that has running statistics keeps them.
-    Given back in evaluation mode.
+    In pretraining, a head normalizes with the current batch and keeps no statistics. Such batch norms become plain ones
+    that start from the statistics of ``features`` ``(B, D)``; those with running statistics keep them. The copy is in
+    evaluation mode.
 
     Raises:
-        ValueError: a batch norm needs statistics, and there are fewer than two features.
+        ValueError: a batch norm needs statistics, but there are fewer than two features.
     """
     head = copy.deepcopy(head)
     added: list[nn.BatchNorm1d] = []
@@ -196,7 +195,7 @@ def with_running_statistics(head: nn.Module, features: Tensor) -> nn.Module:
     if len(features) < 2:
         raise ValueError(f"batch norm's running statistics need at least 2 images to start from, got {len(features)}")
     for norm in added:
-        norm.to(features).train().momentum = 1.0  # this one pass is all that they remember
+        norm.to(features).train().momentum = 1.0  # keep the statistics of this pass alone
     with torch.no_grad():
         head(features)
     for norm in added:
@@ -205,7 +204,7 @@ def with_running_statistics(head: nn.Module, features: Tensor) -> nn.Module:
 
 
 def _replace_batch_norms(module: nn.Module, added: list[nn.BatchNorm1d]) -> nn.Module:
-    """``module``, its batch norms without running statistics replaced; ``added`` collects the new ones."""
+    """Replaces batch norms without running statistics in ``module``; ``added`` collects the new ones."""
     if isinstance(module, nn.BatchNorm1d) and module.running_mean is None:
         added.append(plain_batch_norm(module))
         return added[-1]
@@ -223,20 +222,20 @@ def train_classifier(
     generator: torch.Generator,
     name: str,
 ) -> None:
-    """Trains ``network`` in place on random crops and flips of ``images``; where its parameters are, it runs.
+    """Trains ``network`` in place on random crops and flips of ``images``, on the device of its parameters.
 
     Args:
-        network: what is trained: all parameters that require a gradient.
-        images: ``(N, C, S, S)`` uint8, on any device; on the network's, no step waits for them.
+        network: all of its parameters that require a gradient are trained.
+        images: ``(N, C, S, S)`` uint8, on any device; on the network's device, no step waits for them.
         size: side of the crops.
-        loss: of ``(B, C, size, size)`` views and the ``(B,)`` indices of their images, a scalar.
-        config: of the training.
-        generator: of the order and the crops, on the network's device.
-        name: of the progress bar.
+        loss: maps ``(B, C, size, size)`` views and the ``(B,)`` indices of their images to a scalar.
+        config: training settings.
+        generator: draws the order and the crops, on the network's device.
+        name: name of the training in the progress bar and in messages.
 
     Raises:
-        ValueError: fewer than two images.
-        FloatingPointError: the loss stopped being finite, or the weights after the last step are not.
+        ValueError: there are fewer than two images.
+        FloatingPointError: the loss of an epoch or a weight after the last step is not finite.
     """
     if len(images) < 2:
         raise ValueError(f"{name} needs at least 2 images, got {len(images)}")
@@ -264,27 +263,27 @@ def train_classifier(
                 optimizer.step()
                 losses.append(value.detach())
                 bar.update()
-            mean = float(torch.stack(losses).mean())  # the one wait for the device in an epoch
+            mean = float(torch.stack(losses).mean())  # the only wait for the device in an epoch
             if not math.isfinite(mean):
                 raise FloatingPointError(
                     f"{name} diverged in epoch {epoch + 1}: the loss is {mean}; "
                     f"try a learning_rate below {config.learning_rate}"
                 )
             bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
-    # No loss has seen what the last step made.
+    # No loss reflects the result of the last step.
     for part, weights in network.state_dict().items():
         if not weights.isfinite().all():
             raise FloatingPointError(
-                f"{name} diverged in its last step: {part} holds numbers that are not finite; "
+                f"{name} diverged in its last step: {part} holds non-finite values; "
                 f"try a learning_rate below {config.learning_rate}"
             )
 
 
 @torch.no_grad()
 def network_outputs(network: nn.Module, images: Tensor, batch_size: int = 1024) -> Tensor:
-    """What a network gives for ``(N, ...)`` images in evaluation mode, batch by batch, on the network's device.
+    """Computes a network's outputs for ``(N, ...)`` images in evaluation mode, in batches, on the network's device.
 
-    Features of an encoder, logits of a classifier. The network is left in the mode that it was in.
+    These are an encoder's features or a classifier's logits. Restores the network's mode.
     """
     device, training = _device(network), network.training
     network.eval()
@@ -295,7 +294,7 @@ def network_outputs(network: nn.Module, images: Tensor, batch_size: int = 1024) 
 
 
 def top1_accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Share of ``(N, ...)`` images whose largest logit is their label's ``(N,)``, a scalar in [0, 1]."""
+    """Share of ``(N, ...)`` images whose largest logit is that of their label, ``(N,)``; a scalar in [0, 1]."""
     logits = network_outputs(network, images)
     return (logits.argmax(1) == labels.to(logits.device)).float().mean()
 

@@ -1,4 +1,4 @@
-"""Weighted k nearest neighbours: judges a representation without training anything."""
+"""Weighted k nearest neighbors: evaluates a representation without training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_SIMILARITIES_AT_ONCE = 2**24  # 64 MiB in float32: what bounds the memory, however large the two sets are
+_SIMILARITIES_AT_ONCE = 2**24  # 64 MiB in float32: bounds the memory for sets of any size
 
 
 @torch.no_grad()
@@ -21,19 +21,19 @@ def knn_predict(
     k: int = 200,
     temperature: float = 0.1,
 ) -> Tensor:
-    """The class of each query by the votes of its k nearest training features.
+    """Predicts the class of each query from the votes of its k nearest training features.
 
-    Nearness is the cosine s; each neighbour votes for its own label with the weight exp(s / temperature), and the class
-    with the most votes wins (Wu et al. 2018, arXiv 1805.01978, section 3.4). The defaults are those which MoCo's
-    released CIFAR-10 example monitors with; Wu et al. take a temperature of 0.07.
+    Similarity is the cosine s; each neighbor votes for its label with weight exp(s / temperature), and the class with
+    the most votes wins (Wu et al. 2018, arXiv 1805.01978, section 3.4). The defaults are those of MoCo's released
+    CIFAR-10 example; Wu et al. use a temperature of 0.07.
 
     Args:
-        train_features: ``(N, D)``, of any length: they are L2-normalised here.
+        train_features: ``(N, D)``, of any length: they are L2-normalized here.
         train_labels: ``(N,)`` integers from 0 to ``classes`` − 1.
         queries: ``(M, D)``, on the same device.
-        classes: how many classes there are.
-        k: how many neighbours vote.
-        temperature: the smaller, the more the nearest ones count.
+        classes: number of classes.
+        k: number of neighbors that vote.
+        temperature: the smaller, the more the nearest neighbors count.
 
     Returns:
         ``(M,)`` predicted classes.
@@ -67,16 +67,16 @@ def knn_accuracy(
     k: int = 200,
     temperature: float = 0.1,
 ) -> Tensor:
-    """Share of the test set that :func:`knn_predict` classifies rightly, a scalar in [0, 1].
+    """Share of the test set that :func:`knn_predict` classifies correctly, a scalar in [0, 1].
 
     Args:
         train_features: ``(N, D)``.
         train_labels: ``(N,)``.
         test_features: ``(M, D)``.
         test_labels: ``(M,)``.
-        classes: how many classes there are.
-        k: how many neighbours vote.
-        temperature: of their votes.
+        classes: number of classes.
+        k: number of neighbors that vote.
+        temperature: temperature of their votes.
 
     Raises:
         ValueError: as in :func:`knn_predict`.
@@ -88,12 +88,12 @@ def knn_accuracy(
 
 @torch.no_grad()
 def check_labeled(examples: Tensor, labels: Tensor, classes: int, name: str) -> None:
-    """Refuses examples ``(N, ...)`` that do not fit their labels ``(N,)``; ``name`` says which set it is.
+    """Refuses examples ``(N, ...)`` that do not fit their labels ``(N,)``; ``name`` names the set in messages.
 
     Raises:
-        ValueError: the set is empty, the numbers differ, a label is none of the classes, or a feature is not finite.
+        ValueError: the set is empty, the numbers differ, a label is out of range, or a feature is not finite.
     """
-    # A label out of range would end a CUDA process with an assertion that names nothing.
+    # On CUDA a label out of range would abort the process with an uninformative assertion.
     if len(examples) == 0:
         raise ValueError(f"the {name} set is empty")
     if labels.shape != examples.shape[:1]:
@@ -107,7 +107,7 @@ def check_labeled(examples: Tensor, labels: Tensor, classes: int, name: str) -> 
 
 def _vote(similarities: Tensor, labels: Tensor, classes: int, k: int, temperature: float) -> Tensor:
     nearest = similarities.topk(k, dim=1)
-    # Relative to the nearest one, no weight overflows at any temperature; the winner stays the same.
+    # Relative to the nearest neighbor no weight overflows at any temperature, and the winner stays the same.
     weights = ((nearest.values - nearest.values[:, :1]) / temperature).exp()
     votes = weights.new_zeros(len(weights), classes).scatter_add_(1, labels[nearest.indices], weights)
     return votes.argmax(1)

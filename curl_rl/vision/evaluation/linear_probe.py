@@ -1,7 +1,7 @@
-"""Linear probes: how much of the labels a linear classifier can read out of frozen features.
+"""Linear probes: how well a linear classifier predicts the labels from frozen features.
 
-:func:`linear_evaluation` judges a finished encoder by SimCLR's protocol; one in training is watched by
-:class:`curl_rl.pretraining.online_probe.OnlineProbe`.
+:func:`linear_evaluation` evaluates a finished encoder by SimCLR's protocol;
+:class:`curl_rl.pretraining.online_probe.OnlineProbe` monitors one in training.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class LinearProbeConfig:
     """Linear evaluation of frozen features (SimCLR, arXiv 2002.05709, appendix B.8)."""
 
     l2_min: float = 1e-6
-    """Weakest regularisation that is tried."""
+    """Weakest regularization to try."""
     l2_max: float = 1e5
-    """Strongest regularisation that is tried."""
+    """Strongest regularization to try."""
     l2_count: Annotated[int, at_least(1)] = 45
-    """How many are tried, evenly spaced on a logarithmic scale."""
+    """Number of regularizations to try, evenly spaced on a logarithmic scale."""
     held_out: Annotated[float, within("(0, 1)")] = 0.1
-    """Share of the training set on which the regularisation is chosen."""
+    """Share of the training set held out for choosing the regularization."""
     max_iterations: Annotated[int, at_least(1)] = 1000
-    """Upper bound on L-BFGS iterations for each of them."""
+    """Maximum L-BFGS iterations per regularization."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -42,14 +42,14 @@ class LinearProbeConfig:
 
 
 class LinearEvaluation(NamedTuple):
-    """What linear evaluation found."""
+    """Result of linear evaluation."""
 
     accuracy: Tensor
     """Top-1 on the test set, a scalar in [0, 1]."""
     l2: float
-    """The regularisation that was chosen."""
+    """The chosen regularization."""
     held_out_accuracy: Tensor
-    """Top-1 on the held-out part of the training set, by which it was chosen."""
+    """Top-1 on the held-out part of the training set, on which it was chosen."""
 
 
 def fit_linear(
@@ -64,17 +64,17 @@ def fit_linear(
 ) -> nn.Linear:
     """Multinomial logistic regression by L-BFGS on the full batch.
 
-    Minimises mean cross-entropy + l2 / 2 · ‖W‖²; the bias is not regularised. (scikit-learn's C is 1 / (N · l2).)
+    Minimizes mean cross-entropy + l2 / 2 · ‖W‖²; the bias is not regularized. (scikit-learn's C is 1 / (N · l2).)
 
     Args:
-        features: ``(N, D)``, float32 or float64, taken as they are.
+        features: ``(N, D)``, float32 or float64, used without preprocessing.
         labels: ``(N,)`` integers from 0 to ``classes`` − 1.
-        classes: how many classes there are.
-        l2: strength of the regularisation, above 0.
-        start: where to begin, left unchanged; zeros if None. The problem is convex: it decides the time, not the end.
-        max_iterations: of L-BFGS.
-        tolerance: largest entry of the gradient at which it stops, in coordinates in which the curvature is near 1 as
-            long as the classifier is unsure. Below 1e-8 it is lost in float64's rounding of the loss.
+        classes: number of classes.
+        l2: strength of the regularization, above 0.
+        start: initial classifier, left unchanged; zeros if None. The problem is convex, so this affects only the time.
+        max_iterations: maximum L-BFGS iterations.
+        tolerance: stop when no entry of the gradient is larger, in coordinates whose curvature is near 1 as long as the
+            classifier is uncertain. Below 1e-8 it drowns in float64's rounding of the loss.
 
     Returns:
         The classifier, D to ``classes``.
@@ -82,8 +82,8 @@ def fit_linear(
     classifier = zero_linear(features.shape[1], classes, features).requires_grad_(False)
     if start is not None:
         classifier.load_state_dict(start.state_dict())
-    # In these coordinates L-BFGS takes tens of steps where the weights themselves, whose curvatures lie orders of
-    # magnitude apart, took hundreds.
+    # In these coordinates L-BFGS takes tens of steps; on the weights themselves, whose curvatures differ by orders of
+    # magnitude, it took hundreds.
     basis = _curvature(features, classes, l2)
     rows = torch.cat([classifier.weight, classifier.bias[:, None]], 1).double()
     coordinates = (rows @ basis).requires_grad_()
@@ -93,7 +93,7 @@ def fit_linear(
         max_eval=2 * max_iterations,
         history_size=20,
         tolerance_grad=tolerance,
-        tolerance_change=0,  # the loss stands still long before the gradient vanishes
+        tolerance_change=0,  # the loss stops changing long before the gradient vanishes
         line_search_fn="strong_wolfe",
     )
 
@@ -105,7 +105,7 @@ def fit_linear(
         optimizer.zero_grad()
         weight, bias = weight_and_bias()
         logits = F.linear(features, weight.to(features.dtype), bias.to(features.dtype))
-        # The line search compares losses that differ in the eighth digit: their sum is float64, whatever the features.
+        # The line search compares losses that differ in the eighth digit, so the loss is always summed in float64.
         loss = F.cross_entropy(logits.double(), labels) + l2 / 2 * weight.square().sum()
         loss.backward()
         return loss
@@ -129,33 +129,32 @@ def linear_evaluation(
     generator: torch.Generator,
     config: LinearProbeConfig = LinearProbeConfig(),
 ) -> LinearEvaluation:
-    """Top-1 accuracy of L2-regularised logistic regression on frozen features, as in SimCLR's appendix B.8.
+    """Top-1 accuracy of L2-regularized logistic regression on frozen features, as in SimCLR's appendix B.8.
 
-    The regularisation is chosen by accuracy on a held-out part of the training set, with the shares that the classes
-    have in the whole (of equally good ones the strongest); the classifier is then fitted again on the whole training
-    set and meets the test set once.
+    The regularization is chosen by accuracy on a stratified held-out part of the training set (the strongest among
+    equally good ones); the classifier is then refitted on the whole training set and tested once.
 
-    The features are centred, which only moves the bias, and all divided by one number, so that their mean square is 1
-    and the same regularisation means the same for every encoder. They are not standardised one by one: directions in
-    which an encoder varies little stay small, as in the paper. Both numbers come from the training set alone.
+    The features are centered, which only moves the bias, and divided by a single number, so that their mean square is 1
+    and a regularization means the same for every encoder. They are not standardized individually: directions in which
+    an encoder varies little stay small, as in the paper. Mean and scale come from the training set alone.
 
     Args:
         train_features: ``(N, D)``.
         train_labels: ``(N,)`` integers from 0 to ``classes`` − 1.
         test_features: ``(M, D)``, on the same device.
         test_labels: ``(M,)``.
-        classes: how many classes there are.
+        classes: number of classes.
         generator: draws the held-out part.
-        config: regularisations to try, share held out.
+        config: regularizations to try, held-out share.
 
     Raises:
-        ValueError: a set does not fit its labels, the training set has a single class, or it is too small to hold out
-            a part.
+        ValueError: a set does not fit its labels, or the training set has a single class or is too small to hold out a
+            part.
     """
     check_labeled(train_features, train_labels, classes, "training")
     check_labeled(test_features, test_labels, classes, "test")
     if len(train_labels.unique()) < 2:
-        raise ValueError(f"the training set has one class only, {int(train_labels[0])}: a probe needs at least two")
+        raise ValueError(f"the training set has only one class, {int(train_labels[0])}: a probe needs at least two")
     dtype = torch.promote_types(train_features.dtype, torch.float32)
     train, test = train_features.detach().to(dtype), test_features.detach().to(dtype)
     mean = train.mean(0)
@@ -167,7 +166,7 @@ def linear_evaluation(
     features, labels = train[fitted], train_labels[fitted]
     classifier: nn.Linear | None = None
     accuracies = []
-    # From strong to weak, each begins where the one before it ended: a path of small steps.
+    # From strong to weak, each fit starting from the previous one.
     for l2 in tqdm(candidates, desc="linear probe", unit="fit", disable=None):
         classifier = fit_linear(
             features, labels, classes=classes, l2=l2, start=classifier, max_iterations=config.max_iterations
@@ -181,21 +180,21 @@ def linear_evaluation(
 
 
 def _curvature(features: Tensor, classes: int, l2: float) -> Tensor:
-    """Cholesky factor ``(D + 1, D + 1)`` of the regularised loss's second derivative where all classes are as likely.
+    """Cholesky factor ``(D + 1, D + 1)`` of the regularized loss's Hessian where all classes are equally likely.
 
-    One class's row of weight and bias has that of x̃x̃ᵀ / classes, averaged over the features x̃ with a 1 appended, and
-    l2 on the diagonal but for the bias.
+    For one class's row of weight and bias it is the mean of x̃x̃ᵀ / classes over the features x̃ with a 1 appended, plus
+    l2 on the diagonal except for the bias.
     """
     extended = F.pad(features, (0, 1), value=1.0)
     curvature = (extended.T @ extended).double() / (len(features) * classes)
-    # Where features are dead or copies of each other, rounding makes of a curvature of zero a negative one.
+    # With dead or duplicate features, rounding can turn a curvature of zero negative.
     curvature.diagonal().add_(2 * torch.finfo(features.dtype).eps * curvature.trace())
     curvature.diagonal()[:-1].add_(l2)
     return torch.linalg.cholesky(curvature)
 
 
 def _stratified_split(labels: Tensor, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Indices of two disjoint random parts with equal shares of every class; the second has round(share · N)."""
+    """Splits indices into two random stratified parts; the second has round(share · N)."""
     held_out = round(share * len(labels))
     if not 1 <= held_out < len(labels):
         raise ValueError(
@@ -204,7 +203,7 @@ def _stratified_split(labels: Tensor, share: float, generator: torch.Generator) 
         )
     order = torch.randperm(len(labels), generator=generator, device=generator.device).to(labels.device)
     by_class = order[labels[order].argsort(stable=True)]
-    # Evenly spaced places in a list that is sorted by class take from each class its share.
+    # Evenly spaced positions in a list sorted by class take each class's share.
     places = (torch.arange(held_out, device=labels.device) + 0.5) * len(labels) / held_out
     chosen = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
     chosen[places.long()] = True

@@ -1,7 +1,7 @@
-"""The field's protocols: how good an encoder is on labelled images.
+"""Standard protocols for evaluating an encoder on labeled images.
 
-Nearest neighbours, linear evaluation and fine-tuning on a few per cent of the labels, of a trained backbone, of the
-same untrained, and, as far as they can be, of the raw pixels. The test set chooses nothing.
+Nearest neighbors, linear evaluation and fine-tuning on a few percent of the labels, for a trained backbone and the same
+backbone untrained; nearest neighbors for the raw pixels as well. Nothing is selected on the test set.
 """
 
 from __future__ import annotations
@@ -30,73 +30,73 @@ Protocol = Literal["knn", "probe", "linear", "fine_tune"]
 _SOME_PROTOCOLS = one_or_more(one_of(*get_args(Protocol)), "be some of knn, probe, linear and fine_tune")
 _SHARES = one_or_more(within("(0, 1]"), "be shares above 0 and at most 1")
 
-_BATCH = 512  # images that are encoded at a time
+_BATCH = 512  # images encoded at a time
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Which protocols judge an encoder, and how."""
+    """The protocols that evaluate an encoder, and their settings."""
 
     protocols: Annotated[tuple[Protocol, ...], _SOME_PROTOCOLS] = ("knn", "linear")
-    """knn: weighted nearest neighbours. probe: the linear classifier that learnt beside the run. linear: logistic
-    regression on frozen features. fine_tune: the whole network learns from some of the labels."""
+    """knn: weighted nearest neighbors. probe: the linear classifier trained alongside the run. linear: logistic
+    regression on frozen features. fine_tune: the whole network is trained on some of the labels."""
     k: Annotated[int | None, at_least(1)] = None
-    """Neighbours that vote. [default: the run's own knn.k, or all images where there are fewer]"""
+    """Neighbors that vote. [default: the run's own knn.k, or all images if there are fewer]"""
     temperature: Annotated[float | None, positive_finite] = None
-    """Of their votes. [default: the run's own knn.temperature]"""
+    """Temperature of their votes. [default: the run's own knn.temperature]"""
     labels: Annotated[tuple[float, ...], _SHARES] = (0.01, 0.1)
-    """Shares of the training set's labels to fine-tune on, the same number from each class (1 takes all), each in a
-    training of its own."""
+    """Shares of the training set's labels to fine-tune on, the same number from each class (1 takes all), in one
+    training per share."""
     seed: Annotated[int, SEED] = 0
-    """Of the linear evaluation's held-out part, and of the order and the crops in fine-tuning. Which labels
-    fine-tuning is given depends on no seed."""
+    """Seed of the held-out part in linear evaluation, and of the order and the crops in fine-tuning. The choice of
+    labels for fine-tuning does not depend on it."""
     crops: Crops | None = None
-    """Of fine-tuning. [default: the run's own views]"""
+    """Crops in fine-tuning. [default: the run's own views]"""
     linear: LinearProbeConfig = field(default_factory=LinearProbeConfig)
-    """Regularisations that linear evaluation tries."""
+    """Regularizations that linear evaluation tries."""
 
     def __post_init__(self) -> None:
         check_ranges(self)
 
     @property
     def scores(self) -> list[str]:
-        """Names of what is measured, in this order."""
+        """Names of the scores, in order."""
         fine_tuned = [f"fine_tune_{100 * share:g}%" for share in self.labels]
         return [name for protocol in self.protocols for name in (fine_tuned if protocol == "fine_tune" else [protocol])]
 
 
 class Benchmark(NamedTuple):
-    """Labelled images to learn from and to be tested on."""
+    """Labeled training and test images."""
 
     train: ImageSet
     test: ImageSet
 
     @property
     def classes(self) -> int:
-        """How many there are."""
+        """Number of classes."""
         return len(self.train.classes)
 
 
 class Voting(NamedTuple):
-    """How nearest neighbours vote."""
+    """How nearest neighbors vote."""
 
     k: int
-    """How many."""
+    """Number of neighbors."""
     temperature: float
-    """By similarity over this, exponentially weighted."""
+    """Votes are weighted by exp(similarity / temperature)."""
 
 
 def load_benchmark(source: str, size: int, *, device: torch.device | str = "cpu", in_memory: bool = False) -> Benchmark:
-    """Training and test images of ``source`` with their labels, at ``size``×``size`` pixels.
+    """Loads training and test images of ``source`` with their labels, at ``size``×``size`` pixels.
 
     Args:
         source: a folder with ``train`` and ``test``, or ``digits``, as in :func:`curl_rl.vision.data.load`.
         size: side of the images.
-        device: where batches are given.
-        in_memory: all images are held, as fine-tuning needs them, or are refused if they do not fit.
+        device: device of the batches.
+        in_memory: keep all images in memory, as fine-tuning requires, and refuse them if they do not fit.
 
     Raises:
-        UserError: no test images, labels missing, one class alone, or images that do not fit.
+        UserError: test images or labels are missing, there is only one class, or the images do not fit.
     """
     storage: Literal["memory", "auto"] = "memory" if in_memory else "auto"
     parts = (
@@ -110,15 +110,15 @@ def load_benchmark(source: str, size: int, *, device: torch.device | str = "cpu"
 
 
 def evaluate_encoder(encoder: Encoder, benchmark: Benchmark, config: EvaluationConfig) -> dict[str, float]:
-    """Test accuracies in [0, 1], by the names of ``config.scores``; the probe's is not an encoder's, and left out.
+    """Measures test accuracies in [0, 1], keyed by ``config.scores``, except the probe's, which belongs to a run.
 
     Args:
-        encoder: left as it was. It sees the middle of each image, as large as the views of its training.
-        benchmark: on the encoder's device.
-        config: which protocols.
+        encoder: left unchanged. It sees the center of each image, of the size of its training views.
+        benchmark: images on the encoder's device.
+        config: the protocols.
 
     Raises:
-        ValueError: the data do not suit a protocol: more neighbours than images, say.
+        ValueError: the data do not suit a protocol, for example fewer images than neighbors.
     """
     found: dict[str, float] = {}
     side = encoder.input_shape[-1]
@@ -140,14 +140,14 @@ def evaluate_encoder(encoder: Encoder, benchmark: Benchmark, config: EvaluationC
 
 
 def evaluate_untrained(encoder: Encoder, seed: int, benchmark: Benchmark, config: EvaluationConfig) -> dict[str, float]:
-    """What :func:`evaluate_encoder` finds of the same backbone with random weights."""
+    """:func:`evaluate_encoder` for the same backbone with random weights."""
     return evaluate_encoder(untrained_like(encoder, seed), benchmark, config)
 
 
 def evaluate_pixels(side: int, benchmark: Benchmark, config: EvaluationConfig) -> dict[str, float]:
-    """Accuracy of nearest neighbours among the images themselves, each less the training images' mean.
+    """Accuracy of nearest neighbors on the images themselves, minus the mean training image.
 
-    On photographs, which share most of their brightness, that is a stronger baseline than the cosine of plain pixels.
+    On photographs, which share most of their brightness, this is a stronger baseline than the cosine of raw pixels.
     """
     train = encode(nn.Flatten(), side, benchmark.train)
     test = encode(nn.Flatten(), side, benchmark.test)
@@ -157,15 +157,15 @@ def evaluate_pixels(side: int, benchmark: Benchmark, config: EvaluationConfig) -
 
 
 def untrained_like(encoder: Encoder, seed: int) -> Encoder:
-    """The same backbone with new random weights, in evaluation mode and without gradients.
+    """Returns the same backbone with new random weights, in evaluation mode and without gradients.
 
-    Its batch norm is as initialised, the identity. With the statistics of the images, it would be far easier to beat.
+    Its batch norm is the identity, as initialized. With the images' statistics it would be far easier to beat.
     """
     return encoder.fresh(seed).requires_grad_(False).eval()
 
 
 class Encoded(NamedTuple):
-    """Images as an encoder sees them."""
+    """Encoded images with their labels."""
 
     features: Tensor
     """``(N, D)``."""
@@ -175,7 +175,7 @@ class Encoded(NamedTuple):
 
 @torch.no_grad()
 def encode(network: nn.Module, side: int, images: ImageSet) -> Encoded:
-    """Features in evaluation mode and labels of the images that can be read, of each its middle of this side."""
+    """Encodes the center crops, of this side, of all readable images in evaluation mode."""
     training = network.training
     network.eval()
     features, labels = [], []
@@ -194,12 +194,12 @@ def encode(network: nn.Module, side: int, images: ImageSet) -> Encoded:
 
 
 def knn(train: Encoded, test: Encoded, classes: int, voting: Voting) -> float:
-    """Share of the test images on which their nearest neighbours are right."""
+    """Share of the test images that their nearest neighbors classify correctly."""
     return float(knn_accuracy(*train, *test, classes=classes, k=voting.k, temperature=voting.temperature))
 
 
 def voting_of(config: EvaluationConfig, usual: KNNConfig, benchmarks: Iterable[Benchmark]) -> Voting:
-    """What ``config`` says or, where it says nothing, ``usual``, with no more neighbours than any of the sets has."""
+    """The voting set by ``config``, by default ``usual`` with k limited to the smallest training set."""
     k = min(usual.k, *(len(benchmark.train) for benchmark in benchmarks)) if config.k is None else config.k
     return Voting(k, usual.temperature if config.temperature is None else config.temperature)
 

@@ -1,4 +1,4 @@
-"""A run of pretraining as it lies on the disk, for those who judge it or train on from it."""
+"""Reads a saved pretraining run, to evaluate it or to continue training from it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from curl_rl.vision.evaluation.finetuning import Crops
 
 @dataclass(frozen=True)
 class Run:
-    """A run of pretraining as it lies on the disk."""
+    """A saved pretraining run."""
 
     directory: Path
     config: VisionConfig
     encoder: Encoder
     image_size: int
     epochs: float
-    """Those that the encoder was trained for, by now."""
+    """Epochs that the saved encoder was trained for."""
 
     def kind(self) -> str:
-        """Method, preset, and every setting in which the run differs from them, but for the seed and the data.
+        """Describes the run by method, preset and every other setting that differs, except seed and data.
 
-        A run that has not come to its end says so.
+        Unfinished runs are marked as such.
         """
         preset = load_preset(self.config.preset, self.config.method)
         preset = dataclasses.replace(preset, seed=self.config.seed, data=self.config.data)
@@ -45,17 +45,17 @@ class Run:
 
     @property
     def crops(self) -> Crops:
-        """Random crops like the views that it learnt from."""
+        """Random crops like the run's training views."""
         views = self.config.augment
         if views.crop == "plain":  # windows that are neither scaled nor mirrored
             return Crops(min((views.size / self.image_size) ** 2, 1.0), 0.0)
         return Crops(views.scale[0], views.mirror)
 
     def probe_accuracy(self) -> float:
-        """Share of the test images on which its online probe was right, when it was last asked.
+        """The last logged accuracy of the online probe on the test images.
 
         Raises:
-            UserError: it never was, or the log is damaged.
+            UserError: no accuracy was logged, or the log is damaged.
         """
         path = self.directory / METRICS_FILE
         try:
@@ -65,18 +65,18 @@ class Run:
         found = [row["probe/test_accuracy"] for row in rows if "probe/test_accuracy" in row]
         if not found:
             raise UserError(
-                f"{self.directory} has no probe/test_accuracy in its log: no labelled test images, or knn.every 0"
+                f"{self.directory} has no probe/test_accuracy in its log: no labeled test images, or knn.every 0"
             )
         return float(found[-1])
 
 
 def read_run(directory: Path, device: torch.device | str) -> Run:
-    """The run in ``directory``, its encoder on ``device``.
+    """Reads the run in ``directory``, with its encoder on ``device``.
 
-    It computes in bfloat16 where the hardware does and the run was not told otherwise.
+    The encoder computes in bfloat16 if the hardware supports it and the run's settings do not forbid it.
 
     Raises:
-        ValueError: there is none, or none with an encoder.
+        ValueError: the directory holds no pretraining run, or a run without an encoder.
     """
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is no run: it has no {CONFIG}")

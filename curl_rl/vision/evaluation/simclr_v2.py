@@ -1,7 +1,7 @@
-"""SimCLR v2's second and third stage on what lies on the disk (Chen et al. 2020, arXiv 2006.10029).
+"""The second and third stages of SimCLR v2 (Chen et al. 2020, arXiv 2006.10029), from saved runs to saved classifiers.
 
 A pretraining run is fine-tuned into a classifier on a share of the labels; the classifier then teaches a student on all
-images. Both leave a classifier (:mod:`curl_rl.vision.evaluation.classifier_file`) in a directory of its own.
+images. Each stage writes a classifier (:mod:`curl_rl.vision.evaluation.classifier_file`) to its own directory.
 """
 
 from __future__ import annotations
@@ -40,25 +40,24 @@ def fine_tune_run(
 ) -> float:
     """Fine-tunes a pretraining run's whole network on some of the labels, and saves the classifier.
 
-    Its crops are as large, and as often mirrored, as the views of the pretraining. Which labels it is given depends on
-    no seed.
+    Crops have the scale and flips of the pretraining views. The choice of labels does not depend on the seed.
 
     Args:
-        run: the run's directory.
-        directory: where the classifier goes; it is made.
+        run: the run directory.
+        directory: directory of the new classifier; it is created.
         labels: share of the training set's labels, the same number from each class; 1 takes all.
-        from_layer: layers of the projection head that stay on the encoder: the paper keeps 1 of 3 where labels are few.
-        data: what to learn and test on; None, what the run was trained on.
-        epochs: of fine-tuning; None, SimCLR's: 60, or 30 from a tenth of the labels on.
-        learning_rate: the highest.
-        seed: of the order and the crops.
-        device: where to compute.
+        from_layer: layers of the projection head to keep on the encoder: the paper keeps 1 of 3 when labels are few.
+        data: images to train and test on; None, those of the run.
+        epochs: epochs of fine-tuning; None, SimCLR's: 60, or 30 from a tenth of the labels on.
+        learning_rate: the peak learning rate.
+        seed: seed of the order and the crops.
+        device: device to compute on.
 
     Returns:
         Top-1 accuracy on the test images after the last epoch, in [0, 1].
 
     Raises:
-        ValueError: the run, its head or the data do not allow it, or there is a classifier in the directory already.
+        ValueError: the run, its head or the data are unsuitable, or the directory already holds a classifier.
         FloatingPointError: the training diverged.
     """
     check_seed(seed)
@@ -92,7 +91,7 @@ def fine_tune_run(
     provenance = {
         "stage": "fine-tuning",
         "run": last_names(run.absolute()),
-        "data": source,  # the whole path: students learn from the same images unless told otherwise
+        "data": source,  # the whole path: by default students learn from the same images
         "loaded_size": train.size,
         "labels": labels,
         "from_layer": from_layer,
@@ -120,30 +119,30 @@ def distill_classifier(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> float:
-    """Trains a student on a classifier's answers to all training images, which need no labels, and saves it.
+    """Trains a student on a classifier's predictions for all training images, labeled or not, and saves it.
 
     Args:
         teacher: directory of the classifier.
-        directory: where the student's goes; it is made.
+        directory: directory of the student; it is created.
         student: a pretraining run whose encoder the student starts from; None, a new network like the teacher's.
-        depth: of a new network, where it is not to be the teacher's.
-        width: likewise.
+        depth: depth of a new network; None, the teacher's.
+        width: width of a new network; None, the teacher's.
         labelled: share of the training set's labels in the mix, the same number from each class; 1 takes all.
-        alpha: the teacher's share of the loss; what is left goes to the labels.
-        temperature: of both softmaxes; None: 0.1 for a student of the teacher's shape, 1 for another, as in
-            the paper, by memory.
-        data: images to learn and be tested on; None, what the teacher was trained on.
-        epochs: of the student's training.
-        learning_rate: the highest; None, that of fine-tuning, times the temperature where it is below 1, because the
-            gradient is divided by that.
-        seed: of a new network, the order and the crops.
-        device: where to compute.
+        alpha: the teacher's share of the loss; the rest goes to the labels.
+        temperature: temperature of both softmaxes; None: 0.1 for a student of the teacher's shape, 1 for others, as we
+            remember the paper.
+        data: images to train and test on; None, those of the teacher.
+        epochs: epochs of the student's training.
+        learning_rate: the peak learning rate; None, that of fine-tuning, times the temperature if it is below 1,
+            because the gradient is divided by the temperature.
+        seed: seed of a new network, the order and the crops.
+        device: device to compute on.
 
     Returns:
         Top-1 accuracy on the test images after the last epoch, in [0, 1].
 
     Raises:
-        ValueError: teacher, student and data do not fit each other, or there is a classifier in the directory already.
+        ValueError: teacher, student and data do not fit together, or the directory already holds a classifier.
         FloatingPointError: the training diverged.
     """
     check_seed(seed)
@@ -153,11 +152,11 @@ def distill_classifier(
         raise UserError(f"labelled must be a share from 0 to 1, got {labelled:g}")
     if (labelled > 0) != (alpha < 1):
         raise UserError(
-            f"labelled {labelled:g} and alpha {alpha:g} contradict each other: labels count by 1 − alpha, so give both "
-            "labelled above 0 and alpha below 1, or neither"
+            f"labelled {labelled:g} and alpha {alpha:g} contradict each other: labels are weighted by 1 − alpha, so "
+            "set both labelled above 0 and alpha below 1, or neither"
         )
     if student is not None and (depth is not None or width is not None):
-        raise UserError("depth and width are those of a new network: leave them out, or leave out student")
+        raise UserError("depth and width apply to a new network only: leave them out, or leave out student")
     encoder = _new_student(master, depth, width, seed) if student is None else read_run(student, device).encoder
     encoder.to(device).requires_grad_(True)
     precision = resolve_precision("auto", torch.device(device))
@@ -167,7 +166,7 @@ def distill_classifier(
     side = encoder.input_shape[-1]
     if side != master.image_size:
         raise UserError(
-            f"{student} was trained on views of {side} pixels and the teacher on {master.image_size}: "
+            f"{student} was trained on views of {side} pixels, but the teacher on {master.image_size}: "
             "they must be the same"
         )
     if temperature is None:
@@ -223,7 +222,7 @@ def distill_classifier(
 def _new_student(teacher: SavedClassifier, depth: int | None, width: float | None, seed: int) -> Encoder:
     like = teacher.encoder
     if not isinstance(like, ResNet):
-        raise UserError("the teacher is no ResNet, after which a new network could be made: name a run as student")
+        raise UserError("the teacher must be a ResNet to build a new network like it: pass a run as student")
     changes = {name: value for name, value in (("depth", depth), ("width", width)) if value is not None}
     fields = dataclasses.asdict(like.config) | changes
     with weights_from(seed):
@@ -235,13 +234,13 @@ def _shape(encoder: torch.nn.Module) -> dict[str, torch.Size]:
 
 
 def _make_room(directory: Path) -> None:
-    """Makes the directory, before minutes go by.
+    """Creates the directory, before minutes of training.
 
     Raises:
-        UserError: it holds a classifier already, or cannot be written to.
+        UserError: it already holds a classifier, or cannot be created.
     """
     if (directory / f"{CLASSIFIER}.json").exists():
-        raise UserError(f"{directory} holds a classifier already: choose another --out directory, or remove it")
+        raise UserError(f"{directory} already holds a classifier: choose another --out directory, or remove it")
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -249,7 +248,7 @@ def _make_room(directory: Path) -> None:
 
 
 def _both(source: str, size: int, device: torch.device | str) -> tuple[ImageSet, ImageSet]:
-    """Training and test images: on the device, or in the host's memory where only that has room."""
+    """Loads training and test images, on the device or, if they do not fit there, in the host's memory."""
     train = load(source, "train", size, device=device)
     if not isinstance(train, ResidentImages):
         device = "cpu"

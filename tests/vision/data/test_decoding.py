@@ -1,4 +1,4 @@
-"""Images of every kind on the disk against the pixels that were drawn; broken ones against what is said of them."""
+"""Image files of every kind compared with the pixels that were drawn; broken ones by the messages about them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def test_scaling_down_is_antialiased(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save(tmp_path / name, stripes)
     inner = images_of(load(tmp_path, size=4))[0, :, :, 1:3].float()
-    assert (inner - 120).abs().max() <= 8, "the mean of the stripes; without antialiasing it would be one of them"
+    assert (inner - 120).abs().max() <= 8, (
+        "the mean of the stripes; without antialiasing it would be one stripe's value"
+    )
 
 
 def test_an_odd_margin_is_cut_and_not_blurred(tmp_path: Path) -> None:
@@ -42,7 +44,7 @@ def test_an_odd_margin_is_cut_and_not_blurred(tmp_path: Path) -> None:
     assert torch.equal(images_of(load(tmp_path))[0], as_tensor(image[:, 1:6]))
 
 
-def test_a_large_jpeg_is_decoded_near_what_pillow_makes_of_the_whole(tmp_path: Path) -> None:
+def test_a_large_jpeg_is_decoded_close_to_pillows_full_decoding(tmp_path: Path) -> None:
     ramp = np.linspace(0, 255, 160, dtype=np.uint8)
     image = np.stack([np.tile(ramp, (120, 1)), np.tile(ramp[:120, None], (1, 160)), np.full((120, 160), 90)], 2)
     for name in ("a.jpg", "b.jpg"):
@@ -85,7 +87,7 @@ def palette_with_transparency(color: int) -> Image.Image:
         ("ppm", lambda: Image.new("RGB", (4, 4), (1, 2, 3)), [1, 2, 3]),
     ],
 )
-def test_whatever_is_not_rgb_is_made_so(
+def test_other_formats_are_converted_to_rgb(
     tmp_path: Path, suffix: str, make: Callable[[], Image.Image], expected: list[int]
 ) -> None:
     for name in ("a", "b"):
@@ -97,7 +99,7 @@ def test_whatever_is_not_rgb_is_made_so(
 def test_the_cameras_orientation_is_applied(tmp_path: Path) -> None:
     image = pixels(0)
     turned = Image.Exif()
-    turned[0x0112] = 6  # to be shown turned by a quarter, clockwise
+    turned[0x0112] = 6  # to be shown rotated by 90°, clockwise
     for name in ("a.png", "b.png"):
         save(tmp_path / name, image, exif=turned)
     for images in loaders(tmp_path):
@@ -108,7 +110,7 @@ def test_the_cameras_orientation_is_applied(tmp_path: Path) -> None:
 
 
 def with_broken_ones(folder: Path) -> Path:
-    """Four good images and five broken ones; the last two only turn out so when they are decoded."""
+    """Four good images and five broken ones; the last two prove broken only when decoded."""
     make_classes(folder, ant=2, bee=2)
     (folder / "ant" / "00a.jpg").write_bytes(b"")
     (folder / "ant" / "00b.jpg").write_text("not an image")
@@ -122,7 +124,7 @@ def with_broken_ones(folder: Path) -> Path:
     return folder
 
 
-def test_unreadable_images_are_named_once_skipped_and_counted(
+def test_unreadable_images_are_reported_once_skipped_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = load(with_broken_ones(tmp_path), size=6, storage="memory")
@@ -135,12 +137,10 @@ def test_unreadable_images_are_named_once_skipped_and_counted(
     assert torch.equal(images_of(images), torch.stack([as_tensor(pixels(number)) for number in range(4)]))
 
 
-def test_a_stream_names_an_image_when_it_turns_out_unreadable(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stream_reports_an_image_that_proves_unreadable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = load(with_broken_ones(tmp_path), size=6, storage="stream", workers=0)
     assert "skipped 3 of 9 images" in capsys.readouterr().err
-    # They lie as: ant 00, 00d (broken), 01; bee 00, 00c (broken), 01.
+    # Their order: ant 00, 00d (broken), 01; bee 00, 00c (broken), 01.
     for _ in range(2):
         (batch,) = images.batches(6, shuffle=False, drop_last=False)
         assert batch.indices.tolist() == [0, 2, 3, 5], "left out"
@@ -148,7 +148,7 @@ def test_a_stream_names_an_image_when_it_turns_out_unreadable(
         assert batch.labels is not None
         assert batch.labels.tolist() == [0, 0, 1, 1]
         (batch,) = images.batches(6, shuffle=False)
-        assert batch.indices.tolist() == [0, 2, 2, 3, 5, 5], "the next one takes the place"
+        assert batch.indices.tolist() == [0, 2, 2, 3, 5, 5], "the next one takes its place"
         assert torch.equal(batch.images[1], batch.images[2])
     said = capsys.readouterr().err
     assert said.count("00c.jpg") == said.count("00d.png") == len(said.splitlines()) - 1 == 1
@@ -175,5 +175,5 @@ def test_a_disk_that_is_gone_ends_the_epoch(tmp_path: Path) -> None:
     images = load(tmp_path, storage="stream", workers=0)
     for path in (tmp_path / "ant").iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match=r"4 images of .* in a row cannot be read: is the disk still there\?"):
+    with pytest.raises(ValueError, match=r"4 consecutive images of .* cannot be read: is the disk still there\?"):
         next(images.batches(2))

@@ -1,4 +1,4 @@
-"""Folders of images: classes, splits, digits and subsets against what was saved, mistakes by their line."""
+"""Folders of images: classes, splits, digits and subsets compared with what was saved; errors by their message."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
         assert images.classes == ()
         assert torch.equal(batch.images, torch.stack([as_tensor(pixels(number)) for number in (1, 0, 2)]))
         with pytest.raises(
-            ValueError, match=r"labels are needed, and .* has none: put its images into <class>/ folders"
+            ValueError, match=r"labels are needed, but .* has none: put its images into <class>/ folders"
         ):
             images.required_labels()
 
 
-def test_hidden_files_other_files_and_empty_folders_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_other_files_and_empty_folders_are_ignored(tmp_path: Path) -> None:
     make_classes(tmp_path, cat=2, dog=1)
     for stray in (".hidden.png", ".cache/a.png", "cat/.b.png", "cat/.thumbs/c.png"):
         save(tmp_path / stray, pixels(50))
@@ -67,14 +67,14 @@ def test_splits_are_found_and_number_their_classes_alike(tmp_path: Path, test_na
 def test_a_folder_without_splits_is_for_training(tmp_path: Path) -> None:
     make_classes(tmp_path, bus=1, train=2)
     assert load(tmp_path).classes == ("bus", "train")
-    with pytest.raises(ValueError, match=r"has no test images: they would lie in .*test"):
+    with pytest.raises(ValueError, match=r"has no test images: put them into .*test, next to .*train"):
         load(tmp_path, "test")
 
 
 def test_a_training_split_alone_has_no_test_images(tmp_path: Path) -> None:
     make_classes(tmp_path / "train", ant=1, bee=1)
     assert load(tmp_path).classes == ("ant", "bee")
-    with pytest.raises(ValueError, match=r"has no test images: there is no .*test and no .*val"):
+    with pytest.raises(ValueError, match=r"has no test images: neither .*test nor .*val exists"):
         load(tmp_path, "test")
 
 
@@ -103,7 +103,7 @@ def test_folders_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> None
     save(tmp_path / "a.png", pixels(0))
     with pytest.raises(ValueError, match=r"no folder .*a.png: it is a file"):
         load(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="has 1 images that can be read: learning takes two or more"):
+    with pytest.raises(ValueError, match="has 1 readable images: training needs at least two"):
         load(tmp_path)
     save(tmp_path / "cat" / "b.png", pixels(0))
     with pytest.raises(ValueError, match=r"holds both images and folders of images: .*a.png belongs to no class"):
@@ -119,7 +119,7 @@ def test_a_folder_of_broken_images_is_refused(tmp_path: Path) -> None:
 
 def test_one_class_is_refused_only_where_labels_are_needed(tmp_path: Path) -> None:
     images = load(make_classes(tmp_path, ant=3))
-    with pytest.raises(ValueError, match="two or more classes are needed, and .* has images of one only: ant"):
+    with pytest.raises(ValueError, match="two or more classes are needed, but .* has only one: ant"):
         images.required_labels()
 
 
@@ -127,7 +127,8 @@ def test_an_image_smaller_than_the_size_is_named(tmp_path: Path) -> None:
     for number, side in enumerate((9, 5, 8)):
         save(tmp_path / f"{number}.png", pixels(number, side, side + 2))
     with pytest.raises(
-        ValueError, match=r"image_size 9 is larger than 2 images in .*1.png among them with 5 pixels: take 5 or less"
+        ValueError,
+        match=r"image_size 9 is larger than 2 images in .*, such as .*1.png with 5 pixels: set it to 5 or less",
     ):
         load(tmp_path, size=9)
     with pytest.raises(
@@ -187,9 +188,7 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 # ------------------------------------------------------------------- subsets
 
 
-def test_test_images_of_a_class_that_was_never_seen_are_told_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_test_images_of_an_unseen_class_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_classes(tmp_path / "train", ant=2, bee=1)
     make_classes(tmp_path / "test", ant=1, Bee=2, wasp=1)
     sets = [load(tmp_path, split) for split in ("train", "test")]
@@ -208,7 +207,7 @@ def test_a_balanced_subset_has_its_documented_size_in_each_class() -> None:
         assert (chosen.diff() > 0).all(), "ascending, so none twice"
 
 
-def test_every_class_gives_at_least_one_and_no_more_than_it_has() -> None:
+def test_every_class_contributes_at_least_one_image_and_at_most_all() -> None:
     labels = torch.tensor([3] * 17 + [7] * 2 + [1])
     assert labels[balanced_subset(labels, 0.01, seed=0)].tolist() == [3, 7, 1]
     # 0.5 · 20 / 3 = 3.33 and 0.375 · 20 / 3 = 2.5 each
@@ -224,7 +223,7 @@ def test_a_fraction_of_one_takes_all_of_unequal_classes() -> None:
     assert labels[balanced_subset(labels, 0.99, seed=0)].bincount().tolist() == [54, 10]
 
 
-def test_a_subset_is_fixed_by_its_seed_and_lies_in_the_larger_ones() -> None:
+def test_a_subset_depends_on_its_seed_and_is_contained_in_larger_ones() -> None:
     labels = torch.arange(4).repeat(100)
     one, ten = (balanced_subset(labels, fraction, seed=1) for fraction in (0.01, 0.1))
     assert torch.equal(one, balanced_subset(labels, 0.01, seed=1))

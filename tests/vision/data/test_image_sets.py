@@ -1,4 +1,4 @@
-"""Batches and their order: in memory against streamed, resumed against whole, shares against the batch."""
+"""Batches and their order: in memory or streamed, resumed or whole, whole or shared by processes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def indices(images: ImageSet, batch_size: int, **arguments: object) -> list[list
     return [batch.indices.tolist() for batch in images.batches(batch_size, **arguments)]  # type: ignore[arg-type]
 
 
-def test_a_stream_gives_what_memory_gives(eleven: list[ImageSet]) -> None:
+def test_streamed_batches_equal_those_in_memory(eleven: list[ImageSet]) -> None:
     resident, streamed = ([*images.batches(4, seed=3, epoch=2)] for images in eleven)
     assert len(resident) == len(streamed) == 2
     for one, other in zip(resident, streamed, strict=True):
-        assert not one.later, "only recorded frames have a later moment"
+        assert not one.later, "only recorded frames have later observations"
         assert not other.later
         for a, b in zip(one[:3], other[:3], strict=True):
             assert a is not None
@@ -39,7 +39,7 @@ def test_a_stream_gives_what_memory_gives(eleven: list[ImageSet]) -> None:
         assert one.labels.tolist() == [int(number >= 5) for number in one.indices]
 
 
-def test_worker_processes_give_what_memory_gives(tmp_path: Path) -> None:
+def test_batches_from_worker_processes_equal_those_in_memory(tmp_path: Path) -> None:
     make_classes(tmp_path, ant=5, bee=6)
     resident, streamed = load(tmp_path, storage="memory"), load(tmp_path, storage="stream", workers=2)
     for one, other in zip(resident.batches(3, seed=1), streamed.batches(3, seed=1), strict=True):
@@ -73,7 +73,7 @@ def test_no_global_random_number_is_drawn(eleven: list[ImageSet]) -> None:
         assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_is_left_over_is_dropped_or_a_shorter_batch(eleven: list[ImageSet]) -> None:
+def test_the_remainder_is_dropped_or_a_shorter_batch(eleven: list[ImageSet]) -> None:
     for images in eleven:
         dropped, kept = indices(images, 4), indices(images, 4, drop_last=False)
         assert [len(batch) for batch in dropped] == [4, 4]
@@ -94,7 +94,7 @@ def test_the_processes_shares_make_up_the_batches(eleven: list[ImageSet]) -> Non
         assert [[*chain.from_iterable(parts)] for parts in zip(*shares, strict=True)] == whole
 
 
-def test_every_place_of_the_order_is_as_likely_for_an_image() -> None:
+def test_every_position_in_the_order_is_equally_likely_for_an_image() -> None:
     orders = torch.stack([epoch_order(4, seed=0, epoch=epoch) for epoch in range(2000)])
     assert (orders.sort(1).values == torch.arange(4)).all()
     counts = torch.stack([(orders == image).sum(0) for image in range(4)])
@@ -133,7 +133,7 @@ def test_a_set_streams_when_it_takes_more_than_a_quarter_of_free_memory(
     assert isinstance(load(tmp_path), StreamedImages)
     assert isinstance(load(tmp_path, storage="memory"), ResidentImages)
     monkeypatch.setattr(image_sets, "available_memory", lambda: needed - 1)
-    with pytest.raises(ValueError, match=r"storage memory: 10 images of 6×6 take .* take compute.storage stream"):
+    with pytest.raises(ValueError, match=r"storage memory: 10 images of 6×6 take .* use compute.storage stream"):
         load(tmp_path, storage="memory")
 
 
@@ -143,7 +143,7 @@ def test_images_in_memory_must_be_square_bytes() -> None:
             ResidentImages("wrong", wrong)
 
 
-def test_everything_of_images_in_memory_is_what_lies_there_and_no_copy() -> None:
+def test_everything_returns_images_in_memory_without_a_copy() -> None:
     digits = folders.load("digits") if importlib.util.find_spec("sklearn") else None
     if digits is None:
         pytest.skip("scikit-learn is not installed")

@@ -1,4 +1,4 @@
-"""Stacks of recorded frames as images to learn from: frames that name themselves, and runs that were left alone."""
+"""Stacks of recorded frames as an image set: frames that encode their position, and runs compared with each other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write(folder: Path, lengths: tuple[int, ...] = LENGTHS, noisy: bool = False) -> Path:
-    """Frames whose every pixel is 10 · episode + step; or noise, which has something to be told apart by."""
+    """Frames whose every pixel is 10 · episode + step; or noise, so that frames differ in more than brightness."""
     names = ("step",)
     writer = FrameWriter(folder, Recording("tiny-reach", SIDE, 1, "fast", 5, "random", names, action_size=1))
     generator = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def expected(held_out: bool, stack: int, offset: int = 0) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("storage", ["memory", "stream"])
-def test_stacks_of_either_split_wherever_they_lie(tmp_path: Path, storage: Any) -> None:
+def test_stacks_of_either_split_in_memory_or_streamed(tmp_path: Path, storage: Any) -> None:
     folder = write(tmp_path / "data")
     for split, held_out in (("train", False), ("test", True)):
         for stack in (1, 3):
@@ -88,7 +88,7 @@ def test_stacks_of_either_split_wherever_they_lie(tmp_path: Path, storage: Any) 
                 assert batch.images.dtype == torch.uint8
                 found += codes(batch.images)
             assert found == wanted
-            # In the order of every other set, which the batch's indices tell.
+            # In the same order as any other set, given by the batch's indices.
             for batch in images.batches(4, seed=2, epoch=1):
                 assert codes(batch.images) == [wanted[index] for index in batch.indices.tolist()]
 
@@ -113,7 +113,7 @@ def test_actions_are_those_from_the_observation_on_and_zero_after_the_episode(tm
     (batch,) = images.batches(len(images), shuffle=False)
     assert batch.actions is not None
     assert batch.actions.shape == (len(images), 3, 1)
-    # Each action is 1 + 10 · episode + step, that of an episode's last frame included.
+    # Each action is 1 + 10 · episode + step, including that of an episode's last frame.
     assert batch.actions[:, :, 0].tolist() == [
         [1 + 10 * number + step + k if step + k < length else 0 for k in range(3)]
         for number, length in enumerate(LENGTHS)
@@ -122,22 +122,22 @@ def test_actions_are_those_from_the_observation_on_and_zero_after_the_episode(tm
     ]
 
 
-def test_what_is_too_large_for_memory_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_too_large_for_memory_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, size = write(tmp_path / "data"), sum(LENGTHS) * 3 * SIDE * SIDE
     for free, resident in ((4 * size, True), (4 * size - 4, False)):
         monkeypatch.setattr(image_sets, "available_memory", lambda free=free: free)
         assert (load_stacks(folder)._pixels is not None) == resident
     monkeypatch.setattr(image_sets, "available_memory", lambda: size - 1)
-    with pytest.raises(UserError, match=r"storage memory: 26 frames of 8×8 take .*take compute.storage stream"):
+    with pytest.raises(UserError, match=r"storage memory: 26 frames of 8×8 take .*use compute.storage stream"):
         load_stacks(folder, storage="memory")
 
 
-def test_folders_that_cannot_serve(tmp_path: Path) -> None:
+def test_unusable_folders_are_refused(tmp_path: Path) -> None:
     one = write(tmp_path / "one", (5,))
     assert len(load_stacks(one)) == 5
-    with pytest.raises(UserError, match="one episode only, and so none to hold out"):
+    with pytest.raises(UserError, match="only one episode, so none is held out"):
         load_stacks(one, "test")
-    with pytest.raises(UserError, match="has 1 observations to learn from"):
+    with pytest.raises(UserError, match="has 1 observations, but at least 2 are needed"):
         load_stacks(write(tmp_path / "least", (1,)))
     with pytest.raises(UserError, match=r"frames.stack must be at least 1, got 0"):
         load_stacks(one, stack=0)
@@ -158,7 +158,7 @@ def tiny(data: Path, run: Path, method: Any = "curl", **changes: Any) -> VisionC
         method=method,
         data=str(data),
         epochs=3,
-        batch_size=6,  # 3 steps to an epoch of the 20 frames; the 6 held-out ones are one batch
+        batch_size=6,  # 3 steps per epoch of 20 frames; the 6 held-out ones are one batch
         seed=3,
         device="cpu",
         run=run,
@@ -205,16 +205,18 @@ def test_a_stopped_run_on_frames_resumes_to_the_last_bit(
         patch.setattr(Pretrainer, "step", step)
         with pytest.raises(Stopped):
             pretrain(config)
-    # From the files this time: where frames lie changes nothing.
+    # From the files this time: the storage changes nothing.
     pretrain(replace(config, compute=ComputeConfig(threads=1, storage="stream")))
     assert all(torch.equal(value, weights(alone)[name]) for name, value in weights(config.directory).items())
     assert rows(config.directory) == rows(alone)
 
 
-def test_what_a_run_on_frames_leaves(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_and_the_files_of_a_run_on_frames(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = pretrain(tiny(data, tmp_path / "run"))
     said = capsys.readouterr().err
-    assert "nearest neighbours" not in said
+    assert "nearest neighbors" not in said
     assert "epoch    3: loss" in said
     assert f"done: 3 epochs; the encoder is {run}/encoder.safetensors" in said
     reported = rows(run)
@@ -254,7 +256,7 @@ def test_measuring_on_held_out_episodes_changes_nothing_that_is_learned(data: Pa
         assert not any("test/loss" in row for row in rows(runs[0]))
 
 
-def test_a_still_network_measures_the_same_in_every_epoch(data: Path, tmp_path: Path) -> None:
+def test_an_unchanged_network_measures_the_same_in_every_epoch(data: Path, tmp_path: Path) -> None:
     config = tiny(data, tmp_path / "run", optimizer=OptimizerConfig("sgd", lr=1e-30, weight_decay=0.0))
     losses = [row["test/loss"] for row in rows(pretrain(config)) if "test/loss" in row]
     assert losses == [losses[0]] * 3
@@ -286,7 +288,7 @@ def test_a_later_observation_is_the_second_view(data: Path, tmp_path: Path, monk
     [
         ({"augment": AugmentConfig(size=6, randaugment=1)}, "augment.randaugment 1 takes single images, not stacks"),
         ({"augment": AugmentConfig(size=9)}, "augment.size 9 is larger than the images of .*, which are 8×8"),
-        ({"image_size": 6}, "image_size 6 is not the size of the recorded frames, which are 8×8 and not scaled"),
+        ({"image_size": 6}, "image_size 6 is not the size of the recorded frames, which are 8×8 and are not scaled"),
         ({"batch_size": 21}, "batch_size 21 is larger than .*, which has 20 images"),
     ],
 )
@@ -299,7 +301,7 @@ def test_what_does_not_fit_frames_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_one_episode_trains_and_says_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_episode_trains_and_reports_what_it_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "data", (12,), noisy=True)
     run = pretrain(tiny(folder, tmp_path / "run", epochs=1))
     assert "no measurement on held-out episodes: " in capsys.readouterr().err
@@ -314,5 +316,5 @@ def test_settings_of_frames_out_of_range(stack: int, offset: int) -> None:
 
 def test_frames_are_an_image_set(data: Path) -> None:
     assert isinstance(load_stacks(data), RecordedStacks)
-    with pytest.raises(UserError, match="labels are needed, and .* has none"):
+    with pytest.raises(UserError, match="labels are needed, but .* has none"):
         load_stacks(data).required_labels()

@@ -1,4 +1,4 @@
-"""Heads and classifiers on the disk: what comes back computes the same, and what is damaged is one line."""
+"""Saved heads and classifiers: loaded ones compute the same, and damaged files raise a one-line error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def backbone(kind: str) -> Encoder:
 
 
 def randomized(network: nn.Module) -> None:
-    """Other numbers than those that a new network starts with, in weights and running statistics."""
+    """Values other than a new network's, in weights and running statistics."""
     generator = torch.Generator().manual_seed(1)
     for value in network.state_dict().values():
         if value.is_floating_point():
@@ -39,7 +39,7 @@ def randomized(network: nn.Module) -> None:
 
 @pytest.mark.parametrize("last", ["affine", "linear", "scaled", "standardized"])
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_a_head_comes_back(tmp_path: Path, last: Last, batch_norm: bool) -> None:
+def test_a_saved_head_loads(tmp_path: Path, last: Last, batch_norm: bool) -> None:
     head = MLP((8, 7, 6, 5), batch_norm=batch_norm, last=last)
     randomized(head)
     save_head(head, tmp_path)
@@ -52,7 +52,7 @@ def test_a_head_comes_back(tmp_path: Path, last: Last, batch_norm: bool) -> None
 
 @pytest.mark.parametrize("kind", ["pixel", "resnet", "group norm"])
 @pytest.mark.parametrize("layers", [0, 1, 2, 3])
-def test_a_classifier_comes_back_and_names_its_classes(tmp_path: Path, kind: str, layers: int) -> None:
+def test_a_saved_classifier_loads_and_names_its_classes(tmp_path: Path, kind: str, layers: int) -> None:
     encoder = backbone(kind)
     head = MLP((encoder.feature_spec.dim, 7, 6, 5), batch_norm=True, last="scaled")
     network = new_classifier(encoder, IMAGES, classes=3, head_prefix=head.layers[:layers] if layers else None)
@@ -70,7 +70,7 @@ def test_a_classifier_comes_back_and_names_its_classes(tmp_path: Path, kind: str
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classifier.json", "classifier.safetensors"]
 
 
-def test_what_cannot_be_saved_or_loaded_is_one_line(tmp_path: Path) -> None:
+def test_refusals_to_save_or_load_are_one_line(tmp_path: Path) -> None:
     network = new_classifier(backbone("pixel"), IMAGES, classes=3)
     with pytest.raises(ValueError, match="classes must name 3 classes, got 2"):
         save_classifier(network, tmp_path, classes=["a", "b"], image_size=12, provenance={})

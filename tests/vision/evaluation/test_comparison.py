@@ -1,4 +1,4 @@
-"""Rows of a table: which runs share one, on what they are judged, and what is written down of it."""
+"""Rows of a table: how runs are grouped and evaluated, and how the table is written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUICK = LinearProbeConfig(l2_count=3)
 
 @pytest.fixture
 def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A preset of one setting and a table without a rule."""
+    """A preset with one setting and a table without rules."""
     directory = tmp_path / "presets"
     directory.mkdir()
     (directory / "tiny.yaml").write_text("epochs: 3\n")
@@ -41,7 +41,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_images(folder: Path, side: int = 8) -> Path:
-    """Light and dark, eight of each to learn from and four for testing."""
+    """Light and dark images, eight of each for training and four for testing."""
     random = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 4)):
         for base, name in ((0, "dark"), (150, "light")):
@@ -64,7 +64,7 @@ RUNS = EvaluationConfig(protocols=("knn", "linear"), k=3, linear=LinearProbeConf
 
 
 @pytest.mark.usefixtures("presets")
-def test_runs_that_differ_in_their_seeds_share_a_row(tmp_path: Path) -> None:
+def test_runs_that_differ_only_in_their_seeds_share_a_row(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data")
     runs = [
         write_run(tmp_path / "one", data, 1),
@@ -100,7 +100,7 @@ def test_transfer_and_other_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("presets")
-def test_runs_on_different_data_have_rows_of_their_own(tmp_path: Path) -> None:
+def test_runs_on_different_data_have_separate_rows(tmp_path: Path) -> None:
     data = [write_images(tmp_path / name) for name in ("first", "second")]
     runs = [write_run(tmp_path / f"run {path.name}", path, 1) for path in data]
     rows = evaluate_runs(runs, KNN, raw_pixels=True)
@@ -108,12 +108,12 @@ def test_runs_on_different_data_have_rows_of_their_own(tmp_path: Path) -> None:
         *(f"simclr tiny, {path}" for path in data),
         *(f"raw pixels, {path}" for path in data),
     ]
-    with pytest.raises(ValueError, match=r"is a second run of simclr tiny, seed 1: name fewer directories"):
+    with pytest.raises(ValueError, match=r"is a second run of simclr tiny, seed 1: pass fewer directories"):
         evaluate_runs(runs, KNN, data=str(data[0]))
 
 
 @pytest.mark.usefixtures("presets")
-def test_a_run_that_has_not_come_to_its_end_has_a_row_that_says_so(tmp_path: Path) -> None:
+def test_the_row_of_an_unfinished_run_is_marked(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data")
     runs = [write_run(tmp_path / f"{epochs}", data, 1, epochs) for epochs in (3.0, 1.25)]
     rows = evaluate_runs(runs, dataclasses.replace(KNN, k=3))
@@ -129,7 +129,7 @@ def test_a_run_that_has_not_come_to_its_end_has_a_row_that_says_so(tmp_path: Pat
         (lambda run: (run / "encoder.safetensors").unlink(), "no encoder in .*: encoder.safetensors is missing"),
     ],
 )
-def test_what_is_no_finished_run_is_named(tmp_path: Path, spoil: Any, message: str) -> None:
+def test_unusable_runs_are_refused(tmp_path: Path, spoil: Any, message: str) -> None:
     run = write_run(tmp_path / "run", write_images(tmp_path / "data"), 1)
     spoil(run)
     with pytest.raises(ValueError, match=message) as error:
@@ -138,10 +138,10 @@ def test_what_is_no_finished_run_is_named(tmp_path: Path, spoil: Any, message: s
 
 
 @pytest.mark.usefixtures("presets")
-def test_neighbors_vote_as_the_runs_settings_say(tmp_path: Path) -> None:
+def test_neighbors_vote_by_the_runs_settings(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data")
     knn = EvaluationConfig(protocols=("knn",))
-    # Sixteen images: of more neighbours than that, all vote.
+    # Sixteen images: with a larger k, all of them vote.
     run = write_run(tmp_path / "run", data, 1, knn={"k": 3, "temperature": 0.5})
     many = write_run(tmp_path / "many", data, 1, knn={"k": 200})
     (row,) = evaluate_runs([run], knn)
@@ -149,12 +149,12 @@ def test_neighbors_vote_as_the_runs_settings_say(tmp_path: Path) -> None:
     assert row.scores == evaluate_runs([run], dataclasses.replace(knn, k=3, temperature=0.5))[0].scores
     assert evaluate_runs([many], knn)[0].voting == (16, 0.1)
     assert evaluate_runs([run], dataclasses.replace(knn, k=5))[0].voting == (5, 0.5)
-    with pytest.raises(UserError, match=r"knn.k are 3 and 200, and a table compares by one: say --k 3"):
+    with pytest.raises(UserError, match=r"knn.k are 3 and 200, but a table needs a single one: set --k 3"):
         evaluate_runs([run, many], knn)
 
 
 @pytest.mark.usefixtures("presets")
-def test_fine_tuning_takes_crops_like_a_runs_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fine_tuning_uses_crops_like_the_runs_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Crops | None] = []
 
     def fake(*arguments: Any, config: EvaluationConfig) -> dict[str, float]:
@@ -186,7 +186,7 @@ def test_plain_crops_are_neither_scaled_nor_mirrored(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("presets")
-def test_the_probe_is_the_logs_last(tmp_path: Path) -> None:
+def test_the_probe_accuracy_is_the_last_one_in_the_log(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", write_images(tmp_path / "data"), 1)
     config = EvaluationConfig(protocols=("probe", "knn"), k=3)
     with pytest.raises(UserError, match=r"has no probe/test_accuracy in its log"):
@@ -223,7 +223,7 @@ def test_mean_and_sample_standard_deviation() -> None:
     assert ROWS[1].spread("knn") is None
 
 
-def test_the_table_is_markdown_in_per_cent() -> None:
+def test_the_table_is_markdown_in_percent() -> None:
     assert table(ROWS, EvaluationConfig()).splitlines() == [
         "Top-1 in %, last epoch: kNN with k 20 and temperature 0.07, linear evaluation.",
         "",

@@ -1,4 +1,4 @@
-"""Distillation's losses against hand-made numbers and their limits, and students against their teacher."""
+"""Distillation losses compared with handmade numbers and limits, students with their teacher."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_two_classes_by_hand() -> None:
-    """Logits (0, T·ln 3) are the answers ¼ and ¾ at temperature T."""
+    """Logits (0, T·ln 3) are the probabilities ¼ and ¾ at temperature T."""
     student = torch.tensor([[0.0, 0.0], [0.0, 0.5 * math.log(3)]], dtype=torch.float64)
     teacher = torch.tensor([[0.0, 0.5 * math.log(3)], [0.5 * math.log(3), 0.0]], dtype=torch.float64)
     first = math.log(2)
@@ -42,9 +42,9 @@ def test_two_classes_by_hand() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 7.0])
-def test_a_student_that_answers_like_its_teacher_is_left_alone(temperature: float) -> None:
+def test_a_student_that_matches_its_teacher_gets_no_gradient(temperature: float) -> None:
     teacher = draw(5, 4)
-    student = (teacher + 3).requires_grad_()  # a constant on all logits changes no answer
+    student = (teacher + 3).requires_grad_()  # a constant on all logits changes no probability
     loss = distillation_loss(student, teacher, temperature)
     (gradient,) = torch.autograd.grad(loss, student)
     assert torch.allclose(gradient, torch.zeros_like(gradient), atol=1e-14)
@@ -52,7 +52,7 @@ def test_a_student_that_answers_like_its_teacher_is_left_alone(temperature: floa
     assert loss.item() == pytest.approx(-(answers * answers.log()).sum(1).mean().item(), rel=1e-10), "the entropy"
 
 
-def test_gradients_are_right_and_none_reaches_the_teacher() -> None:
+def test_gradients_are_correct_and_none_reaches_the_teacher() -> None:
     student, teacher = draw(3, 4).requires_grad_(), draw(3, 4, seed=1).requires_grad_()
     labels = torch.tensor([2, UNLABELED, 0])
     assert torch.autograd.gradcheck(lambda s: distillation_loss(s, teacher, 0.7), (student,))
@@ -72,7 +72,7 @@ def test_at_high_temperature_it_matches_logits() -> None:
 
 def test_at_low_temperature_the_teachers_first_choice_is_a_label() -> None:
     student, teacher = draw(6, 5), draw(6, 5, seed=1)
-    # Equal temperatures sharpen the student as well: its logits are given the temperature beforehand.
+    # Equal temperatures sharpen the student as well, so its logits are multiplied by the temperature first.
     loss = distillation_loss(1e-4 * student, teacher, 1e-4)
     assert loss.item() == pytest.approx(F.cross_entropy(student, teacher.argmax(1)).item(), rel=1e-6)
 
@@ -88,7 +88,7 @@ def test_alpha_one_is_the_teacher_alone_and_alpha_zero_the_labels_alone() -> Non
     assert half.item() == pytest.approx((teacher_alone + labels_alone).item() / 2, rel=1e-12)
 
 
-def test_an_image_without_a_label_adds_nothing_to_the_labels_sum() -> None:
+def test_an_unlabeled_image_adds_nothing_to_the_sum_over_labels() -> None:
     student, teacher = draw(4, 3), draw(4, 3, seed=1)
     labels = torch.tensor([1, UNLABELED, UNLABELED, 2])
     value = mixed_distillation_loss(student, teacher, labels, 1.0, 0.0)
@@ -128,7 +128,7 @@ def test_settings_that_mean_nothing_are_refused(fields: dict[str, float], messag
 
 
 class ColorTeacher(nn.Module):
-    """Knows the strongest colour of an image; its dropout would blur the answers of a teacher in training mode."""
+    """Knows the strongest color of an image; its dropout would blur the predictions of a teacher in training mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ def config(epochs: int = 15, alpha: float = 1.0) -> DistillationConfig:
     return DistillationConfig(alpha=alpha, training=SupervisedConfig(epochs=epochs, batch_size=20, crop_scale=0.5))
 
 
-def test_a_student_learns_from_answers_alone() -> None:
+def test_a_student_learns_from_predictions_alone() -> None:
     images, _ = tinted(60)
     test_images, test_labels = tinted(30, seed=1)
     teacher, start = ColorTeacher().train(), encoder()
@@ -170,13 +170,13 @@ def test_a_student_learns_from_answers_alone() -> None:
     assert all(parameter.grad is None for parameter in teacher.parameters())
     after = [*teacher.parameters(), *start.parameters()]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-    # Not the first choice only: the answers themselves come near those of the teacher in evaluation mode.
+    # Not only the top choice: the probabilities themselves come close to those of the teacher in evaluation mode.
     wanted = network_outputs(teacher, test_images).softmax(1)
     assert (student(test_images).softmax(1) - wanted).abs().mean() < 0.1
 
 
 @pytest.mark.parametrize(("alpha", "wins"), [(0.0, "labels"), (1.0, "teacher")])
-def test_labels_that_contradict_the_teacher_rule_at_alpha_zero_and_are_ignored_at_one(alpha: float, wins: str) -> None:
+def test_labels_that_contradict_the_teacher_win_at_alpha_zero_and_are_ignored_at_one(alpha: float, wins: str) -> None:
     images, colors = tinted(60)
     contradiction = (colors + 1) % 3
     student, accuracy = distill(
@@ -184,7 +184,7 @@ def test_labels_that_contradict_the_teacher_rule_at_alpha_zero_and_are_ignored_a
     )
     learned = contradiction if wins == "labels" else colors
     assert top1_accuracy(student, images, learned) >= 0.9
-    # Sure of it as well: labels that go to the wrong images of a batch leave no more than a trace.
+    # With confidence, too: labels assigned to the wrong images of a batch would hardly be learned.
     assert F.cross_entropy(network_outputs(student, images), learned) < 0.3
     assert accuracy == top1_accuracy(student, images, colors)
 
@@ -202,7 +202,7 @@ class OneAnswer(nn.Module):
 
 @pytest.mark.parametrize(("temperature", "alpha"), [(1.0, 1.0), (0.3, 1.0), (0.3, 0.6), (2.0, 0.0)])
 def test_the_first_step_by_hand(temperature: float, alpha: float) -> None:
-    """All logits start at zero, every answer at ⅓, and Nesterov's first step is 1.9 times the gradient."""
+    """All logits start at zero, all probabilities at ⅓, and Nesterov's first step is 1.9 times the gradient."""
     images, _ = tinted(4)
     labels = torch.tensor([2, UNLABELED, 2, 0])
     training = SupervisedConfig(epochs=1, batch_size=4, learning_rate=0.1)

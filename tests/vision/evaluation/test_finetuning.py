@@ -1,4 +1,4 @@
-"""Fine-tuning on images whose classes are told by one glance, and the parts of it against what they promise."""
+"""Fine-tuning on images of easily separable classes, and tests of its parts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def tinted(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise with one of three colours added: ``(count, 3, 12, 12)`` uint8 and the colour's number."""
+    """Noise with one of three colors added: ``(count, 3, 12, 12)`` uint8 and the color's number."""
     labels = torch.arange(count) % 3
     noise = torch.randint(0, 100, (count, 3, 12, 12), generator=seeded(seed))
     return (noise + 120 * F.one_hot(labels, 3)[:, :, None, None]).to(torch.uint8), labels
@@ -67,7 +67,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("head_prefix", [None, head().layers[:1]], ids=["without a head", "with its first layer"])
-def test_colors_are_learned_and_what_was_handed_in_stays(head_prefix: nn.Module | None) -> None:
+def test_colors_are_learned_and_the_arguments_stay_unchanged(head_prefix: nn.Module | None) -> None:
     images, labels = tinted(60)
     test_images, test_labels = tinted(30, seed=1)
     test_labels[:6] = (test_labels[:6] + 1) % 3  # wrong, so that even the best is right on 24 of 30
@@ -90,7 +90,7 @@ def test_colors_are_learned_and_what_was_handed_in_stays(head_prefix: nn.Module 
 
 
 def test_a_network_sees_crops_of_one_size_in_training_and_in_testing() -> None:
-    """Test images whose middle is of one class and whose border of another: 12 pixels, of which 6 are seen."""
+    """Test images of 12 pixels with a center of one class and a border of another; the network sees 6 pixels."""
 
     class Middle(nn.Module):
         def __init__(self) -> None:
@@ -104,7 +104,7 @@ def test_a_network_sees_crops_of_one_size_in_training_and_in_testing() -> None:
     sides: set[int] = set()
     images, labels = tinted(60)
     test_images, test_labels = tinted(30, seed=1)
-    framed = test_images.roll(1, dims=1)  # another colour
+    framed = test_images.roll(1, dims=1)  # another color
     framed[:, :, 3:9, 3:9] = test_images[:, :, 3:9, 3:9]
     config = SupervisedConfig(epochs=60, batch_size=20, crop_scale=0.5, learning_rate=1.0)
     result = fine_tune(
@@ -121,7 +121,7 @@ def test_with_learning_rate_zero_nothing_moves() -> None:
     network, accuracy = fine_tune(start, images, labels, images, labels, classes=3, generator=seeded(), config=config)
     assert same(state(network.encoder), state(start))
     assert not network.linear.weight.any()
-    assert accuracy == pytest.approx(1 / 3)  # all logits are zero, so all answers are class 0
+    assert accuracy == pytest.approx(1 / 3)  # all logits are zero, so all predictions are class 0
 
 
 def test_the_generator_decides_everything() -> None:
@@ -137,13 +137,13 @@ def test_the_generator_decides_everything() -> None:
     assert not same(states[0], states[2])
 
 
-def test_data_that_cannot_be_learned_from_are_refused() -> None:
+def test_unusable_data_are_refused() -> None:
     images, labels = tinted(6)
 
     def tune(images: torch.Tensor, labels: torch.Tensor, test_labels: torch.Tensor) -> None:
         fine_tune(encoder(), images, labels, images, test_labels, classes=3, generator=seeded(), config=SHORT)
 
-    with pytest.raises(ValueError, match="one class only, 0"):
+    with pytest.raises(ValueError, match="only one class, 0"):
         tune(images, labels * 0, labels)
     with pytest.raises(ValueError, match="training set's labels must be from 0 to 2, got 0 to 4"):
         tune(images, labels * 2, labels)
@@ -179,7 +179,7 @@ def test_settings_that_mean_nothing_are_refused(fields: dict[str, float], messag
 
 
 class Recorder(nn.Module):
-    """Two weights whose gradient is one, whatever the batch: what is left to see is the loop and the optimizer."""
+    """Two weights whose gradient is one for any batch, which isolates the loop and the optimizer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ def test_views_are_random_crops_of_the_chosen_images() -> None:
 
 
 def test_steps_are_nesterov_sgd_on_a_warmed_up_cosine() -> None:
-    """The recurrence written out, with gradient 1, in the form of Sutskever et al. that PyTorch documents."""
+    """The recurrence written out for gradient 1, in PyTorch's documented form of Sutskever et al."""
     images, recorder = tinted(4)[0], Recorder()
     config = SupervisedConfig(epochs=5, batch_size=2, learning_rate=0.3, weight_decay=0.1, warmup_epochs=2)
     train_classifier(recorder, images, 12, recorder.loss, config, seeded(), "test")
@@ -236,7 +236,7 @@ def test_steps_are_nesterov_sgd_on_a_warmed_up_cosine() -> None:
     assert recorder.bias.item() == pytest.approx(positions["bias"][-1], rel=1e-9)
 
 
-def test_what_is_frozen_stays() -> None:
+def test_frozen_parameters_stay_unchanged() -> None:
     images, recorder = tinted(4)[0], Recorder()
     recorder.bias.requires_grad_(False)
     train_classifier(recorder, images, 12, recorder.loss, SHORT, seeded(), "test")
@@ -244,7 +244,7 @@ def test_what_is_frozen_stays() -> None:
     assert recorder.bias.item() == 0
 
 
-def test_a_loss_that_is_no_number_ends_the_training_with_advice() -> None:
+def test_a_non_finite_loss_ends_the_training_with_advice() -> None:
     images, recorder = tinted(4)[0], Recorder()
 
     def loss(views: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -256,8 +256,8 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice() -> None:
     assert len(recorder.views) == 4
 
 
-def test_a_last_step_that_leaves_no_numbers_is_told() -> None:
-    """The root's slope at zero is infinite: the only loss is 0, and the step after it ends nowhere."""
+def test_non_finite_weights_after_the_last_step_are_reported() -> None:
+    """The root's slope at zero is infinite: the only loss is 0, but the step after it is not finite."""
     images, recorder = tinted(4)[0], Recorder()
     config = SupervisedConfig(epochs=1, batch_size=4)
     with pytest.raises(FloatingPointError, match="^test diverged in its last step: matrix holds .* below 0.05$"):
@@ -266,8 +266,8 @@ def test_a_last_step_that_leaves_no_numbers_is_told() -> None:
         )
 
 
-def test_running_statistics_that_are_no_numbers_are_told() -> None:
-    """They are in the file, and no gradient and no loss of training mode shows them."""
+def test_non_finite_running_statistics_are_reported() -> None:
+    """They are saved, but affect neither gradients nor losses in training mode."""
     images, network = tinted(4)[0], nn.BatchNorm2d(3, affine=True)
     network.running_var[1] = math.inf
     config = SupervisedConfig(epochs=1, batch_size=4)
@@ -284,7 +284,7 @@ def test_a_single_image_is_refused() -> None:
 # ------------------------------------------------------------------ Classifier
 
 
-def test_a_new_classifier_finds_every_class_equally_likely_and_trains_wholly() -> None:
+def test_in_a_new_classifier_all_classes_are_equally_likely_and_all_weights_train() -> None:
     images = tinted(8)[0]
     network = new_classifier(encoder().requires_grad_(False), images, classes=4, head_prefix=head().layers[:1])
     assert isinstance(network, Classifier)
@@ -306,7 +306,7 @@ def test_logits_are_linear_in_the_heads_output() -> None:
 
 
 def test_running_statistics_start_from_the_features() -> None:
-    """Worked out from the features: their mean, and their variance as N − 1 counts it, before scale and shift."""
+    """Computed from the features: their mean and unbiased variance (N − 1), before scale and shift."""
     source, features = head().double(), draw(9, 16)
     linear, norm = source.layers[0][:2]
     nn.init.normal_(norm.weight, generator=seeded(1))
@@ -317,7 +317,7 @@ def test_running_statistics_start_from_the_features() -> None:
     assert torch.allclose(first(features[:2]), (standard * norm.weight + norm.bias).relu()[:2], atol=1e-9)
 
 
-def test_the_converted_head_answers_single_images_and_the_original_is_left() -> None:
+def test_the_converted_head_processes_single_images_and_the_original_is_unchanged() -> None:
     source, features = head(), torch.randn(9, 16, generator=seeded())
     before = state(source)
     converted = with_running_statistics(source, features).eval()
@@ -329,7 +329,7 @@ def test_the_converted_head_answers_single_images_and_the_original_is_left() -> 
         source(features[:1])
 
 
-def test_in_training_the_converted_head_is_the_original_and_keeps_an_average() -> None:
+def test_in_training_the_converted_head_equals_the_original_and_keeps_an_average() -> None:
     source, features = head(), torch.randn(9, 16, generator=seeded())
     converted = with_running_statistics(source, features).train()
     other = torch.randn(4, 16, generator=seeded(1)) + 2
@@ -339,7 +339,7 @@ def test_in_training_the_converted_head_is_the_original_and_keeps_an_average() -
     assert torch.allclose(converted.layers[0][1].running_mean, 0.9 * mean + 0.1 * new_mean, atol=1e-5)
 
 
-def test_statistics_that_are_there_are_kept() -> None:
+def test_existing_statistics_are_kept() -> None:
     features = torch.randn(9, 4, generator=seeded()) + 3
     tracked = nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4, track_running_stats=False))
     converted = with_running_statistics(tracked, features)
@@ -356,7 +356,7 @@ def test_one_feature_has_no_variance() -> None:
 
 
 def test_split_batch_norm_becomes_plain() -> None:
-    """Batches of any size go through, and the encoder that was handed in stays split."""
+    """Batches of any size are accepted, and the given encoder stays split."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         split = ResNet((3, 12, 12), ResNetConfig(depth=18, width=1 / 16, stem="small", batch_norm_splits=2))
@@ -372,7 +372,7 @@ def test_split_batch_norm_becomes_plain() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_outputs_are_those_of_evaluation_batch_by_batch(training: bool) -> None:
+def test_outputs_are_computed_in_evaluation_mode_batch_by_batch(training: bool) -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout()).train(training)
     network[1].running_mean.fill_(0.3)
     images, before = torch.randn(7, 3, generator=seeded()), state(network)

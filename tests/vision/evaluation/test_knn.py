@@ -1,4 +1,4 @@
-"""Weighted nearest neighbours against votes counted by hand, a loop over pairs, and scikit-learn."""
+"""Weighted nearest neighbors against votes counted by hand, a loop over pairs, and scikit-learn."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_four_points_by_hand(k: int, temperature: float, expected: int) -> None:
     assert predicted.tolist() == [expected]
 
 
-def test_accuracy_is_the_share_of_right_answers() -> None:
+def test_accuracy_is_the_share_of_correct_predictions() -> None:
     queries = on_circle(-5, 62, 175, 170)
     accuracy = knn_accuracy(TRAIN, LABELS, queries, torch.tensor([0, 1, 2, 0]), classes=3, k=1)
     assert accuracy.item() == 0.75
@@ -64,7 +64,7 @@ def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("_chunks")
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (10, 0.1), (50, 0.5)])
-def test_it_is_a_loop_over_pairs(k: int, temperature: float) -> None:
+def test_predictions_equal_those_of_a_loop_over_pairs(k: int, temperature: float) -> None:
     train, queries, labels = draw(50, 4), draw(21, 4, seed=1), draw_labels(50, 5)
     expected = []
     for query in queries.tolist():
@@ -91,7 +91,7 @@ def test_scikit_learn_agrees() -> None:
 
 
 def test_no_temperature_is_too_low() -> None:
-    """exp(1 / 0.005) and exp(½ / 0.005) are both infinite in float32, and equal, were they taken as they stand."""
+    """In float32 exp(1 / 0.005) and exp(½ / 0.005) would both be infinite, and thus equal."""
     predicted = knn_predict(TRAIN.float(), LABELS, on_circle(59).float(), classes=3, k=4, temperature=0.005)
     assert predicted.tolist() == [1]
 

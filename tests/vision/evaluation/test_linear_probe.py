@@ -1,4 +1,4 @@
-"""Linear probes against closed forms, scikit-learn, the conditions of an optimum, and the limits of regularisation."""
+"""Linear probes against closed forms, scikit-learn, optimality conditions, and the limits of regularization."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_gradient_vanishes_at_the_optimum() -> None:
     features, labels = noisy_linear_map(80)
     classifier = fit_linear(features, labels, classes=3, l2=0.05, tolerance=1e-8)
     excess = (classifier(features).softmax(1) - F.one_hot(labels, 3)) / 80
-    # A line search that compares losses in float64 sees gradients down to about 1e-8.
+    # A line search on float64 losses resolves gradients down to about 1e-8.
     assert (excess.T @ features + 0.05 * classifier.weight).abs().max() < 1e-6
     assert excess.sum(0).abs().max() < 1e-6
 
@@ -61,7 +61,7 @@ def test_the_gradient_vanishes_at_the_optimum() -> None:
 def test_scikit_learn_finds_the_same_classifier(l2: float) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     features, labels = noisy_linear_map(120)
-    features = features + 3  # not centred, so that the bias matters
+    features = features + 3  # not centered, so that the bias matters
     classifier = fit_linear(features, labels, classes=3, l2=l2, tolerance=1e-8)
     oracle = linear_model.LogisticRegression(C=1 / (120 * l2), tol=1e-10, max_iter=10_000)
     oracle.fit(features.numpy(), labels.numpy())
@@ -70,26 +70,26 @@ def test_scikit_learn_finds_the_same_classifier(l2: float) -> None:
     assert torch.allclose(ours, torch.tensor(oracle.predict_proba(features.numpy())), atol=1e-6)
 
 
-def test_endless_regularization_leaves_the_shares_of_the_classes() -> None:
+def test_infinite_regularization_leaves_the_class_frequencies() -> None:
     features, labels = draw(10, 4), torch.tensor([0] * 5 + [1] * 3 + [2] * 2)
     classifier = fit_linear(features, labels, classes=3, l2=1e8, tolerance=1e-8)
     shares = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).expand(10, 3)
     assert torch.allclose(classifier(features).softmax(1), shares, atol=1e-6)
 
 
-def test_where_it_begins_does_not_matter_and_is_left_unchanged() -> None:
+def test_the_start_does_not_affect_the_result_and_is_left_unchanged() -> None:
     features, labels = noisy_linear_map(60)
     start = fit_linear(features, labels, classes=3, l2=10.0)
     before = copy.deepcopy(start.state_dict())
     cold, warm = (fit_linear(features, labels, classes=3, l2=0.01, start=s, tolerance=1e-8) for s in (None, start))
     assert torch.allclose(cold.weight, warm.weight, atol=1e-6)
     assert torch.equal(start.weight, before["weight"])
-    # One iteration from elsewhere ends elsewhere: the start is really used.
+    # One iteration from another start ends elsewhere: the start is really used.
     one = [fit_linear(features, labels, classes=3, l2=0.01, start=s, max_iterations=1) for s in (None, start)]
     assert not torch.allclose(one[0].weight, one[1].weight, atol=1e-3)
 
 
-def test_features_that_are_all_copies_of_one_are_fitted_like_that_one() -> None:
+def test_copies_of_one_feature_are_fitted_like_that_feature() -> None:
     """64 copies of x with weights w are one feature 8x with the weight 8w, and the same penalty; in float32 as well."""
     one, labels = draw(200, 1).float(), noisy_linear_map(200, dim=1)[1]
     copies = fit_linear(one.expand(200, 64), labels, classes=3, l2=1e-6)
@@ -98,7 +98,7 @@ def test_features_that_are_all_copies_of_one_are_fitted_like_that_one() -> None:
 
 
 def test_large_float32_features_in_few_directions_are_fitted() -> None:
-    """Rounding alone makes their Gram matrix indefinite, by more than the weak regularisation mends."""
+    """Rounding alone makes their Gram matrix indefinite, by more than the weak regularization corrects."""
     directions = torch.linalg.qr(draw(64, 3))[0].T
     compact, labels = noisy_linear_map(200, dim=3)
     features = (1000 * compact @ directions).float()
@@ -125,7 +125,7 @@ def test_a_linear_map_is_recovered() -> None:
         features[:200], labels[:200], features[200:], labels[200:], classes=3, generator=seeded()
     )
     assert result.accuracy >= 0.95
-    assert result.l2 < 0.1  # the strong ones blunt the map
+    assert result.l2 < 0.1  # strong regularization flattens the map
     assert result.accuracy.shape == ()
 
 
@@ -140,7 +140,7 @@ def test_labels_without_a_trace_in_the_features_give_the_largest_class() -> None
     assert result.accuracy == pytest.approx(0.7)
 
 
-def test_the_test_set_has_no_say() -> None:
+def test_the_test_set_does_not_affect_the_fit() -> None:
     features, labels = noisy_linear_map(100)
     test, answers = noisy_linear_map(50, seed=5)
     plain = linear_evaluation(features, labels, test, answers, classes=3, generator=seeded(), config=FEW)
@@ -149,10 +149,10 @@ def test_the_test_set_has_no_say() -> None:
     assert plain.accuracy != other.accuracy
 
 
-def test_each_test_image_is_answered_on_its_own() -> None:
+def test_each_test_image_is_classified_independently() -> None:
     features, labels = noisy_linear_map(100)
     test, answers = noisy_linear_map(50, seed=5)
-    order = test[:, 0].argsort()  # so that the halves' means lie far from each other's
+    order = test[:, 0].argsort()  # so that the means of the halves are far apart
 
     def accuracy(chosen: torch.Tensor) -> float:
         result = linear_evaluation(
@@ -174,7 +174,7 @@ def test_scale_and_shift_of_the_features_do_not_matter() -> None:
 
 
 def test_features_are_not_standardized_one_by_one() -> None:
-    """The label is in a direction 1000 times weaker than the noise: strong regularisation cannot see it."""
+    """The label is in a direction 1000 times weaker than the noise: strong regularization cannot see it."""
     labels = torch.arange(100) % 2
     features = torch.stack([1000 * draw(100), 2.0 * labels - 1], 1)
     strong = replace(FEW, l2_min=1.0, l2_max=10.0)
@@ -187,15 +187,15 @@ def test_features_are_not_standardized_one_by_one() -> None:
     assert accuracies[1] == 1
 
 
-def test_the_choice_is_the_best_on_the_held_out_part_and_of_equals_the_strongest() -> None:
+def test_the_choice_is_the_strongest_of_the_best_on_the_held_out_part() -> None:
     labels = torch.arange(60) % 2
     features = torch.stack([2.0 * labels - 1, 0.1 * draw(60)], 1)
     config = LinearProbeConfig(l2_min=1e-4, l2_max=1.0, l2_count=3)
-    # Separable and balanced: every regularisation is right on all, so the strongest is chosen.
+    # Separable and balanced: every regularization is right on all, so the strongest is chosen.
     result = linear_evaluation(features, labels, features, labels, classes=2, generator=seeded(), config=config)
     assert result.l2 == pytest.approx(1.0)
     assert result.held_out_accuracy == 1
-    # As in the test before: only the weakest sees the label.
+    # As in the previous test: only the weakest sees the label.
     hidden = torch.stack([1000 * draw(60), 2.0 * labels - 1], 1)
     config = LinearProbeConfig(l2_min=1e-9, l2_max=1e3, l2_count=3)
     result = linear_evaluation(hidden, labels, hidden, labels, classes=2, generator=seeded(), config=config)
@@ -239,7 +239,7 @@ def test_settings_that_mean_nothing_are_refused(fields: dict[str, float], messag
 
 def test_data_that_cannot_be_probed_are_refused() -> None:
     features, labels = draw(4, 2), torch.tensor([1, 1, 1, 1])
-    with pytest.raises(ValueError, match="one class only, 1"):
+    with pytest.raises(ValueError, match="only one class, 1"):
         linear_evaluation(features, labels, features, labels, classes=2, generator=seeded())
     labels = torch.tensor([0, 1, 0, 1])
     with pytest.raises(ValueError, match="held_out 0.1 of 4 training examples leaves 4 to fit and 0 to choose by"):

@@ -1,4 +1,4 @@
-"""The protocols: votes counted in a loop, numbers worked out by hand, the same few labels for everyone."""
+"""The protocols: votes counted in a loop, numbers computed by hand, the same few labels for every encoder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUICK = LinearProbeConfig(l2_count=3)
 
 
 def images(count: int, seed: int, side: int = 10, classes: int = 3) -> ResidentImages:
-    """Noise, a little brighter from class to class, so that neither nothing nor all is recognised."""
+    """Noise, slightly brighter from class to class, so that some images are recognized but not all."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % classes
     pixels = torch.randint(0, 170, (count, 3, side, side), generator=generator) + 40 * labels.view(-1, 1, 1, 1)
@@ -80,7 +80,7 @@ def test_nearest_neighbors_among_the_features_of_the_middle(benchmark: Benchmark
     assert evaluate_encoder(encoder, benchmark, KNN) == {"knn": pytest.approx(expected)}
 
 
-def test_evaluation_mode_whatever_the_encoders_own(benchmark: Benchmark) -> None:
+def test_encoders_are_evaluated_in_evaluation_mode(benchmark: Benchmark) -> None:
     encoder = resnet().train()
     before = copy.deepcopy(encoder.state_dict())
     assert evaluate_encoder(encoder, benchmark, KNN) == evaluate_encoder(resnet(), benchmark, KNN)
@@ -88,7 +88,7 @@ def test_evaluation_mode_whatever_the_encoders_own(benchmark: Benchmark) -> None
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
-def test_nearest_neighbors_among_pixels_less_their_mean(benchmark: Benchmark) -> None:
+def test_nearest_neighbors_on_pixels_minus_their_mean(benchmark: Benchmark) -> None:
     train, test = (part.images[:, :, 1:9, 1:9].flatten(1).double() for part in benchmark)  # type: ignore[attr-defined]
     mean = train.mean(0)
     labels, test_labels = benchmark.train.required_labels(), benchmark.test.required_labels()
@@ -97,7 +97,7 @@ def test_nearest_neighbors_among_pixels_less_their_mean(benchmark: Benchmark) ->
     assert evaluate_pixels(8, benchmark, KNN) == {"knn": pytest.approx(expected)}
 
 
-def test_linear_evaluation_is_that_of_the_features(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_evaluation_uses_the_features(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
 
     def noted(*given: Any, generator: torch.Generator, **named: Any) -> LinearEvaluation:
@@ -140,13 +140,13 @@ def test_fine_tuning_is_given_the_same_few_labels_of_each_class(
     assert [len(given[1]) for given, _ in calls] == [3, 12, 40, 3, 12, 40]  # 40 images: 14, 13 and 13 of a class
     for (given, named), (other, _) in zip(calls[:3], calls[3:], strict=True):
         assert given[0] is encoder
-        # Whole images, so that random crops reach their borders; the network sees as much as in its pretraining.
+        # Whole images, so that random crops reach the borders; the network sees the size of its pretraining views.
         assert given[1].shape[1:] == (3, 10, 10)
         assert given[3].shape == (30, 3, 10, 10)
         assert named["size"] == 8
         counts = given[2].bincount().tolist()
         assert len(set(counts)) == 1 or counts == [14, 13, 13], "as many of each class, or all there are"
-        assert torch.equal(given[1], other[1]), "which labels are known depends on no seed"
+        assert torch.equal(given[1], other[1]), "the choice of labels does not depend on the seed"
         assert named["classes"] == 3
     assert [named["config"].epochs for _, named in calls[:3]] == [60, 30, 30]
     assert {(named["config"].crop_scale, named["config"].mirror) for _, named in calls} == {(0.08, 0.5)}
@@ -156,7 +156,7 @@ def test_fine_tuning_is_given_the_same_few_labels_of_each_class(
 
 
 def test_fine_tuning_learns_from_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bright and dark images, which any encoder can learn to tell."""
+    """Bright and dark images, which any encoder can learn to distinguish."""
     monkeypatch.setattr(protocols, "fine_tuning", lambda *_: SupervisedConfig(30, batch_size=8))
     parts = []
     for seed in (1, 2):
@@ -168,7 +168,7 @@ def test_fine_tuning_learns_from_the_benchmark(monkeypatch: pytest.MonkeyPatch) 
     assert evaluate_encoder(resnet(), Benchmark(*parts), config)["fine_tune_50%"] > 0.9
 
 
-def test_an_untrained_backbone_is_new_and_drawn_by_its_seed() -> None:
+def test_an_untrained_backbone_is_new_and_determined_by_its_seed() -> None:
     encoder = resnet()
     before, random = copy.deepcopy(encoder.state_dict()), torch.get_rng_state()
     one, again, other = (untrained_like(encoder, seed) for seed in (5, 5, 6))
@@ -186,7 +186,7 @@ def test_an_untrained_backbone_is_new_and_drawn_by_its_seed() -> None:
     assert torch.equal(one.conv1.weight, resnet(5).conv1.weight)
 
 
-def test_the_agents_encoder_is_judged_as_well(benchmark: Benchmark) -> None:
+def test_the_agents_encoder_can_be_evaluated(benchmark: Benchmark) -> None:
     config = EncoderConfig(filters=4, strides=(2, 1), latent=5)
     torch.manual_seed(3)
     encoder = PixelEncoder((3, 8, 8), config)

@@ -1,4 +1,4 @@
-"""Fine-tuning and distillation from the disk to the disk, on images whose classes are told by one glance."""
+"""Fine-tuning and distillation between saved runs and saved classifiers, on images of easily separable classes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(tmp_path: Path, data: Path) -> Path:
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
-def test_fine_tuning_learns_and_leaves_a_classifier_of_that_accuracy(
+def test_fine_tuning_learns_and_saves_a_classifier_of_that_accuracy(
     run: Path, data: Path, tmp_path: Path, layers: int
 ) -> None:
     accuracy = fine_tune_run(run, tmp_path / "out", labels=1.0, from_layer=layers, epochs=20)
@@ -80,9 +80,9 @@ def test_the_epochs_are_those_of_simclr(run: Path, tmp_path: Path) -> None:
         assert load_classifier(tmp_path / f"{labels}").provenance["training"]["epochs"] == epochs
 
 
-def test_a_student_learns_what_the_teacher_answers_and_not_the_labels(run: Path, data: Path, tmp_path: Path) -> None:
+def test_a_student_learns_the_teachers_predictions_and_not_the_labels(run: Path, data: Path, tmp_path: Path) -> None:
     fine_tune_run(run, tmp_path / "teacher", labels=1.0, epochs=20)
-    # The training images swap their labels: a student that looked at them would be wrong.
+    # The training images have swapped labels: a student that used them would be wrong.
     (data / "train" / "dark").rename(data / "train" / "x")
     (data / "train" / "light").rename(data / "train" / "dark")
     (data / "train" / "x").rename(data / "train" / "light")
@@ -90,9 +90,9 @@ def test_a_student_learns_what_the_teacher_answers_and_not_the_labels(run: Path,
     assert distill_classifier(tmp_path / "teacher", tmp_path / "student", **how) == 1.0
     student = load_classifier(tmp_path / "student")
     assert student.classes == CLASSES
-    # With the swapped labels as nearly all of its loss it is.
+    # With the swapped labels as nearly all of its loss, it is wrong.
     assert distill_classifier(tmp_path / "teacher", tmp_path / "wrong", labelled=1.0, alpha=0.01, **how) == 0.0
-    # It can teach as well; the temperature is the paper's, by the student's shape.
+    # A student can teach as well; the temperature is the paper's for the student's shape.
     for width, temperature in ((None, 0.1), (1 / 64, 1.0)):
         distill_classifier(tmp_path / "student", tmp_path / f"{width}", epochs=1, width=width)
         third = load_classifier(tmp_path / f"{width}")
@@ -103,7 +103,7 @@ def test_a_student_learns_what_the_teacher_answers_and_not_the_labels(run: Path,
     assert student.provenance["student"] == "/".join(run.parts[-3:])
 
 
-def test_images_to_distil_on_need_no_labels(run: Path, data: Path, tmp_path: Path) -> None:
+def test_distillation_needs_no_labels(run: Path, data: Path, tmp_path: Path) -> None:
     fine_tune_run(run, tmp_path / "teacher", labels=1.0, epochs=1)
     for number, path in enumerate(sorted((data / "train").rglob("*.png"))):
         path.rename(data / "train" / f"{number}.png")
@@ -126,8 +126,8 @@ def test_what_does_not_fit_is_one_line_before_anything_is_learned(run: Path, dat
     refuses("labelled must be a share from 0 to 1, got 2", labelled=2, alpha=0.5)
     refuses("labelled 0.5 and alpha 1 contradict each other", labelled=0.5)
     refuses("labelled 0 and alpha 0.5 contradict each other", alpha=0.5)
-    refuses("depth and width are those of a new network", student=run, width=1.0)
-    refuses("was trained on views of 6 pixels and the teacher on 8", student=write_run(tmp_path / "six", data, size=6))
+    refuses("depth and width apply to a new network only", student=run, width=1.0)
+    refuses("was trained on views of 6 pixels, but the teacher on 8", student=write_run(tmp_path / "six", data, size=6))
     with pytest.raises(ValueError, match="temperature must be positive and finite, got nan"):
         distill_classifier(teacher, out, temperature=math.nan)
     with pytest.raises(ValueError, match="learning_rate must be from 0 to 1,000,000, got nan"):
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_one_line_before_anything_is_learned(run: Path, dat
         fine_tune_run(run, out, labels=0)
     with pytest.raises(UserError, match="from_layer must be from 0 to 3, .*, got 4"):
         fine_tune_run(run, out, from_layer=4)
-    with pytest.raises(UserError, match="teacher holds a classifier already"):
+    with pytest.raises(UserError, match="teacher already holds a classifier"):
         fine_tune_run(run, teacher)
     (run / "head.safetensors").unlink()
     with pytest.raises(ValueError, match="no head in .*run: head.safetensors is missing"):
