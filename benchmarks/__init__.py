@@ -1,1 +1,1 @@
-"""How fast the package is, beside a plain implementation of the same; `scripts/benchmark.py` runs it."""
+"""Speed of the package compared with a plain implementation; run by `scripts/benchmark.py`."""

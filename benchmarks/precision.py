@@ -1,4 +1,4 @@
-"""How far one update's losses and gradients in a lower precision lie from those in float64."""
+"""Distance of one update's losses and gradients in a lower precision from those in float64."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ UpdateRule = Literal["exact", "joint"]
 
 
 def measure(device: torch.device, batch: int) -> list[Row]:
-    """A row for each precision and kind of update: weights, crops and noise of the float64 one, at the paper's network.
+    """A row per precision and update rule; network of the paper; weights, crops and noise of the float64 run.
 
-    Gradients are those that each optimizer is handed in the first update, in which actor, targets and objective are all
-    due. No weight moves in it: Adam's first step is of the same size for every weight, so that a weight whose gradient
-    is nearly nothing would count as much as any other. An untrained network's Q values are near 0, so the critics'
-    gradient comes from the rewards, which are drawn here.
+    Gradients are those passed to each optimizer in the first update, in which actor, targets and objective are all due.
+    The weights stay fixed: Adam's first step has the same size for every weight, so weights with almost no gradient
+    would count as much as any other. An untrained network's Q values are near 0, so the critics' gradient comes from
+    the rewards, which are drawn here.
     """
     rows = []
     rules: tuple[UpdateRule, ...] = ("exact", "joint")
@@ -42,14 +42,14 @@ def measure(device: torch.device, batch: int) -> list[Row]:
 def losses_and_gradients(
     device: torch.device, batch: int, precision: Precision, rule: UpdateRule, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Losses of one update, and each optimizer's gradients as one vector; weights of ``dtype``."""
+    """Losses of one update, and each optimizer's gradients as one vector, with weights of ``dtype``."""
     torch.manual_seed(0)
     config = AgentConfig(batch_size=batch, precision=precision, update_rule=rule)
     agent = Agent(SHAPE, ACTIONS, config).to(device)
     generator = torch.Generator().manual_seed(0)
 
     def pixels() -> Tensor:
-        # Smooth pictures: neighbouring pixels of frames are alike, and the errors of rounding do not average out.
+        # Smooth images: neighboring pixels of frames are alike, so rounding errors do not average out.
         small = torch.rand(batch, SHAPE[0], 12, 12, generator=generator)
         large = torch.nn.functional.interpolate(small, SHAPE[1:], mode="bilinear")
         return (255 * large).to(torch.uint8).to(device)
@@ -70,9 +70,9 @@ def losses_and_gradients(
 
 
 def update_without_steps(agent: Agent, inputs: UpdateInputs) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-    """Metrics of one update in which all are due, and the gradients that each optimizer is handed, by parameter.
+    """Metrics of one update in which everything is due, and the gradients passed to each optimizer, by parameter.
 
-    No optimizer takes a step, then or ever after; slow copies move.
+    No optimizer takes a step, then or later; momentum copies move.
     """
     gradients: dict[str, dict[str, Tensor]] = {}
     names = {parameter: name for name, parameter in agent.named_parameters()}
@@ -83,5 +83,5 @@ def update_without_steps(agent: Agent, inputs: UpdateInputs) -> tuple[dict[str, 
             gradients[name] = {names[p]: p.grad for p in parameters if p.grad is not None}
 
         optimizer.step = handed  # type: ignore[method-assign, assignment]
-    agent.updates = 0  # whatever the intervals, all are due in the first
+    agent.updates = 0  # everything is due in the first update, whatever the intervals
     return agent.update(inputs), gradients

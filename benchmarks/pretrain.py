@@ -1,4 +1,4 @@
-"""Images a second of SimCLR on 32×32 images, and what of it is augmentation."""
+"""Images per second of SimCLR on 32×32 images, and the share of augmentation."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from curl_rl.vision.networks import build_networks
 from curl_rl.vision.views import make_views
 from examples import simclr_on_images as plain_simclr
 
-STEPS = 8  # of one measurement; the plain pipeline with workers makes more
+STEPS = 8  # per measurement; more for the plain pipeline with workers
 _BATCHES_A_WORKER = 12
 
 
 def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
-    """Rows of the step of the preset `cpu` and of its augmentation, beside the plain pipeline and beside kornia.
+    """Rows for the step of the preset `cpu` and for its augmentation, compared with the plain pipeline and with kornia.
 
-    Times are a step's. A measurement is eight steps, but of the plain pipeline with workers a whole pass of its loader
-    from the first image to the last step, since a loader works ahead and must neither get a head start nor leave work
-    behind. A pass starts with no batch ready, and the first takes a worker as long as any; so there are twelve for each
-    worker, beside which that wait is small. In eight steps most of many workers would make one batch or none, and the
-    plain pipeline would look slower than it is.
+    Times are per step. A measurement is eight steps, except for the plain pipeline with workers: there it is a whole
+    pass of its loader, from the first image to the last step, because a loader works ahead and must neither get a head
+    start nor leave work unfinished. A pass starts with no batch ready, so it has twelve batches per worker, which makes
+    the wait for the first one small. In eight steps most of many workers would make one batch or none, and the plain
+    pipeline would look slower than it is.
     """
     config = load_preset("cpu", "simclr", {"batch_size": batch})
     size = config.augment.size
@@ -52,7 +52,7 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
         device=device,
     )
     views = plain_simclr.Views(pixels.permute(0, 2, 3, 1).contiguous().numpy(), config.augment.scale)
-    # As the package's own streams have it: a core is left to the network.
+    # Like the package's own streams: one core is left for the network.
     workers = max(1, len(os.sched_getaffinity(0)) - 1)
     repeats = math.ceil(_BATCHES_A_WORKER * workers / STEPS)
     loader = plain_simclr.batches(views, batch, workers=workers, device=device, repeats=repeats)
@@ -72,7 +72,7 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     if kornia:
         cases["kornia"] = _kornia_pass(config, images, batch)
     else:
-        print("kornia is not installed: its augmentation is left out")
+        print("kornia is not installed: its augmentation is skipped")
     measured = side_by_side(cases, rounds=rounds, warm_up=1, device=device, description=f"vision, batch {batch}")
     steps = dict.fromkeys(cases, STEPS) | {"plain": len(loader)}
     seconds = {name: [value / steps[name] for value in values] for name, values in measured.items()}
@@ -99,7 +99,7 @@ def _our_pass(
     generator: torch.Generator,
     precision: Precision,
 ) -> Callable[[], object]:
-    """A pass over the images by the package: read, augment, step."""
+    """A pass of the package over the images: read, augment, step."""
     config = replace(config, encoder=replace(config.encoder, precision=precision))
     torch.manual_seed(0)
     encoder, objective = build_networks(config, 3, device)
@@ -123,7 +123,7 @@ def _our_pass(
 
 
 def _kornia_pass(config: VisionConfig, images: ResidentImages, batch: int) -> Callable[[], object]:
-    """Two views of every image by kornia's batched augmentations, with parameters for each image."""
+    """Two views of every image by kornia's batched augmentations, with parameters drawn per image."""
     import kornia.augmentation as K
 
     a = config.augment

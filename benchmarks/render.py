@@ -1,4 +1,4 @@
-"""Milliseconds to draw a frame, `faithful` against `fast`, task by task, and how far apart the pictures are."""
+"""Milliseconds to render a frame, `faithful` against `fast`, per task, and the distance between the images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import envs
 from benchmarks.timing import Row, compared
 from envs.rendering import Quality, choose_backend
 
-# The six of the CURL paper's table.
+# The six tasks in the CURL paper's table.
 TASKS = ("cartpole-swingup", "cheetah-run", "reacher-easy", "ball_in_cup-catch", "walker-walk", "finger-spin")
 STEPS_BETWEEN_FRAMES = 4
 
 
 def measure(rounds: int) -> list[Row]:
-    """One row a task. Each quality draws in a process of its own, because two contexts in one give wrong timings; the
-    two take turns, frame by frame."""
+    """One row per task. Each quality renders in its own process, because two contexts in one process give wrong
+    timings; the two take turns, frame by frame."""
     rows, drawn_by = [], choose_backend().device
     for task in tqdm(TASKS, desc="render", leave=False):
         with contextlib.ExitStack() as stack:
@@ -45,7 +45,7 @@ def measure(rounds: int) -> list[Row]:
 _QUALITIES: tuple[Quality, Quality] = ("faithful", "fast")
 _WARM_UP = 3  # frames
 
-_episode: Iterator[tuple[float, npt.NDArray[np.uint8]]]  # of a process that draws
+_episode: Iterator[tuple[float, npt.NDArray[np.uint8]]]  # in a rendering process
 
 
 def _begin(task: str, quality: Quality) -> None:
@@ -58,7 +58,7 @@ def _draw() -> tuple[float, npt.NDArray[np.uint8]]:
 
 
 def frames(task: str, quality: Quality) -> Iterator[tuple[float, npt.NDArray[np.uint8]]]:
-    """Frames ``(100, 100, 3)`` of a seeded episode, and the seconds of each without the simulation."""
+    """Frames ``(100, 100, 3)`` of a seeded episode, each with the seconds it took to render, without simulation."""
     environment = envs.make(task, size=100, stack=1, action_repeat=STEPS_BETWEEN_FRAMES, quality=quality)
     inner = environment.unwrapped.env  # type: ignore[attr-defined]
     environment.reset(seed=0)

@@ -1,4 +1,4 @@
-"""Memory that a replay takes, and milliseconds to draw a batch of crops from it."""
+"""Memory of a replay, and milliseconds to draw a batch of crops from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STORED = 4000
 
 
 def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
-    """Rows of memory at the paper's capacity, of its growth over many steps, and of sampling with cropping."""
+    """Rows for memory at the paper's capacity, for its growth over many steps, and for sampling with cropping."""
     ours = Replay(ReplayConfig(CAPACITY), SHAPE, ACTIONS, stack=STACK, device=device)
     plain = plain_curl.Replay(CAPACITY, SHAPE, ACTIONS, device)
     arrays = (plain.observation, plain.next_observation, plain.action, plain.reward, plain.not_done)
@@ -44,7 +44,7 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
 
     def draw() -> list[torch.Tensor]:
         drawn = agent.draw(ours.sample(batch, replay_generator, discount=0.99), generator)
-        # Ours are converted by the encoder, and to another type; but the plain ones come as float32.
+        # In training our encoder converts them, to another type; here they become float32 like the plain ones.
         return [view.float() for view in (drawn.observation, drawn.next_observation, *drawn.views.values())]
 
     seconds = side_by_side(
@@ -60,7 +60,7 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
 
 
 def _growth(device: torch.device, *, steps: int = 30_000) -> Row:
-    """Whether memory stays where it is, once a small replay is full and goes round its ring many times."""
+    """Growth of memory after a small replay is full and wraps around many times."""
     shape = (3 * STACK, 24, 24)
     replay = Replay(ReplayConfig(1000), shape, ACTIONS, stack=STACK, device=device)
     generator = torch.Generator(replay.storage_device).manual_seed(0)
@@ -79,7 +79,7 @@ def _growth(device: torch.device, *, steps: int = 30_000) -> Row:
 
 
 def _taken_mb(device: torch.device) -> float:
-    """What the process holds of the machine's memory, and of the GPU's."""
+    """Memory held by the process, in MB, on the host and on the GPU."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     reserved = torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
     return (pages * resource.getpagesize() + reserved) / 2**20

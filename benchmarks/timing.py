@@ -1,4 +1,4 @@
-"""Timing pieces of work side by side, and the rows that a benchmark writes."""
+"""Side-by-side timing, and the rows that a benchmark writes."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class Row:
 
     name: str
     plain_ms: float | None = None
-    """The plain implementation; None where there is none."""
+    """Of the plain implementation; None if there is none."""
     ours_ms: float | None = None
     ratio: float | None = None
-    """plain / ours: above 1, ours is the faster."""
+    """plain / ours: above 1, ours is faster."""
     plain_spread_ms: float | None = None
     ours_spread_ms: float | None = None
     note: str = ""
-    """What cannot be said in milliseconds."""
+    """Results that are not in milliseconds."""
     machine: str = ""
     """Filled in when the rows are written."""
 
 
 def compared(name: str, plain: list[float], ours: list[float], note: str = "") -> Row:
-    """A row of two lists of seconds."""
+    """A row from two lists of seconds."""
     plain_ms, ours_ms = _median_ms(plain), _median_ms(ours)
     return Row(name, plain_ms, ours_ms, plain_ms / ours_ms, _spread_ms(plain), _spread_ms(ours), note)
 
 
 def alone(name: str, ours: list[float], note: str = "") -> Row:
-    """A row of one list of seconds."""
+    """A row from one list of seconds."""
     return Row(name, ours_ms=_median_ms(ours), ours_spread_ms=_spread_ms(ours), note=note)
 
 
@@ -67,15 +67,15 @@ def side_by_side(
     description: str,
     cycle: int = 1,
 ) -> dict[str, list[float]]:
-    """Seconds of each case by name: all cases in turn in every round, so that a machine's moods meet them alike.
+    """Seconds of each case by name; every round runs all cases in turn, so that load on the machine affects all alike.
 
     Args:
-        cases: what to time.
-        rounds: times that each case counts.
-        warm_up: rounds before, which do not count.
-        device: waited for before the clock is read.
+        cases: the work to time.
+        rounds: measurements per case.
+        warm_up: rounds before, which are not counted.
+        device: synchronized before the clock is read.
         description: of the progress bar.
-        cycle: calls that make one time, their mean: for work whose calls differ in turn.
+        cycle: calls per measurement, which is their mean: for work whose calls alternate.
     """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     with tqdm(total=(rounds + warm_up) * len(cases), desc=description, leave=False) as bar:
@@ -95,12 +95,12 @@ def side_by_side(
 def as_graph(
     work: Callable[[], object], device: torch.device, generators: Iterable[torch.Generator] = ()
 ) -> Callable[[], object]:
-    """On a GPU ``work`` as a graph, in which Python's time is not counted; on a CPU itself.
+    """``work`` as a graph on a GPU, which excludes Python's time; on a CPU ``work`` itself.
 
     Args:
-        work: the same each time, on this device.
-        device: where.
-        generators: what it draws from.
+        work: does the same on every call, on this device.
+        device: of the work.
+        generators: random generators that it uses.
     """
     if device.type != "cuda":
         return work
@@ -119,23 +119,23 @@ def as_graph(
 
 
 def _replay(graph: torch.cuda.CUDAGraph, work: object) -> None:
-    """A graph knows its tensors by their addresses only: whoever replays it must keep ``work``, which holds them."""
+    """Replays a graph. A graph refers to its tensors by address only, so ``work``, which holds them, must be kept."""
     graph.replay()
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the device has done all that it was told."""
+    """Waits until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def machine(device: torch.device) -> str:
-    """What the figures were measured on, in one line."""
+    """The machine and software versions, in one line."""
     gpu = []
     if device.type == "cuda":
         gpu = [torch.cuda.get_device_name(device)]
-        if (said := precision_in_words("float32", device)) != "float32":
-            gpu.append(said)
+        if (precision := precision_in_words("float32", device)) != "float32":
+            gpu.append(precision)
     threads = f"{torch.get_num_threads()} CPU threads"
     versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
     return ", ".join([*gpu, _cpu_name(), threads, versions])
@@ -153,7 +153,7 @@ _HEADINGS = ("name", "plain ms", "ours ms", "ratio", "± plain", "± ours", "not
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows for people."""
+    """The rows as a table to read."""
 
     def number(value: float | None, digits: int = 3) -> str:
         return "–" if value is None else f"{value:,.{digits}g}" if value < 1000 else f"{value:,.0f}"
@@ -174,7 +174,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def aligned(lines: list[tuple[str, ...]]) -> str:
-    """Columns of equal width; the first and the last to the left, numbers to the right."""
+    """Columns of equal width; the first and last are left-aligned, numbers right-aligned."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
 
     def text(line: tuple[str, ...]) -> str:
@@ -189,12 +189,12 @@ def aligned(lines: list[tuple[str, ...]]) -> str:
 
 
 def write_rows(path: Path, rows: list[Row], measured_on: str) -> None:
-    """All rows as a JSON list."""
+    """Writes all rows as a JSON list."""
     write_json(path, [{**asdict(row), "machine": measured_on} for row in rows])
 
 
 def read_rows(path: Path) -> list[Row]:
-    """What :func:`write_rows` wrote.
+    """Reads a file written by :func:`write_rows`.
 
     Raises:
         ValueError: the file is missing or holds something else.
@@ -204,26 +204,26 @@ def read_rows(path: Path) -> list[Row]:
         for row in rows:
             _check_types(row)
     except (OSError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no list of benchmark rows ({type(error).__name__})") from None
+        raise ValueError(f"{path} is not a list of benchmark rows ({type(error).__name__})") from None
     return rows
 
 
 def _check_types(row: Row) -> None:
     for name, value in asdict(row).items():
         if name in ("name", "note", "machine"):
-            right = isinstance(value, str)
+            valid = isinstance(value, str)
         else:
-            right = value is None or type(value) in (int, float)
-        if not right:
+            valid = value is None or type(value) in (int, float)
+        if not valid:
             raise TypeError(f"{name} is {value!r}")
 
 
 def comparison(before: list[Row], after: list[Row]) -> str:
-    """Two runs of a benchmark side by side, row by row: what became faster or slower, and on which machines."""
+    """Two runs of a benchmark compared row by row, with the machines they ran on."""
     machines = [" and ".join(dict.fromkeys(row.machine or "not known" for row in rows)) for rows in (before, after)]
     heads = [f"{letter}: {machine}" for letter, machine in zip("AB", machines, strict=True)]
     if machines[0] != machines[1]:
-        heads.append("warning: machine or software differs: A / B says nothing of the code alone")
+        heads.append("warning: machine or software differs: A / B does not compare the code alone")
     old = {row.name: row for row in before}
     lines: list[tuple[str, ...]] = [("name", "A ms", "B ms", "A / B", "A ratio", "B ratio", "")]
     for row in after:

@@ -1,4 +1,4 @@
-"""Frames a second of whole training runs, where their time goes, and what environments in their own processes gain."""
+"""Frames per second of whole training runs, a breakdown of their time, and the gain from environment processes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from curl_rl.rl.workers import Environment, LocalEnvironment, open_environments
 from curl_rl.runs.compute import resolve_precision
 
 _RANDOM_STEPS, _WARM_UP = 20, 8
-_ENOUGH_SECONDS = 5.0  # timed at least, where the steps that were asked for take less
-_WINDOWS = 5  # that the timed steps are shared among, for a median and a spread
+_ENOUGH_SECONDS = 5.0  # minimum timed, if the requested steps take less
+_WINDOWS = 5  # the timed steps are split into these, for a median and a spread
 
-# --training.environments and --training.overlap; and whether there are updates beside the steps.
+# --training.environments, --training.overlap, and whether updates run between the steps.
 _ARRANGEMENTS = [
     (environments, overlap, updates)
     for updates in (True, False)
@@ -34,11 +34,11 @@ _ARRANGEMENTS = [
 
 
 def measure(device: torch.device, task: str, steps: int) -> list[Row]:
-    """A row for every preset: frames a second of acting and learning on ``task``, and the share of each part; one in
-    float32 where a preset takes what the device is fastest in; and one for every arrangement of ``cpu``'s environments.
+    """A row per preset: frames per second of acting and learning on ``task``, and the share of each part; one more in
+    float32 if a preset's precision is automatic and not float32; and one per arrangement of ``cpu``'s environments.
 
-    At least ``steps`` agent steps are timed, in several windows of which each makes one time. Evaluation and saving are
-    left out. On a GPU the update is also timed as a captured graph.
+    At least ``steps`` agent steps are timed, in several windows that give one time each. Evaluation and saving are
+    excluded. On a GPU the update is also timed as a captured graph.
     """
     changes = {"training": {"random_steps": _RANDOM_STEPS}, "replay": {"capacity": 2000}, "device": str(device)}
     rows = []
@@ -61,7 +61,7 @@ def measure(device: torch.device, task: str, steps: int) -> list[Row]:
 
 
 def _row(config: RunConfig, device: torch.device, steps: int) -> Row:
-    # A GPU works on while Python goes on: the total is timed first, the parts in a second run that waits after each.
+    # A GPU runs asynchronously: the total is timed first, the parts in a second run that synchronizes after each.
     total = _total(config, device, steps, config.preset)
     with _trainer(config, device) as trainer:
         parts = _watch(trainer, device)
@@ -74,7 +74,7 @@ def _row(config: RunConfig, device: torch.device, steps: int) -> Row:
 def _total(config: RunConfig, device: torch.device, steps: int, name: str) -> Row:
     with _trainer(config, device) as trainer:
         windows = _timed_steps(trainer, steps, device)
-    # Of all of it, for what is rare, such as the end of an episode, counts as well.
+    # Over all windows, so that rare events, such as the end of an episode, count as well.
     rate = sum(window.frames for window in windows) / sum(window.seconds for window in windows)
     of_a_step = [window.seconds / window.agent_steps for window in windows]
     return alone(f"train {config.env}, {name}: an agent step", of_a_step, f"{rate:.3g} frames a second")
@@ -98,20 +98,20 @@ def _trainer(config: RunConfig, device: torch.device) -> Iterator[Trainer]:
 
 
 class Window(NamedTuple):
-    """Some agent steps in a row."""
+    """Consecutive agent steps, timed together."""
 
     seconds: float
     agent_steps: int
     frames: int
-    """The environment's."""
+    """Environment frames."""
 
 
 def _timed_steps(
     trainer: Trainer, steps: int, device: torch.device, parts: dict[str, float] | None = None
 ) -> list[Window]:
-    """At least ``steps`` agent steps, by the clock, in windows of alike length.
+    """Times at least ``steps`` agent steps, in windows of similar length.
 
-    The random steps and a few updates to warm up come before, and are not counted.
+    The random steps and a few warm-up updates come first and are not counted.
     """
     progress = trainer.progress
     while trainer.agent.updates < _WARM_UP and progress.agent_steps < _RANDOM_STEPS + _WARM_UP:
@@ -122,7 +122,7 @@ def _timed_steps(
     windows = []
     for _ in range(_WINDOWS):
         steps_before, frames_before, begin = progress.agent_steps, progress.frames, time.perf_counter()
-        # An even number, because an actor and targets that move every other update make the costs of two differ.
+        # An even number, because actor and targets move every other update, so that costs alternate.
         while (
             (done := progress.agent_steps - steps_before) < steps / _WINDOWS
             or done % 2
@@ -135,7 +135,7 @@ def _timed_steps(
 
 
 def _watch(trainer: Trainer, device: torch.device) -> dict[str, float]:
-    """Seconds of each part, which go on being counted."""
+    """Seconds of each part, updated as the trainer runs."""
     parts: dict[str, float] = {}
 
     def timed(name: str, work: Callable[..., Any], inside: str | None = None) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Milliseconds of one update, and how far from the floor that the convolutions set."""
+"""Milliseconds of one update, compared with a plain one and with the floor set by the convolutions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from curl_rl.rl.replay import Replay, ReplayConfig
 from curl_rl.runs.compute import resolve_precision
 from examples import curl_in_one_file as plain_curl
 
-SHAPE, ACTIONS, STACK = (9, 100, 100), 6, 3  # what cheetah-run gives at the paper's settings
-TRANSITIONS = 2000  # stored: enough that a batch's memory is not in the caches
+SHAPE, ACTIONS, STACK = (9, 100, 100), 6, 3  # of cheetah-run with the paper's settings
+TRANSITIONS = 2000  # stored: enough that a batch is not in the caches
 
 
 def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
-    """Rows of the update at the paper's network, beside the plain one: the algorithm unchanged, and the joint one."""
+    """Rows for the update with the paper's network, compared with the plain one: the exact and the joint update."""
     plain = plain_update(device, batch)
     precision = resolve_precision("auto", device)
     learners = {
@@ -37,7 +37,7 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
         for name in list(learners):
             config = learners[name].agent.config
             learners[f"{config.precision}, {config.update_rule}, captured"] = our_learner(device, config, capture=True)
-    # What is held against its floor: on a GPU the captured ones, which one would run there.
+    # The updates compared with their floor: on a GPU the captured ones, as one would run them.
     against: dict[tuple[str, str], str] = {("exact", "float32"): "float32", ("exact", precision): precision}
     against["joint", precision] = f"{precision}, joint"
     if device.type == "cuda":
@@ -48,7 +48,7 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
     cases["sample and crop"] = _sampling(learners[best["exact"]], device)
     floors = {kind: floor(device, batch, precision=kind[1], update=kind[0]) for kind in against}
     cases |= {f"floor, {update}, {its}": convolutions.run for (update, its), convolutions in floors.items()}
-    # Actor and targets have every other update, so two make one time. Captures are over before the first counts.
+    # Actor and targets move every other update, so two updates make one time. Captures finish in the warm-up.
     seconds = side_by_side(
         cases,
         rounds=rounds,
@@ -73,7 +73,7 @@ def measure(device: torch.device, batch: int, rounds: int) -> list[Row]:
         note = (
             f"convolutions alone: {work.flops / 1e9:.1f} GFLOP at {work.flops / fastest / 1e9:.0f} GFLOP/s and "
             f"{work.bytes / 1e9:.2f} GB at {work.bytes / fastest / 1e9:.0f} GB/s; the update takes "
-            f"{times:.2f} times it, the plain one {plain_times:.2f}"
+            f"{times:.2f} times as long, the plain one {plain_times:.2f}"
         )
         rows.append(alone(f"{name}, batch {batch}", seconds[name], note))
     return rows
@@ -84,7 +84,7 @@ def _median(seconds: list[float]) -> float:
 
 
 def _sampling(learner: Learner, device: torch.device) -> Callable[[], object]:
-    """Drawing a batch and its crops, on a GPU as a graph of its own."""
+    """Draws a batch and its crops, on a GPU as a separate graph."""
 
     def draw() -> object:
         return learner.agent.draw(learner.sample(), learner.generator)
@@ -97,7 +97,7 @@ def _per_second(seconds: list[float]) -> str:
 
 
 def plain_update(device: torch.device, batch: int) -> Callable[[], object]:
-    """Sampling, cropping and updating by the plain implementation."""
+    """Sampling, cropping and updating in the plain implementation."""
     torch.manual_seed(0)
     agent = plain_curl.Agent(SHAPE[0], 84, ACTIONS, device=device)
     replay = plain_curl.Replay(TRANSITIONS, SHAPE, ACTIONS, device)
@@ -109,7 +109,7 @@ def plain_update(device: torch.device, batch: int) -> Callable[[], object]:
 
 
 def our_learner(device: torch.device, config: AgentConfig, *, capture: bool = False) -> Learner:
-    """The same by this package."""
+    """The same in this package."""
     torch.manual_seed(0)
     agent = Agent(SHAPE, ACTIONS, config).to(device)
     replay = Replay(ReplayConfig(TRANSITIONS), SHAPE, ACTIONS, stack=STACK, device=device)
@@ -135,21 +135,22 @@ def fill(replay: Replay, transitions: int, *, episode: int = 250) -> None:
 
 
 class Convolutions(NamedTuple):
-    """The least that an update must do."""
+    """The minimum work of an update."""
 
     run: Callable[[], object]
     flops: int
-    """A multiplication and an addition count as two."""
+    """A multiply-add counts as two."""
     bytes: int
-    """Read and written, each input and each result once."""
+    """Bytes read and written, each input and each result once."""
 
 
 def floor(device: torch.device, batch: int, precision: str, update: str) -> Convolutions:
-    """The convolutions of one update and nothing else, each in the fastest way known here.
+    """Only the convolutions of one update, each in the fastest known way.
 
-    Forward passes: the next observation by the encoder and by its slow copy, the key, and the observation once (joint)
-    or twice (exact), of which the latter have a backward pass. No ReLU, no conversion, no gradient of a bias; inputs
-    lie ready in the layout that the convolutions like; on a GPU it is a graph, as the updates held against it are.
+    Forward passes: the next observation through the encoder and its momentum copy, the key, and the observation once
+    (joint) or twice (exact); the passes of the observation have a backward pass. No ReLU, no conversion, no bias
+    gradient; inputs are ready in the layout that suits the convolutions; on a GPU it is a graph, like the updates that
+    are compared with it.
     """
     config = EncoderConfig()
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -159,15 +160,15 @@ def floor(device: torch.device, batch: int, precision: str, update: str) -> Conv
     for depth, stride in enumerate(config.strides):
         after = (size - 3) // stride + 1
 
-        def lying_ready(*shape: int) -> Tensor:
+        def random_input(*shape: int) -> Tensor:
             return torch.rand(shape, device=device).to(dtype, memory_format=torch.channels_last)
 
-        x, weight = lying_ready(batch, channels, size, size), lying_ready(config.filters, channels, 3, 3)
-        grad = lying_ready(batch, config.filters, after, after)
+        x, weight = random_input(batch, channels, size, size), random_input(config.filters, channels, 3, 3)
+        grad = random_input(batch, config.filters, after, after)
         layers.append((x, weight, grad, stride, depth > 0))
-        backward = 2 if depth else 1  # by the weights and the input, but pixels need no gradient
+        backward = 2 if depth else 1  # for weights and input, except that pixels need no gradient
         flops += (passes + learned * backward) * 2 * batch * after**2 * config.filters * channels * 9
-        # Forwards input and output, as often backwards, and the input's gradient; weights are next to nothing.
+        # Input and output forward and the same again backward, plus the input's gradient; weights are negligible.
         moved += (passes + learned) * (x.nbytes + grad.nbytes) + learned * (backward - 1) * x.nbytes
         channels, size = config.filters, after
 

@@ -3,17 +3,18 @@
     env = envs.make("cheetah-run", size=100, stack=3, action_repeat=4)
 
 Names are `<domain>-<task>` for every task of the DeepMind Control Suite (`ball_in_cup-catch`), `tiny-reach` for a
-small environment without a physics engine, and `gym:<id>` for any other gymnasium environment that draws
-(`gym:CarRacing-v3`). The first two are in gymnasium's registry too, once this package is imported:
-`gymnasium.make("pixels/cheetah-run-v0", size=84)`, or `gymnasium.make("envs:pixels/cheetah-run-v0")` without.
+small environment without a physics engine, and `gym:<id>` for any other gymnasium environment that renders
+(`gym:CarRacing-v3`). The first two are also in gymnasium's registry once this package is imported:
+`gymnasium.make("pixels/cheetah-run-v0", size=84)`, or, without the import,
+`gymnasium.make("envs:pixels/cheetah-run-v0")`.
 
-What is behind a frame is asked by `env.physical_state()`, numbers that `env.state_names` names: joint positions and
-velocities in DeepMind Control (`envs.physical_state`), point and target in tiny-reach, what a gymnasium environment
-gives as `info["state"]`. An agent never sees it; it is there to find out what an encoder has understood.
+`env.physical_state()` returns the state behind the newest frame, numbers named by `env.state_names`: joint positions
+and velocities in DeepMind Control (`envs.physical_state`), point and target in tiny-reach, `info["state"]` in other
+gymnasium environments. Agents never see it; it serves to measure what an encoder has learned.
 
-This package knows nothing of any agent. Importing it is cheap and needs no OpenGL: dm_control and MuJoCo are imported
-with the first environment of theirs. Vector environments must start their workers by "spawn" or "forkserver"; see
-`envs.rendering`.
+This package is independent of any agent. Importing it is cheap and needs no OpenGL: dm_control and MuJoCo are imported
+when the first environment that uses them is created. Vector environments must start their workers by "spawn" or
+"forkserver"; see `envs.rendering`.
 """
 
 import difflib
@@ -30,34 +31,34 @@ from envs.tiny import TinyReach
 __all__ = ["NAMES", "make"]
 
 NAMES: tuple[str, ...] = ("tiny-reach", *(f"{domain}-{task}" for domain, tasks in TASKS.items() for task in tasks))
-"""Every name that `make` knows; beside them it takes `gym:<id>`. lqr's two tasks are refused: their actions have no
-bounds that -1 and 1 could stand for."""
+"""Every name that `make` knows, besides `gym:<id>`. lqr's two tasks are refused: their actions have no bounds to which
+-1 and 1 could be mapped."""
 
 
 def make(
     name: str, *, size: int = 100, stack: int = 3, action_repeat: int = 1, quality: Quality = "faithful"
 ) -> PixelEnv:
-    """An environment whose observations are frame stacks, see `envs.pixels.PixelEnv`.
+    """Creates an environment whose observations are frame stacks; see `envs.pixels.PixelEnv`.
 
     Args:
         name: one of `NAMES`, or `gym:<id>`.
         size: height and width of a frame, in pixels.
         stack: frames in an observation.
-        action_repeat: environment steps to one agent step.
-        quality: how DeepMind Control is drawn, see `envs.rendering.Quality`; the other environments have one way only.
+        action_repeat: environment steps per agent step.
+        quality: rendering quality of DeepMind Control, see `envs.rendering.Quality`; other environments ignore it.
 
     Returns:
         An environment with observations uint8 (3*stack, size, size) and actions float32 (A,) in [-1, 1].
 
     Raises:
-        ValueError: an argument is out of range, or the environment cannot serve; the line says which and why.
-        envs.rendering.RenderingUnavailable: the environment draws with OpenGL and this machine cannot.
+        ValueError: an argument is out of range, or the environment is unsuitable; the message names the reason.
+        envs.rendering.RenderingUnavailable: the environment renders with OpenGL, which does not work on this machine.
     """
     for field, value in (("size", size), ("stack", stack), ("action_repeat", action_repeat)):
         if value < 1:
-            raise ValueError(f"{field}: {value} is too small; 1 or more is right")
+            raise ValueError(f"{field} must be at least 1, got {value}")
     if quality not in get_args(Quality):
-        raise ValueError(f"quality: {quality!r} is unknown; {' or '.join(get_args(Quality))} is right")
+        raise ValueError(f"quality must be {' or '.join(get_args(Quality))}, got {quality!r}")
     inner = _inner(name, size, quality)
     try:
         return PixelEnv(inner, name=name, size=size, stack=stack, action_repeat=action_repeat)
@@ -74,18 +75,18 @@ def make_registered(
     quality: Quality = "faithful",
     render_mode: str = "rgb_array",
 ) -> gymnasium.Env[Observation, Action]:
-    """What gymnasium's registry calls: `make`, and the `render_mode` that gymnasium's users are used to giving.
+    """Entry point for gymnasium's registry: `make` with gymnasium's `render_mode`.
 
     Raises:
-        ValueError: as `make`; or another render mode than `rgb_array`, the only one.
+        ValueError: as `make`; or the render mode is not `rgb_array`, the only one supported.
     """
     if render_mode != "rgb_array":
-        raise ValueError(f"render_mode: {render_mode!r} is not offered; rgb_array is right")
+        raise ValueError(f"render_mode must be rgb_array, got {render_mode!r}")
     return make(name, size=size, stack=stack, action_repeat=action_repeat, quality=quality)
 
 
 def _inner(name: str, size: int, quality: Quality) -> gymnasium.Env[Any, Any]:
-    """The environment that draws single pictures of `size`."""
+    """The environment that renders single images of `size`."""
     if name.startswith("gym:"):
         return Foreign(name.removeprefix("gym:"), size=size)
     if name == "tiny-reach":

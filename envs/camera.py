@@ -1,9 +1,9 @@
-"""Pictures of a MuJoCo model through one of its cameras.
+"""Renders a MuJoCo model through one of its cameras.
 
-MuJoCo's own drawing functions are called, as dm_control does: the pixels are the same, bit for bit. Unlike
-dm_control's renderer this one makes its own OpenGL context current for every picture, so that many may live in one
-process, beside other libraries' too; and it draws on the calling thread, so that it can be freed at the interpreter's
-exit (dm_control gives OSMesa a thread, which is gone by then).
+It calls MuJoCo's rendering functions as dm_control does, so the pixels are bit-identical. Unlike dm_control's renderer,
+it makes its own OpenGL context current for every image, so that several renderers, including those of other libraries,
+can share a process. It renders on the calling thread, so that it can be freed at interpreter exit (dm_control runs
+OSMesa in a thread, which no longer exists then).
 """
 
 from typing import Any
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from envs import rendering
 
-_MAX_GEOMS = 10_000  # mujoco.Renderer's default; a suite scene has a few hundred shapes to draw
+_MAX_GEOMS = 10_000  # mujoco.Renderer's default; a suite scene has a few hundred geoms
 
 
 class Camera:
-    """Draws `model` in the state `data`; owns an OpenGL context until `close()`.
+    """Renders `model` in the state `data`; owns an OpenGL context until `close()`.
 
     Args:
-        model: the model; its quality settings are changed for `fast`, its frame buffer is enlarged where `size` asks.
-        data: its state, read anew for each picture.
-        camera_id: which of the model's fixed cameras.
-        size: height and width of the pictures, in pixels.
+        model: the model; `fast` changes its quality settings, and a large `size` enlarges its frame buffer.
+        data: its state, read for each image.
+        camera_id: index of one of the model's fixed cameras.
+        size: height and width of the images, in pixels.
         quality: see `envs.rendering.Quality`.
     """
 
@@ -56,7 +56,7 @@ class Camera:
             mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._resources)
 
     def picture(self) -> NDArray[np.uint8]:
-        """The scene as it is now: a new array (size, size, 3), top row first."""
+        """The current scene as a new array (size, size, 3), top row first."""
         mujoco.mjv_updateScene(
             self._model, self._data, self._options, None, self._viewpoint, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
@@ -67,7 +67,7 @@ class Camera:
         return self._upside_down[::-1].copy()
 
     def upload_terrain(self) -> None:
-        """Take over height fields that a task has changed: they are the one part of a model that the GPU keeps."""
+        """Uploads height fields, which a task may change: the renderer keeps its own copy of them."""
         if self._model.nhfield:
             with rendering.borrowed_thread():
                 self._context.make_current()
@@ -75,8 +75,8 @@ class Camera:
                     mujoco.mjr_uploadHField(self._model, self._resources, index)
 
     def close(self) -> None:
-        """Free the OpenGL context; once only."""
+        """Frees the OpenGL context; call it only once."""
         with rendering.borrowed_thread():
-            self._context.make_current()  # else another context's textures of the same numbers would be deleted
+            self._context.make_current()  # otherwise textures with the same ids in another context would be deleted
             self._resources.free()
             self._context.free()

@@ -1,7 +1,7 @@
 """The tasks of the DeepMind Control Suite (Tassa et al., 2018) as gymnasium environments.
 
-Their observation is the physical state, flattened; their picture comes from `render()`, so that repeated actions cost
-one picture only. dm_control is imported when the first environment is made, not with this module.
+Their observation is the flattened physical state; images come from `render()`, so repeated actions cost only one image.
+dm_control is imported when the first environment is created, not with this module.
 """
 
 import contextlib
@@ -35,13 +35,13 @@ TASKS: dict[str, tuple[str, ...]] = {
     "swimmer": ("swimmer6", "swimmer15"),
     "walker": ("stand", "walk", "run"),
 }
-"""Every domain of the suite with its tasks, as `dm_control.suite.TASKS_BY_DOMAIN` lists them."""
+"""Every domain of the suite with its tasks, as listed in `dm_control.suite.TASKS_BY_DOMAIN`."""
 
 CAMERAS = {"quadruped": 2}
-"""The camera of a domain, where it is not 0: the convention of PlaNet, Dreamer and DrQ, whose camera follows the body;
-quadruped's camera 0 stands still and loses it."""
+"""Cameras other than 0, by domain. As in PlaNet, Dreamer and DrQ, the camera follows the body; quadruped's camera 0 is
+static and loses it from view."""
 
-_MODEL_SEED = 0  # lqr draws its stiffness when it is built; every instance must be the same task
+_MODEL_SEED = 0  # lqr samples its stiffness when it is built; every instance must be the same task
 
 State = NDArray[np.float64]
 
@@ -49,24 +49,24 @@ State = NDArray[np.float64]
 class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
     """One task of the suite.
 
-    `terminated` means a terminal state (dm_control's discount 0: only lqr has them), `truncated` the time limit.
-    `reset(seed=...)` makes an episode a function of the seed and the actions alone; the generator is numpy's
-    RandomState, as in dm_control, so the episode is that of `suite.load(..., task_kwargs={"random": seed})`.
+    `terminated` means a terminal state (dm_control's discount 0, which only lqr has), `truncated` the time limit. After
+    `reset(seed=...)` an episode depends only on the seed and the actions. The generator is numpy's RandomState, as in
+    dm_control, so the episode equals that of `suite.load(..., task_kwargs={"random": seed})`.
 
     Args:
         domain, task: names, as in `TASKS`.
-        size: height and width of the picture, in pixels.
+        size: height and width of the image, in pixels.
         quality: see `envs.rendering.Quality`.
 
     Raises:
-        envs.rendering.RenderingUnavailable: this machine cannot draw.
+        envs.rendering.RenderingUnavailable: OpenGL does not work on this machine.
     """
 
     render_mode = "rgb_array"
 
     def __init__(self, domain: str, task: str, *, size: int, quality: rendering.Quality) -> None:
         rendering.choose_backend()
-        # Only now: dm_control takes its backend on import, and so do not importers of envs who never draw.
+        # Imported here because dm_control picks its backend on import; importing envs alone needs neither.
         import mujoco
         from dm_control import suite
 
@@ -77,7 +77,7 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
             self._env = suite.load(domain, task, task_kwargs={"random": _MODEL_SEED})
         spec = self._env.action_spec()
         bounds = np.broadcast_to([[spec.minimum], [spec.maximum]], (2, 1, *spec.shape))[:, 0]
-        # MuJoCo writes 1e10 for what has no limit.
+        # MuJoCo represents a missing limit by 1e10.
         low, high = np.where(np.abs(bounds) < mujoco.mjMAXVAL, bounds, [[-np.inf], [np.inf]])
         self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float64)
         length = sum(int(np.prod(spec.shape)) for spec in self._env.observation_spec().values())
@@ -89,20 +89,20 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         )
         self._joints = JointState(physics.model.ptr)
         self.state_names = self._joints.names
-        """What the numbers of `physical_state()` are, see `envs.physical_state`."""
-        limit = self._env._step_limit  # dm_control offers no other way to ask; infinite where there is none
+        """Names of the numbers in `physical_state()`; see `envs.physical_state`."""
+        limit = self._env._step_limit  # dm_control has no public attribute; infinite if there is no limit
         self.episode_steps = int(limit) if np.isfinite(limit) else None
-        """Control steps in an episode that runs to its time limit; None where there is no limit."""
+        """Control steps in an episode that runs to its time limit; None if there is no limit."""
         self._seeded = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[State, dict[str, Any]]:
-        """Start an episode. Without a seed the generator goes on from where it is; `options` are not used.
+        """Starts an episode. Without a seed the generator continues from its current state; `options` are ignored.
 
         Raises:
-            ValueError: the seed does not fit numpy's RandomState.
+            ValueError: the seed is out of range for numpy's RandomState.
         """
         if seed is not None and not 0 <= seed < 2**32:
-            raise ValueError(f"seed: {seed} is out of range; DeepMind Control takes 0 to 2**32 - 1")
+            raise ValueError(f"seed must be from 0 to 2**32 - 1 for DeepMind Control, got {seed}")
         super().reset(seed=seed)
         if seed is not None or not self._seeded:
             self._env.task.random.seed(self.np_random.integers(2**32) if seed is None else seed)
@@ -112,28 +112,28 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         return _flat(step.observation), {}
 
     def step(self, action: NDArray[np.float64]) -> tuple[State, float, bool, bool, dict[str, Any]]:
-        """Advance by one control step of the task."""
+        """Advances by one control step of the task."""
         step = self._env.step(action)
         terminated = step.last() and step.discount == 0.0
         return _flat(step.observation), float(step.reward), terminated, step.last() and not terminated, {}
 
     def render(self) -> NDArray[np.uint8]:
-        """The picture of the present state, (size, size, 3)."""
+        """The image of the current state, (size, size, 3)."""
         return self._camera.picture()
 
     def physical_state(self) -> State:
-        """Joint positions and velocities now, (D,)."""
+        """Current joint positions and velocities, (D,)."""
         return self._joints.read(self._env.physics.data.ptr)
 
     def close(self) -> None:
-        """Free the OpenGL context and the simulation; once only."""
+        """Frees the OpenGL context and the simulation; call it only once."""
         self._camera.close()
         self._env.physics.free()
 
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """dm_control's models use words that newer MuJoCos call deprecated; its users cannot mend that."""
+    """Silences warnings about elements of dm_control's models that newer MuJoCo versions deprecate."""
     from absl import logging
 
     before = logging.get_verbosity()

@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-_COORDINATES = {  # of a joint: numbers of its position, and of its velocity
+_COORDINATES = {  # number of position and velocity coordinates of each joint type
     mujoco.mjtJoint.mjJNT_FREE: (7, 6),
     mujoco.mjtJoint.mjJNT_BALL: (4, 3),
     mujoco.mjtJoint.mjJNT_SLIDE: (1, 1),
@@ -15,9 +15,9 @@ _COORDINATES = {  # of a joint: numbers of its position, and of its velocity
 class JointState:
     """Reads positions, then velocities, joint by joint.
 
-    A joint of one degree of freedom gives `position/<joint>` and `velocity/<joint>`; the numbers of others are counted:
-    `position/<joint>/0`, ... (a free joint: place and quaternion; turning speeds last). A hinge without limits turns on
-    and on and looks the same after each turn, so it gives `position/<joint>/sin` and `position/<joint>/cos` instead.
+    A joint with one degree of freedom is named `position/<joint>` and `velocity/<joint>`; the coordinates of others are
+    numbered, `position/<joint>/0`, ... (a free joint: position, then quaternion; angular velocities last). An unlimited
+    hinge looks the same after each full turn, so its position is `position/<joint>/sin` and `position/<joint>/cos`.
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
@@ -36,13 +36,13 @@ class JointState:
                 positions += _numbered(f"position/{joint}", in_position)
             velocities += _numbered(f"velocity/{joint}", in_velocity)
         self.names = (*positions, *velocities)
-        """What each number of the state is."""
+        """Name of each number of the state."""
         self._to_plain, self._plain = np.array(plain, int).reshape(-1, 2).T
         self._to_turning, self._turning = np.array(turning, int).reshape(-1, 2).T
         self._positions = len(positions)
 
     def read(self, data: mujoco.MjData) -> NDArray[np.float64]:
-        """The state `data` is in: a new array `(D,)`, in metres, radians and seconds, as `names` says."""
+        """The state of `data`: a new array `(D,)` in the order of `names`, in meters, radians and seconds."""
         state = np.empty(len(self.names))
         state[self._to_plain] = data.qpos[self._plain]
         angles = data.qpos[self._turning]

@@ -1,6 +1,6 @@
-"""Seeing an environment through its pictures: frame stacks, repeated actions, actions in [-1, 1].
+"""Pixel observations of an environment: frame stacks, repeated actions, actions in [-1, 1].
 
-`PixelEnv` is what an agent meets, whatever environment is inside.
+`PixelEnv` is the interface that an agent sees, regardless of the wrapped environment.
 """
 
 import atexit
@@ -18,31 +18,31 @@ Action = NDArray[np.float32]
 
 
 class PixelEnv(gymnasium.Env[Observation, Action]):
-    """An environment whose observation is the stack of its latest pictures.
+    """An environment whose observation is the stack of its latest frames.
 
-    Observation: uint8 (3*stack, size, size), channels first, oldest frame first; after a reset the first frame
-    `stack` times. Every observation is an array of its own: nothing writes to it later.
+    Observation: uint8 (3*stack, size, size), channels first, oldest frame first; after a reset, the first frame
+    repeated `stack` times. Every observation is a new array that is never modified later.
 
-    Action: float32 (A,) in [-1, 1], mapped linearly to the bounds of the environment inside. What lies outside is
-    clipped; NaN is refused.
+    Action: float32 (A,) in [-1, 1], mapped linearly to the bounds of the wrapped environment. Values outside [-1, 1]
+    are clipped; NaN is refused.
 
-    A step repeats the action `action_repeat` times, stops early where the episode ends, sums the rewards and draws one
-    picture. `info["environment_steps"]` is the number of steps that the environment inside has made in this call.
+    A step repeats the action `action_repeat` times, stops early if the episode ends, sums the rewards and renders one
+    image. `info["environment_steps"]` is the number of steps of the wrapped environment in this call.
 
-    `physical_state()` is the state that the newest frame shows, where the environment inside has a method of that name
-    and `state_names`; else it has no numbers.
+    `physical_state()` is the state shown by the newest frame if the wrapped environment has a method of that name and
+    `state_names`; otherwise it is empty.
 
     Args:
-        env: an environment with `render_mode="rgb_array"`, square pictures (size, size, 3) of uint8, and a bounded
-            one-dimensional Box of actions. `PixelEnv` owns it and closes it: in `close()`, with the last reference to
-            the `PixelEnv`, or when the interpreter exits.
-        name: what errors call it.
-        size: height and width of its pictures, in pixels.
+        env: an environment with `render_mode="rgb_array"`, square images (size, size, 3) of uint8, and a bounded
+            one-dimensional Box of actions. `PixelEnv` owns it and closes it in `close()`, when the `PixelEnv` is
+            garbage-collected, or when the interpreter exits.
+        name: its name in error messages.
+        size: height and width of its images, in pixels.
         stack: frames in an observation.
-        action_repeat: environment steps to one agent step.
+        action_repeat: environment steps per agent step.
 
     Raises:
-        ValueError: the actions of `env` are of another kind.
+        ValueError: the actions of `env` are not a bounded one-dimensional Box.
     """
 
     render_mode = "rgb_array"
@@ -51,7 +51,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         actions = env.action_space
         if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
             raise ValueError(
-                f"environment {name} has actions {actions}; only a one-dimensional Box of real numbers is served"
+                f"environment {name} has actions {actions}; only a one-dimensional Box of real numbers is supported"
             )
         if not actions.is_bounded():
             raise ValueError(
@@ -59,7 +59,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
             )
         self.env = env
         low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
-        # Centre and half width, rather than low + fraction * width: actions already in [-1, 1] pass without rounding.
+        # Center and half width instead of low + fraction * width: bounds of [-1, 1] pass actions without rounding.
         self._center, self._half_width = (low + high) / 2, (high - low) / 2
         self._action_repeat = action_repeat
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=stack)
@@ -70,28 +70,28 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
             "render_modes": ["rgb_array"],
             "render_fps": float(env.metadata.get("render_fps") or 30) / action_repeat,
         }
-        # Ours say how long an episode lasts; for others it is in gymnasium's registry.
+        # The environments of this package have episode_steps; for others the limit is in gymnasium's registry.
         steps = getattr(env, "episode_steps", None) or (env.spec and env.spec.max_episode_steps)
         self.max_episode_steps: int | None = math.ceil(steps / action_repeat) if steps else None
-        """Agent steps in an episode that runs to its time limit; None where there is no limit."""
+        """Agent steps in an episode that runs to its time limit; None if there is no limit."""
 
         self.state_names: tuple[str, ...] = getattr(env, "state_names", ())
-        """What the numbers of `physical_state()` are; empty where the environment inside does not say."""
+        """Names of the numbers in `physical_state()`; empty if the wrapped environment has none."""
 
         self._close = weakref.finalize(self, env.close)
-        # finalize has a hook at exit too, but it may run after EGL has been shut down; this one runs before.
+        # finalize also runs at exit, but possibly after EGL has been shut down; this hook runs before.
         atexit.register(self._close)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode: with a seed, the one that belongs to it; without, the next of the generator inside.
+        """Starts an episode, determined by the seed or else by the state of the wrapped environment's generator.
 
         Raises:
             gymnasium.error.ClosedEnvironmentError: `close()` was called.
         """
         if not self._close.alive:
-            raise gymnasium.error.ClosedEnvironmentError("the environment is closed: make another one")
+            raise gymnasium.error.ClosedEnvironmentError("the environment is closed: create another one")
         super().reset(seed=seed)
         self.env.reset(seed=seed, options=options)
         self._over = False
@@ -100,14 +100,14 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         return np.concatenate(self._frames), {"environment_steps": 0}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One agent step.
+        """Makes one agent step.
 
         Raises:
-            ValueError: the action has another shape, or holds NaN.
-            gymnasium.error.ResetNeeded: the episode is over, or none has begun.
+            ValueError: the action has another shape or holds NaN.
+            gymnasium.error.ResetNeeded: the episode is over, or none has started.
         """
         if self._over:
-            raise gymnasium.error.ResetNeeded("the episode is over, or none has begun: call reset() before step()")
+            raise gymnasium.error.ResetNeeded("the episode is over, or none has started: call reset() before step()")
         inner_action = self._scaled(action)
         total, steps, terminated, truncated = 0.0, 0, False, False
         while steps < self._action_repeat and not (terminated or truncated):
@@ -119,22 +119,22 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         return np.concatenate(self._frames), total, bool(terminated), bool(truncated), {"environment_steps": steps}
 
     def render(self) -> NDArray[np.uint8]:
-        """The newest frame as a picture, (size, size, 3).
+        """The newest frame as an image, (size, size, 3).
 
         Raises:
-            gymnasium.error.ResetNeeded: no episode has begun.
+            gymnasium.error.ResetNeeded: no episode has started.
         """
         if not self._frames:
-            raise gymnasium.error.ResetNeeded("there is no picture before the first reset()")
+            raise gymnasium.error.ResetNeeded("no frame exists before the first reset(): call reset() before render()")
         return np.ascontiguousarray(self._frames[-1].transpose(1, 2, 0))
 
     def physical_state(self) -> NDArray[np.float64]:
-        """The state behind the newest frame: a new array `(D,)`, its numbers named by `state_names`."""
+        """The state behind the newest frame: a new array `(D,)`, named by `state_names`."""
         inner: Any = self.env
         return np.array(inner.physical_state() if self.state_names else (), np.float64)
 
     def close(self) -> None:
-        """Close the environment inside, its OpenGL context included; more than once does no harm."""
+        """Closes the wrapped environment, including its OpenGL context; may be called repeatedly."""
         self._over = True
         self._close()
         atexit.unregister(self._close)
@@ -146,7 +146,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
     def _scaled(self, action: Action) -> NDArray[Any]:
         given = np.asarray(action, np.float64)
         if given.shape != self._center.shape:
-            raise ValueError(f"action: shape {given.shape} where {self._center.shape} is right")
+            raise ValueError(f"action must have shape {self._center.shape}, got {given.shape}")
         if np.isnan(given).any():
-            raise ValueError(f"action: {given.tolist()} holds NaN where numbers in [-1, 1] are right")
+            raise ValueError(f"action must hold numbers in [-1, 1], got NaN in {given.tolist()}")
         return (self._center + np.clip(given, -1.0, 1.0) * self._half_width).astype(self.env.action_space.dtype)

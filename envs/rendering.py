@@ -1,10 +1,10 @@
-"""Choosing how MuJoCo draws without a screen, before anything that needs the choice is imported.
+"""Chooses MuJoCo's headless rendering backend before the libraries that depend on it are imported.
 
-MuJoCo and dm_control read the environment variable `MUJOCO_GL` once, when they are imported, and PyOpenGL keeps the
-first platform that it meets; a wrong guess then shows as a cryptic error much later. So `choose_backend()` is called
-first: it tries the candidates for real and says in one line what is missing.
+MuJoCo and dm_control read the environment variable `MUJOCO_GL` once, on import, and PyOpenGL keeps the first platform
+that it loads; a wrong choice causes a cryptic error much later. `choose_backend()` is therefore called first: it
+actually starts each candidate and reports in one line what is missing.
 
-A forked child of a process that has drawn hangs: vector environments must start their workers by "spawn" or
+A process forked from one that has rendered hangs: vector environments must start their workers by "spawn" or
 "forkserver" (`gymnasium.vector.AsyncVectorEnv(..., context="spawn")`).
 """
 
@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Quality = Literal["faithful", "fast"]
-"""How DeepMind Control frames are drawn: `faithful`, dm_control's own pixels; `fast`, without shadows, multisampling
-and reflections, about ten times faster where no GPU draws. The pictures are close in cheetah and cartpole (1.2 and 1.6
-of 255 apart on average) and darker in walker (8) and reacher (24): without shadows MuJoCo works a lamp out at a floor's
-corners only, which its cone does not reach. Train and evaluate in one."""
+"""Rendering quality of DeepMind Control: `faithful`, dm_control's own pixels; `fast`, without shadows, multisampling
+and reflections, about ten times faster without a GPU. The images are close in cheetah and cartpole (mean difference 1.2
+and 1.6 of 255) and darker in walker (8) and reacher (24): without shadows, MuJoCo computes a lamp's light only at the
+floor's corners, which its cone does not reach. Train and evaluate with the same quality."""
 
 _SYNONYMS = {
     "egl": "egl",
@@ -34,39 +34,39 @@ _SYNONYMS = {
 _OFF = ("off", "disable", "disabled", "false", "0")
 _EGL_PLATFORM_DEVICE_EXT = 0x313F
 _MISSING = (
-    "rendering: neither EGL nor OSMesa works on this machine; on Debian or Ubuntu install them by "
+    "rendering: neither EGL nor OSMesa works on this machine; on Debian or Ubuntu install them with "
     "`sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6`"
 )
 
 
 class RenderingUnavailable(RuntimeError):
-    """Nothing on this machine can draw, or what the user asked for cannot; one line says what to do."""
+    """No backend works on this machine, or the requested one does not; the one-line message gives a remedy."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A way of drawing that was tried and works."""
+    """A rendering backend that was tested and works."""
 
     name: Literal["egl", "osmesa", "glfw"]
-    """Its name, as `MUJOCO_GL` spells it."""
+    """Its name, as spelled in `MUJOCO_GL`."""
 
     device: str
-    """Who draws, in OpenGL's words: a GPU's name, or `llvmpipe ...` for software on the CPU."""
+    """The renderer as reported by OpenGL: a GPU's name, or `llvmpipe ...` for software on the CPU."""
 
     reason: str
-    """Why this one, in a few words."""
+    """A short reason for the choice."""
 
 
 @functools.cache
 def choose_backend() -> Backend:
-    """Find a backend that draws, and set `MUJOCO_GL` to it for all that is imported later.
+    """Finds a working backend and sets `MUJOCO_GL` to it for all later imports.
 
-    What dm_control has loaded already is kept; an explicit `MUJOCO_GL` (or `PYOPENGL_PLATFORM`) is respected and
-    must work; else EGL comes before OSMesa: on a machine without a GPU the two draw the same pixels at the same speed,
-    on one with a GPU only EGL uses it. The answer holds for the life of the process.
+    A backend already loaded by dm_control is kept; an explicit `MUJOCO_GL` (or `PYOPENGL_PLATFORM`) is respected and
+    must work; otherwise EGL is preferred to OSMesa: without a GPU both render the same pixels at the same speed, and
+    only EGL uses a GPU. The choice holds for the lifetime of the process.
 
     Raises:
-        RenderingUnavailable: nothing works, or not what `MUJOCO_GL` asks for.
+        RenderingUnavailable: no backend works, or the one named by `MUJOCO_GL` does not.
     """
     name, reason = _already_settled() or _first_that_starts()
     before = os.environ.get("MUJOCO_GL")
@@ -86,20 +86,20 @@ def choose_backend() -> Backend:
 
 
 def open_context(size: int) -> Any:
-    """A new OpenGL context of the chosen backend, for pictures up to `size` x `size`.
+    """A new OpenGL context of the chosen backend, for images up to `size` x `size`.
 
-    It is mujoco's own class, taken by name (`mujoco.gl_context` may have been imported before the choice was made):
-    `make_current()` before drawing, `free()` at the end, all inside `borrowed_thread()`.
+    It is mujoco's own class, imported by name because `mujoco.gl_context` may have been imported before the choice.
+    Call `make_current()` before drawing and `free()` at the end, always inside `borrowed_thread()`.
     """
     return _context_class(choose_backend().name)(size, size)
 
 
 def borrowed_thread() -> contextlib.AbstractContextManager[None]:
-    """Around every use of a context: leaves current whichever context was current before.
+    """Restores the previously current OpenGL context on exit; wrap every use of a context in it.
 
-    dm_control and gymnasium's MuJoCo environments remember which context they made current last and do not look again:
-    whoever leaves another one behind, or none, makes them draw wrong pictures. Only EGL needs it: dm_control gives
-    OSMesa a thread of its own.
+    dm_control and gymnasium's MuJoCo environments remember the context they last made current and do not check again:
+    leaving another context current, or none, makes them render wrong images. Only EGL needs this, because dm_control
+    runs OSMesa in its own thread.
     """
     return _leaving_current() if choose_backend().name == "egl" else contextlib.nullcontext()
 
@@ -112,13 +112,13 @@ def _leaving_current() -> Iterator[None]:
     try:
         yield
     finally:
-        display = display or EGL.eglGetCurrentDisplay()  # a display is needed to make nothing current, too
+        display = display or EGL.eglGetCurrentDisplay()  # releasing the context also needs a display
         if display:
             EGL.eglMakeCurrent(display, EGL.EGL_NO_SURFACE, EGL.EGL_NO_SURFACE, previous)
 
 
 def _already_settled() -> tuple[Any, str] | None:
-    """The backend that is loaded or asked for, and by whom; None where the choice is free."""
+    """The backend already loaded or requested, and the reason; None if the choice is free."""
     loaded = getattr(sys.modules.get("dm_control._render"), "BACKEND", None)
     if loaded in ("egl", "osmesa", "glfw"):
         return loaded, "dm_control, imported earlier, uses it"
@@ -129,10 +129,10 @@ def _already_settled() -> tuple[Any, str] | None:
         if variable == "MUJOCO_GL" and value:
             right = "unset it or set it to egl, osmesa or glfw"
             if value in _OFF:
-                raise RenderingUnavailable(f"rendering: MUJOCO_GL={value} switches drawing off; {right}")
-            raise RenderingUnavailable(f"rendering: MUJOCO_GL={value} names no backend; {right}")
+                raise RenderingUnavailable(f"rendering: MUJOCO_GL={value} disables rendering; {right}")
+            raise RenderingUnavailable(f"rendering: MUJOCO_GL={value} is not a backend; {right}")
     if sys.platform != "linux":
-        return "glfw", f"what MuJoCo offers on {sys.platform}"
+        return "glfw", f"MuJoCo's backend on {sys.platform}"
     return None
 
 
@@ -144,13 +144,13 @@ def _first_that_starts() -> tuple[Any, str]:
     raise RenderingUnavailable(_MISSING)
 
 
-# EGL and OSMesa are asked through ctypes, not through PyOpenGL, whose first platform cannot be changed any more.
+# EGL and OSMesa are probed through ctypes, because PyOpenGL cannot change its platform once loaded.
 
 
 def _egl_starts() -> bool:
-    """Whether EGL initialises a display on some device, as MuJoCo will do.
+    """Whether EGL can initialize a display on some device, as MuJoCo will.
 
-    The display stays initialised: another user of it in this process would lose it by eglTerminate.
+    The display stays initialized: eglTerminate would take it from other users in this process.
     """
     library = _load("EGL")
     if library is None:
@@ -179,7 +179,7 @@ def _egl_starts() -> bool:
 
 
 def _osmesa_starts() -> bool:
-    """Whether OSMesa makes a context."""
+    """Whether OSMesa can create a context."""
     library = _load("OSMesa")
     if library is None:
         return False
@@ -205,19 +205,19 @@ def _context_class(name: str) -> Any:
 
 
 def _name_of_device(name: str) -> str:
-    """Open a context by MuJoCo's own means, ask who draws, close it."""
+    """Opens a context through MuJoCo, queries the renderer's name, and closes it."""
     context_class = _context_class(name)
-    # PyOpenGL has its platform from here on.
+    # From here on, PyOpenGL's platform is fixed.
     from OpenGL import GL
 
     with warnings.catch_warnings(), _leaving_current() if name == "egl" else contextlib.nullcontext():
-        warnings.simplefilter("ignore")  # glfw warns of what it then fails on
+        warnings.simplefilter("ignore")  # glfw warns before it fails
         if name == "glfw" and not importlib.import_module("glfw").init():
-            raise OSError("there is no display")
+            raise OSError("no display found")
         context = context_class(8, 8)
         context.make_current()
         device = GL.glGetString(GL.GL_RENDERER)
         context.free()
     if not device:
-        raise OSError("OpenGL names no device")
+        raise OSError("OpenGL reports no renderer")
     return str(device.decode())

@@ -1,1 +1,1 @@
-"""Programs to read and to copy; each runs by itself in under a minute on a CPU."""
+"""Standalone programs to read and copy; each runs in under a minute on a CPU."""

@@ -3,10 +3,10 @@
     python examples/curl_in_one_file.py              # learns tiny-reach, in under a minute on one CPU core
     python examples/curl_in_one_file.py --steps 5000 --seed 2
 
-Laskin, Srinivas and Abbeel 2020 (arXiv 2004.04136), as common codebases write it: eager float32, one module after the
-other, every loss with forward passes of its own; both observations of a transition stored whole, in host memory, and
-cropped there. It learns what the preset `curl` learns, number for number (tests/examples/test_curl_in_one_file.py), and
-needs nothing of curl_rl; so benchmarks/ measures the package against it, and nothing in it is slow on purpose.
+Laskin, Srinivas and Abbeel 2020 (arXiv 2004.04136), in the style of common codebases: eager float32, separate forward
+passes for every loss, and both observations of a transition stored whole in host memory and cropped there. It computes
+the same numbers as the preset `curl` (tests/examples/test_curl_in_one_file.py) and does not use curl_rl. benchmarks/
+measures the package against it, so nothing in it is slow on purpose.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import envs
 
 
 class Batch(NamedTuple):
-    """B cropped transitions in float32 on the device; pixels are not scaled yet."""
+    """B cropped transitions in float32 on the device; pixels are in [0, 255]."""
 
     observation: Tensor
     action: Tensor
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 
 class Replay:
-    """Observations and next observations side by side, stacks whole, in numpy arrays."""
+    """Observations and next observations in numpy arrays, each stack stored whole."""
 
     def __init__(
         self, capacity: int, observation_shape: tuple[int, int, int], action_dim: int, device: torch.device
@@ -61,14 +61,14 @@ class Replay:
         next_observation: npt.NDArray[np.uint8],
         terminated: bool,
     ) -> None:
-        """Stores one transition, over the oldest one when full."""
+        """Stores one transition; replaces the oldest one when full."""
         slot = self.added % self.capacity
         self.observation[slot], self.next_observation[slot] = observation, next_observation
         self.action[slot], self.reward[slot], self.not_done[slot] = action, reward, not terminated
         self.added += 1
 
     def sample(self, batch_size: int, crop: int, discount: float, generator: np.random.Generator) -> Batch:
-        """Uniform transitions with independent crops of the observation, the next one, and the observation again."""
+        """Uniform transitions; independent crops of the observation, the next one, and the observation again."""
         index = generator.integers(min(self.added, self.capacity), size=batch_size)
         observation, next_observation = self.observation[index], self.next_observation[index]
         crops = [_random_crop(stack, crop, generator) for stack in (observation, next_observation, observation)]
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         self.ln = nn.LayerNorm(latent)
 
     def forward(self, observation: Tensor, detach: bool = False) -> Tensor:
-        """``(B, C, H, W)`` pixels from 0 to 255 to ``(B, latent)``; ``detach`` stops the gradient at the map."""
+        """``(B, C, H, W)`` pixels in [0, 255] to ``(B, latent)``; ``detach`` stops the gradient at the map."""
         x = observation / 255.0
         for conv in self.convs:
             x = torch.relu(conv(x))
@@ -188,7 +188,7 @@ class Agent:
 
     @torch.no_grad()
     def act(self, observation: npt.NDArray[np.uint8], *, sample: bool) -> npt.NDArray[np.float32]:
-        """An action ``(A,)`` for one observation ``(C, H, W)``, of which the center is seen."""
+        """An action ``(A,)`` for the center crop of one observation ``(C, H, W)``."""
         top, left = ((side - self.crop) // 2 for side in observation.shape[1:])
         center = observation[:, top : top + self.crop, left : left + self.crop]
         pixels = torch.as_tensor(center, device=self.device).float()[None]
@@ -196,7 +196,7 @@ class Agent:
         return np.asarray(action[0].cpu())
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One update; actor, temperature and targets every second time."""
+        """One update; actor, temperature and targets only every second time."""
         losses = {"critic/loss": self._update_critic(batch)}
         if self.updates % 2 == 0:
             losses |= self._update_actor(batch.observation)
@@ -256,7 +256,7 @@ class Agent:
 
 
 def evaluate(agent: Agent, env: gymnasium.Env[Any, Any], episodes: int) -> float:
-    """The mean return of the policy without noise."""
+    """Mean return of the policy without noise."""
     total = 0.0
     for episode in range(episodes):
         (observation, _), over = env.reset(seed=episode), False
@@ -267,21 +267,21 @@ def evaluate(agent: Agent, env: gymnasium.Env[Any, Any], episodes: int) -> float
 
 
 def main() -> None:
-    """Train on tiny-reach, and print the returns of the training episodes and of the policy in the end."""
+    """Train on tiny-reach; print the returns of the training episodes and of the final policy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000, help="steps of the environment [%(default)s]")
-    parser.add_argument("--random_steps", type=int, default=500, help="of them, before learning begins [%(default)s]")
-    parser.add_argument("--seed", type=int, default=1, help="of everything [%(default)s]")
+    parser.add_argument("--random_steps", type=int, default=500, help="random steps before learning [%(default)s]")
+    parser.add_argument("--seed", type=int, default=1, help="of all random numbers [%(default)s]")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # the networks are so small that a second thread only waits
+    torch.set_num_threads(1)  # the networks are so small that a second thread would only wait
     torch.manual_seed(arguments.seed)
     generator = np.random.default_rng(arguments.seed)
     env = envs.make("tiny-reach", size=32)  # observations uint8 (9, 32, 32), actions (2,) in [-1, 1]
     agent = Agent(9, 28, 2, filters=16, hidden=128)
     replay = Replay(arguments.steps, (9, 32, 32), 2, torch.device("cpu"))
 
-    print(f"before: return {evaluate(agent, env, 20):.1f}; an agent that does not look has about 5, the best about 22")
-    returns: deque[float] = deque([0.0], maxlen=21)  # of the latest episodes, the one under way included
+    print(f"before: return {evaluate(agent, env, 20):.1f}; a blind agent gets about 5, the best about 22")
+    returns: deque[float] = deque([0.0], maxlen=21)  # of the latest episodes, including the current one
     observation, _ = env.reset(seed=arguments.seed)
     for step in range(1, arguments.steps + 1):
         learning = step > arguments.random_steps
@@ -296,9 +296,9 @@ def main() -> None:
         if learning:
             losses = agent.update(replay.sample(48, agent.crop, 0.99, generator))
             if step % 250 == 0:
-                said = ", ".join(f"{name} {loss.item():.2f}" for name, loss in losses.items())
+                shown = ", ".join(f"{name} {loss.item():.2f}" for name, loss in losses.items())
                 finished = list(returns)[:-1]
-                print(f"{step:5,} steps: return {sum(finished) / len(finished):4.1f}; {said}", flush=True)
+                print(f"{step:5,} steps: return {sum(finished) / len(finished):4.1f}; {shown}", flush=True)
     print(f"after: return {evaluate(agent, env, 20):.1f}")
     env.close()
 

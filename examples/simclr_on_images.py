@@ -2,14 +2,14 @@
 
     python examples/simclr_on_images.py              # scikit-learn's digits, in under a minute on one CPU core
 
-Chen et al. 2020 (arXiv 2002.05709), as common codebases write it: each image is augmented on its own with Pillow, in
-the worker processes of a loader if there are any; the network is an eager ResNet-18 in float32 and in PyTorch's own
-memory order. For images of your own, hand them to `Views` in place of the digits: uint8, (N, S, S, 3). Features are
-judged by their nearest neighbors; digits are so simple that the raw pixels are hard to beat.
+Chen et al. 2020 (arXiv 2002.05709), in the style of common codebases: each image is augmented separately with Pillow,
+optionally in the worker processes of a loader; the network is an eager ResNet-18 in float32 and PyTorch's default
+memory format. To use your own images, pass them to `Views` in place of the digits: uint8, (N, S, S, 3). Features are
+evaluated by nearest neighbors; digits are so simple that raw pixels are hard to beat.
 
-Views are drawn from the distributions of the preset `cpu`, and the loss of given views is the package's
-(tests/examples/test_simclr_on_images.py); so benchmarks/ measures the package against this, and nothing in it is slow
-on purpose. It needs nothing of curl_rl.
+Views have the distribution of the preset `cpu`, and the loss of given views equals the package's
+(tests/examples/test_simclr_on_images.py). benchmarks/ measures the package against this program, so nothing in it is
+slow on purpose. It does not use curl_rl.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 
 class Views(Dataset[tuple[Tensor, Tensor]]):
-    """Two views of each image, drawn anew whenever it is asked for: ``(3, S, S)`` float32 in [0, 1].
+    """Two views of each image, drawn on every access: ``(3, S, S)`` float32 in [0, 1].
 
     Args:
-        images: ``(N, S, S, 3)`` uint8, held in memory as they are.
+        images: ``(N, S, S, 3)`` uint8, kept in memory.
         scale: smallest and largest share of the area that a view shows.
-        mirror: how often a view is mirrored; 0 for digits and letters.
+        mirror: probability of mirroring a view; 0 for digits and letters.
     """
 
     def __init__(self, images: npt.NDArray[np.uint8], scale: tuple[float, float], mirror: float = 0.5) -> None:
@@ -86,14 +86,14 @@ def _jittered(view: Image.Image) -> Image.Image:
 def batches(
     views: Views, batch: int, *, workers: int, device: torch.device, repeats: int = 1
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """A loader of whole, shuffled batches, whose workers stay from one pass to the next.
+    """A loader of whole, shuffled batches with persistent workers.
 
     Args:
-        views: what is drawn from.
+        views: the data set.
         batch: images in a batch, each as two views.
-        workers: processes that draw; 0 draws in this one.
-        device: where the batches will go; those for a GPU lie in pinned memory, from which it copies while it computes.
-        repeats: times that each image comes in a pass.
+        workers: processes that draw views; 0 draws them in this process.
+        device: destination of the batches; those for a GPU are pinned, so that it copies them while it computes.
+        repeats: occurrences of each image in a pass.
     """
     return DataLoader(
         ConcatDataset([views] * repeats),
@@ -125,7 +125,7 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """With the stem for small images, ``(B, 3, H, W)`` to ``(B, 8·width)``; torchvision's names."""
+    """ResNet-18 with the stem for small images, ``(B, 3, H, W)`` to ``(B, 8·width)``; torchvision's names."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -148,10 +148,10 @@ class SimCLR:
     """Network, head, loss and optimizer.
 
     Args:
-        width: channels of the network's stem.
-        lr: of AdamW.
+        width: channels of the stem.
+        lr: AdamW's learning rate.
         temperature: of the similarities.
-        device: where it learns.
+        device: of the networks.
     """
 
     def __init__(self, width: int, *, lr: float, temperature: float, device: torch.device) -> None:
@@ -165,7 +165,7 @@ class SimCLR:
             nn.Linear(dim, 128, bias=False),
             nn.BatchNorm1d(128),
         ).to(device)
-        self.head[4].bias.requires_grad_(False)  # SimCLR's head ends with a scale and no shift
+        self.head[4].bias.requires_grad_(False)  # SimCLR's head ends in a scale without a shift
         parameters = [*self.encoder.parameters(), *self.head.parameters()]
         self.optimizer = torch.optim.AdamW(
             [
@@ -192,7 +192,7 @@ class SimCLR:
         self.optimizer.step()
 
     def pass_over(self, loader: DataLoader[tuple[Tensor, Tensor]]) -> None:
-        """All batches of a loader."""
+        """Trains on all batches of a loader."""
         views: Iterator[tuple[Tensor, Tensor]] = iter(loader)
         for first, second in views:
             self.update(first, second)
@@ -211,7 +211,7 @@ def digits(side: int) -> tuple[npt.NDArray[np.uint8], Tensor]:
 
 @torch.no_grad()
 def features(encoder: nn.Module, images: npt.NDArray[np.uint8]) -> Tensor:
-    """``(N, D)``, each of length 1."""
+    """Features ``(N, D)`` of unit length."""
     encoder.eval()
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     found = torch.cat([encoder(part) for part in pixels.split(256)])
@@ -220,21 +220,21 @@ def features(encoder: nn.Module, images: npt.NDArray[np.uint8]) -> Tensor:
 
 
 def neighbors_accuracy(train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, k: int = 10) -> float:
-    """Share of the test set whose ``k`` nearest neighbors by cosine, one vote each, elect the right class."""
+    """Accuracy on the test set of an unweighted vote of the ``k`` nearest neighbors by cosine similarity."""
     votes = F.one_hot(labels[(test @ train.T).topk(k).indices]).sum(1)
     return (votes.argmax(1) == test_labels).float().mean().item()
 
 
 def main() -> None:
-    """Pretrain on digits without their labels, and print how well neighbors in the features agree on them."""
+    """Pretrain on digits without labels; print the accuracy of nearest neighbors in the features."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=20, help="[%(default)s]")
     parser.add_argument("--batch_size", type=int, default=128, help="images, each as two views [%(default)s]")
     parser.add_argument("--width", type=int, default=8, help="channels of the network's stem [%(default)s]")
-    parser.add_argument("--workers", type=int, default=0, help="processes that augment [in this one]")
+    parser.add_argument("--workers", type=int, default=0, help="augmentation processes; 0: this one [%(default)s]")
     parser.add_argument("--seed", type=int, default=1, help="[%(default)s]")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # the network is so small that a second thread only waits
+    torch.set_num_threads(1)  # the network is so small that a second thread would only wait
     torch.manual_seed(arguments.seed)
     random.seed(arguments.seed)
     device = torch.device("cpu")

@@ -1,10 +1,10 @@
-"""A Soft Actor-Critic loop such as yours, and the three lines that add CURL's loss to it.
+"""An ordinary Soft Actor-Critic loop, and the three lines that add CURL's loss to it.
 
     python examples/your_sac_with_curl.py            # learns tiny-reach, in under a minute on one CPU core
 
-The lines that end in `# +` are what the loss adds: without them this is an ordinary training loop that borrows our
-encoder. The critics' optimizer trains the encoder, so it takes the heads of the loss too. docs/auxiliary_loss.md says
-what the loss expects of a loop, and shows the same for PPO and DQN.
+The lines that end in `# +` add the loss; without them this is an ordinary training loop with the package's encoder. The
+critics' optimizer trains the encoder, so it also gets the heads of the loss. docs/auxiliary_loss.md describes what the
+loss expects of a loop, and has the same for PPO and DQN.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FEATURES, HIDDEN = 32, 128
 
 
 def mlp(inputs: int, outputs: int) -> nn.Sequential:
-    """Two layers."""
+    """A two-layer network."""
     return nn.Sequential(nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs))
 
 
@@ -53,13 +53,13 @@ def policy(actor: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def main() -> None:
-    """Train on tiny-reach, and print the returns of the latest episodes."""
+    """Train on tiny-reach; print the returns of the latest episodes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2000, help="steps of the environment [%(default)s]")
-    parser.add_argument("--random_steps", type=int, default=500, help="of them, before learning begins [%(default)s]")
-    parser.add_argument("--seed", type=int, default=1, help="of everything [%(default)s]")
+    parser.add_argument("--random_steps", type=int, default=500, help="random steps before learning [%(default)s]")
+    parser.add_argument("--seed", type=int, default=1, help="of all random numbers [%(default)s]")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # the networks are so small that a second thread only waits
+    torch.set_num_threads(1)  # the networks are so small that a second thread would only wait
     torch.manual_seed(arguments.seed)
     generator = np.random.default_rng(arguments.seed)
     env = envs.make("tiny-reach", size=32)  # observations uint8 (9, 32, 32), actions (2,) in [-1, 1]
@@ -72,7 +72,7 @@ def main() -> None:
     critic_optimizer.add_param_group({"params": aux.new_parameters()})  # +
     actor_optimizer = torch.optim.Adam(actor.parameters(), 1e-3)
 
-    print("an agent that does not look has a return of about 5, the best one of about 22")
+    print("a blind agent gets a return of about 5, the best about 22")
     buffer: list[tuple[np.ndarray, ...]] = []  # observation, action, reward, next observation, terminated
     returns = [0.0]
     observation, _ = env.reset(seed=arguments.seed)

@@ -1,16 +1,16 @@
 #!/usr/bin/env python
-"""Measure the speed of this package beside a plain implementation of the same.
+"""Measure the speed of this package against a plain implementation.
 
     python scripts/benchmark.py --suite update --batch 128              # one update, the paper's network
     python scripts/benchmark.py --suite replay render --json now.json
-    python scripts/benchmark.py --suite train --env cartpole-swingup    # frames a second, and where the time goes
-    python scripts/benchmark.py --suite vision                          # pretraining on images, beside kornia if there
+    python scripts/benchmark.py --suite train --env cartpole-swingup    # frames per second, and the share of each part
+    python scripts/benchmark.py --suite vision                          # pretraining on images, also with kornia
     python scripts/benchmark.py --compare before.json now.json
 
-The plain implementation (examples/curl_in_one_file.py) is eager float32 with each frame stack stored twice, as common
-codebases have it, and learns the same, number for number; that of images (examples/simclr_on_images.py) augments one by
-one. All cases of a suite take turns in one run (of train, one after the other); times are medians. Leave the machine
-alone meanwhile.
+The plain implementation (examples/curl_in_one_file.py) is eager float32 with each frame stack stored twice, as in
+common codebases, and computes the same numbers; the one for images (examples/simclr_on_images.py) augments images one
+by one. All cases of a suite take turns in one run (those of train run one after the other); times are medians. Leave
+the machine otherwise idle.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SUITES = ("update", "replay", "render", "train", "precision", "vision")
 
 
 def main() -> int:
-    """Measure what is asked for, print a table, write the rows."""
+    """Measures the requested suites, prints a table, and writes the rows."""
     parser = _parser()
     options = parser.parse_args()
     with refusals(parser, RenderingUnavailable):
@@ -40,8 +40,8 @@ def main() -> int:
             print(timing.comparison(*(timing.read_rows(path) for path in options.compare)))
             return 0
         if options.json:
-            check_writable(options.json)  # now, not after minutes
-        device = prepared_device(options.device)  # as training does; the plain ones profit as well
+            check_writable(options.json)  # refuse it before measuring for minutes
+        device = prepared_device(options.device)  # as in training; the plain implementations benefit too
         if options.threads:
             torch.set_num_threads(options.threads)
         measured_on = timing.machine(device)
@@ -85,13 +85,13 @@ def _parser() -> argparse.ArgumentParser:
         "--rounds",
         type=positive,
         default=10,
-        help="times that each case is measured; of train, agent steps at least [10]",
+        help="measurements per case; for train, the minimum number of agent steps [10]",
     )
-    parser.add_argument("--threads", type=positive, help="CPU threads of PyTorch [as many as it chooses]")
+    parser.add_argument("--threads", type=positive, help="CPU threads of PyTorch [PyTorch's default]")
     parser.add_argument("--env", default="cheetah-run", help="task of the suite train [cheetah-run]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here")
     parser.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="two such files side by side, no measuring"
+        "--compare", nargs=2, type=Path, metavar=("A", "B"), help="compare two such files instead of measuring"
     )
     return parser
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Distil a classifier into a student. See --help, or curl_rl/commands/distill_vision.py."""
+"""Distill a classifier into a student. See --help, or curl_rl/commands/distill_vision.py."""
 
 import sys
 from pathlib import Path

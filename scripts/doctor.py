@@ -1,10 +1,10 @@
-"""Says in a screenful what this machine has for training, and how to mend what is wrong.
+"""Reports in one screen whether this machine is ready for training, and how to fix any problems.
 
     .venv/bin/python scripts/doctor.py        (or: make doctor)
 
-Each line has a mark: `ok`; `warn`, where training works but worse than it could; `FAIL`, where it cannot work. The exit
-code is 0 if this machine can train and 1 if something needed is missing. Whatever may crash or hang, such as importing
-torch or drawing a frame, is tried in a process of its own: so a broken library costs its line and no more.
+Each line has a mark: `ok`; `warn`, if training works but worse than it could; `FAIL`, if it cannot work. The exit code
+is 0 if this machine can train and 1 if something necessary is missing. Checks that may crash or hang, such as importing
+torch or rendering a frame, run in separate processes, so that a broken library affects only its own line.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-# Nothing of it is imported in this process: that imports torch, which may be what is broken.
+# Never imported in this process, because it imports torch, which may be broken.
 PACKAGE = "curl_rl"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 SET_UP = f"cd {ROOT} && make setup, then .venv/bin/python scripts/doctor.py"
 INSTALL = f"{sys.executable} -m pip install -e {ROOT}"
 SET_UP_AFRESH = "rm -rf .venv && make setup"
-PATIENCE = 90.0  # seconds that one probe may take: importing torch from a cold network disk takes tens of them
+PATIENCE = 90.0  # timeout of a probe in seconds: importing torch from a cold network disk takes tens of seconds
 
-# What a run takes at the paper's settings: 105,000 frames of 3×100×100 bytes in the replay, once in memory and once in
-# the checkpoints' segments; beside them the networks, the libraries and, on disk, two checkpoints.
+# The needs of a run at the paper's settings: 105,000 frames of 3×100×100 bytes in the replay, once in memory and once
+# in the checkpoints' segments, plus the networks, the libraries and, on disk, two checkpoints.
 REPLAY_BYTES = 105_000 * 3 * 100 * 100
 MEMORY_BYTES = REPLAY_BYTES + 2_000_000_000
 DISK_BYTES = REPLAY_BYTES + 500_000_000
@@ -52,20 +52,20 @@ class Finding:
     mark: Literal["ok", "warn", "FAIL"]
     what: str
     value: str
-    mend: str = ""
-    """What to do about it; empty where nothing is wrong."""
+    remedy: str = ""
+    """How to fix it; empty if nothing is wrong."""
 
     def __str__(self) -> str:
         line = f"{self.mark:<5} {self.what:<12} {self.value}"
-        return f"{line}\n      -> {self.mend}" if self.mend else line
+        return f"{line}\n      -> {self.remedy}" if self.remedy else line
 
 
 class ProbeFailed(Exception):
-    """What went wrong in a probe's own process, in one line."""
+    """The failure of a probe in its process, in one line."""
 
 
 def in_own_process(probe: Callable[..., Any], *arguments: object, timeout: float = PATIENCE) -> Any:
-    """What `probe(*arguments)` returns in a fresh process; ProbeFailed if it raises, dies or takes too long."""
+    """Returns `probe(*arguments)`, run in a new process; raises ProbeFailed if it raises, dies or takes too long."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(theirs, probe, arguments), daemon=True)
@@ -86,25 +86,25 @@ def in_own_process(probe: Callable[..., Any], *arguments: object, timeout: float
 
 
 def _answer(connection: Connection, probe: Callable[..., Any], arguments: tuple[object, ...]) -> None:
-    """Runs in the probe's process: what libraries print of their own, on the way up or down, is dropped."""
+    """Runs the probe in its process, and discards all output of libraries."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     try:
         outcome = (True, probe(*arguments))
-    except BaseException as error:  # a library that calls sys.exit when it is imported is a finding too
+    except BaseException as error:  # includes sys.exit by a library on import
         outcome = (False, one_line(error))
     connection.send(outcome)
 
 
 def one_line(error: BaseException) -> str:
-    """The error's kind and the first line of its text."""
+    """The error's class and the first line of its message."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
 def gigabytes(count: float) -> str:
-    """`count` bytes, for a reader."""
+    """Formats `count` bytes."""
     return f"{count / 1e9:.1f} GB"
 
 
@@ -112,24 +112,24 @@ def gigabytes(count: float) -> str:
 
 
 def check_python() -> Iterator[Finding]:
-    """Which Python runs, and whether the package is installed in it."""
+    """Checks the version of Python, and that the package is installed in it."""
     value = f"{platform.python_version()}, {sys.executable}"
     try:
         from packaging.specifiers import SpecifierSet
 
         wanted = importlib.metadata.metadata(PACKAGE)["Requires-Python"]
-    except ModuleNotFoundError:  # PackageNotFoundError is one; a clone's own metadata may be found all the same
-        # The scripts find the clone's code all the same; only the declared ranges are out of reach.
+    except ModuleNotFoundError:  # including PackageNotFoundError; packaging may be missing as well
+        # The scripts find the clone's code anyway; only the declared version ranges are unavailable.
         yield Finding("warn", "Python", f"{value}: {PACKAGE} is not installed for it", SET_UP)
         return
     if platform.python_version() not in SpecifierSet(wanted, prereleases=True):
-        yield Finding("FAIL", "Python", f"{value}: {PACKAGE} wants {wanted}", f"install one, then {SET_UP_AFRESH}")
+        yield Finding("FAIL", "Python", f"{value}: {PACKAGE} requires {wanted}", f"install one, then {SET_UP_AFRESH}")
     else:
         yield Finding("ok", "Python", value)
 
 
 def check_packages() -> Iterator[Finding]:
-    """Whether what is installed lies in the ranges that the package itself declares."""
+    """Checks the installed versions against the ranges that the package declares."""
     from packaging.requirements import Requirement
 
     fitting = 0
@@ -137,8 +137,8 @@ def check_packages() -> Iterator[Finding]:
         if requirement.marker and "extra" in str(requirement.marker):
             continue
         if requirement.marker and not requirement.marker.evaluate():
-            text = f"{requirement.name} is left out on Python {platform.python_version()}"
-            yield Finding("warn", "packages", text, f"take a Python with {requirement.marker}, then {SET_UP_AFRESH}")
+            text = f"{requirement.name} is not available on Python {platform.python_version()}"
+            yield Finding("warn", "packages", text, f"use a Python with {requirement.marker}, then {SET_UP_AFRESH}")
             continue
         try:
             version = importlib.metadata.version(requirement.name)
@@ -150,11 +150,11 @@ def check_packages() -> Iterator[Finding]:
         else:
             text = f"{requirement.name} {version} is outside {requirement.specifier}"
             yield Finding("warn", "packages", text, INSTALL)
-    yield Finding("ok", "packages", f"{fitting} lie within the ranges that {PACKAGE} declares")
+    yield Finding("ok", "packages", f"{fitting} are within the ranges that {PACKAGE} declares")
 
 
 def probe_tensorboard() -> str:
-    """Imports what the logger uses, and returns the version."""
+    """Imports the logger's dependencies, and returns TensorBoard's version."""
     import tensorboard
     from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: F401
     from tensorboard.summary.writer.event_file_writer import EventFileWriter  # noqa: F401
@@ -163,7 +163,7 @@ def probe_tensorboard() -> str:
 
 
 def check_tensorboard() -> Iterator[Finding]:
-    """Whether TensorBoard's events can be written: old releases fail on import beside a new setuptools."""
+    """Checks that TensorBoard events can be written: old releases fail on import with a new setuptools."""
     try:
         yield Finding("ok", "TensorBoard", in_own_process(probe_tensorboard))
     except ProbeFailed as error:
@@ -174,7 +174,7 @@ def check_tensorboard() -> Iterator[Finding]:
 
 
 def probe_torch() -> dict[str, Any]:
-    """Imports torch and multiplies two matrices on each device that it finds."""
+    """Imports torch and multiplies two matrices on each device."""
     import torch
 
     devices = []
@@ -194,7 +194,7 @@ def probe_torch() -> dict[str, Any]:
 
 
 def driver_version() -> str | None:
-    """The NVIDIA driver's version where there is a GPU, by nvidia-smi."""
+    """The NVIDIA driver's version, from nvidia-smi; None without a GPU."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout.split()
@@ -204,7 +204,7 @@ def driver_version() -> str | None:
 
 
 def check_torch() -> Iterator[Finding]:
-    """Torch's version and build, and the GPUs that it can use."""
+    """Checks torch's version and build, and the GPUs it can use."""
     driver = driver_version()
     try:
         torch = in_own_process(probe_torch)
@@ -215,7 +215,7 @@ def check_torch() -> Iterator[Finding]:
     yield Finding("ok", "torch", f"{torch['version']}, {build}, {torch['threads']} threads")
     for name, memory, major in torch["devices"]:
         value = f"{name}, {gigabytes(memory)}, driver {driver or 'unknown'}"
-        # Tensor cores compute in bfloat16 from compute capability 8.0 (Ampere) on; before it is emulated.
+        # Tensor cores support bfloat16 from compute capability 8.0 (Ampere); older GPUs emulate it.
         if major >= 8:
             yield Finding("ok", "GPU", f"{value}, bfloat16")
         else:
@@ -227,12 +227,12 @@ def check_torch() -> Iterator[Finding]:
     elif torch["cuda"] is None:
         yield Finding("warn", "GPU", f"driver {driver}, but this torch is built for the CPU", SET_UP_AFRESH)
     else:
-        mend = "update the driver, or take a torch for an older CUDA: as PyTorch's install page says"
-        yield Finding("warn", "GPU", f"driver {driver} is not usable with CUDA {torch['cuda']}", mend)
+        remedy = "update the driver, or install torch for an older CUDA: see PyTorch's install page"
+        yield Finding("warn", "GPU", f"driver {driver} is not usable with CUDA {torch['cuda']}", remedy)
 
 
 def quota_of_cores(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
-    """How many cores' time a control group allows (a container started with --cpus, say); None without a limit."""
+    """CPU quota of the control group in cores (of a container started with --cpus, say); None without a limit."""
     try:
         allowed, period = path.read_text().split()
         return int(allowed) / int(period)
@@ -241,12 +241,12 @@ def quota_of_cores(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
 
 
 def check_cpu() -> Iterator[Finding]:
-    """The cores that this process may use, and whether they compute in bfloat16."""
+    """Checks the cores available to this process, and their support for bfloat16."""
     usable, quota = len(os.sched_getaffinity(0)), quota_of_cores()
     value = f"{usable} of {os.cpu_count()} cores"
     fast = sorted({"avx512_bf16", "amx_bf16", "bf16"} & set(Path("/proc/cpuinfo").read_text().split()))
     if quota is not None and quota < usable:
-        text = f"{value}, but a container's limit allows the time of {quota:g}"
+        text = f"{value}, but a container's quota allows only {quota:g}"
         yield Finding("warn", "CPU", text, f"export OMP_NUM_THREADS={max(1, round(quota))}: more threads only wait")
     if fast:
         yield Finding("ok", "CPU", f"{value}, bfloat16 ({', '.join(fast)})")
@@ -255,11 +255,11 @@ def check_cpu() -> Iterator[Finding]:
         yield Finding("warn", "CPU", text, "keep --agent.precision at float32 or auto")
 
 
-# ---- drawing
+# ---- rendering
 
 
 def probe_rendering(quality: Literal["faithful", "fast"]) -> tuple[str, float]:
-    """Names the OpenGL backend and what draws, and gives the milliseconds that one frame of cheetah-run takes."""
+    """Returns the OpenGL backend and device, and the milliseconds per frame of cheetah-run."""
     import envs
     from envs.rendering import choose_backend
 
@@ -278,51 +278,51 @@ def probe_rendering(quality: Literal["faithful", "fast"]) -> tuple[str, float]:
 
 
 def check_rendering() -> Iterator[Finding]:
-    """Whether MuJoCo can draw without a screen, what draws, and how fast."""
+    """Checks that MuJoCo can render without a display, and reports the device and its speed."""
     times = []
-    # Each in its own process: two renderers alive in one give wrong timings.
+    # Each in its own process: two live renderers in one process distort the timings.
     for quality in ("faithful", "fast"):
         try:
             drawer, milliseconds = in_own_process(probe_rendering, quality)
         except ProbeFailed as error:
-            mend = f"make setup installs the OpenGL libraries; {INSTALL} mends the packages"
-            yield Finding("FAIL", "rendering", str(error), mend)
+            remedy = f"make setup installs the OpenGL libraries; {INSTALL} repairs the packages"
+            yield Finding("FAIL", "rendering", str(error), remedy)
             return
         times.append(f"{milliseconds:.1f} ms {quality}")
     yield Finding("ok", "rendering", drawer)
-    yield Finding("ok", "frame", f"{', '.join(times)} (a step of cheetah-run at 100×100, drawn and simulated)")
+    yield Finding("ok", "frame", f"{', '.join(times)} (a step of cheetah-run at 100×100, simulated and rendered)")
 
 
 # ---- memory and disk
 
 
 def probe_memory() -> int:
-    """Bytes that the replay would find available."""
+    """Bytes of memory available to the replay."""
     from curl_rl.runs.storage import available_memory
 
     return available_memory()
 
 
-def judge_room(what: str, free: int, wanted: int, mend: str) -> Finding:
-    """Holds `free` bytes against `wanted`, what a run takes at the paper's settings."""
-    value = f"{gigabytes(free)} free; a run at the paper's settings takes {gigabytes(wanted)}"
+def judge_room(what: str, free: int, wanted: int, remedy: str) -> Finding:
+    """Compares `free` bytes with `wanted`, the needs of a run at the paper's settings."""
+    value = f"{gigabytes(free)} free; a run at the paper's settings needs {gigabytes(wanted)}"
     if free >= wanted:
         return Finding("ok", what, value)
     if free >= LEAST_BYTES:
-        return Finding("warn", what, value, mend)
+        return Finding("warn", what, value, remedy)
     return Finding("FAIL", what, value, f"free at least {gigabytes(LEAST_BYTES)}")
 
 
 def check_memory() -> Iterator[Finding]:
-    """Free memory against what a run takes."""
-    mend = "the preset cpu takes less; a replay that does not fit into memory goes to the disk"
-    yield judge_room("memory", in_own_process(probe_memory), MEMORY_BYTES, mend)
+    """Checks the free memory against the needs of a run."""
+    remedy = "the preset cpu needs less; a replay that does not fit into memory is stored on disk"
+    yield judge_room("memory", in_own_process(probe_memory), MEMORY_BYTES, remedy)
 
 
 def check_disk() -> Iterator[Finding]:
-    """Free disk, where runs/ lies, against what a run takes."""
-    mend = "the preset cpu takes less; or train into a directory on a larger disk"
-    yield judge_room("disk", shutil.disk_usage(Path.cwd()).free, DISK_BYTES, mend)
+    """Checks the free space on the disk of runs/ against the needs of a run."""
+    remedy = "the preset cpu needs less; or train into a directory on a larger disk"
+    yield judge_room("disk", shutil.disk_usage(Path.cwd()).free, DISK_BYTES, remedy)
 
 
 # ---- the report
@@ -340,7 +340,7 @@ CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
 
 
 def main() -> int:
-    """Prints the report as it comes, and returns the exit code."""
+    """Prints the report line by line, and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `doctor.py | head` ends quietly
@@ -352,7 +352,7 @@ def main() -> int:
                 if finding.mark == "FAIL":
                     failed.append(finding.what)
         except Exception as error:
-            # The check itself could not be made. That alone does not mean that training could not.
+            # The check itself failed, which does not imply that training would.
             print(Finding("warn", name, f"could not be checked ({one_line(error)})", "make setup"), flush=True)
     print(f"\nThis machine cannot train yet: {', '.join(failed)}." if failed else "\nThis machine can train.")
     return 1 if failed else 0

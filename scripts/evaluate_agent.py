@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Play, score and record a trained run. See --help, or curl_rl/commands/evaluate_agent.py."""
+"""Evaluate a trained run, and record a video. See --help, or curl_rl/commands/evaluate_agent.py."""
 
 import sys
 from pathlib import Path

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Judge pretrained encoders by the protocols of the field. See --help, or curl_rl/commands/evaluate_vision.py."""
+"""Evaluate pretrained encoders by the standard protocols. See --help, or curl_rl/commands/evaluate_vision.py."""
 
 import sys
 from pathlib import Path

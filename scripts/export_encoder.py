@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write a trained encoder for use outside of this package. See --help, or curl_rl/commands/export_encoder.py."""
+"""Export a trained encoder for use outside this package. See --help, or curl_rl/commands/export_encoder.py."""
 
 import sys
 from pathlib import Path

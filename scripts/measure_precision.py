@@ -1,18 +1,18 @@
 #!/usr/bin/env python
-"""Measure what bfloat16 changes in the gradients of a trained agent, beside what chance changes in them.
+"""Measure the effect of bfloat16 on a trained agent's gradients, compared with the sampling noise of batches.
 
     python scripts/measure_precision.py --run runs/cartpole-swingup/cpu/seed1
     python scripts/measure_precision.py --run RUN --batches 100
 
-At the weights of the run's newest checkpoint, on batches of its replay; each batch has the same crops and noise in
-both precisions. A line of the table is a part of the network and the optimizer that is handed its gradient:
+Uses the weights of the run's newest checkpoint and batches of its replay, with the same crops and noise in both
+precisions. Each line of the table is a part of the network and the optimizer of its gradient:
 
-    bfloat16       distance of the gradients in bfloat16 and in float32, relative to the length of one batch's gradient
-    other batches  distance of one batch's gradient from the mean over batches, relative to the same
-    common         length of the mean of those differences over all batches, relative to the same
-    by chance      what that would come to if the differences had nothing in common; it falls as more batches are taken
+    bfloat16       distance between the gradients in bfloat16 and float32, relative to the length of a batch's gradient
+    other batches  distance of a batch's gradient from the mean over batches, relative to the same
+    common         length of the mean bfloat16 error over all batches, relative to the same
+    by chance      expected value of common if the errors were independent; it falls with the number of batches
 
-Distances over batches are root mean squares. On a GPU float32 is without TensorFloat-32 here.
+Distances over batches are root mean squares. On a GPU, float32 does not use TensorFloat-32 here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from curl_rl.runs.compute import prepared_device, resolve_precision
 
 
 class Distances(NamedTuple):
-    """Of one part's gradients over batches; see the table's legend above."""
+    """Distances of one part's gradients over batches; see the table's legend above."""
 
     rounding: float
     batches: float
@@ -48,20 +48,22 @@ class Distances(NamedTuple):
 
 
 def main() -> int:
-    """Read the command line, measure, print a table."""
+    """Reads the command line, measures, and prints a table."""
     parser = command_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True, metavar="DIRECTORY", help="a run of train_agent.py")
-    parser.add_argument("--batches", type=int, default=24, help="drawn from its replay, at least 2 [%(default)s]")
+    parser.add_argument(
+        "--batches", type=int, default=24, help="batches to sample from its replay, at least 2 [%(default)s]"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     arguments = parser.parse_args()
     if arguments.batches < 2:
         parser.error(f"--batches must be at least 2, got {arguments.batches}")
     with refusals(parser), contextlib.ExitStack() as stack:
         device = prepared_device(arguments.device)
-        resolve_precision("bfloat16", device)  # refuses hardware without
+        resolve_precision("bfloat16", device)  # refuses hardware without bfloat16
         learner, config = load_learner(arguments.run, arguments.device)
         sums: dict[str, Sums] = {}
-        # Otherwise a GPU would compute float32 in less, and choose its kernels anew each time.
+        # Otherwise a GPU would compute float32 in lower precision, and choose kernels nondeterministically.
         stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
         for _ in tqdm(range(arguments.batches), unit="batch", disable=None, leave=False):
             inputs = learner.agent.draw(learner.sample(), learner.generator)
@@ -77,7 +79,7 @@ def main() -> int:
 
 
 def gradients(agent: Agent, inputs: UpdateInputs, precision: Precision) -> dict[str, Tensor]:
-    """The gradients of one update, computed in this precision, by part and optimizer; weights stay as they are."""
+    """The gradients of one update, computed in this precision, by part and optimizer; weights are not changed."""
     for module in agent.modules():
         if isinstance(module, Convolutions):
             module.precision = precision
@@ -94,14 +96,14 @@ def gradients(agent: Agent, inputs: UpdateInputs, precision: Precision) -> dict[
 
 
 class Sums:
-    """Of one part's gradients, so that not all batches' are kept."""
+    """Running sums over one part's gradients, so that they need not all be kept."""
 
     def __init__(self, like: Tensor) -> None:
         self.count, self.squares, self.squared_differences = 0, 0.0, 0.0
         self.gradient, self.difference = torch.zeros_like(like), torch.zeros_like(like)
 
     def add(self, exact: Tensor, rounded: Tensor) -> None:
-        """One batch's gradient, in both precisions."""
+        """Adds one batch's gradient, in both precisions."""
         difference = rounded - exact
         self.count += 1
         self.squares += exact.square().sum().item()
@@ -110,11 +112,11 @@ class Sums:
         self.difference += difference
 
     def distances(self) -> Distances:
-        """Of all that were added."""
+        """The distances over all batches added."""
         n = self.count
         length, distance = math.sqrt(self.squares / n), math.sqrt(self.squared_differences / n)
         if not length:
-            return Distances(*[math.nan] * 4)  # such as behind ReLUs that are all dead
+            return Distances(*[math.nan] * 4)  # such as when all ReLUs are dead
         mean, common = self.gradient.norm().item() / n, self.difference.norm().item() / n
         batches = math.sqrt(max(self.squares - n * mean**2, 0.0) / (n - 1))
         chance = math.sqrt(max(self.squared_differences - n * common**2, 0.0) / (n - 1) / n)

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Does the start of W saturate the contrastive softmax? Measures it, row by row, before the first update.
+"""Measure whether the initial W saturates the contrastive softmax, row by row, before the first update.
 
     python scripts/measure_similarity.py --env cheetah-run cartpole-swingup
 
-Frames of a random policy, two crops of each, an untrained encoder and its copy as in the first update of the preset
-`curl`; for each start of W and each query (row): the logits' standard deviation, the largest softmax probability, and
-whether the query found its key. "independent" are normalised Gaussian embeddings of the same size instead: what the
-embeddings would give if they had nothing in common. Over training the same quantities are in every run's metrics:
-objective/logits_std, objective/confidence, objective/accuracy.
+Uses frames of a random policy, two crops of each, and an untrained encoder and its copy as in the first update of the
+preset `curl`. For each initialization of W and each query (row): the logits' standard deviation, the largest softmax
+probability, and the accuracy. "independent" uses normalized Gaussian embeddings of the same size instead, which have
+nothing in common. During training every run logs the same quantities: objective/logits_std, objective/confidence,
+objective/accuracy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from envs.rendering import RenderingUnavailable
 
 
 def main() -> int:
-    """Read the command line, measure, print a table."""
+    """Reads the command line, measures, and prints a table."""
     parser = command_parser(__doc__)
     parser.add_argument("--env", nargs="+", default=["cheetah-run", "cartpole-swingup"], help="tasks [%(default)s]")
     parser.add_argument("--seed", type=int, default=1, help="of frames, crops, encoder and W [%(default)s]")
@@ -77,7 +77,7 @@ def embeddings(config: RunConfig, seed: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def report(name: str, query: Tensor, key: Tensor) -> None:
-    """One line of the table for each start of W."""
+    """Prints one line of the table for each initialization of W."""
     for start in ("uniform", "identity"):
         objective = Curl(FeatureSpec(query.shape[1], (1, 1, 1)), CurlConfig(similarity_init=start))
         logits = bilinear_similarity(query, objective.W, key)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Ask encoders where the joints are. See --help, or curl_rl/commands/probe_encoder.py."""
+"""Probe encoders for the physical state. See --help, or curl_rl/commands/probe_encoder.py."""
 
 import sys
 from pathlib import Path

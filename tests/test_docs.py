@@ -1,11 +1,14 @@
-"""Every Python block of docs/ runs: page by page, in order, with a separate namespace and directory for each page."""
+"""The programs in docs/ run, page by page in a fresh namespace and directory, and everything the pages name exists."""
 
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.util
 import re
 import runpy
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,16 @@ import torch
 from curl_rl import auxiliary
 from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.encoders import PixelEncoder
-from curl_rl.objectives import ObjectiveConfigs
+from curl_rl.encoders.resnet import ResNetConfig
+from curl_rl.objectives import ObjectiveConfigs, registry
+from curl_rl.pretraining.config import BackboneConfig, LogConfig, OptimizerConfig
 from curl_rl.rl.config import load_preset
+from curl_rl.runs.logger import read_metrics
+from curl_rl.vision.config import ComputeConfig, KNNConfig, VisionConfig
+from curl_rl.vision.pretraining import pretrain
+from curl_rl.vision.views import AugmentConfig
+from helpers.corridor import tiny, trained
+from helpers.image_folders import make_classes
 from helpers.pages import DOCS, blocks, run
 
 PAGES = ["auxiliary_loss.md", "encoders.md", "frames.md", "images.md", "integrations.md", "transfer.md"]
@@ -25,12 +36,12 @@ ADDED = "# +"
 OPTIONAL = ("stable_baselines3", "tensordict", "onnxruntime", "huggingface_hub")
 
 
-@pytest.fixture(autouse=True)
-def _directory_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def directory_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     directory = tmp_path / "runs" / "tiny-reach" / "cpu" / "seed1"
     directory.mkdir(parents=True)
-    # As the README's first command leaves it: train_agent.py --env tiny-reach --preset cpu
+    # As the README's command leaves it: train_agent.py --env tiny-reach --preset cpu
     config = load_preset("cpu", "tiny-reach")
     shape = (3 * config.environment.stack, config.agent.crop, config.agent.crop)
     assert (shape, config.environment.size) == ((9, 28, 28), 32), "the pages name these sizes"
@@ -39,6 +50,7 @@ def _directory_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     save_encoder(encoder, directory, rendered_size=config.environment.size, provenance=provenance)
 
 
+@pytest.mark.usefixtures("directory_with_a_run")
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_run_in_order(page: str) -> None:
     found = blocks(page)
@@ -71,6 +83,7 @@ SHORTENED = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("directory_with_a_run")
 def test_the_recipe_of_simclr_v2_runs_as_it_stands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +112,7 @@ def _examples() -> dict[str, str]:
     return {"sac": sac.read_text(), **dict(zip(("ppo", "dqn"), programs, strict=True))}
 
 
+@pytest.mark.usefixtures("directory_with_a_run")
 @pytest.mark.parametrize("name", ["sac", "ppo", "dqn"])
 def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[Any, list[torch.Tensor]]] = []
@@ -127,3 +141,122 @@ def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytes
     made.clear()
     run(without, "auxiliary_loss.md", {"__name__": "__main__"})
     assert not made
+
+
+# ---- what the pages name
+
+ROOT = DOCS.parent
+TEXTS = [ROOT / "README.md", ROOT / "results" / "README.md", *sorted(DOCS.glob("*.md"))]
+PRESETS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def named_files(page: Path) -> Iterator[str]:
+    """Paths of programs, pages and presets that a text names, without addresses on the web."""
+    text = re.sub(r"https?://\S+", "", page.read_text())
+    yield from re.findall(r"(?<![\w./-])[\w.-]+(?:/[\w.-]+)*/[\w.-]+\.(?:py|md)(?:::\w+)?(?![\w/])", text)
+    yield from re.findall(r"(?<![\w./-])configs/[\w/.-]+\.yaml", text)
+
+
+def missing(page: Path, name: str) -> bool:
+    path, _, test = name.partition("::")
+    places = [ROOT, page.parent]
+    if page.name == "design.md":  # as the page says of its tables
+        places.append(ROOT / "curl_rl")
+    files = [place / path for place in places if (place / path).is_file()]
+    return not files or bool(test and f"def {test}(" not in files[0].read_text())
+
+
+@pytest.mark.parametrize("page", [*TEXTS, *PRESETS], ids=shown)
+def test_every_file_and_test_that_a_text_names_exists(page: Path) -> None:
+    assert [name for name in named_files(page) if missing(page, name)] == []
+
+
+def test_a_file_that_is_not_there_is_found_out(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("`rl/update.py`, `envs/tiny.py`, `docs/none.md`, [x](none/x.md), `tests/test_docs.py::test_none`")
+    wrong = ["rl/update.py", "docs/none.md", "none/x.md", "tests/test_docs.py::test_none"]
+    assert [name for name in named_files(page) if missing(page, name)] == wrong
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=shown)
+def test_every_link_leads_to_a_file_or_a_heading(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        path, _, heading = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", file.read_text(), flags=re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], target
+
+
+def unknown(name: str) -> bool:
+    """Whether a dotted name is neither a module where it lies today nor something in one."""
+    names = name.split(".")
+    for count in range(len(names), 0, -1):
+        path = ROOT.joinpath(*names[:count])
+        if path.with_suffix(".py").is_file() or (path / "__init__.py").is_file():
+            if count == len(names):
+                return False
+            found: Any = importlib.import_module(".".join(names[:count]))
+            return not all(hasattr(found, part) and [found := getattr(found, part)] for part in names[count:])
+    return True
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=shown)
+def test_every_module_that_a_page_names_exists(page: Path) -> None:
+    found = re.findall(r"(?<![\w./-])curl_rl(?:\.\w+)+(?![\w/])", page.read_text())
+    assert [name for name in found if name != "curl_rl.json" and unknown(name)] == []
+
+
+def test_earlier_and_wrong_names_of_modules_are_unknown() -> None:
+    assert not unknown("curl_rl.testing.check_objective")
+    assert not unknown("curl_rl.encoders.Encoder.describe")
+    assert unknown("curl_rl.export")  # still imports, but is not the place to name
+    assert unknown("curl_rl.testing.check_everything")
+
+
+def test_the_index_lists_every_page_once() -> None:
+    rows = re.findall(r"^\| \[(.+?)\]\((.+?)\) \|", (DOCS / "README.md").read_text(), flags=re.MULTILINE)
+    assert all(name == target for name, target in rows)
+    assert sorted(name for name, _ in rows) == sorted(
+        path.name for path in DOCS.glob("*.md") if path.name != "README.md"
+    )
+
+
+def test_the_map_of_the_repository_shows_every_room() -> None:
+    (drawn,) = re.findall(r"## Map of the repository\n\n```\n(.*?)```", TEXTS[0].read_text(), flags=re.DOTALL)
+    rooms = [path.name for path in (ROOT / "curl_rl").iterdir() if (path / "__init__.py").exists()]
+    assert [room for room in rooms if f"{room}/" not in drawn] == []
+
+
+def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|", (DOCS / "metrics.md").read_text(), flags=re.MULTILINE)
+    assert len(set(rows)) == len(rows)
+    images = tmp_path / "images"
+    for split in ("train", "test"):
+        make_classes(images / split, one=6, two=6)
+    directories = [(trained(tiny(tmp_path / "agent")), "frames")]
+    config = VisionConfig(
+        data=str(images),
+        epochs=1,
+        batch_size=4,
+        device="cpu",
+        encoder=BackboneConfig(resnet=ResNetConfig(width=1 / 16, stem="small"), precision="float32"),
+        augment=AugmentConfig(size=6),
+        optimizer=OptimizerConfig("adamw", lr=1e-3, lr_scaling="none"),
+        knn=KNNConfig(every=1, k=3),
+        log=LogConfig(every=1, images_every=0, projector=0),
+        compute=ComputeConfig(threads=1),
+    )
+    for method in registry.METHODS:
+        directories.append((pretrain(replace(config, method=method, run=tmp_path / method)), "images"))
+    logged = {name for path, axis in directories for row in read_metrics(path / "metrics.jsonl", axis) for name in row}
+    assert {name for name in rows if not name.endswith("<name>")} == logged
+    # Logged by other runs: with recorded frames, and by methods that cluster.
+    assert [name for name in rows if name.endswith("<name>")] == ["test/<name>", "clusters/<name>"]

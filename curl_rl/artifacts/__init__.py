@@ -1,1 +1,1 @@
-"""Trained networks as files outside of a run: encoders, heads, classifiers, programs."""
+"""Trained networks stored as files outside a run: encoders, heads, classifiers, programs."""

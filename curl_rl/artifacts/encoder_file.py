@@ -1,4 +1,4 @@
-"""Encoders as files, in the form of :mod:`~curl_rl.artifacts.network_file`: how one is described, saved and loaded."""
+"""Encoder files in the format of :mod:`~curl_rl.artifacts.network_file`: describing, saving and loading them."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from curl_rl.encoders.kinds import require_registered
 ENCODER = "encoder"
 """Name of an encoder's files in a run: ``encoder.safetensors``, ``encoder.json``."""
 HUB_NAME = "model"
-"""What the Hugging Face Hub calls the same files."""
+"""Name of the same files on the Hugging Face Hub."""
 
-# Of a frame or an image, in pixels: programs are tried out on images of that size before they are written.
+# Side of a frame or image, in pixels: programs are tested on images of the rendered size before they are written.
 _LARGEST_SIDE = 2**14
 
 
 def save_encoder(encoder: Encoder, directory: Path, *, rendered_size: int, provenance: dict[str, Any]) -> None:
-    """Writes ``encoder.safetensors`` and ``encoder.json`` into ``directory``, each whole or not at all.
+    """Writes ``encoder.safetensors`` and ``encoder.json`` into ``directory``, each atomically.
 
     Args:
-        encoder: what to save.
-        directory: where to.
-        rendered_size: side of the frames or images that the encoder's crops were cut from in training.
-        provenance: what the encoder was trained on, as JSON can hold it. Versions of curl_rl and torch and, in a git
-            clone, the ``revision`` of the code are added, unless they are there already, and as ``run`` the last
-            three names of the directory.
+        encoder: the encoder to save.
+        directory: an existing directory.
+        rendered_size: side of the frames or images from which the encoder's training crops were cut.
+        provenance: what the encoder was trained on, JSON-serializable. Unless present already, the versions of curl_rl
+            and torch, the ``revision`` of the code (in a git clone) and the last three names of the directory, as
+            ``run``, are added.
 
     Raises:
-        ValueError: an encoder that takes images of one size, and that size is not square or larger than
-            ``rendered_size``; or one of a class that no file can be loaded as.
+        ValueError: the encoder has a fixed input size that is not square or larger than ``rendered_size``, or its class
+            cannot be loaded from a file.
     """
     _check_size(require_registered(encoder), rendered_size)
     run = last_names(directory.resolve())
@@ -45,39 +45,39 @@ def save_encoder(encoder: Encoder, directory: Path, *, rendered_size: int, prove
 
 
 def last_names(path: Path | str) -> str:
-    """The last three names of a path, for provenance: a file that is handed on need not tell whose disk it is from."""
+    """The last three names of a path, for provenance: a shared file should not reveal its author's full path."""
     path = Path(path)
     return "/".join(path.relative_to(path.anchor).parts[-3:])
 
 
 def describe(pretrained: PretrainedEncoder) -> dict[str, Any]:
-    """What a file of this encoder says about it, as JSON can hold it."""
+    """The description that this encoder's file holds, JSON-serializable."""
     own = _description(pretrained.encoder, pretrained.rendered_size, pretrained.provenance)
     return file_description(pretrained.encoder, own)
 
 
 def as_safetensors(pretrained: PretrainedEncoder) -> bytes:
-    """An encoder as one file that describes itself, for :func:`load_encoder`."""
+    """An encoder as one self-describing file, for :func:`load_encoder`."""
     return network_file.as_safetensors(pretrained.encoder, describe(pretrained))
 
 
 def load_encoder(
     path: Path | str, *, freeze: bool = True, scale: float = 1.0, layout: Layout = "auto"
 ) -> PretrainedEncoder:
-    """The encoder of a run, ready to use on what an environment gives.
+    """Loads the encoder of a run, ready to take an environment's observations.
 
     Args:
-        path: a run's directory, or an ``encoder.safetensors``, under that or another name. A directory may also be one
+        path: a run's directory, or an ``encoder.safetensors`` under that or another name. The directory may also be one
             for the Hugging Face Hub, with a ``model.safetensors``.
-        freeze: no gradients, and evaluation mode for good; False to train it further.
-        scale: factor on floating-point observations: 1 where they lie in [0, 1], 1/255 where they lie in [0, 255].
-            uint8 is always divided by 255.
-        layout: order of an observation's dimensions, where its shape alone does not tell
+        freeze: no gradients, and permanent evaluation mode; False to train the encoder further.
+        scale: factor on floating-point observations: 1 if they lie in [0, 1], 1/255 if they lie in [0, 255]. uint8 is
+            always divided by 255.
+        layout: order of an observation's dimensions, needed if its shape is ambiguous
             (:class:`~curl_rl.PretrainedEncoder`).
 
     Raises:
-        UserError: a file is missing, damaged, of another encoder than the one beside it, or of a newer format.
-        ValueError: scale or layout cannot be.
+        UserError: a file is missing, damaged or of a newer format, or the two files are of different encoders.
+        ValueError: scale or layout is invalid.
     """
     files = network_files(path, ENCODER, HUB_NAME)
     encoder, description = load_network(files, ENCODER, build_encoder)
@@ -92,7 +92,7 @@ def load_encoder(
 
 
 def _check_size(encoder: Encoder, rendered_size: int) -> None:
-    """Refuses a side of frames from which the encoder's input cannot have been cropped."""
+    """Refuses a frame size from which the encoder's input cannot have been cropped."""
     least, width = (1, 1) if encoder.any_size else encoder.input_shape[1:]
     if least != width:
         raise ValueError(f"observation_shape {list(encoder.input_shape)} must be square: (C, side, side)")
@@ -107,12 +107,12 @@ def _description(encoder: Encoder, rendered_size: int, provenance: dict[str, Any
 
 @functools.lru_cache(maxsize=1)
 def _software() -> dict[str, str]:
-    """Versions of what trains here, and the git revision of this code, if it is known."""
-    import curl_rl  # which imports this file, before it has a version
+    """Versions of the training software and, if known, the git revision of this code."""
+    import curl_rl  # not at the top: curl_rl imports this file before it has a version
 
     versions = {"curl_rl": curl_rl.__version__, "torch": torch.__version__}
     clone = Path(__file__).resolve().parents[2]
-    if not (clone / ".git").exists():  # an installed package may lie in somebody else's repository
+    if not (clone / ".git").exists():  # an installed package may be inside another repository
         return versions
     command = ["git", "-C", str(clone), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

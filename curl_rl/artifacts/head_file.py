@@ -1,4 +1,4 @@
-"""Projection heads as files, in the form of :mod:`~curl_rl.artifacts.network_file`."""
+"""Projection head files in the format of :mod:`~curl_rl.artifacts.network_file`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def save_head(head: MLP, directory: Path) -> None:
 
 
 def load_head(path: Path | str) -> nn.Sequential:
-    """A run's projection head, one child to a layer: ``(B, D)`` features to embeddings.
+    """Loads a run's projection head, one child per layer: ``(B, D)`` features to embeddings.
 
-    Its batch norm has no running statistics: :func:`curl_rl.vision.evaluation.finetuning.new_classifier` gives it some.
+    Its batch norm has no running statistics; :func:`curl_rl.vision.evaluation.finetuning.new_classifier` adds them.
 
     Raises:
-        ValueError: a file is missing, damaged, or of a newer format, said in one line.
+        ValueError: a file is missing, damaged, or of a newer format; the message is one line.
     """
     return load_network(network_files(path, HEAD), HEAD, lambda description: described_layers(description["layers"]))[0]
 
 
 def describe_layers(layers: nn.Sequential) -> list[dict[str, Any]]:
-    """The layers of a head, each a Sequential of a product, a norm or none, and a ReLU or none."""
+    """Describes the layers of a head, each a Sequential of a Linear, an optional norm, and an optional ReLU."""
     found = []
     for layer in layers:
         assert isinstance(layer, nn.Sequential)
@@ -55,7 +55,7 @@ def describe_layers(layers: nn.Sequential) -> list[dict[str, Any]]:
 
 
 def described_layers(layers: list[dict[str, Any]]) -> nn.Sequential:
-    """The layers that :func:`describe_layers` tells of, their weights random."""
+    """Builds layers from a description by :func:`describe_layers`, with random weights."""
     head = nn.Sequential()
     for layer in layers:
         parts: list[nn.Module] = [nn.Linear(layer["inputs"], layer["outputs"], bias=layer["bias"])]

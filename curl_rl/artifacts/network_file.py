@@ -1,7 +1,8 @@
-"""A network as files: safetensors that describe themselves, and the same description as JSON; written, checked, read.
+"""Network files: self-describing safetensors, and the same description as JSON; writing, checking and reading them.
 
-``<name>.safetensors`` alone is enough: its metadata hold the description under ``curl_rl``. ``<name>.json`` is the same
-for people, and tells a mix-up. Neither can run code. Encoders, heads and classifiers leave a run in this form.
+``<name>.safetensors`` alone is sufficient: its metadata hold the description under ``curl_rl``. ``<name>.json`` is a
+readable copy, which also reveals mixed-up files. Neither can run code. Encoders, heads and classifiers are exported
+from a run in this format.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ METADATA = "curl_rl"
 # 1: the JSON alone held the description. 2: so do the safetensors, with a hash of the weights as `id`.
 _FORMAT = 2
 
-# A description has some hundred bytes; more than this is no description, and is not read into memory.
+# A description has a few hundred bytes; a larger file is not a description and is not read into memory.
 _LONGEST_DESCRIPTION = 2**20
 
 M = TypeVar("M", bound=nn.Module)
@@ -36,17 +37,17 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def save_network(network: nn.Module, directory: Path, name: str, description: Mapping[str, Any]) -> None:
-    """Writes ``<name>.safetensors`` and ``<name>.json`` into ``directory``, each whole or not at all.
+    """Writes ``<name>.safetensors`` and ``<name>.json`` into ``directory``, each atomically.
 
     Args:
-        network: whose weights are saved.
-        directory: where to; it must exist.
-        name: of both files.
-        description: what :func:`load_network` rebuilds the network from, and what people want to know; as JSON can
-            hold it.
+        network: the network whose weights are saved.
+        directory: an existing directory.
+        name: the name of both files, without suffix.
+        description: the data from which :func:`load_network` rebuilds the network, and facts for readers;
+            JSON-serializable.
 
     Raises:
-        ValueError: the description holds a number that is not finite, which no JSON can; nothing is written.
+        ValueError: the description holds a non-finite number, which JSON cannot represent; nothing is written.
     """
     whole = file_description(network, description)
     write_durably(directory / f"{name}.safetensors", [as_safetensors(network, whole)])
@@ -54,27 +55,27 @@ def save_network(network: nn.Module, directory: Path, name: str, description: Ma
 
 
 def file_description(network: nn.Module, description: Mapping[str, Any]) -> dict[str, Any]:
-    """The description as a file holds it: with the format's number and the ``id`` of the weights.
+    """The description as stored in a file: with the format number and the ``id`` of the weights.
 
     Raises:
-        ValueError: it holds a number that is not finite.
+        ValueError: the description holds a non-finite number.
     """
     whole = {"format": _FORMAT, "id": weights_sha256(network.state_dict()), **description}
-    # As it will be read: tuples are lists in JSON, and NaN is refused.
+    # The description as it will be read: JSON turns tuples into lists, and NaN is refused.
     return _from_json(json.dumps(whole))
 
 
 def as_safetensors(network: nn.Module, description: Mapping[str, Any]) -> bytes:
-    """Weights in float32, and the whole description of :func:`file_description`, as one file."""
+    """The content of one safetensors file: weights in float32 and the description from :func:`file_description`."""
     weights = {name: value.detach().cpu().float().contiguous() for name, value in network.state_dict().items()}
-    # Readers of other libraries look for the format "pt".
+    # Other libraries look for the format "pt".
     return safetensors.torch.save(weights, {"format": "pt", METADATA: json.dumps(description, allow_nan=False)})
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256, as hexadecimal digits, of names, shapes and float32 values, little-endian, in the order of the names.
+    """SHA-256, as hexadecimal digits, of names, shapes and little-endian float32 values, sorted by name.
 
-    Of the weights and not of a file, so that a file that was written anew, with other provenance, is known again.
+    Hashes the weights, not a file, so that weights rewritten with another provenance are still recognized.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
@@ -87,15 +88,15 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
 
 
 def network_files(path: Path | str, name: str, *other_names: str) -> tuple[Path, Path]:
-    """The file of weights and that of the description that ``path`` stands for; the second need not be there.
+    """Returns the weights file and the description file that ``path`` refers to; the second may not exist.
 
     Args:
-        path: a file of safetensors, the JSON of the same name beside it, or a directory that holds one.
-        name: of the files in a directory, without their suffix.
-        other_names: under which they may lie as well.
+        path: a safetensors file, the JSON file of the same name next to it, or a directory that holds them.
+        name: name of the files in a directory, without suffix.
+        other_names: alternative names.
 
     Raises:
-        UserError: there are none.
+        UserError: there is no weights file.
     """
     path = Path(path)
     if path.suffix == ".json" and path.is_file() and path.with_suffix(".safetensors").is_file():
@@ -108,26 +109,26 @@ def network_files(path: Path | str, name: str, *other_names: str) -> tuple[Path,
         if (path / f"{stem}.safetensors").is_file():
             return path / f"{stem}.safetensors", path / f"{stem}.json"
     if path.is_file():
-        raise UserError(f"{path} is no {name}: name the directory of a run, or an {name}.safetensors")
+        raise UserError(f"{path} is not a safetensors file: name a run's directory or its {name}.safetensors")
     _missing(name, path / f"{name}.safetensors")
 
 
 def load_network(files: tuple[Path, Path], name: str, build: Callable[[dict[str, Any]], M]) -> tuple[M, dict[str, Any]]:
-    """A network that :func:`save_network` wrote, and its description.
+    """Loads a network written by :func:`save_network`, and its description.
 
     Args:
-        files: of weights and description: see :func:`network_files`.
-        name: what kind of network it is, for messages.
-        build: makes the network, with any weights, from the description. It is called twice, the first time for the
-            shapes alone, without memory.
+        files: weights file and description file, from :func:`network_files`.
+        name: the kind of network, for messages.
+        build: builds the network, with arbitrary weights, from the description. It is called twice, first on the meta
+            device to get the shapes.
 
     Raises:
-        UserError: a file is missing, damaged, of another network than the one beside it, or of a newer format.
+        UserError: a file is missing, damaged or of a newer format, or the two files are of different networks.
     """
     weights_file, description_file = files
     try:
         description, weights = _read(weights_file, description_file, name, build)
-        with torch.random.fork_rng(devices=[]):  # what the weights start from is nobody's business
+        with torch.random.fork_rng(devices=[]):  # initial weights must not consume the caller's random numbers
             network = build(description)
         network.load_state_dict(weights)
         for part, value in (*network.named_parameters(), *network.named_buffers()):
@@ -146,7 +147,7 @@ def load_network(files: tuple[Path, Path], name: str, build: Callable[[dict[str,
 
 
 def damaged(name: str, weights_file: Path, error: Exception) -> UserError:
-    """The one line that a file of this kind deserves when ``error`` came of what it holds."""
+    """One-line error for a file whose contents raised ``error``."""
     place = weights_file.parent if weights_file.name == f"{name}.safetensors" else weights_file
     return UserError(f"the {name} in {place} is damaged ({_reason(error)})")
 
@@ -162,7 +163,7 @@ def _missing(name: str, file: Path) -> NoReturn:
 def _read(
     weights_file: Path, description_file: Path, name: str, build: Callable[[dict[str, Any]], nn.Module]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Description and weights, after the file's own header has shown that it holds what is described, and no more."""
+    """Reads description and weights, after checking that the file's header matches the description exactly."""
     beside = _beside(description_file) if description_file.is_file() else None
     with safetensors.safe_open(weights_file, "pt") as file:
         metadata = file.metadata() or {}
@@ -175,20 +176,20 @@ def _read(
         elif beside is not None and beside != description:
             different = sorted(part for part in {*beside, *description} if beside.get(part) != description.get(part))
             raise UserError(
-                f"{weights_file} and {description_file.name} beside it are not of one {name}: they differ in "
-                f"{', '.join(different)}; delete {description_file.name} to go by the former, which describes itself"
+                f"{weights_file} and the {description_file.name} next to it are not of the same {name}: they differ in "
+                f"{', '.join(different)}; delete {description_file.name} to load the weights, which describe themselves"
             )
         assert description is not None
         found = {part: (file.get_slice(part).get_dtype(), file.get_slice(part).get_shape()) for part in file.keys()}  # noqa: SIM118
         _check_header(description, found, build)
         weights = {part: file.get_tensor(part) for part in found}
     if "id" in description and description["id"] != weights_sha256(weights):
-        raise UserError(f"{weights_file} has been changed: its weights have another hash than its id says")
+        raise UserError(f"{weights_file} has been changed: the hash of its weights does not match its id")
     return description, weights
 
 
 def _beside(path: Path) -> dict[str, Any]:
-    """The description in a JSON file; it is named where it is damaged, since the safetensors may be sound."""
+    """Reads the description in a JSON file; errors name that file, since the safetensors may be intact."""
     try:
         description = _parsed(path)
         _check_format(description, path)
@@ -201,17 +202,17 @@ def _beside(path: Path) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _LONGEST_DESCRIPTION:
-        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, which is too long for a description")
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, too many for a description")
     return _from_json(path.read_text())
 
 
 def _from_json(text: str) -> dict[str, Any]:
     def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is no number that a description holds")
+        raise ValueError(f"a description must hold finite numbers, got {constant}")
 
     description = json.loads(text, parse_constant=refuse)
     if not isinstance(description, dict):
-        raise TypeError(f"a description is a mapping, got a {type(description).__name__}")
+        raise TypeError(f"a description must be a mapping, got a {type(description).__name__}")
     return description
 
 
@@ -230,12 +231,12 @@ def _check_header(
     found: dict[str, tuple[str, list[int]]],
     build: Callable[[dict[str, Any]], nn.Module],
 ) -> None:
-    """Whether the tensors in a file are those of the described network, before memory is taken for either."""
+    """Checks that the tensors in a file are those of the described network, before allocating memory for either."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         wanted = {name: list(value.shape) for name, value in build(description).state_dict().items()}
     for name in sorted(wanted.keys() | found.keys()):
         dtype, shape = found.get(name, (None, None))
         if shape != wanted.get(name):
-            raise ValueError(f"{name} is {shape or 'missing'} and should be {wanted.get(name, 'no part of it')}")
+            raise ValueError(f"{name} must be {wanted.get(name, 'absent')}, got {shape or 'nothing'}")
         if dtype != "F32":
-            raise ValueError(f"{name} is of type {dtype} and should be F32")
+            raise ValueError(f"{name} must be of type F32, got {dtype}")

@@ -1,4 +1,4 @@
-"""A trained encoder with its preprocessing: from the images that environments give to features."""
+"""A trained encoder with its preprocessing: from an environment's images to features."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ from curl_rl.augment import center_crop
 from curl_rl.encoders import Encoder, Features, FeatureSpec, map_features
 
 Layout = Literal["auto", "CHW", "HWC", "SCHW", "SHWC"]
-"""Order of an observation's last dimensions: S frames of a stack, C channels, H rows, W columns. In CHW and HWC the C
-are those of the whole stack; SCHW and SHWC hold each frame on its own, as a frame-stacking wrapper makes them, oldest
-first. auto: CHW or HWC, whichever fits the shape."""
+"""Order of an observation's last dimensions: S frames of a stack, C channels, H rows, W columns. In CHW and HWC, C
+counts the channels of the whole stack; SCHW and SHWC keep the frames separate, oldest first, as frame-stacking wrappers
+do. auto: CHW or HWC, whichever fits the shape."""
 
-# What brings each order into (..., S, C, H, W) or (..., C, H, W).
+# Permutations from each order to (..., S, C, H, W) or (..., C, H, W).
 _ORDERS = {"CHW": (-3, -2, -1), "HWC": (-1, -3, -2), "SCHW": (-4, -3, -2, -1), "SHWC": (-4, -1, -3, -2)}
 
 
 class PretrainedEncoder(nn.Module):
-    """A trained :class:`~curl_rl.PixelEncoder` or ResNet that takes what environments give.
+    """A trained :class:`~curl_rl.PixelEncoder` or ResNet that takes an environment's observations.
 
-    ``encoder(observations)`` takes ``(..., *image)``, any batch shape, also none, and returns ``(..., features)``.
+    ``encoder(observations)`` takes ``(..., *image)`` with any batch shape, including none, and returns
+    ``(..., features)``.
 
-    - Order: the image is ``(C, H, W)`` or ``(H, W, C)``, told by its shape; one that could be either is refused until
-      ``layout`` names it. Frames not yet joined to a stack, ``(S, H, W, C)`` or ``(S, C, H, W)``, must be named.
-    - Numbers: uint8 is divided by 255. Floating point is multiplied by ``scale``. Nothing is ever decided by values.
-    - Size: a PixelEncoder sees the middle of larger images, as in evaluation, never resized: frames rendered at another
-      size than ``rendered_size`` are taken, but show the scene at another scale than in training. A ResNet takes any.
+    - Order: the image is ``(C, H, W)`` or ``(H, W, C)``, inferred from its shape; an ambiguous shape is refused unless
+      ``layout`` names the order. Separate frames, ``(S, H, W, C)`` or ``(S, C, H, W)``, always need a ``layout``.
+    - Values: uint8 is divided by 255, floating point is multiplied by ``scale``. Nothing is ever inferred from values.
+    - Size: a PixelEncoder sees the center crop of larger images, as in evaluation, and never resizes. It accepts frames
+      rendered at a size other than ``rendered_size``, but they show the scene at another scale than in training. A
+      ResNet takes any size.
 
-    A frozen one stays in evaluation mode whatever ``train()`` says, so that its batch norm does not follow new images.
+    A frozen encoder stays in evaluation mode regardless of ``train()``, so that new images do not change its batch
+    norm statistics.
 
     Args:
         encoder: the network.
         rendered_size: side of the frames or images that it was trained on, in pixels.
-        provenance: what it was trained on and by.
-        scale: factor on floating-point observations: 1 where they lie in [0, 1], 1/255 where they lie in [0, 255].
+        provenance: how and on what it was trained.
+        scale: factor on floating-point observations: 1 if they lie in [0, 1], 1/255 if they lie in [0, 255].
         layout: order of the observations' last dimensions.
-        freeze: no gradients, and evaluation mode for good.
+        freeze: no gradients, and permanent evaluation mode.
 
     Raises:
-        ValueError: an argument cannot be; in a call, observations that do not fit, or whose order is not clear.
+        ValueError: an argument is invalid; in a call, the observations do not fit or their order is ambiguous.
     """
 
     def __init__(
@@ -64,13 +67,13 @@ class PretrainedEncoder(nn.Module):
         self.rendered_size = rendered_size
         """Side of the frames or images that the encoder was trained on, in pixels."""
         self.provenance = provenance
-        """What the encoder was trained on: task and frames, or data, method and epochs; preset, seed, versions."""
+        """How the encoder was trained: task and frames, or data, method and epochs; preset, seed, versions."""
         self.scale = scale
         """Factor on floating-point observations."""
         self.layout: Layout = layout
         """Order of the observations' last dimensions."""
         self.frozen = freeze
-        """Whether it was loaded to be used as it is."""
+        """Whether the encoder is fixed: no gradients, always in evaluation mode."""
         if freeze:
             self.requires_grad_(False).eval()
 
@@ -81,17 +84,17 @@ class PretrainedEncoder(nn.Module):
 
     @property
     def feature_spec(self) -> FeatureSpec:
-        """Sizes of what :meth:`encode` gives for one image; a ResNet's map depends on the image's size."""
+        """Sizes of the output of :meth:`encode` for one image; a ResNet's map depends on the image's size."""
         return self.encoder.feature_spec
 
     @property
     def observation_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` that the encoder sees, C being the channels of all frames of a stack together."""
+        """``(C, H, W)`` that the encoder sees; C counts the channels of all frames of a stack."""
         return self.encoder.input_shape
 
     @property
     def side(self) -> int | None:
-        """Side of the middle square that the encoder sees; None where it takes images of any size."""
+        """Side of the center crop that the encoder sees; None if it takes images of any size."""
         return None if self.encoder.any_size else self.encoder.input_shape[1]
 
     def train(self, mode: bool = True) -> PretrainedEncoder:
@@ -104,12 +107,12 @@ class PretrainedEncoder(nn.Module):
         """``(..., *image)`` to vector ``(..., features)`` and maps ``(..., C, h, w)``."""
         images = self._channels_first(observations)
         if images.is_floating_point() and self.scale != 1:
-            # In half precision 1/255 itself would be off by a thousandth.
+            # In half precision, 1/255 itself would be off by 0.1%.
             images = images.to(torch.promote_types(images.dtype, torch.float32)) * self.scale
         if self.side is not None:
             images = center_crop(images, self.side)
         batch = images.shape[:-3]
-        # Not where there is nothing to do: an exported program's batch size would go through arithmetic for nothing.
+        # Skip the no-op reshape: it would add arithmetic on the batch size to an exported program.
         encoded = self.encoder.encode(images if len(batch) == 1 else images.reshape(-1, *images.shape[-3:]))
         if len(batch) == 1:
             return encoded
@@ -119,10 +122,10 @@ class PretrainedEncoder(nn.Module):
         return self.encode(observations).vector
 
     def _channels_first(self, observations: Tensor) -> Tensor:
-        """``(..., C, H, W)``, a view where the order allows it."""
+        """``(..., C, H, W)``, a view if the order allows it."""
         if not isinstance(observations, Tensor):
             kind = type(observations).__name__
-            raise ValueError(f"expected a tensor of observations, got {kind}: torch.as_tensor makes one of an array")
+            raise ValueError(f"expected a tensor of observations, got {kind}: convert an array with torch.as_tensor")
         if observations.dtype != torch.uint8 and not observations.is_floating_point():
             raise ValueError(f"expected uint8 or floating-point observations, got {observations.dtype}")
         shape = tuple(observations.shape)
@@ -131,7 +134,7 @@ class PretrainedEncoder(nn.Module):
         if not fitting:
             raise ValueError(self._misfit(shape))
         if len(fitting) > 1:
-            raise ValueError(f"observations {shape} could be CHW or HWC: name the order by layout=")
+            raise ValueError(f"observations {shape} could be CHW or HWC: name the order with layout=")
         order = _ORDERS[fitting[0]]
         leading = len(shape) - len(order)
         images = observations.permute(*range(leading), *(len(shape) + place for place in order))
@@ -145,7 +148,7 @@ class PretrainedEncoder(nn.Module):
         return math.prod(channels) == self.observation_shape[0] and min(height, width) >= (self.side or 1)
 
     def _misfit(self, shape: tuple[int, ...]) -> str:
-        """Why no order fits, in one line."""
+        """One-line message for a shape that fits no order."""
         c, least = self.observation_shape[0], self.side or 1
         shapes: dict[Layout, str] = {
             "CHW": f"(..., {c}, H, W)",

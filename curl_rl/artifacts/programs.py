@@ -1,4 +1,4 @@
-"""An encoder as a program that needs no Python class of ours: what it takes, its proof, and torch.export's format.
+"""Encoders as programs that need no code of this package: their input, their verification, and torch.export's format.
 
 ONNX, which needs further packages, is in ``curl_rl.integrations.onnx``.
 """
@@ -26,17 +26,17 @@ from curl_rl.runs.files import write_durably
 INPUT, OUTPUT = "observation", "features"
 """Names of a program's input and output."""
 TOLERANCE = 1e-4
-"""Largest difference to the module that is let pass, relative to the largest feature or to 1."""
+"""Largest accepted difference from the module, relative to the largest feature or to 1."""
 
 _BATCHES = (1, 2, 7)
 
 
 @dataclass(frozen=True)
 class ProgramInput:
-    """What an exported program takes: a batch of any size of square images of one size, cropped by the program."""
+    """Input of an exported program: a batch of any size of square images of one size, which the program crops."""
 
     side: Annotated[int | None, at_least(1, "be at least 1 pixel")] = None
-    """Height and width, in pixels. [default: those that the encoder was trained on]"""
+    """Height and width, in pixels. [default: the size that the encoder was trained on]"""
     dtype: Literal["uint8", "float32"] = "uint8"
     """uint8 in [0, 255], or float32 in [0, 1]."""
     layout: Literal["CHW", "HWC"] = "CHW"
@@ -49,11 +49,11 @@ class ProgramInput:
         """``(C, H, W)`` or ``(H, W, C)`` of one image.
 
         Raises:
-            ValueError: the encoder's crop does not fit into it.
+            ValueError: the image is smaller than the encoder's crop.
         """
         side, least = self.side or encoder.rendered_size, encoder.side or 1
         if side < least:
-            raise ValueError(f"side {side} is too small: the encoder sees {least}×{least} pixels")
+            raise ValueError(f"side must be at least {least}, the size of the encoder's crop, got {side}")
         channels = encoder.observation_shape[0]
         return (channels, side, side) if self.layout == "CHW" else (side, side, channels)
 
@@ -65,19 +65,19 @@ class ProgramInput:
 
 
 def traceable(encoder: PretrainedEncoder, taken: ProgramInput) -> PretrainedEncoder:
-    """A copy of the encoder on the CPU that takes just this input: what is exported, and compared with the outcome."""
-    taken.shape(encoder)  # refuses what does not fit
+    """A copy of the encoder on the CPU, restricted to this input: the module to export and to compare with."""
+    taken.shape(encoder)  # refuses images that do not fit
     network = copy.deepcopy(encoder.encoder).cpu()
     return PretrainedEncoder(network, encoder.rendered_size, encoder.provenance, layout=taken.layout, freeze=True)
 
 
 def example(encoder: PretrainedEncoder, taken: ProgramInput) -> tuple[Tensor]:
-    """Arguments to trace the encoder with; the batch stands for any size."""
+    """Arguments for tracing the encoder; their batch size is made dynamic."""
     return (taken.random(encoder, 2, torch.Generator().manual_seed(0)),)
 
 
 def dynamic_shapes() -> dict[str, dict[int, Any]]:
-    """Which dimension of the input is free, for torch's exporters."""
+    """The dynamic dimension of the input, for torch's exporters."""
     return {"observations": {0: torch.export.Dim("batch", min=1)}}
 
 
@@ -85,25 +85,27 @@ def dynamic_shapes() -> dict[str, dict[int, Any]]:
 def largest_difference(
     run: Callable[[Tensor], Tensor], encoder: PretrainedEncoder, taken: ProgramInput, batches: Sequence[int] = _BATCHES
 ) -> float:
-    """How far a program is from the module on noise, relative to the module's largest feature or to 1.
+    """The largest difference between program and module on noise, relative to the module's largest feature or to 1.
 
     Args:
         run: the program, ``(B, *shape)`` to ``(B, features)``.
-        encoder: as :func:`traceable` gives it.
-        taken: what the program takes.
-        batches: sizes of the batches that are tried.
+        encoder: the module, from :func:`traceable`.
+        taken: the program's input.
+        batches: batch sizes to test.
 
     Raises:
-        RuntimeError: the program cannot be used: it differs by more than 1e-4, or in shape.
+        RuntimeError: the program's output differs by more than 1e-4, or in shape.
     """
     generator, largest = torch.Generator().manual_seed(1), 0.0
     for batch in batches:
         observations = taken.random(encoder, batch, generator)
         found, right = run(observations), encoder(observations)
         if found.shape != right.shape:
-            raise RuntimeError(f"the program gives {tuple(found.shape)} where the encoder gives {tuple(right.shape)}")
+            raise RuntimeError(
+                f"the program returns {tuple(found.shape)}, but the encoder returns {tuple(right.shape)}"
+            )
         difference = float((found - right).abs().max() / right.abs().max().clamp(min=1))
-        if not difference <= TOLERANCE:  # also where it is not a number
+        if not difference <= TOLERANCE:  # also true for NaN
             raise RuntimeError(
                 f"the program's features differ from the encoder's by {difference:.1e} at batch size {batch}, "
                 f"more than {TOLERANCE:.0e}: nothing was written"
@@ -113,21 +115,21 @@ def largest_difference(
 
 
 def export_program(encoder: PretrainedEncoder, path: Path, taken: ProgramInput = ProgramInput()) -> float:
-    """Writes a ``.pt2`` for ``torch.export.load``, ``(B, *shape)`` to ``(B, features)``, once it is proven.
+    """Writes a verified ``.pt2`` for ``torch.export.load``, ``(B, *shape)`` to ``(B, features)``.
 
-    What will be written is loaded again and compared with the module on noise at several batch sizes.
+    Before the file is written, its content is loaded and compared with the module on noise at several batch sizes.
 
     Args:
-        encoder: what to write.
-        path: the file, whole or not at all.
-        taken: what the program takes.
+        encoder: the encoder to export.
+        path: the file, written atomically.
+        taken: the program's input.
 
     Returns:
-        The largest difference that was found (:func:`largest_difference`).
+        The largest difference found (:func:`largest_difference`).
 
     Raises:
         ValueError: the input does not fit the encoder.
-        RuntimeError: the program is not the encoder.
+        RuntimeError: the program's features differ from the encoder's.
         OSError: the file cannot be written.
     """
     module = traceable(encoder, taken)
@@ -141,6 +143,6 @@ def export_program(encoder: PretrainedEncoder, path: Path, taken: ProgramInput =
 
 
 def about(encoder: PretrainedEncoder, taken: ProgramInput) -> dict[str, Any]:
-    """What a program's file says about itself: the encoder's description, and the input."""
+    """The metadata of a program's file: the encoder's description, and the input."""
     shape = ["batch", *taken.shape(encoder)]
     return {**describe(encoder), "input": {"name": INPUT, "shape": shape, **dataclasses.asdict(taken)}}

@@ -1,11 +1,11 @@
-"""Distil a classifier into a student that learns its answers on all images, most of them without labels.
+"""Distill a classifier into a student that learns its predictions on all images, most of them unlabeled.
 
     python scripts/distill_vision.py RUN/finetuned-0.1-layer1                       # a new network of the same shape
     python scripts/distill_vision.py RUN/finetuned-0.1-layer1 --student RUN         # from the pretrained encoder
     python scripts/distill_vision.py TEACHER --width 0.0625 --labelled 0.1 --alpha 0.5   # smaller, labels in the mix
 
-SimCLR v2's third stage (arXiv 2006.10029): TEACHER is what scripts/finetune_vision.py or this command has left. The
-student lies in --out in the same form. docs/simclr_v2.md is the whole recipe.
+SimCLR v2's third stage (arXiv 2006.10029): TEACHER is a classifier from scripts/finetune_vision.py or this command. The
+student is written to --out in the same format. See docs/simclr_v2.md for the whole recipe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from curl_rl.vision.evaluation.simclr_v2 import distill_classifier
 
 
 def main(argv: Sequence[str]) -> int:
-    """Read the command line, distil, say how good the student became."""
+    """Reads the command line, distills, and prints the student's accuracy."""
     parser = command_parser(__doc__)
     parser.add_argument("teacher", type=Path, metavar="TEACHER", help="directory of a classifier")
     parser.add_argument("--student", type=Path, metavar="RUN", help="pretraining run to start from [a new network]")
@@ -30,19 +30,24 @@ def main(argv: Sequence[str]) -> int:
         "--labelled",
         type=float,
         default=0.0,
-        help="share of the training labels in the mix, the same number from each class; 1 takes all [0]",
+        help="share of the training labels in the loss, the same number from each class; 1 uses all [0]",
     )
     parser.add_argument("--alpha", type=float, default=1.0, help="the teacher's share of the loss [1]")
-    parser.add_argument("--temperature", type=float, help="of both softmaxes [0.1 in the teacher's shape, else 1]")
+    parser.add_argument(
+        "--temperature", type=float, help="of both softmaxes [0.1 for the teacher's architecture, else 1]"
+    )
     parser.add_argument("--out", type=Path, help="directory of the student [TEACHER/student]")
-    parser.add_argument("--data", help="folder with train and test, or digits [what the teacher was trained on]")
+    parser.add_argument("--data", help="folder with train and test, or digits [the teacher's training data]")
     parser.add_argument("--epochs", type=int, default=100, help="[%(default)s]")
     parser.add_argument(
         "--learning_rate",
         type=float,
-        help=f"the highest [{SupervisedConfig.learning_rate}, times a temperature below 1: it steepens the gradient]",
+        help=f"peak learning rate [{SupervisedConfig.learning_rate}, times a temperature below 1, which scales the "
+        "gradient up]",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of a new network, the order and the crops [%(default)s]")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of a new network, the data order and the crops [%(default)s]"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     a = parser.parse_args(argv)
     out: Path = a.out or a.teacher / "student"
@@ -62,5 +67,5 @@ def main(argv: Sequence[str]) -> int:
             seed=a.seed,
             device=prepared_device(a.device),
         )
-    print(f"right on {accuracy:.2%} of the test images; student: {out}")
+    print(f"test accuracy {accuracy:.2%}; student: {out}")
     return 0

@@ -1,9 +1,9 @@
-"""Play, score and record a trained run.
+"""Evaluate a trained run, and record a video.
 
     python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1
     python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1 --episodes 30 --gif cheetah.gif --json score.json
 
-The policy is deterministic and sees centre crops. Nothing in the run is changed; --gif records the first episode.
+The policy is deterministic and sees center crops. The run is not changed; --gif records the first episode.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from curl_rl.runs.logger import write_gif
 
 
 def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: type[Exception]) -> int:
-    """Read the command line, play, print the score.
+    """Reads the command line, plays, and prints the score.
 
     Args:
         argv: the command's arguments.
         make: makes the run's environment.
-        unavailable: what it raises, ValueError aside, where this machine cannot have that environment.
+        unavailable: exceptions that ``make`` raises, besides ValueError, if this machine cannot run the environment.
     """
     parser = command_parser(__doc__)
     parser.add_argument("run", type=Path, help="directory of the run")
     parser.add_argument("--episodes", type=int, default=10, help="episodes to play [%(default)s]")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the episodes; the run's own seed replays its evaluations"
+        "--seed", type=int, default=0, help="of the episodes; the run's own seed repeats its evaluations"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     parser.add_argument("--gif", type=Path, help="record the first episode here")
@@ -47,7 +47,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
         parser.error(f"--seed must be 0 or more, got {arguments.seed}")
     with refusals(parser, *unavailable):
         agent, config, frames = load_agent(arguments.run, arguments.device)
-        # Before playing, which takes minutes: a place that cannot be written to.
+        # Playing takes minutes: refuse unwritable outputs first.
         for path in filter(None, (arguments.gif, arguments.json)):
             check_writable(path)
         env = make_configured(make, config.env, config.environment)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
 
 
 def _play(agent: Agent, env: Environment, *, episodes: int, seed: int, record: bool) -> Evaluation:
-    """Plays behind a progress bar, and closes ``env``."""
+    """Plays with a progress bar, and closes ``env``."""
     try:
         with tqdm(total=episodes, unit="episode", disable=None) as bar:
             result = evaluate(
@@ -77,5 +77,5 @@ def _play(agent: Agent, env: Environment, *, episodes: int, seed: int, record: b
             )
     finally:
         env.close()
-    assert result is not None, "nobody asked it to stop"
+    assert result is not None, "it is never stopped"
     return result

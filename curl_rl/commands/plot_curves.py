@@ -1,12 +1,12 @@
-"""Draw learning curves: evaluation return over environment frames, one panel to a task, one line to a kind of run.
+"""Draw learning curves: evaluation return over environment frames, one panel per task, one line per kind of run.
 
     python scripts/plot_curves.py runs --out curves.png
     python scripts/plot_curves.py results/cpu/cartpole-swingup results/cpu/cheetah-run --out curves.png
 
-Every directory below the given ones that holds config.yaml and metrics.jsonl is a run; those of pretraining, which have
-no returns, are passed over. Runs that differ in their seeds alone are of one kind: their mean is the line, their
-smallest and largest return the band. The dotted line is the random policy: the mean return of the episodes that ended
-within the runs' random steps.
+Reads all runs (directories with config.yaml and metrics.jsonl) below the given directories, except pretraining runs,
+which have no returns. Runs that differ only in their seeds are of one kind: the line is their mean, the band their
+smallest to largest return. The dotted line is the random policy: the mean return of the episodes that ended within the
+runs' random steps.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from curl_rl.runs.command_line import command_parser, refusals
 
 
 def main(argv: Sequence[str]) -> int:
-    """Read the command line, read the runs, draw."""
+    """Reads the command line and the runs, and draws."""
     parser = command_parser(__doc__)
     parser.add_argument("directories", type=Path, nargs="+", help="where to look for runs")
-    parser.add_argument("--out", type=Path, default=Path("curves.png"), help="picture to write: .png, .svg, .pdf")
+    parser.add_argument("--out", type=Path, default=Path("curves.png"), help="image file to write: .png, .svg, .pdf")
     arguments = parser.parse_args(argv)
     with refusals(parser):
-        headless_pyplot()  # is missing before the runs are read, not after
+        headless_pyplot()  # refuse a missing matplotlib before reading the runs
         curves = read_curves(arguments.directories)
         draw_curves(curves, arguments.out)
     print(f"{sum(len(curve.seeds) for curve in curves)} runs drawn: {arguments.out}")

@@ -6,7 +6,7 @@
     python scripts/pretrain_vision.py --method curl --data frames/cartpole --preset frames   # of record_frames.py
     torchrun --nproc_per_node 4 -- scripts/pretrain_vision.py --data cifar10/ --preset cifar10   # the same on four
 
-Without --preset, a folder takes cifar10 on a GPU and cpu without one. The same command resumes a run that was stopped.
+Without --preset, a folder uses cifar10 on a GPU and cpu otherwise. The same command resumes a stopped run.
 Curves: tensorboard --logdir runs
 """
 
@@ -23,11 +23,11 @@ from curl_rl.vision.pretraining import pretrain
 
 
 def main(argv: Sequence[str]) -> int:
-    """Read the command line, pretrain, and say with the exit code how it ended."""
+    """Reads the command line, pretrains, and returns the exit code."""
     program = Path(sys.argv[0]).name
 
     def work() -> None:
         config, fresh = parse_command_line(list(argv), program=program, description=(__doc__ or "").strip())
         pretrain(config, fresh=fresh)
 
-    return exit_code_of(program, work, tells_mistakes=is_first())  # all processes find the same one
+    return exit_code_of(program, work, tells_mistakes=is_first())  # all processes find the same mistake

@@ -1,12 +1,12 @@
-"""Ask encoders where the joints are: R² of a linear regression from features to the recorded physical state.
+"""Probe encoders for the physical state: R² of a linear regression from features to the recorded state.
 
     python scripts/probe_encoder.py frames/cartpole runs/cartpole-swingup/cpu/seed1 --untrained --raw_pixels
     python scripts/probe_encoder.py frames/cartpole RUN OTHER_RUN encoder.safetensors --json probe.json --out probe.png
 
-The folder is what scripts/record_frames.py makes; encoders are runs, of agents or of pretraining, or encoders' files.
-Each takes as many frames in a stack as in training, and the middle of larger ones. Whole episodes are held out: every
-fifth is scored on, never fitted to. 1: a quantity can be read off exactly; 0: not at all; a quantity that does not vary
-is called constant and counts for nothing.
+The folder is made by scripts/record_frames.py; encoders are runs, of agents or of pretraining, or encoder files. Each
+encoder gets as many stacked frames as in training, center-cropped if they are larger. Whole episodes are held out:
+every fifth is used only for scoring. 1: a quantity is predicted exactly; 0: not at all; a quantity that does not vary
+is reported as constant and left out of the mean.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import resolve_device
 from curl_rl.runs.files import write_json
 
-LOWEST = -0.25  # where the picture ends: how much worse than the mean a prediction is tells nothing
+LOWEST = -0.25  # lower end of the axis: scores far below that of predicting the mean are not informative
 
 
 def main(argv: Sequence[str]) -> int:
-    """Read the command line, probe, print the table."""
+    """Reads the command line, probes, and prints the table."""
     parser = command_parser(__doc__)
     parser.add_argument("folder", type=Path, help="recorded frames")
-    parser.add_argument("encoders", type=Path, nargs="+", metavar="ENCODER", help="runs' directories, encoders' files")
-    parser.add_argument("--untrained", action="store_true", help="add a row: the same shape with random weights")
-    parser.add_argument("--untrained_seeds", type=int, metavar="N", help="how many random encoders share that row [3]")
+    parser.add_argument("encoders", type=Path, nargs="+", metavar="ENCODER", help="run directories or encoder files")
+    parser.add_argument("--untrained", action="store_true", help="add a row: the same architecture with random weights")
+    parser.add_argument("--untrained_seeds", type=int, metavar="N", help="random encoders averaged in that row [3]")
     parser.add_argument("--raw_pixels", action="store_true", help="add a row: the pixels, averaged down to 12×12")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every score here as well")
@@ -40,12 +40,12 @@ def main(argv: Sequence[str]) -> int:
     if seeds < 1:
         parser.error(f"--untrained_seeds must be at least 1, got {seeds}")
     if arguments.untrained_seeds is not None and not arguments.untrained:
-        parser.error(f"--untrained_seeds {seeds} is of the row that --untrained adds: add it, or leave this out")
+        parser.error(f"--untrained_seeds {seeds} applies to the row that --untrained adds: add it, or leave this out")
     with refusals(parser):
         if arguments.out:
-            headless_pyplot()  # is missing before the encoders are probed, not after
+            headless_pyplot()  # refuse a missing matplotlib before probing
         frames = RecordedFrames(arguments.folder)
-        # Before encoding, which takes a while: a place that cannot be written to.
+        # Encoding takes a while: refuse unwritable outputs first.
         for path in filter(None, (arguments.json, arguments.out)):
             check_writable(path)
         rows = probe_encoders(
@@ -56,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
             device=resolve_device(arguments.device),
         )
         parts = Split.of(frames).counts(frames.episodes)
-        said = ", ".join(f"{name} {part['frames']:,} of {part['episodes']}" for name, part in parts.items())
-        print(f"{arguments.folder}: {len(frames):,} frames of {int(frames.episodes[-1]) + 1} episodes ({said})")
+        sizes = ", ".join(f"{name} {part['frames']:,} of {part['episodes']}" for name, part in parts.items())
+        print(f"{arguments.folder}: {len(frames):,} frames of {int(frames.episodes[-1]) + 1} episodes ({sizes})")
         print(table(rows))
         if arguments.json:
             write_json(arguments.json, report(rows, frames))
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def draw(rows: list[Row], out: Path) -> None:
-    """A group of bars to each quantity that varies, and one to their mean; a bar to each row."""
+    """Draws a group of bars per varying quantity, and one for their mean, with a bar per row."""
     pyplot = headless_pyplot()
     groups = [quantity for quantity, values in rows[0].r2.items() if values is not None]
     figure, axis = pyplot.subplots(figsize=(max(5.0, 1.2 * (len(groups) + 1)), 3.6 + 0.2 * len(rows)))

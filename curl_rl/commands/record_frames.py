@@ -1,12 +1,12 @@
-"""Record what an environment shows, with the physical state behind each frame, into a folder.
+"""Record an environment's frames, with the physical state of each frame, into a folder.
 
     python scripts/record_frames.py --env cartpole-swingup --agent_steps 10000 --out frames/cartpole
     python scripts/record_frames.py --policy runs/cartpole-swingup/cpu/seed1 --agent_steps 10000 --out frames/trained
     python scripts/pretrain_vision.py --data frames/cartpole --preset frames      # learns from them
 
-One frame is recorded to an agent step. The same command goes on with a recording that was stopped, or makes it longer.
-The last episode of a finished recording is cut at --agent_steps; made longer, it is recorded again, whole, in place of
-the cut one. Nothing else is ever overwritten.
+Records one frame per agent step. The same command resumes a stopped recording, or extends it to a larger --agent_steps.
+The last episode of a finished recording is cut at --agent_steps; extending the recording replaces it with the whole
+episode. Nothing else is ever overwritten.
 """
 
 from __future__ import annotations
@@ -32,41 +32,41 @@ from curl_rl.runs.signals import stop_requests
 
 
 class Player(NamedTuple):
-    """Who acts, and in which environment."""
+    """A policy and its environment."""
 
     env: str
     shown: EnvironmentConfig
     policy: str
-    """What the recording says of the policy."""
+    """Description of the policy, for the recording."""
     agent: Agent | None = None
-    """None: actions are random."""
+    """None for random actions."""
 
 
 def main(argv: Sequence[str], make: MakeEnvironment[Recordable], *unavailable: type[Exception]) -> int:
-    """Read the command line, play and record; the exit code says how it ended.
+    """Reads the command line, plays and records, and returns the exit code.
 
     Args:
         argv: the command's arguments.
-        make: makes the environment, which tells the physical state behind its frames.
-        unavailable: what it raises, ValueError aside, where this machine cannot have that environment.
+        make: makes the environment, which provides the physical state of its frames.
+        unavailable: exceptions that ``make`` raises, besides ValueError, if this machine cannot run the environment.
     """
     parser = command_parser(__doc__)
-    parser.add_argument("--env", help="environment, as train_agent.py takes it [that of the run, if a run acts]")
-    parser.add_argument("--policy", default="random", help="who acts: random, or the directory of a run [%(default)s]")
-    parser.add_argument("--actions", choices=("sampled", "mean"), help="of a run [sampled]")
+    parser.add_argument("--env", help="environment, as for train_agent.py [that of the run, with --policy RUN]")
+    parser.add_argument("--policy", default="random", help="random, or the directory of a run [%(default)s]")
+    parser.add_argument("--actions", choices=("sampled", "mean"), help="actions of a run's policy [sampled]")
     parser.add_argument(
-        "--agent_steps", type=int, default=10_000, help="frames in the end, one to an agent step [%(default)s]"
+        "--agent_steps", type=int, default=10_000, help="total number of frames, one per agent step [%(default)s]"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to record into")
     parser.add_argument("--seed", type=int, default=1, help="of episodes and actions [%(default)s]")
     parser.add_argument(
         "--preset",
-        help="of train_agent.py, whose size, quality and action repeat are taken where no run acts [cpu]",
+        help="preset of train_agent.py with the default size, quality and action repeat for a random policy [cpu]",
     )
     parser.add_argument("--size", type=int, help="height and width of a frame, in pixels")
-    parser.add_argument("--quality", choices=("faithful", "fast"), help="how frames are drawn")
-    parser.add_argument("--action_repeat", type=int, help="environment steps to an agent step")
-    parser.add_argument("--device", default="auto", help="where a run's policy acts: auto, cpu, cuda or cuda:<n>")
+    parser.add_argument("--quality", choices=("faithful", "fast"), help="rendering quality")
+    parser.add_argument("--action_repeat", type=int, help="environment steps per agent step")
+    parser.add_argument("--device", default="auto", help="device of a run's policy: auto, cpu, cuda or cuda:<n>")
     arguments = parser.parse_args(argv)
     if arguments.agent_steps < 1:
         parser.error(f"--agent_steps must be at least 1, got {arguments.agent_steps}")
@@ -79,15 +79,17 @@ def main(argv: Sequence[str], make: MakeEnvironment[Recordable], *unavailable: t
 
 
 def _random_player(arguments: argparse.Namespace) -> Player:
-    """Random actions, in the environment that the command line names, as a preset shows it."""
+    """Random actions in the environment named on the command line, with a preset's view of it."""
     if arguments.env is None:
-        raise UserError("--env is needed where no run acts, such as --env cartpole-swingup")
+        raise UserError("--env is required for a random policy, such as --env cartpole-swingup")
     if arguments.device != "auto":
         raise UserError(
-            f"--device {arguments.device} is where a run acts, and none does: leave it out, or name --policy RUN"
+            f"--device {arguments.device} does not apply to a random policy: leave it out, or add --policy RUN"
         )
     if arguments.actions is not None:
-        raise UserError(f"--actions {arguments.actions} is of a run, and none acts: leave it out, or name --policy RUN")
+        raise UserError(
+            f"--actions {arguments.actions} does not apply to a random policy: leave it out, or add --policy RUN"
+        )
     shown = load_preset(arguments.preset or "cpu", arguments.env).environment
     return Player(arguments.env, _with_flags(shown, arguments), "random")
 
@@ -96,27 +98,29 @@ def _trained_player(arguments: argparse.Namespace) -> Player:
     """A run, in its own environment."""
     run = arguments.policy
     if arguments.preset is not None:
-        raise UserError(f"--preset {arguments.preset}: {run} plays in its own environment, leave it out")
+        raise UserError(
+            f"--preset {arguments.preset} does not apply to {run}, which has its own settings: leave it out"
+        )
     agent, config, trained = load_agent(Path(run), arguments.device)
     if arguments.env not in (None, config.env):
-        raise UserError(f"--env {arguments.env} is not what {run} has learnt: {config.env} is")
+        raise UserError(f"--env must be the environment of {run}, {config.env}, got {arguments.env}: leave it out")
     shown = config.environment
     if _with_flags(shown, arguments) != shown:
         raise UserError(
-            f"--size, --quality and --action_repeat are decided by {run}: {shown.size}, {shown.quality} "
-            f"and {shown.action_repeat}"
+            f"--size, --quality and --action_repeat must be those of {run}, {shown.size}, {shown.quality} and "
+            f"{shown.action_repeat}: leave them out"
         )
     return Player(config.env, shown, f"{run} at {trained} frames, {arguments.actions or 'sampled'} actions", agent)
 
 
 def _with_flags(shown: EnvironmentConfig, arguments: argparse.Namespace) -> EnvironmentConfig:
-    """What the preset or the run shows of its environment, with the flags laid over it."""
+    """The preset's or the run's environment settings, overridden by the flags."""
     flags = {name: getattr(arguments, name) for name in ("size", "quality", "action_repeat")}
     return replace(shown, **{name: value for name, value in flags.items() if value is not None})
 
 
 def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment[Recordable]) -> int:
-    """Plays until the folder holds as many frames as are asked for; returns the exit code."""
+    """Plays until the folder holds the requested number of frames; returns the exit code."""
     out, wanted, shown = arguments.out, arguments.agent_steps, player.shown
     env = make_configured(make, player.env, shown)
     try:
@@ -136,8 +140,8 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
             policy = agent_policy(player.agent, sampled=arguments.actions != "mean")
         with open_recording(out, recording) as writer, stop_requests() as stop:
             print(
-                f"{out}: {writer.frames:,} of {wanted:,} frames of {player.env} are there; {shown.action_repeat} "
-                "environment steps to a frame"
+                f"{out}: has {writer.frames:,} of {wanted:,} frames of {player.env}; {shown.action_repeat} environment "
+                "steps per frame"
             )
             with tqdm(total=wanted, initial=writer.frames, unit="frame", disable=None) as bar:
                 done = record(env, policy, writer, frames=wanted, stop=lambda: bool(stop), after_frame=bar.update)
@@ -146,6 +150,6 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
     print(f"{out}: {writer.frames:,} frames of {writer.episodes:,} episodes")
     if not done:
         assert stop.signal_number is not None
-        print("stopped after the last whole episode; the same command goes on")
+        print("stopped after the last whole episode; the same command resumes")
         return 128 + stop.signal_number
     return 0

@@ -2,9 +2,9 @@
 
     python scripts/train_agent.py --env cheetah-run                     # the paper's settings, for a GPU
     python scripts/train_agent.py --env cheetah-run --preset cpu        # on two CPU cores, in under an hour
-    python scripts/train_agent.py --env tiny-reach --preset cpu         # a first friend: about a minute
+    python scripts/train_agent.py --env tiny-reach --preset cpu         # a small first task: about a minute
 
-The same command resumes a run that was stopped. Curves: tensorboard --logdir runs
+The same command resumes a stopped run. Curves: tensorboard --logdir runs
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from curl_rl.runs.errors import UserError
 
 
 def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: type[Exception]) -> int:
-    """Read the command line, train, and say with the exit code how it ended.
+    """Reads the command line, trains, and returns the exit code.
 
     Args:
         argv: the command's arguments.
-        make: makes the environment that ``--env`` names; cloudpickle must be able to carry it to other processes.
-        unavailable: what it raises, ValueError aside, where this machine cannot have that environment.
+        make: makes the environment named by ``--env``; cloudpickle must be able to serialize it for other processes.
+        unavailable: exceptions that ``make`` raises, besides ValueError, if this machine cannot run the environment.
     """
     program = Path(sys.argv[0]).name
 
@@ -42,10 +42,10 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
 def _environment(
     make: MakeEnvironment[Environment], config: RunConfig, refused: tuple[type[Exception], ...]
 ) -> Environment:
-    """The environment that the configuration names.
+    """Makes the configured environment.
 
     Raises:
-        UserError: there is none of that name, or this machine cannot draw it.
+        UserError: its name is unknown, or this machine cannot render it.
     """
     try:
         return make_configured(make, config.env, config.environment)

@@ -1,7 +1,7 @@
 """Train Stable-Baselines3's SAC from pixels, with its own encoder or with ours.
 
     python scripts/train_sb3.py --env tiny-reach --encoder nature         # Stable-Baselines3's own
-    python scripts/train_sb3.py --env tiny-reach --encoder curl           # ours, new, and the contrastive loss
+    python scripts/train_sb3.py --env tiny-reach --encoder curl           # ours, new, with the contrastive loss
     python scripts/train_sb3.py --env tiny-reach --encoder runs/tiny-reach/cpu/seed1   # ours, trained before, frozen
 
 A worked example of curl_rl.integrations.stable_baselines3. Each evaluation is printed, and with --json written as a
@@ -26,17 +26,17 @@ from curl_rl.runs.command_line import command_parser, refusals
 
 # RGB frames in an observation.
 STACK = 3
-# The smallest frames that the convolutions of Stable-Baselines3's NatureCNN leave anything of.
+# The smallest frames that the convolutions of Stable-Baselines3's NatureCNN accept.
 LEAST_FOR_NATURE = 36
 
 
 def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: type[Exception]) -> int:
-    """Read the command line and train.
+    """Reads the command line and trains.
 
     Args:
         argv: the command's arguments.
-        make: makes the environment that ``--env`` names.
-        unavailable: what it raises, ValueError aside, where this machine cannot have that environment.
+        make: makes the environment named by ``--env``.
+        unavailable: exceptions that ``make`` raises, besides ValueError, if this machine cannot run the environment.
     """
     parser = command_parser(__doc__)
     parser.add_argument("--env", default="tiny-reach", help="environment of envs.make [%(default)s]")
@@ -47,15 +47,13 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
         "ours, trained by SAC and that loss; a run, or an encoder.safetensors: that encoder, frozen [%(default)s]",
     )
     parser.add_argument("--steps", type=int, default=5000, help="agent steps [%(default)s]")
-    parser.add_argument(
-        "--every", type=int, default=1000, help="agent steps from evaluation to evaluation [%(default)s]"
-    )
-    parser.add_argument("--episodes", type=int, default=10, help="episodes of an evaluation [%(default)s]")
+    parser.add_argument("--every", type=int, default=1000, help="agent steps between evaluations [%(default)s]")
+    parser.add_argument("--episodes", type=int, default=10, help="episodes per evaluation [%(default)s]")
     parser.add_argument("--size", type=int, help="side of a frame in pixels [that of the run's frames; else 36]")
-    parser.add_argument("--crop", type=int, help="side of what a new encoder of ours sees [32]")
+    parser.add_argument("--crop", type=int, help="side of the crop for a new encoder of ours [32]")
     parser.add_argument("--batch_size", type=int, default=64, help="of SAC and of the contrastive loss [%(default)s]")
     parser.add_argument("--seed", type=int, default=1, help="of everything [%(default)s]")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the evaluations here, a line each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the evaluations here, one per line")
     arguments = parser.parse_args(argv)
     with refusals(parser, *unavailable):
         train(arguments, make)
@@ -63,13 +61,13 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
 
 
 def train(arguments: argparse.Namespace, make: MakeEnvironment[Environment]) -> None:
-    """Trains and evaluates as the command line says."""
+    """Trains and evaluates with the parsed arguments."""
     for name in ("steps", "every", "episodes", "size", "crop", "batch_size"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     pretrained = None if names_a_new_one(arguments.encoder) else load_encoder(arguments.encoder)
     size, crop = sizes(arguments, pretrained)
-    # Here, so that --help works without the library, and its absence is one line.
+    # Imported here, so that --help works without the library, and its absence is reported in one line.
     from stable_baselines3 import SAC
     from stable_baselines3.common.callbacks import BaseCallback, CallbackList
     from stable_baselines3.common.evaluation import evaluate_policy
@@ -108,7 +106,7 @@ def train(arguments: argparse.Namespace, make: MakeEnvironment[Environment]) -> 
     class Evaluation(BaseCallback):
         def _on_step(self) -> bool:
             if self.num_timesteps % arguments.every == 0:
-                evaluation_environment.reset(seed=arguments.seed)  # the same starts every time
+                evaluation_environment.reset(seed=arguments.seed)  # the same initial states every time
                 mean, std = evaluate_policy(self.model, evaluation_environment, n_eval_episodes=arguments.episodes)
                 print(f"{self.num_timesteps:>9,} steps: {mean:.1f} ± {std:.1f}", flush=True)
                 if arguments.json:
@@ -123,10 +121,10 @@ def train(arguments: argparse.Namespace, make: MakeEnvironment[Environment]) -> 
 
 
 def names_a_new_one(encoder: str) -> bool:
-    """Whether ``--encoder`` names a kind of encoder, and no file.
+    """Tests whether ``--encoder`` names a kind of new encoder rather than a file.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it names neither.
     """
     names = ("nature", "pixel", *METHODS)
     is_path = "/" in encoder or encoder.endswith(".safetensors") or Path(encoder).exists()
@@ -136,42 +134,42 @@ def names_a_new_one(encoder: str) -> bool:
 
 
 def sizes(arguments: argparse.Namespace, pretrained: PretrainedEncoder | None) -> tuple[int, int]:
-    """Sides of the frames and of what a new encoder of ours sees, in pixels.
+    """Sides of the frames and of the crop for a new encoder of ours, in pixels.
 
     Raises:
-        ValueError: encoder, ``--size`` and ``--crop`` do not fit each other.
+        ValueError: the encoder, ``--size`` and ``--crop`` are inconsistent.
     """
     name, size, crop = arguments.encoder, arguments.size, arguments.crop
     if crop is not None and (pretrained is not None or name == "nature"):
-        raise ValueError(f"--crop {crop} is for a new encoder of ours, and does not concern {name}: leave it out")
+        raise ValueError(f"--crop {crop} is for a new encoder of ours and does not apply to {name}: leave it out")
     if pretrained is not None:
         channels, trained_on, least = pretrained.observation_shape[0], pretrained.rendered_size, pretrained.side or 1
         if channels != 3 * STACK:
             raise ValueError(
-                f"--encoder {name} takes {channels} channels, and the observations here have {3 * STACK}, {STACK} RGB "
-                f"frames: take one that was trained with --environment.stack {STACK}"
+                f"--encoder {name} takes {channels} channels, but the observations here have {3 * STACK}, {STACK} RGB "
+                f"frames: use one trained with --environment.stack {STACK}"
             )
         size = size or trained_on
         if size < least:
             raise ValueError(
-                f"--size {size} is too small for {name}, which sees {least}×{least}: take --size {trained_on}"
+                f"--size {size} is too small for {name}, which sees {least}×{least}: use --size {trained_on}"
             )
         if size != trained_on:
             print(
-                f"the encoder was trained on frames of {trained_on} pixels: in those of --size {size} it sees the "
-                "scene at another scale",
+                f"the encoder was trained on frames of {trained_on} pixels: with --size {size} it sees the scene at "
+                "another scale",
                 file=sys.stderr,
             )
         return size, least
     size, crop = size or 36, crop or 32
     if name == "nature":
         if size < LEAST_FOR_NATURE:
-            raise ValueError(f"--size {size} is too small for nature: take --size {LEAST_FOR_NATURE} or more")
+            raise ValueError(f"--size {size} is too small for nature: use --size {LEAST_FOR_NATURE} or more")
     elif size < crop:
-        raise ValueError(f"--size {size} is smaller than --crop {crop}: take --size {crop + 4}, or a smaller --crop")
+        raise ValueError(f"--size {size} is smaller than --crop {crop}: use --size {crop + 4}, or a smaller --crop")
     elif size == crop and name != "pixel":
         raise ValueError(
             f"--size {size} leaves --crop {crop} nothing to choose from, so all views of {name} would be the same: "
-            f"take --size {crop + 4}, or a smaller --crop"
+            f"use --size {crop + 4}, or a smaller --crop"
         )
     return size, crop

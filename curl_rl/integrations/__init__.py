@@ -1,4 +1,5 @@
-"""Encoders and objectives in other people's libraries: one file each, imported by name, thin.
+"""Thin adapters that use encoders and objectives in other libraries, one module per library, imported by name.
 
-Each file needs the library that it is named after; the package without them needs none (see the extras in setup.cfg).
+Each module needs the library it is named after; the rest of the package needs none of them (see the extras in
+setup.cfg).
 """

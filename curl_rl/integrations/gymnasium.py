@@ -1,4 +1,4 @@
-"""Gymnasium: wrappers that turn environments of pixels, single or vector, into environments of features."""
+"""Gymnasium: wrappers that replace the pixels of single and vector environments by features."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Encoded = NDArray[np.float32]
 
 
 class FeatureObservation(gymnasium.ObservationWrapper[Encoded, Any, Any]):
-    """An environment whose observation is the encoder's features, float32 ``(D,)``, instead of its image.
+    """Replaces the images of an environment by the encoder's features, float32 ``(D,)``.
 
     Args:
-        env: with observations ``(C, H, W)``, uint8 or floating point in [0, 1].
-        encoder: takes a batch of them and returns ``(B, D)``. It works where it is (move it to a GPU first) and without
-            gradients, in evaluation mode, and stays the caller's: each part is left in the mode that it was in, and the
-            features follow where it is trained further. What :func:`~curl_rl.load_encoder` gives takes observations in
-            whatever order and scale it was loaded for, stacks of frames ``(S, H, W, C)`` included.
-        channels_last: whether observations are ``(H, W, C)`` instead; for other encoders, which cannot tell.
+        env: an environment with observations ``(C, H, W)``, uint8 or floating point in [0, 1].
+        encoder: takes a batch of observations and returns ``(B, D)``. It runs on its current device (move it to a GPU
+            first), without gradients and in evaluation mode. It is not copied: the mode of each module is restored, and
+            the features follow further training. An encoder from :func:`~curl_rl.load_encoder` takes observations in
+            the order and scale it was loaded for, including stacks of frames ``(S, H, W, C)``.
+        channels_last: observations are ``(H, W, C)``; for other encoders, which do not infer the order.
 
     Raises:
-        ValueError: the observations are no such images, or not what the encoder takes.
+        ValueError: the observations are not such images, or do not fit the encoder.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], encoder: nn.Module, *, channels_last: bool = False) -> None:
@@ -43,10 +43,10 @@ class FeatureObservation(gymnasium.ObservationWrapper[Encoded, Any, Any]):
 
 
 class VectorFeatureObservation(gymnasium.vector.VectorObservationWrapper[Encoded, Any, Any, Any]):
-    """The same for a vector environment of N: all images in one pass, ``(N, C, H, W)`` to float32 ``(N, D)``.
+    """:class:`FeatureObservation` for a vector of N environments: ``(N, C, H, W)`` to float32 ``(N, D)`` in one pass.
 
-    Environments that reset within the same step are refused (``ValueError``), because the last image of an episode
-    would stay one in ``info``; Gymnasium's default is to reset in the next step.
+    Environments that reset within the same step are refused (``ValueError``), because the final observation of an
+    episode would remain an image in ``info``; Gymnasium's default is to reset in the next step.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class VectorFeatureObservation(gymnasium.vector.VectorObservationWrapper[Encoded
 
 
 class _Features:
-    """From a batch of observations to features, and the space of one."""
+    """Maps a batch of observations to features, and holds the space of a single feature vector."""
 
     def __init__(self, encoder: nn.Module, space: gymnasium.Space[Any], channels_last: bool) -> None:
         dimensions, white = 3, 1.0
         if isinstance(encoder, PretrainedEncoder):
             if channels_last and encoder.layout not in ("auto", "CHW"):
-                raise ValueError(f"channels_last would turn layout {encoder.layout!r} round once more: leave it out")
+                raise ValueError(f"channels_last would permute layout {encoder.layout!r} a second time: leave it out")
             dimensions, white = (4 if encoder.layout in ("SCHW", "SHWC") else 3), 1 / encoder.scale
         if (
             not isinstance(space, gymnasium.spaces.Box)
@@ -89,14 +89,14 @@ class _Features:
         self.encoder = encoder
         self.channels_last = channels_last
         self.device = next(encoder.parameters()).device
-        blank = self(np.zeros((1, *space.shape), space.dtype))  # an encoder that does not fit says so now
+        blank = self(np.zeros((1, *space.shape), space.dtype))  # fails now if the encoder does not fit
         if blank.ndim != 2:
             raise ValueError(f"encoder {type(encoder).__name__} must return (B, D), got {blank.shape}")
         self.space = gymnasium.spaces.Box(-np.inf, np.inf, blank.shape[1:], np.float32)
 
     @torch.inference_mode()
     def __call__(self, observations: NDArray[Any]) -> Encoded:
-        # A copy: some environments hand out read-only arrays, and vector environments write into theirs later.
+        # A copy: some environments return read-only arrays, and vector environments overwrite theirs later.
         images = torch.tensor(observations, device=self.device)
         if self.channels_last:
             images = images.permute(0, 3, 1, 2)

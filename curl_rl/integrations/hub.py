@@ -1,4 +1,4 @@
-"""Hugging Face Hub: an encoder as a model repository with a card, in a folder, pushed, and loaded."""
+"""Hugging Face Hub: saving, pushing and loading an encoder as a model repository with a card."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _WEIGHTS = f"{HUB_NAME}.safetensors"
 
 
 def save_for_hub(encoder: PretrainedEncoder, folder: Path | str, *, license: str, repo_id: str = "USER/MODEL") -> Path:
-    """Writes what a model repository holds: ``model.safetensors``, ``config.json`` and the card, ``README.md``.
+    """Writes the files of a model repository: ``model.safetensors``, ``config.json`` and the card, ``README.md``.
 
     Args:
-        encoder: what to write.
-        folder: where to; it is made if need be, and other files in it stay.
-        license: of the weights, by the Hub's name for it, such as "mit" or "cc-by-4.0".
+        encoder: the encoder to write.
+        folder: the target folder, created if missing; other files in it are kept.
+        license: license of the weights, by its name on the Hub, such as "mit" or "cc-by-4.0".
         repo_id: the repository's name, for the example in the card.
 
     Returns:
@@ -44,7 +44,7 @@ def save_for_hub(encoder: PretrainedEncoder, folder: Path | str, *, license: str
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     description = describe(encoder)
-    # config.json is what the Hub counts downloads by; the safetensors describe themselves, and are what is loaded.
+    # The Hub counts downloads by config.json; only the safetensors, which describe themselves, are loaded.
     write_durably(folder / _WEIGHTS, [as_safetensors(encoder)])
     write_durably(folder / CONFIG, [(json.dumps(description, indent=2) + "\n").encode()])
     write_durably(folder / CARD, [_card(encoder, description, license, repo_id).encode()])
@@ -60,24 +60,24 @@ def push_encoder(
     message: str = "Upload an encoder",
     token: str | None = None,
 ) -> str:
-    """Puts an encoder on the Hub, as :func:`save_for_hub` writes it, and makes the repository if there is none.
+    """Pushes an encoder to the Hub, as :func:`save_for_hub` writes it, and creates the repository if missing.
 
-    All of ``encoder.provenance`` goes along, the last three names of the paths of run and data included (a file that an
-    earlier version wrote has the data's whole path): change it first if it shall not.
+    The upload includes all of ``encoder.provenance``, with the last three names of the run's and the data's paths (or
+    the data's whole path, in files written by earlier versions). Edit it first to withhold anything.
 
     Args:
-        encoder: what to push.
+        encoder: the encoder to push.
         repo_id: "user/model".
-        license: of the weights, by the Hub's name for it.
-        private: whether a repository that is made now is private.
-        message: of the commit.
+        license: license of the weights, by its name on the Hub.
+        private: make a newly created repository private.
+        message: commit message.
         token: the Hub's access token. [default: that of `hf auth login`]
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        UserError: the name is none, or the Hub refuses.
+        UserError: the name is invalid, or the Hub refuses the upload.
     """
     api = HfApi(token=token)
     try:
@@ -99,17 +99,17 @@ def load_encoder_from_hub(
     layout: Layout = "auto",
     token: str | None = None,
 ) -> PretrainedEncoder:
-    """An encoder from the Hub; what was downloaded once is not downloaded again.
+    """Loads an encoder from the Hub; downloads are cached.
 
     Args:
         repo_id: "user/model".
-        revision: branch, tag or commit. Name a commit where the weights must not change. [default: the main branch]
+        revision: branch, tag or commit. Name a commit if the weights must not change. [default: the main branch]
         freeze, scale, layout: as in :func:`~curl_rl.load_encoder`.
         token: the Hub's access token, for a private repository. [default: that of `hf auth login`]
 
     Raises:
-        ValueError: there is no such repository, revision or file, the Hub cannot be reached, or the file is no sound
-            encoder.
+        ValueError: the repository, revision or file does not exist, the Hub cannot be reached, or the file is not a
+            valid encoder.
     """
     try:
         path = hf_hub_download(repo_id, _WEIGHTS, revision=revision, token=token)
@@ -120,7 +120,7 @@ def load_encoder_from_hub(
 
 
 def _card(encoder: PretrainedEncoder, description: dict[str, Any], license: str, repo_id: str) -> str:
-    """The model card: a YAML header, which the Hub files it by, and what people read."""
+    """The model card: a YAML header, from which the Hub indexes the model, and text for readers."""
     provenance = description["provenance"]
     from_rl = "env" in provenance
     tags = ["curl_rl", "contrastive-learning", "reinforcement-learning" if from_rl else "self-supervised-learning"]
@@ -135,22 +135,22 @@ def _card(encoder: PretrainedEncoder, description: dict[str, Any], license: str,
 
 # Encoder trained on {_cell(trained)}
 
-Images with {channels} channels to {encoder.features} features, by a {_kind(description)}, trained with curl_rl.
+Maps images with {channels} channels to {encoder.features} features with a {_kind(description)}, trained with curl_rl.
 
 ## Use
 
 ```python
-from curl_rl.integrations.hub import load_encoder_from_hub  # wants curl_rl with its extra hub
+from curl_rl.integrations.hub import load_encoder_from_hub  # needs curl_rl with the hub extra
 
 encoder = load_encoder_from_hub("{repo_id}")
 features = encoder(observations)  # (..., {channels}, H, W) or (..., H, W, {channels}) -> (..., {encoder.features})
 ```
 
-uint8 is divided by 255; floats are taken as they are, in [0, 1], unless `scale=` says otherwise. The encoder sees
+uint8 is divided by 255; floats are expected in [0, 1], unless `scale=` is given. The encoder sees
 {seen}{" in the middle of the image" if encoder.side else ""}; it was trained on images of
 {encoder.rendered_size}×{encoder.rendered_size}.
 
-`model.safetensors` can be read without that package: `config.json`, which is in its metadata as well, has the shape of
+`model.safetensors` can be read without that package: `config.json`, also stored in its metadata, describes the shape of
 the network.
 
 ## Training
@@ -169,5 +169,5 @@ def _kind(description: dict[str, Any]) -> str:
 
 
 def _cell(value: object) -> str:
-    """On one line, and no end of the table's cell."""
+    """Formats a value for a table cell: on one line, with pipes escaped."""
     return " ".join(str(value).split()).replace("|", "\\|")

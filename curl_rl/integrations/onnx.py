@@ -1,4 +1,4 @@
-"""ONNX: an encoder for runtimes without Python or torch, checked by onnxruntime before it is written."""
+"""ONNX: encoders for runtimes without Python or torch, verified with onnxruntime before they are written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from curl_rl.runs.files import write_durably
 try:
     import onnx
     import onnxruntime  # type: ignore[import-untyped, unused-ignore]
-    import onnxscript  # noqa: F401  # torch's exporter wants it
+    import onnxscript  # noqa: F401  # needed by torch's exporter
 except ModuleNotFoundError as error:
     if error.name not in ("onnx", "onnxruntime", "onnxscript"):
         raise
@@ -36,27 +36,28 @@ except ModuleNotFoundError as error:
 
 
 def export_onnx(encoder: PretrainedEncoder, path: Path, taken: ProgramInput = ProgramInput()) -> float:  # noqa: B008 (frozen)
-    """Writes an ONNX model, ``observation`` ``(batch, *shape)`` to ``features`` ``(batch, features)``, once proven.
+    """Writes a verified ONNX model, ``observation`` ``(batch, *shape)`` to ``features`` ``(batch, features)``.
 
-    onnxruntime runs it on noise at several batch sizes and is compared with the module. The crop is part of the model.
-    The encoder's description is in its ``metadata_props`` under ``curl_rl``, as JSON.
+    Before the file is written, onnxruntime runs the model on noise at several batch sizes and its features are compared
+    with the module's. The model includes the crop. Its ``metadata_props`` hold the encoder's description under
+    ``curl_rl``, as JSON.
 
     Args:
-        encoder: what to write.
-        path: the file, whole or not at all.
-        taken: what the model takes.
+        encoder: the encoder to export.
+        path: the file, written atomically.
+        taken: the model's input.
 
     Returns:
-        The largest difference that was found (:func:`~curl_rl.artifacts.programs.largest_difference`).
+        The largest difference found (:func:`~curl_rl.artifacts.programs.largest_difference`).
 
     Raises:
         ValueError: the input does not fit the encoder.
-        RuntimeError: onnxruntime's features are not the encoder's.
+        RuntimeError: onnxruntime's features differ from the encoder's.
         OSError: the file cannot be written.
     """
     module = traceable(encoder, taken)
     with warnings.catch_warnings():
-        # The exporter warns of its own calls into torch.
+        # The exporter's own calls into torch raise warnings.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         exported = torch.onnx.export(

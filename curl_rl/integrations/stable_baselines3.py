@@ -28,29 +28,29 @@ except ModuleNotFoundError as error:
         "curl_rl.integrations.stable_baselines3 needs Stable-Baselines3: pip install -e '.[sb3]' in curl_rl's clone"
     ) from None
 
-_LOG_EVERY = 100  # steps; a number for the log makes the host wait for the device
+_LOG_EVERY = 100  # steps; reading a metric makes the host wait for the device
 
 
 class CurlFeaturesExtractor(BaseFeaturesExtractor):
-    """Our encoder as the features extractor of any Stable-Baselines3 policy on images.
+    """An encoder of this package as the features extractor of any Stable-Baselines3 policy on images.
 
-    It goes into ``policy_kwargs`` as ``features_extractor_class``, its arguments as ``features_extractor_kwargs``.
-    Stable-Baselines3 divides pixels by 255 before they come here, and the encoder does not do it again; so leave
-    ``normalize_images`` at True where observations are uint8. Larger observations are cropped to the middle, as in our
+    Pass it in ``policy_kwargs`` as ``features_extractor_class``, and its arguments as ``features_extractor_kwargs``.
+    Stable-Baselines3 divides pixels by 255 before it calls the extractor, and the encoder does not divide again; keep
+    ``normalize_images`` at True if observations are uint8. Larger observations are center-cropped, as in this package's
     own evaluation.
 
-    Each network of a policy that asks for an extractor gets a copy of its own. A model that is saved holds the encoder,
-    so loading it needs no other file.
+    Each network of a policy that has an extractor gets its own copy of the encoder. A saved model includes the encoder,
+    so loading the model needs no other file.
 
     Args:
-        observation_space: ``(C, H, W)`` images, as Stable-Baselines3 hands them to its policies.
-        pretrained: what :func:`~curl_rl.load_encoder` gave: frozen, unless it was loaded with ``freeze=False``. Without
-            one, a new :class:`~curl_rl.PixelEncoder`.
-        crop: side of the square that a new encoder sees. [default: the whole of square observations]
+        observation_space: ``(C, H, W)`` images, as Stable-Baselines3 passes them to its policies.
+        pretrained: an encoder from :func:`~curl_rl.load_encoder`, frozen unless it was loaded with ``freeze=False``.
+            None creates a new :class:`~curl_rl.PixelEncoder`.
+        crop: side of the center crop that a new encoder sees. [default: the whole of square observations]
         config: shape of a new encoder.
 
     Raises:
-        ValueError: the observations are no images of that kind, or do not fit the encoder.
+        ValueError: the observations are not such images, or do not fit the encoder.
     """
 
     def __init__(
@@ -62,13 +62,15 @@ class CurlFeaturesExtractor(BaseFeaturesExtractor):
     ) -> None:
         channels, height, width = _image_shape(observation_space)
         if pretrained is not None and crop is not None:
-            raise ValueError(f"crop {crop} is that of a new encoder; the pretrained one has its own: leave crop out")
+            raise ValueError(
+                f"crop {crop} applies to a new encoder only; the pretrained one has its own: leave crop out"
+            )
         encoder: Encoder
         if pretrained is not None:
             if pretrained.scale != 1:
                 raise ValueError(
-                    f"the pretrained encoder's scale is {pretrained.scale:g}, but floats come in [0, 1] here: "
-                    "Stable-Baselines3 has divided by 255 already; load it with scale=1"
+                    f"the pretrained encoder's scale is {pretrained.scale:g}, but its input is in [0, 1] here: "
+                    "Stable-Baselines3 has already divided by 255; load it with scale=1"
                 )
             encoder = copy.deepcopy(pretrained.encoder)
         else:
@@ -77,14 +79,14 @@ class CurlFeaturesExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, encoder.feature_spec.dim)
         self.encoder = encoder
         self.frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
-        """Whether nothing trains the encoder."""
+        """Whether the encoder is not trained."""
         self.side = None if encoder.any_size else encoder.input_shape[1]
-        """Side of the square that the encoder sees; None where it takes observations of any size."""
+        """Side of the center crop that the encoder sees; None if it takes observations of any size."""
         expected = encoder.input_shape[0]
         if channels != expected or min(height, width) < (self.side or 1):
             raise ValueError(
                 f"observations of shape {(channels, height, width)} do not fit an encoder of "
-                f"({expected}, {self.side or 'H'}, {self.side or 'W'}): another frame stack or render size is right"
+                f"({expected}, {self.side or 'H'}, {self.side or 'W'}): change the frame stack or the render size"
             )
         self.train(self.training)
 
@@ -94,40 +96,40 @@ class CurlFeaturesExtractor(BaseFeaturesExtractor):
         return features
 
     def train(self, mode: bool = True) -> CurlFeaturesExtractor:
-        """A frozen encoder stays in evaluation mode: its batch norm shall not follow the new images."""
+        """Keeps a frozen encoder in evaluation mode, so that new images do not change its batch norm statistics."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
         return self
 
     def apply(self, fn: Any) -> CurlFeaturesExtractor:
-        """Nothing: PPO and A2C would apply their own initialisation here, over the weights that were loaded."""
+        """Does nothing: PPO and A2C would otherwise overwrite the loaded weights with their own initialization."""
         return self
 
 
 class ContrastiveCallback(BaseCallback):
-    """Trains the encoders of a Stable-Baselines3 model with a self-supervised loss beside what the algorithm does.
+    """Trains the encoders of a Stable-Baselines3 model with a self-supervised loss, in addition to the algorithm.
 
-    Each :class:`CurlFeaturesExtractor` of the policy that is not frozen (a target network's excepted) gets an
-    :class:`~curl_rl.AuxiliaryLoss` and an Adam of its own over encoder and heads, so the algorithm's losses and
-    optimizers stay as they are. Observations come from the replay buffer (SAC, TD3, DQN), once learning has started,
-    or from the rollout that was just collected (PPO, A2C).
+    Each :class:`CurlFeaturesExtractor` of the policy that is not frozen (except those of target networks) gets its own
+    :class:`~curl_rl.AuxiliaryLoss` and its own Adam over encoder and heads, so the algorithm's losses and optimizers
+    are unchanged. Observations come from the replay buffer (SAC, TD3, DQN), once learning has started, or from the
+    rollout just collected (PPO, A2C).
 
-    It belongs to one model. A second ``learn`` with the same callback goes on with the same heads, memory and
-    optimizers; ``model.save`` does not hold them, but :meth:`training_state` does.
+    A callback belongs to one model. A second ``learn`` with the same callback continues with the same heads, memory and
+    optimizers. ``model.save`` does not save them; save :meth:`training_state` as well.
 
     Args:
-        objective: the name of a method. (Not an instance: each encoder has its own.)
-        every: steps of the (vector) environment to one step of the loss. A rollout's steps are taken at its end.
+        objective: the name of a method (not an instance: each encoder has its own).
+        every: steps of the (vector) environment per step of the loss. A rollout's steps are taken at its end.
         batch_size: observations in one step.
         lr: Adam's learning rate.
-        pad: as in :class:`~curl_rl.AuxiliaryLoss`; 4 where the encoder sees the whole observation.
+        pad: as in :class:`~curl_rl.AuxiliaryLoss`; use 4 if the encoder sees the whole observation.
         tau: as in :class:`~curl_rl.AuxiliaryLoss`.
 
-    The log has the means of ``contrastive/loss`` and the objective's metrics, every 100 steps.
+    Logs the means of ``contrastive/loss`` and the objective's metrics every 100 steps.
 
     Raises:
-        ValueError: an argument cannot be; at the start of ``learn``, the model has nothing to train in this way.
+        ValueError: an argument is invalid; at the start of ``learn``, the model has no encoder to train.
     """
 
     def __init__(
@@ -152,11 +154,11 @@ class ContrastiveCallback(BaseCallback):
         self.objective: ObjectiveName = objective
         self.every, self.batch_size, self.lr, self.pad, self.tau = every, batch_size, lr, pad, tau
         self.losses: list[AuxiliaryLoss] = []
-        """One for each encoder that is trained."""
+        """One for each trained encoder."""
         self.optimizers: list[torch.optim.Optimizer] = []
         """One for each of :attr:`losses`."""
         self.steps = 0
-        """Steps taken, each on all encoders."""
+        """Steps taken so far, each on all encoders."""
         self._trained: BaseAlgorithm | None = None
         self._due = 0
 
@@ -164,8 +166,8 @@ class ContrastiveCallback(BaseCallback):
         if self._trained is self.model:
             return
         if self._trained is not None:
-            raise ValueError("this ContrastiveCallback belongs to another model: make a new one")
-        self._buffer()  # refuses a model without one
+            raise ValueError("this ContrastiveCallback belongs to another model: create a new one")
+        self._buffer()  # refuses a model without a buffer
         extractors = [
             module
             for name, module in self.model.policy.named_modules()
@@ -185,7 +187,7 @@ class ContrastiveCallback(BaseCallback):
     def _on_step(self) -> bool:
         self._due += 1
         buffer = self._buffer()
-        # What is due before learning starts is never made up for: the algorithm's own updates are not either.
+        # Steps due before learning starts are never made up for; neither are the algorithm's own updates.
         if isinstance(buffer, ReplayBuffer) and self._due >= self.every:
             self._due = 0
             if self.num_timesteps > self.model.learning_starts and buffer.size() > 0:  # type: ignore[attr-defined]
@@ -197,7 +199,7 @@ class ContrastiveCallback(BaseCallback):
         if isinstance(buffer, RolloutBuffer):
             observations = buffer.observations.reshape(-1, *buffer.observations.shape[2:])
             for _ in range(self._due // self.every):
-                # From the generator that the model's seed has seeded, as the buffers' own samples.
+                # The global generator, which the model's seed seeds and the buffers sample from.
                 chosen = np.random.randint(len(observations), size=self.batch_size)  # noqa: NPY002
                 self._train(torch.as_tensor(observations[chosen], device=self.model.device))
             self._due %= self.every
@@ -208,7 +210,7 @@ class ContrastiveCallback(BaseCallback):
             encoder: nn.Module = loss.encoder
             mode = encoder.training
             encoder.train()
-            optimizer.zero_grad()  # the algorithm leaves gradients behind
+            optimizer.zero_grad()  # the algorithm leaves its gradients
             value = loss(observations)
             value.backward()
             optimizer.step()
@@ -220,7 +222,7 @@ class ContrastiveCallback(BaseCallback):
                 self.logger.record_mean(f"contrastive/{name}", float(metric))
 
     def _buffer(self) -> ReplayBuffer | RolloutBuffer:
-        """Where observations come from."""
+        """The model's buffer, from which observations are sampled."""
         buffer = getattr(self.model, "replay_buffer", None) or getattr(self.model, "rollout_buffer", None)
         if not isinstance(buffer, (ReplayBuffer, RolloutBuffer)) or isinstance(
             self.model.observation_space, gymnasium.spaces.Dict
@@ -232,7 +234,7 @@ class ContrastiveCallback(BaseCallback):
         return buffer
 
     def training_state(self) -> dict[str, Any]:
-        """Heads, memory, slow copies and optimizers: save it beside the model, with ``torch.save``."""
+        """Heads, memory, slow copies and optimizers; save it next to the model, with ``torch.save``."""
         return {
             "losses": [loss.state_dict() for loss in self.losses],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -241,7 +243,7 @@ class ContrastiveCallback(BaseCallback):
         }
 
     def load_training_state(self, model: BaseAlgorithm, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`training_state` gave, for the ``model`` that was loaded."""
+        """Restores a :meth:`training_state` for the loaded ``model``."""
         self.init_callback(model)
         for loss, own in zip(self.losses, state["losses"], strict=True):
             loss.load_state_dict(own)
@@ -251,7 +253,7 @@ class ContrastiveCallback(BaseCallback):
 
 
 def _image_shape(space: gymnasium.Space[Any]) -> tuple[int, int, int]:
-    """``(C, H, W)`` of a space of images that come as floating point in [0, 1]."""
+    """``(C, H, W)`` of a space of images, which policies receive as floating point in [0, 1]."""
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 3:
         raise ValueError(f"observation_space must be a Box of images (C, H, W), got {space}")
     white = 255 if space.dtype == np.uint8 else 1

@@ -1,4 +1,4 @@
-"""TorchRL: an encoder as a TensorDictModule, for its actors, critics and losses."""
+"""TorchRL: an encoder as a TensorDictModule, for TorchRL's actors, critics and losses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from curl_rl.artifacts.pretrained import PretrainedEncoder
 
 try:
-    # TorchRL's modules are tensordict's; nothing else of it is needed.
+    # TorchRL's modules come from tensordict; nothing else of TorchRL is needed.
     from tensordict.nn import TensorDictModule
 except ModuleNotFoundError as error:
     if error.name != "tensordict":
@@ -23,22 +23,21 @@ def encoder_module(
     """A TensorDictModule that reads images under ``in_key`` and writes their features under ``out_key``.
 
     Args:
-        encoder: takes ``(B, C, H, W)`` and returns ``(B, D)``: a :class:`~curl_rl.PixelEncoder`, what
-            :func:`~curl_rl.load_encoder` gives, a ResNet. It stays the module that it is, so its gradients and its
-            freezing are kept.
-        in_key: images ``(..., C, H, W)`` of any batch size, also none: uint8, or floating point in [0, 1] as
-            TorchRL's ``ToTensorImage`` makes them.
-        out_key: where ``(..., D)`` goes.
+        encoder: takes ``(B, C, H, W)`` and returns ``(B, D)``: a :class:`~curl_rl.PixelEncoder`, a ResNet, or an
+            encoder from :func:`~curl_rl.load_encoder`. It is not copied, so it keeps its gradients or stays frozen.
+        in_key: key of images ``(..., C, H, W)`` with any batch shape, including none: uint8, or floating point in
+            [0, 1] as produced by TorchRL's ``ToTensorImage``.
+        out_key: key of the features ``(..., D)``.
 
-    TorchRL's environments hand out pixels as ``(..., H, W, C)``. What :func:`~curl_rl.load_encoder` gives takes them as
-    they are; in front of any other encoder ``ToTensorImage`` is needed.
+    TorchRL's environments return pixels as ``(..., H, W, C)``. An encoder from :func:`~curl_rl.load_encoder` takes them
+    directly; any other encoder needs ``ToTensorImage`` in front of it.
     """
     module = encoder if isinstance(encoder, PretrainedEncoder) else _AnyBatch(encoder)
     return TensorDictModule(module, in_keys=[in_key], out_keys=[out_key])
 
 
 class _AnyBatch(nn.Module):
-    """``(..., C, H, W)`` through an encoder of ``(B, C, H, W)``, to ``(..., D)``."""
+    """Applies an encoder of ``(B, C, H, W)`` to ``(..., C, H, W)``, giving ``(..., D)``."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()

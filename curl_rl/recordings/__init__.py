@@ -1,1 +1,1 @@
-"""Recorded frames on the disk: writing them, reading them, and probing encoders on them."""
+"""Recorded frames on disk: writing, reading, and probing encoders on them."""

@@ -1,9 +1,9 @@
-"""The state probe: how well a linear map reads the physical state off an encoder's features.
+"""The state probe: how well a linear map predicts the physical state from an encoder's features.
 
 Ridge regression from the features of recorded observations to each quantity of the state (a joint's position or
-velocity), fitted on some episodes and scored by R² on others: 1 where the quantity can be read exactly, 0 where the
-features say no more than its mean. Episodes are never divided, because neighbouring frames are nearly the same, and
-those held out are the ones that pretraining on the recording does not see (``RecordedFrames.held_out``).
+velocity), fitted on some episodes and scored by R² on others: 1 if the prediction is exact, 0 if it is no better than
+the mean. Episodes are never split, because neighboring frames are nearly identical. The test episodes are those that
+pretraining on the recording does not see (``RecordedFrames.held_out``).
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from curl_rl.recordings.store import RecordedFrames
 from curl_rl.runs.errors import UserError, one_line
 
 L2 = tuple(10.0 ** (exponent / 2) for exponent in range(6, -17, -1))
-"""Regularisations that are tried, from strong to weak, 10³ to 10⁻⁸; see :func:`ridge_path`."""
+"""Candidate regularization strengths, from strong to weak, 10³ to 10⁻⁸; see :func:`ridge_path`."""
 RAW_SIDE = 12
-"""Raw pixels are averaged down to frames of so many pixels a side."""
+"""Side, in pixels, to which frames are averaged down for the raw-pixel baseline."""
 
-_BATCH = 256  # observations that are encoded at a time
-# A quantity that varies less than this, beside its own size, does not vary but for rounding.
+_BATCH = 256  # observations encoded at a time
+# Smaller variation, relative to the quantity's magnitude, is rounding error.
 _CONSTANT = 1e-8
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which frames serve what: three masks ``(N,)`` that do not overlap, each of whole episodes."""
+    """The split of a recording: three disjoint masks ``(N,)``, each of whole episodes."""
 
     fit: Tensor
-    """To fit the candidates on."""
+    """Frames on which each candidate is fitted."""
     choice: Tensor
-    """To choose among them by."""
+    """Frames on which the regularization is chosen."""
     test: Tensor
-    """To score what was chosen on, fitted on all the others."""
+    """Frames on which the chosen model, refitted on all others, is scored."""
 
     @classmethod
     def of(cls, frames: RecordedFrames) -> Split:
-        """The recording's own held-out episodes are for testing; every fifth of the others, or the last, for choosing.
+        """Tests on the held-out episodes and chooses on every fifth of the others, or on the last of up to four.
 
         Raises:
             UserError: fewer than three episodes.
@@ -58,8 +58,8 @@ class Split:
         if not test.any() or len(episodes) < 2:
             count = int(frames.episodes[-1]) + 1
             raise UserError(
-                f"{frames.folder} has {count} episode{'s' if count > 1 else ''}, and a probe needs 3: one to fit, one "
-                "to choose the regularisation by, one to score"
+                f"{frames.folder} has {count} episode{'s' if count > 1 else ''}, but a probe needs 3: one to fit, one "
+                "to choose the regularization, one to score"
             )
         chosen = episodes[4::5] if len(episodes) > 4 else episodes[-1:]
         choice = torch.isin(frames.episodes, chosen) & ~test
@@ -75,23 +75,23 @@ class Split:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what can be read off one encoder, or off several that differ in their seed alone."""
+    """One line of the table: the scores of one encoder, or of several that differ only in their seed."""
 
     name: str
-    """Which encoder."""
+    """Name of the encoder."""
     r2: dict[str, tuple[float, ...] | None]
     """By quantity, R² of each encoder on the test episodes; None for a quantity that does not vary."""
     features: int
-    """How many the linear map reads."""
+    """Number of features."""
 
     def mean(self, quantity: str) -> float | None:
-        """Over the encoders."""
+        """Mean R² of a quantity over the encoders; None for a quantity that does not vary."""
         values = self.r2[quantity]
         return None if values is None else fmean(values)
 
     @property
     def means(self) -> tuple[float, ...]:
-        """Of each encoder, the mean of R² over all quantities that vary."""
+        """Each encoder's mean R² over all quantities that vary."""
         return tuple(map(fmean, zip(*filter(None, self.r2.values()), strict=True)))
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,43 +101,43 @@ class Row:
 
 
 def ridge_path(features: Tensor, targets: Tensor, l2: Iterable[float]) -> Tensor:
-    """Weights that minimise ‖y − Xw‖²/N + l2 ‖w‖² in closed form, for each l2 (Hoerl & Kennard 1970, equation 2.1).
+    """Weights that minimize ‖y − Xw‖²/N + l2 ‖w‖² in closed form, for each l2 (Hoerl & Kennard 1970, equation 2.1).
 
     Args:
-        features: X, ``(N, D)`` float64, centred.
-        targets: ``(N, Q)`` float64, centred.
-        l2: regularisations above 0; scikit-learn's ``Ridge`` calls N times that alpha.
+        features: X, ``(N, D)`` float64, centered.
+        targets: ``(N, Q)`` float64, centered.
+        l2: regularization strengths above 0; N · l2 is scikit-learn's ``Ridge(alpha)``.
 
     Returns:
-        ``(len(l2), D, Q)``, with one decomposition for all of them.
+        ``(len(l2), D, Q)``, computed from a single decomposition.
     """
     count = len(features)
     curvature, basis = torch.linalg.eigh(features.T @ features / count)
     rotated = basis.T @ (features.T @ targets) / count
-    # Rounding makes of an eigenvalue of zero a negative one.
+    # Rounding can make a zero eigenvalue negative.
     return torch.stack([basis @ (rotated / (curvature.clamp_min(0) + strength)[:, None]) for strength in l2])
 
 
 def probe(features: Tensor, states: Tensor, split: Split) -> list[float | None]:
     """R² of each quantity on the test episodes.
 
-    Features are standardised, by the part that is fitted on. Each quantity has a regularisation of its own: the one
-    with the smallest error on the episodes kept for that choice, after which all but the test episodes are fitted anew.
+    Features are standardized with the statistics of the fitted part. Each quantity gets its own regularization, the one
+    with the smallest error on the choice episodes; the model is then refitted on all but the test episodes.
 
     Args:
         features: ``(N, D)``.
         states: ``(N, Q)``.
-        split: which of the N frames serve what.
+        split: the split of the N frames.
 
     Returns:
-        Q numbers; None for a quantity that does not vary in what is fitted, or in what is tested.
+        Q numbers; None for a quantity that does not vary in the fitted or in the test part.
 
     Raises:
         ValueError: a feature or a state is not finite.
     """
     for name, values in (("features", features), ("states", states)):
         if not values.isfinite().all():
-            raise ValueError(f"the {name} are not all finite: nothing can be fitted to them")
+            raise ValueError(f"the {name} are not all finite: no model can be fitted to them")
     features, states = features.double(), states.double()
     train = ~split.test
     varies = _varies(states[train]) & _varies(states[split.test])
@@ -147,7 +147,7 @@ def probe(features: Tensor, states: Tensor, split: Split) -> list[float | None]:
     wanted = states[:, varies]
 
     tried = _predictions(features, wanted, split.fit, split.choice, L2)
-    best = (tried - wanted[split.choice]).square().mean(1).argmin(0)  # the first of equals, so the stronger
+    best = (tried - wanted[split.choice]).square().mean(1).argmin(0)  # argmin takes the first of equals, the stronger
 
     strengths = sorted(set(best.tolist()))
     final = _predictions(features, wanted, train, split.test, [L2[place] for place in strengths])
@@ -164,16 +164,16 @@ def r2_score(truth: Tensor, predicted: Tensor) -> float:
 
 
 def _predictions(features: Tensor, targets: Tensor, fit: Tensor, apply: Tensor, l2: Iterable[float]) -> Tensor:
-    """``(len(l2), frames of apply, Q)``, by maps that were fitted on ``fit``."""
+    """``(len(l2), frames of apply, Q)`` predictions by maps fitted on ``fit``."""
     mean, scale = features[fit].mean(0), features[fit].std(0, correction=0)
-    scale = torch.where(_varies(features[fit]), scale, torch.inf)  # a dead feature says nothing
+    scale = torch.where(_varies(features[fit]), scale, torch.inf)  # ignore dead features
     offset = targets[fit].mean(0)
     weights = ridge_path((features[fit] - mean) / scale, targets[fit] - offset, l2)
     return (features[apply] - mean) / scale @ weights + offset
 
 
 def _varies(values: Tensor) -> Tensor:
-    """``(N, Q)`` to ``(Q,)``: whether a column varies by more than rounding."""
+    """``(N, Q)`` to ``(Q,)``: whether each column varies by more than rounding error."""
     return values.std(0, correction=0) > _CONSTANT * values.abs().amax(0).clamp_min(1)
 
 
@@ -188,20 +188,21 @@ def probe_encoders(
     raw_pixels: bool = False,
     device: torch.device | str = "cpu",
 ) -> list[Row]:
-    """A row for each encoder and, after them, for what they are to be compared with.
+    """Returns a row for each encoder, followed by rows for the baselines.
 
     Args:
         frames: the recording.
-        paths: runs' directories, or encoders' files.
-        untrained: how many random encoders of each shape that occurs among them share a row; 0, no such row.
-        raw_pixels: a row for the pixels themselves, averaged down to ``RAW_SIDE``.
-        device: where encoders run.
+        paths: run directories or encoder files.
+        untrained: number of randomly initialized encoders in a baseline row, one row per encoder shape; 0 for no such
+            rows.
+        raw_pixels: add a baseline row for the pixels themselves, averaged down to ``RAW_SIDE``.
+        device: the encoders' device.
 
     Raises:
-        UserError: an encoder cannot be read or does not fit the frames, or they tell no state that varies.
+        UserError: an encoder cannot be read or does not fit the frames, or the recording has no state that varies.
     """
     if not frames.state_names:
-        raise UserError(f"{frames.folder} tells no physical state (state_names is empty): there is nothing to probe")
+        raise UserError(f"{frames.folder} has no physical state (state_names is empty): there is nothing to probe")
     split = Split.of(frames)
     encoders = [_load(path, frames) for path in paths]
 
@@ -213,7 +214,7 @@ def probe_encoders(
         columns = zip(frames.state_names, zip(*scores, strict=True), strict=True)
         r2 = {quantity: None if None in values else tuple(values) for quantity, values in columns}
         if not any(r2.values()):
-            raise UserError(f"{frames.folder}: none of the states varies, so there is nothing to probe")
+            raise UserError(f"{frames.folder}: no state varies, so there is nothing to probe")
         return Row(name, r2, size)
 
     rows = [
@@ -246,7 +247,7 @@ def encoded(frames: RecordedFrames, encoder: PretrainedEncoder, name: str) -> Te
 
 
 def table(rows: list[Row]) -> str:
-    """Lines of R² by quantity; ± is the standard deviation over encoders that differ in their seed."""
+    """A text table of R² by quantity; ± is the standard deviation over encoders that differ in their seed."""
 
     def cell(values: tuple[float, ...] | None) -> str:
         if values is None:
@@ -266,7 +267,7 @@ def table(rows: list[Row]) -> str:
 
 
 def report(rows: list[Row], frames: RecordedFrames) -> dict[str, Any]:
-    """For JSON: the recording, how it was divided, and every score."""
+    """For JSON: the recording, its split, and every score."""
     recording = frames.recording
     return {
         "folder": str(frames.folder),
@@ -288,12 +289,12 @@ def _load(path: Path, frames: RecordedFrames) -> PretrainedEncoder:
     channels, side = _channels(encoder), frames.recording.size
     if channels % frames.recording.channels:
         raise UserError(
-            f"{path} takes {channels} channels, which is no stack of the recording's {frames.recording.channels}"
+            f"{path} takes {channels} channels, which must be a multiple of the recording's {frames.recording.channels}"
         )
     height, width = encoder.observation_shape[1:]
     if not encoder.encoder.any_size and max(height, width) > side:
         raise UserError(
-            f"{path} takes images of {height}×{width}, and the frames in {frames.folder} have {side}×{side}"
+            f"{path} takes images of {height}×{width}, but the frames in {frames.folder} have {side}×{side}"
         )
     return encoder
 
@@ -303,19 +304,19 @@ def _channels(encoder: PretrainedEncoder) -> int:
 
 
 def _kind(encoder: Encoder) -> str:
-    """The shape of an encoder in words; equal for encoders that differ in their weights alone."""
+    """The shape of an encoder as text; equal for encoders that differ only in their weights."""
     description = encoder.describe()
     settings = ", ".join(f"{name} {value}" for name, value in description["config"].items())
     return f"{'×'.join(map(str, encoder.input_shape))} {description['kind']} ({settings})"
 
 
 def _untrained(like: PretrainedEncoder, seed: int) -> PretrainedEncoder:
-    """An encoder of the same shape with the weights that training starts from."""
+    """An encoder of the same shape with initial weights, as at the start of training."""
     return PretrainedEncoder(like.encoder.fresh(seed), like.rendered_size, {}, freeze=True)
 
 
 def _raw(frames: RecordedFrames, stack: int) -> Tensor:
-    """``(N, stack·C·side²)``: observations whose frames are averaged down."""
+    """``(N, stack·C·side²)``: observations with frames averaged down."""
     side = min(RAW_SIDE, frames.recording.size)
     return torch.cat(
         [

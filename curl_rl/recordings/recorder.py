@@ -1,8 +1,8 @@
-"""Recording: a policy plays, and what it saw and the physical state behind it go into a folder of frames.
+"""Recording: plays a policy and stores its frames and their physical states in a folder.
 
-Each episode depends on the recording's seed and on its own number alone, and episodes are stored whole, but for the
-last one of a finished recording. That one is recorded again if the recording is made longer, so a recording that was
-stopped and started again, or made longer, is the one that would have been.
+Each episode depends only on the recording's seed and its own number. Episodes are stored whole, except the last one of
+a finished recording, which is recorded again if the recording is extended. A recording that was stopped and restarted,
+or extended, is therefore identical to one made in a single pass.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from curl_rl.runs.seeds import derived_seed
 Observation = npt.NDArray[np.uint8]
 Action = npt.NDArray[np.float32]
 Policy = Callable[[Observation, np.random.Generator], Action]
-"""An action ``(A,)`` in [−1, 1] for an observation ``(stack·C, H, W)``; chance comes from the generator."""
+"""An action ``(A,)`` in [−1, 1] for an observation ``(stack·C, H, W)``; all randomness comes from the generator."""
 
 
 class ShowsState(Protocol):
-    """A gymnasium environment of stacked frames that says which physical state is behind the newest of them."""
+    """A gymnasium environment of stacked frames that exposes the physical state of the newest frame."""
 
     def reset(self, *, seed: int | None = None) -> tuple[Observation, dict[str, Any]]:
-        """As gymnasium's."""
+        """See :meth:`gymnasium.Env.reset`."""
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """As gymnasium's."""
+        """See :meth:`gymnasium.Env.step`."""
 
     def physical_state(self) -> npt.NDArray[np.float64]:
         """``(D,)``; D may be 0."""
 
 
 class Recordable(ShowsState, Protocol):
-    """One that also names what it shows, and that can be closed."""
+    """An environment that also names its state and can be closed."""
 
     state_names: tuple[str, ...]
-    """What each number of the physical state is; empty where none is known."""
+    """Name of each number of the physical state; empty if there is none."""
     action_space: gymnasium.Space[Action]
     """Box in [−1, 1]."""
 
     def close(self) -> None:
-        """As gymnasium's."""
+        """See :meth:`gymnasium.Env.close`."""
 
 
 def random_policy(action_size: int) -> Policy:
@@ -58,13 +58,14 @@ def random_policy(action_size: int) -> Policy:
 
 @contextmanager
 def open_recording(folder: Path, recording: Recording) -> Iterator[FrameWriter]:
-    """The writer of a folder, new or begun, which nobody else writes into meanwhile.
+    """Opens a new or existing recording for writing and locks its folder.
 
     Raises:
-        ValueError: it holds another recording, or something else; nothing is written then.
-        OSError: it cannot be written into.
+        ValueError: the folder holds another recording or something else, in which case nothing is written; or it is in
+            use by another process.
+        OSError: the folder cannot be written to.
     """
-    FrameWriter(folder, recording)  # refuses a folder before a lock is written into it
+    FrameWriter(folder, recording)  # refuses an unsuitable folder before a lock is written into it
     with lock_run(folder):
         yield FrameWriter(folder, recording)
 
@@ -78,25 +79,25 @@ def record(
     stop: Callable[[], bool] = lambda: False,
     after_frame: Callable[[], object] = lambda: None,
 ) -> bool:
-    """Plays until the folder holds ``frames`` frames, the last episode cut there.
+    """Plays until the folder holds ``frames`` frames, cutting the last episode there.
 
-    An episode is in memory until it ends; those that have ended are on the disk when this returns, or raises.
+    An episode is kept in memory until it ends; all finished episodes are on disk when this function returns or raises.
 
     Args:
         env: the environment that ``writer`` describes.
-        policy: who acts.
+        policy: chooses the actions.
         writer: the folder, new or with frames of an earlier call.
-        frames: in the end, those of earlier calls included.
-        stop: asked at every step; once it says yes, the episode under way is dropped.
-        after_frame: called after each frame that comes to those that the folder holds, to show progress.
+        frames: total number of frames, including those of earlier calls.
+        stop: called at every step; once it returns True, the current episode is dropped.
+        after_frame: called after each frame beyond those in the folder, to show progress.
 
     Returns:
-        Whether there are so many frames now; False if it was stopped.
+        True if the folder holds all frames; False if recording was stopped.
 
     Raises:
         FloatingPointError: the policy's action is not finite.
-        ValueError: what the environment gives does not fit the writer's description, or is not finite.
-        OSError: the disk refused; what was written before is intact.
+        ValueError: data from the environment does not fit the writer's description, or is not finite.
+        OSError: writing failed; earlier data is intact.
     """
     channels = writer.recording.channels
     try:
@@ -118,7 +119,7 @@ def record(
                 observation, reward, terminated, truncated, _ = env.step(actions[-1])
                 rewards.append(float(reward))
                 over = terminated or truncated
-                if writer.whole_frames + len(seen) > writer.frames:  # not again of an episode that was cut
+                if writer.whole_frames + len(seen) > writer.frames:  # do not count frames of a cut episode twice
                     after_frame()
             writer.add_episode(seen, states, actions, rewards, cut=not over)
     finally:

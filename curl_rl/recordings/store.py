@@ -1,18 +1,17 @@
-"""Recorded frames: a folder of what an environment showed, with the physical state behind each frame.
+"""Recorded frames: a folder of an environment's frames, with the physical state of each.
 
 ``frames.json`` describes the recording and lists its shards; ``frames-00000.safetensors`` and so on hold tensors:
 
-``frames``    ``(N, C, H, W)`` uint8, one frame to an agent step, stored once
-``states``    ``(N, D)`` float64, the physical state that belongs to the frame, as ``state_names`` says
+``frames``    ``(N, C, H, W)`` uint8, one frame per agent step, stored once
+``states``    ``(N, D)`` float64, the physical state of the frame, named by ``state_names``
 ``actions``   ``(N, A)`` float32, the action taken at the frame
 ``rewards``   ``(N,)`` float32, the reward of that action
 ``episodes``  ``(N,)`` int64, the number of the episode, from 0
 
-The frame in which an episode ends, at which no action is taken, is not stored. An episode's frames follow each other
-and lie in one shard; the first is the reset's; the last episode may be cut, which ``frames.json`` says then. An
-observation is a stack of frames up to its index, the episode's first frame repeated where there are fewer, as in the
-replay. A shard counts once ``frames.json`` lists it: a recording that was killed is readable up to there, and goes on
-from there.
+The final frame of an episode, at which no action is taken, is not stored. An episode's frames are consecutive and in
+one shard, starting with the frame of the reset. The last episode may be cut; ``frames.json`` records this. An
+observation is a stack of frames up to its index, padded with the episode's first frame, as in the replay. Only shards
+listed in ``frames.json`` count: a killed recording is readable up to the last listed shard and resumes from there.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from curl_rl.runs.files import write_durably
 
 DESCRIPTION = "frames.json"
 SHARD_FRAMES = 1000
-"""A shard is written once it has so many frames: at 100×100 pixels about 30 MB."""
+"""Number of frames at which a shard is written: about 30 MB at 100×100 pixels."""
 _FORMAT = 1
 _DTYPES = {
     "frames": torch.uint8,
@@ -51,7 +50,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Recording:
-    """What was recorded, and how. A folder is continued only under the same description."""
+    """Description of a recording. A folder can be continued only with the same description."""
 
     env: str
     """Name of the environment."""
@@ -60,13 +59,13 @@ class Recording:
     action_repeat: int
     """Environment steps from one frame to the next."""
     quality: str
-    """How frames were drawn: faithful or fast."""
+    """Rendering quality of the frames: faithful or fast."""
     seed: int
     """Seed of episodes and actions."""
     policy: str
-    """Who acted: random, or a run and how its policy was used."""
+    """The policy that acted: random, or a run and how its policy was used."""
     state_names: tuple[str, ...]
-    """What each number of the physical state is, such as position/slider, none twice; empty where none is known."""
+    """Unique name of each number of the physical state, such as position/slider; empty if there is none."""
     action_size: int
     """Numbers in an action."""
     channels: int = 3
@@ -75,7 +74,7 @@ class Recording:
     def __post_init__(self) -> None:
         doubled = [name for name, count in Counter(self.state_names).items() if count > 1]
         if doubled:
-            raise UserError(f"state_names has {doubled[0]} twice: each number of the state needs a name of its own")
+            raise UserError(f"state_names must be unique, got {doubled[0]} twice")
 
 
 class Shard(NamedTuple):
@@ -87,10 +86,10 @@ class Shard(NamedTuple):
 
 
 class FrameWriter:
-    """Adds episodes to a folder, which is new or holds a recording of the same description.
+    """Adds episodes to a folder that is new or holds a recording with the same description.
 
-    Nothing is written before the first episodes fill a shard, and a shard never without ``frames.json``, which says
-    whose it is. Only one writer may be at work in a folder.
+    Nothing is written until the first episodes fill a shard, and no shard is written before the ``frames.json`` that
+    describes it. Only one writer may use a folder at a time.
 
     Raises:
         UserError: the folder holds something else, another recording, or one that cannot be read.
@@ -102,37 +101,37 @@ class FrameWriter:
         self._waiting: list[dict[str, Tensor]] = []
         self._cut_frames = 0  # of the last episode, if it was cut
         self._next_number = 0
-        self._replaced: Shard | None = None  # on the disk and listed until what is in it is there anew
+        self._replaced: Shard | None = None  # stays on disk and listed until its content is rewritten
         if (folder / DESCRIPTION).exists():
             earlier, self._shards, cut = _read_description(folder)
             if differences := _differences(earlier, recording):
                 raise UserError(f"{folder} holds another recording ({differences}): choose another folder")
             if self._shards:
-                # What cannot be read is not worth going on with; pixels stay in the files.
+                # An unreadable recording must not be continued; pixels are not loaded.
                 lengths = RecordedFrames(folder).episodes.bincount()
                 self._cut_frames = int(lengths[-1]) if cut else 0
                 self._next_number = 1 + max(int(shard.name.split("-")[1].split(".")[0]) for shard in self._shards)
         elif folder.exists() and (not folder.is_dir() or any(p.name not in _LEFT_BY_A_START for p in folder.iterdir())):
-            raise UserError(f"{folder} exists and is no recording ({DESCRIPTION} is missing): choose another folder")
+            raise UserError(f"{folder} exists but is not a recording ({DESCRIPTION} is missing): choose another folder")
 
     @property
     def frames(self) -> int:
-        """Frames recorded so far, those that wait for their shard included."""
+        """Frames recorded so far, including those not yet written."""
         return sum(shard.frames for shard in self._shards) + sum(len(part["frames"]) for part in self._waiting)
 
     @property
     def episodes(self) -> int:
-        """Episodes recorded so far, one that was cut included."""
+        """Episodes recorded so far, including a cut one."""
         return sum(shard.episodes for shard in self._shards) + len(self._waiting)
 
     @property
     def whole_frames(self) -> int:
-        """Frames of the episodes that were recorded to their ends."""
+        """Frames of the complete episodes."""
         return self.frames - self._cut_frames
 
     @property
     def whole_episodes(self) -> int:
-        """Episodes that were recorded to their ends, and so the number of the next one to be added."""
+        """Complete episodes; also the number of the next episode to be added."""
         return self.episodes - (self._cut_frames > 0)
 
     def add_episode(
@@ -144,20 +143,20 @@ class FrameWriter:
         *,
         cut: bool = False,
     ) -> None:
-        """Adds one episode of T ≥ 1 frames, in place of the last one if that was cut.
+        """Adds one episode of T ≥ 1 frames, replacing the last one if that was cut.
 
-        What waits is written once it fills a shard; until then an episode that was cut stays on the disk.
+        Pending episodes are written once they fill a shard; until then, a replaced episode stays on disk.
 
         Args:
             frames: ``(C, H, W)`` uint8 each.
             states: ``(D,)`` each.
             actions: ``(A,)`` each.
-            rewards: of each action.
-            cut: the episode goes on after these frames, and is to be added anew should the recording be made longer.
+            rewards: the reward of each action.
+            cut: the episode continues after these frames and must be added again if the recording is extended.
 
         Raises:
-            ValueError: different numbers of them, another shape, or a number that is not finite.
-            OSError: the disk refused; what was written before is intact.
+            ValueError: the lengths differ, a shape is wrong, or a number is not finite.
+            OSError: writing failed; earlier data is intact.
         """
         r = self.recording
         part = {
@@ -179,10 +178,10 @@ class FrameWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits as a shard.
+        """Writes the pending episodes as a shard.
 
         Raises:
-            OSError: the disk refused; what was written before is intact.
+            OSError: writing failed; earlier data is intact.
         """
         if not self._waiting:
             return
@@ -190,7 +189,7 @@ class FrameWriter:
         shard = Shard(f"frames-{self._next_number:05d}.safetensors", len(whole["frames"]), len(self._waiting))
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._shards and self._replaced is None:
-            self._describe()  # a shard that nothing describes could be anybody's
+            self._describe()  # a shard without a description could belong to any recording
         write_durably(self.folder / shard.name, [safetensors.torch.save(whole)])
         self._shards.append(shard)
         self._next_number += 1
@@ -201,7 +200,7 @@ class FrameWriter:
             self._replaced = None
 
     def _drop_last(self) -> None:
-        """Forgets the last episode; if it lies in a shard, the others of that shard wait to be written anew."""
+        """Drops the last episode; if it is in a shard, the shard's other episodes become pending again."""
         if not self._waiting:
             self._replaced = self._shards[-1]
             tensors = _read_shard(self.folder, self._replaced, self.recording)
@@ -224,46 +223,47 @@ class FrameWriter:
 
 
 class RecordedFrames:
-    """The frames of a folder; pixels stay in the files, mapped into memory, until they are asked for.
+    """The frames of a folder; pixels are memory-mapped and read on demand.
 
     Raises:
-        UserError: a file is missing, damaged, of a newer format or at odds with ``frames.json``; no frames at all.
+        UserError: a file is missing, damaged, of a newer format or inconsistent with ``frames.json``; or the folder
+            holds no frames.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.recording, shards, _ = _read_description(self.folder)
         if not shards:
-            raise UserError(f"{self.folder} holds no frames: {DESCRIPTION} lists no shard")
+            raise UserError(f"{self.folder} holds no frames: {DESCRIPTION} lists no shards")
         parts = [_read_shard(self.folder, shard, self.recording) for shard in shards]
         self._pixels = [part["frames"] for part in parts]
         self._shard_starts = torch.tensor([0, *(shard.frames for shard in shards)]).cumsum(0)
         self.states, self.actions, self.rewards, self.episodes = (
             torch.cat([part[name] for part in parts]) for name in ("states", "actions", "rewards", "episodes")
         )
-        """``(N, D)`` float64, ``(N, A)`` float32, ``(N,)`` float32 and ``(N,)`` int64, as at the top of this file."""
+        """``(N, D)`` float64, ``(N, A)`` float32, ``(N,)`` float32 and ``(N,)`` int64; see the module docstring."""
         steps = self.episodes.diff()
         in_order = self.episodes[0] == 0 and bool(((steps == 0) | (steps == 1)).all())
         if not in_order or self.episodes[-1] + 1 != sum(shard.episodes for shard in shards):
-            raise UserError(f"{self.folder}: the numbers of its episodes do not count up from 0 as {DESCRIPTION} says")
+            raise UserError(f"{self.folder}: episode numbers must count up from 0 as described in {DESCRIPTION}")
         self.starts = torch.searchsorted(self.episodes, self.episodes)
         """``(N,)`` int64: index of the first frame of each frame's episode."""
         self.ends = torch.searchsorted(self.episodes, self.episodes, right=True) - 1
-        """``(N,)`` int64: index of the last."""
+        """``(N,)`` int64: index of the last frame of each frame's episode."""
 
     def __len__(self) -> int:
         return len(self.episodes)
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """What the D numbers of a physical state are."""
+        """Names of the D numbers of a physical state."""
         return self.recording.state_names
 
     @property
     def held_out(self) -> Tensor:
         """``(N,)`` bool, the frames for testing: every fifth episode, or the last one of two to four.
 
-        Whole episodes, because neighbouring frames are nearly the same. None where there is one episode only.
+        Whole episodes, because neighboring frames are nearly identical. No frames if there is only one episode.
         """
         last = int(self.episodes[-1])
         return self.episodes == last if 1 <= last < 4 else self.episodes % 5 == 4
@@ -299,11 +299,11 @@ class RecordedFrames:
 
 
 def stack_indices(indices: Tensor, starts: Tensor, stack: int) -> Tensor:
-    """``(B, stack)`` int64: which frames an observation is made of, oldest first.
+    """``(B, stack)`` int64: indices of the frames in each observation, oldest first.
 
     Args:
         indices: ``(B,)``, each observation's newest frame.
-        starts: ``(B,)``, the first frame of each one's episode, which stands for those before it.
+        starts: ``(B,)``, the first frame of each observation's episode, which replaces the frames before it.
         stack: frames in an observation.
     """
     back = torch.arange(stack - 1, -1, -1, device=indices.device)
@@ -315,12 +315,12 @@ def is_recording(folder: Path | str) -> bool:
     return (Path(folder) / DESCRIPTION).is_file()
 
 
-# Of a recorder that was killed before it had written its first description.
+# Left by a recorder that was killed before it wrote its first description.
 _LEFT_BY_A_START = ("run.lock", f"{DESCRIPTION}.partial")
 
 
 def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
-    """What is in ``frames.json``, and whether the last episode was cut."""
+    """Reads ``frames.json``: the recording, its shards, and whether the last episode was cut."""
     path = folder / DESCRIPTION
     try:
         content: Any = json.loads(path.read_text())
@@ -328,10 +328,10 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
         raise UserError(f"no recorded frames in {folder}: {DESCRIPTION} is missing") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:  # JSON's, and bytes that are no UTF-8
+    except ValueError as error:  # invalid JSON or UTF-8
         raise UserError(f"{path} is damaged: {one_line(error)}") from None
     except RecursionError:
-        raise UserError(f"{path} is damaged: brackets in brackets without end") from None
+        raise UserError(f"{path} is damaged: its brackets are nested too deeply") from None
     try:
         if type(content["format"]) is not int or content["format"] < 1:
             raise UserError(
@@ -339,7 +339,7 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
             )
         if content["format"] > _FORMAT:
             raise UserError(
-                f"{path} has format {content['format']} and this version reads up to {_FORMAT}: install a newer one"
+                f"{path} has format {content['format']}, but this version reads up to {_FORMAT}: update curl_rl"
             )
         fields = {field.name: content[field.name] for field in dataclasses.fields(Recording)}
         if not isinstance(fields["state_names"], list):
@@ -350,21 +350,21 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
         texts = [fields["env"], fields["quality"], fields["policy"], *names, *(shard.name for shard in shards)]
         numbers = [fields["size"], fields["action_repeat"], fields["channels"], fields["action_size"]]
         numbers += [fields["seed"], *counts]
-        # Recordings made before this was written down do not say; to record a whole episode again does no harm.
+        # Older recordings have no such field; recording a complete episode again does no harm.
         cut = content.get("cut", True)
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: no proper description of a recording ({one_line(error)})") from None
+        raise UserError(f"{path} is damaged: not a description of a recording ({one_line(error)})") from None
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
-        raise UserError(f"{path} is damaged: a name that is no text, or a count that is no whole number")
+        raise UserError(f"{path} is damaged: names must be strings and counts whole numbers")
     if not isinstance(cut, bool):
         raise UserError(f"{path} is damaged: cut must be true or false, got {cut!r}")
     for shard in shards:
         if not re.fullmatch(r"frames-\d{5,}\.safetensors", shard.name):
-            raise UserError(f"{path} is damaged: {shard.name!r} is no shard's name")
+            raise UserError(f"{path} is damaged: {shard.name!r} is not a shard name")
     totals = (sum(shard.frames for shard in shards), sum(shard.episodes for shard in shards))
     if totals != (content["frames"], content["episodes"]):
         raise UserError(
-            f"{path} is damaged: its shards have {totals[0]} frames of {totals[1]} episodes together, and it speaks of "
+            f"{path} is damaged: its shards have {totals[0]} frames of {totals[1]} episodes in total, but it states "
             f"{content['frames']} of {content['episodes']}"
         )
     try:
@@ -379,7 +379,7 @@ def _read_shard(folder: Path, shard: Shard, recording: Recording) -> dict[str, T
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in _DTYPES if name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: bring it back, or record anew") from None
+        raise UserError(f"{path} is missing: restore it, or record again") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {one_line(error)}") from None
     except safetensors.SafetensorError as error:

@@ -12,7 +12,7 @@ from curl_rl.runs.logger import METRICS_FILE, read_metrics
 
 @dataclass
 class Curve:
-    """Runs of one kind, that differ in their seeds."""
+    """Runs that differ only in their seeds."""
 
     env: str
     label: str
@@ -22,21 +22,21 @@ class Curve:
     """Returns of the training episodes that ended within the random steps."""
 
     def frames(self) -> list[int]:
-        """Where any seed was evaluated, in order."""
+        """The frame counts at which any seed was evaluated, in order."""
         return sorted({at for seed in self.seeds.values() for at in seed})
 
     def returns_at(self, frames: int) -> list[float]:
-        """The returns there, of the seeds that have come so far."""
+        """The returns at ``frames`` of the seeds evaluated there."""
         return [seed[frames] for seed in self.seeds.values() if frames in seed]
 
 
 def read_curves(directories: list[Path]) -> list[Curve]:
-    """The curves of all runs below ``directories``, by task and label.
+    """The curves of all runs below ``directories``, sorted by task and label.
 
-    A run that was set aside (``--fresh``) is left out, and one of pretraining, which has no returns.
+    Skips runs that were set aside (``--fresh``) and pretraining runs, which have no returns.
 
     Raises:
-        ValueError: there is no run with an evaluation, one cannot be read, or two are of one kind and one seed.
+        ValueError: no run has an evaluation, a run cannot be read, or two runs have the same task, label and seed.
     """
     curves: dict[tuple[str, str], Curve] = {}
     for path in sorted({path for directory in directories for path in directory.rglob(METRICS_FILE)}):
@@ -64,7 +64,7 @@ def read_curves(directories: list[Path]) -> list[Curve]:
 
 
 def _label(config: RunConfig) -> str:
-    """The preset, and every setting in which the run differs from it, but for the seed and a hash."""
+    """The preset, and every setting that differs from it, except for the seed and the encoder's hash."""
     preset = replace(load_preset(config.preset, config.env), seed=config.seed)
     changed = changed_fields(preset, config)
     return ", ".join(

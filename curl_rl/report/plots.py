@@ -1,4 +1,4 @@
-"""Pictures of results. They need matplotlib, which comes with the extra ``plot``."""
+"""Plots of results. They need matplotlib, from the extra ``plot``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from curl_rl.report.curves import Curve
 
 
 def headless_pyplot() -> Any:
-    """matplotlib's pyplot, for pictures in files: no screen is needed.
+    """matplotlib's pyplot with a file backend, which needs no display.
 
     Raises:
-        ImportError: matplotlib is missing; the line says how to install it.
+        ImportError: matplotlib is missing; the message says how to install it.
     """
     try:
         import matplotlib
@@ -28,11 +28,11 @@ def headless_pyplot() -> Any:
 
 
 def draw_curves(curves: list[Curve], out: Path) -> None:
-    """One panel per task: the mean and range over seeds of each kind of run, and the random policy, dotted.
+    """Draws one panel per task: mean and range over seeds of each kind of run, and the random policy, dotted.
 
     Args:
-        curves: as :func:`~curl_rl.report.curves.read_curves` reads them.
-        out: the picture to write: ``.png``, ``.svg``, ``.pdf``.
+        curves: the result of :func:`~curl_rl.report.curves.read_curves`.
+        out: the image file to write: ``.png``, ``.svg``, ``.pdf``.
     """
     pyplot = headless_pyplot()
     panels: dict[str, list[Curve]] = defaultdict(list)
@@ -48,7 +48,7 @@ def draw_curves(curves: list[Curve], out: Path) -> None:
             axis.fill_between(frames, [*map(min, returns)], [*map(max, returns)], color=line.get_color(), alpha=0.2)
         random = [value for curve in of_env for value in curve.random_returns]
         if random:
-            axis.axhline(sum(random) / len(random), color="grey", linestyle=":", label="random policy")
+            axis.axhline(sum(random) / len(random), color="gray", linestyle=":", label="random policy")
         axis.set(title=env, xlabel="environment frames", ylabel="return of the deterministic policy")
         axis.legend(fontsize="small")
         axis.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""An agent as a policy: its actions for the observations of one environment."""
+"""Adapts an agent to the recorder's policy interface."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from curl_rl.rl.agent import Agent
 
 
 def agent_policy(agent: Agent, *, sampled: bool) -> Policy:
-    """The agent's actions: drawn from its policy, or the policy's mean.
+    """Returns the agent's policy for one environment: sampled actions, or the mean action.
 
     Raises, when it acts:
-        FloatingPointError: an action is not finite: the networks have diverged.
+        FloatingPointError: an action is not finite, so the networks have diverged.
     """
     device = agent.log_alpha.device
 

@@ -1,7 +1,7 @@
 """The agent: Soft Actor-Critic and a self-supervised objective on one shared encoder.
 
-Its networks and optimizers, how it acts, the random draws of an update, and its state for saving. The update itself is
-in ``update`` (the paper's), ``joint_update`` and ``frozen_update``.
+Networks, optimizers, acting, the random draws of an update, and checkpoint state. The update rules are in ``update``
+(the paper's), ``joint_update`` and ``frozen_update``.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ class AgentConfig:
     """Soft Actor-Critic on pixels with an auxiliary objective. The defaults are the CURL paper's (Table 3)."""
 
     objective: registry.ObjectiveName = "curl"
-    """The self-supervised method that trains the encoder along with the critic; none: the critic alone."""
+    """Self-supervised method that trains the encoder along with the critic; none: the critic alone."""
     update_rule: Literal["exact", "joint"] = "exact"
     """exact: critics, actor and objective in turn, as in the paper. joint: critics and objective share one pass and one
-    gradient of the encoder, and the actor looks at the features of that pass; faster, and another algorithm."""
+    gradient of the encoder, and the actor uses the features of that pass; faster, but a different algorithm."""
     batch_size: Annotated[int, at_least(1)] = 512
     """Transitions in one update."""
     crop: Annotated[int, at_least(1)] = 84
-    """Side of the square that the encoder sees, cropped from the rendered frame, in pixels."""
+    """Side of the square crop of the rendered frame that the encoder sees, in pixels."""
     every_crop_offset: bool = True
-    """Draw crops from all possible places. False leaves the last row and column out, as the released code does."""
+    """Draw crops from all possible offsets. False leaves out the last row and column, as the released code does."""
     discount: Annotated[float, within("[0, 1]")] = 0.99
-    """Discount of one agent step."""
+    """Discount per agent step."""
     n_step: Annotated[int, at_least(1)] = 1
     """Rewards summed before bootstrapping."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -61,8 +61,8 @@ class AgentConfig:
     critic_lr: Annotated[float, positive_finite] = 1e-3
     """Adam's learning rate for the critics and, through their loss, the encoder."""
     encoder_lr: Annotated[float, positive_finite] = 1e-3
-    """Adam's learning rate for the objective: its heads and, through its loss, the encoder (in a joint update critic_lr
-    is the encoder's)."""
+    """Adam's learning rate for the objective: its heads and, through its loss, the encoder (a joint update trains the
+    encoder with critic_lr)."""
     temperature_lr: Annotated[float, positive_finite] = 1e-4
     """Adam's learning rate for the temperature."""
     actor_beta: Annotated[float, within("[0, 1)")] = 0.9
@@ -72,26 +72,26 @@ class AgentConfig:
     temperature_beta: Annotated[float, within("[0, 1)")] = 0.5
     """Adam's first decay rate for the temperature."""
     initial_temperature: Annotated[float, positive_finite] = 0.1
-    """The temperature α at the start."""
+    """Initial temperature α."""
     critic_tau: Annotated[float, within("[0, 1]")] = 0.01
-    """Share of the critics that their target takes over each time it moves."""
+    """Step size τ of the critics' target: θ' ← (1 − τ) θ' + τ θ."""
     encoder_tau: Annotated[float, within("[0, 1]")] = 0.05
-    """Share of the encoder that its target takes over each time it moves."""
+    """Step size τ of the encoder's target."""
     actor_every: Annotated[int, at_least(1)] = 2
-    """Updates from one actor and temperature step to the next."""
+    """Updates between steps of the actor and the temperature."""
     target_every: Annotated[int, at_least(1)] = 2
-    """Updates from one move of the targets to the next."""
+    """Updates between steps of the targets."""
     objective_every: Annotated[int, at_least(1)] = 1
-    """Updates from one step of the objective to the next."""
+    """Updates between steps of the objective."""
     detach_encoder: bool = False
-    """Stop the critics' loss at the convolutions, so that the objective alone trains them."""
+    """Stop the critics' gradient at the convolutions, so that only the objective trains them."""
     freeze_encoder: bool = False
-    """Leave the encoder as it starts, given by --encoder or random: nothing trains it, it is its own target, and an
-    update passes it twice, without gradient. There is no objective then (--agent.objective none)."""
+    """Keep the initial encoder, from --encoder or random: nothing trains it, it is its own target, and an update runs
+    it twice, without gradient. Requires --agent.objective none."""
     objective_optimizers: tuple[tuple[Trained, ...], ...] = (("encoder", "objective"),)
-    """The Adams that take the objective's step one after the other, each with what it trains."""
+    """Adam optimizers that step on the objective's gradient in turn, each with the parts it trains."""
     precision: Precision | Literal["auto"] = "float32"
-    """What the convolutions compute in; auto: bfloat16 where the hardware is fast in it, else float32."""
+    """Precision of the convolutions; auto: bfloat16 on hardware that computes it fast, else float32."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "agent")
@@ -104,7 +104,7 @@ class AgentConfig:
             )
         if self.freeze_encoder and self.detach_encoder:
             raise ValueError(
-                "agent.detach_encoder must be false where agent.freeze_encoder is true: nothing trains it then"
+                "agent.detach_encoder must be false when agent.freeze_encoder is true: a frozen encoder is not trained"
             )
         if self.objective != "none" and not self.objective_optimizers:
             raise ValueError("agent.objective_optimizers must name at least one, such as [[encoder, objective]]")
@@ -121,7 +121,7 @@ class AgentConfig:
 
 
 class UpdateInputs(NamedTuple):
-    """All that one update depends on beside the agent's own state: crops and noise are already drawn."""
+    """The inputs of one update besides the agent's own state, with crops and noise already drawn."""
 
     observation: Tensor
     """View 0: ``(B, C, S, S)`` uint8."""
@@ -130,21 +130,21 @@ class UpdateInputs(NamedTuple):
     reward: Tensor
     """``(B, 1)``, n steps summed."""
     discount: Tensor
-    """``(B, 1)``, what the next state's value is multiplied by; 0 where it is terminal."""
+    """``(B, 1)``, the factor of the next state's value; 0 if that state is terminal."""
     next_observation: Tensor
     """``(B, C, S, S)`` uint8."""
     views: dict[ViewSpec, Tensor]
-    """Further views that the objective asks for, each ``(B, C, S, S)`` uint8."""
+    """Further views for the objective, each ``(B, C, S, S)`` uint8."""
     next_noise: Tensor
     """``(B, A)`` standard normal: draws the action at the next observation, in the critics' target."""
     noise: Tensor
     """``(B, A)`` standard normal: draws the action of the actor's loss."""
     actions_ahead: Tensor | None = None
-    """``(B, K, A)``: the actions up to the farthest future that the objective asks for; see ``replay.Batch``."""
+    """``(B, K, A)``: the actions up to the objective's farthest future offset; see ``replay.Batch``."""
 
 
 class Due(NamedTuple):
-    """Who takes a step in one update; the critics always do."""
+    """The parts that take a step in one update; the critics always do."""
 
     actor: bool
     targets: bool
@@ -156,16 +156,16 @@ class Agent(nn.Module):
 
     Args:
         observation_shape: ``(C, H, W)`` of the environment's observation; the agent sees a crop of it.
-        action_dim: size of the action, which lies in [−1, 1].
+        action_dim: size of the action vector; actions are in [−1, 1].
         config: the agent's settings.
-        objectives: the settings of each objective, of which ``config.objective`` names one.
+        objectives: the settings of all objectives; ``config.objective`` selects one.
 
-    Weights are drawn from torch's global generator. ``state_dict`` holds the networks; ``training_state`` the
-    optimizers as well.
+    Weights are drawn from torch's global generator. ``state_dict`` holds the networks; ``training_state`` adds the
+    optimizers.
 
     Raises:
-        ValueError: the crop is larger than the observation, or too small for the encoder; or the objective needs what a
-            replay does not have, such as labels.
+        ValueError: the crop is larger than the observation or too small for the encoder, or the objective needs data
+            that a replay lacks, such as labels.
     """
 
     def __init__(
@@ -205,19 +205,19 @@ class Agent(nn.Module):
         self._update_rule = frozen_update if frozen else rules[config.update_rule]
 
     def start_from(self, encoder: PixelEncoder) -> None:
-        """Copies the weights of a trained encoder of the same shape; to be called before the first update.
+        """Copies the weights of a trained encoder of the same shape; call it before the first update.
 
-        Encoder and target start as it is. So does the actor's projection, whose convolutions are the encoder's: a
-        random one would read that map in a way of its own, and throw away what the trained one had learnt to read.
+        The encoder, its target and the actor's projection all start from these weights. The actor shares the encoder's
+        convolutions, so a random projection would discard what the trained one has learned about their map.
 
         Raises:
-            ValueError: updates were made already, or the encoder has another shape. Nothing is copied then.
+            ValueError: the agent has already been updated, or the encoder has another shape. Nothing is copied.
         """
         if self.updates:
-            raise ValueError(f"an encoder is what an agent starts from, and this one has made {self.updates} updates")
+            raise ValueError(f"an agent must start from an encoder before its first update, got {self.updates} updates")
         shapes = [(one.observation_shape, one.config) for one in (encoder, self.encoder)]
         if shapes[0] != shapes[1]:
-            raise ValueError(f"the encoder has the shape {shapes[0]} and the agent's {shapes[1]}: they must agree")
+            raise ValueError(f"the encoder's shape must be the agent's, {shapes[1]}, got {shapes[0]}")
         weights = encoder.state_dict()
         self.encoder.load_state_dict(weights)
         self.target_encoder.load_state_dict(weights)
@@ -243,7 +243,7 @@ class Agent(nn.Module):
             # In a joint update the critics' optimizer takes the encoder's one step.
             joint: tuple[tuple[Trained, ...], ...] = (("objective",),)
             for trained in joint if c.update_rule == "joint" else c.objective_optimizers:
-                # Fresh dictionaries: an optimizer writes into the groups that it is given.
+                # Copies: an optimizer modifies the groups passed to it.
                 own = [dict(group) for name in trained for group in groups[name] if group["params"]]
                 self.objective_optimizers.append(_adam(own, c.encoder_lr))
 
@@ -258,7 +258,7 @@ class Agent(nn.Module):
         return named | {f"objective{i}": optimizer for i, optimizer in enumerate(self.objective_optimizers)}
 
     def make_capturable(self) -> None:
-        """Lets CUDA graphs capture the optimizers' steps; the numbers stay the same."""
+        """Lets CUDA graphs capture the optimizers' steps, without changing their results."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["capturable"] = True
@@ -270,7 +270,7 @@ class Agent(nn.Module):
 
     @property
     def due(self) -> Due:
-        """Who takes a step in the next update."""
+        """The parts that take a step in the next update."""
         c, step = self.config, self.updates
         return Due(
             actor=step % c.actor_every == 0,
@@ -280,7 +280,7 @@ class Agent(nn.Module):
 
     @property
     def future_offsets(self) -> tuple[int, ...]:
-        """How many steps ahead the objective's views lie, each offset once; the replay is asked for them."""
+        """The future offsets of the objective's views, in steps, each once; the replay samples them."""
         return tuple(sorted({view.future for view in self._views() if view.future}))
 
     # ------------------------------------------------------------------ acting
@@ -292,9 +292,9 @@ class Agent(nn.Module):
 
     @torch.no_grad()
     def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Actions ``(B, A)`` for ``(B, C, H, W)`` observations, from their centre crop.
+        """Actions ``(B, A)`` for ``(B, C, H, W)`` observations, from their center crop.
 
-        With ``(B, A)`` standard normal ``noise`` the policy is sampled; without, its mean is taken.
+        Samples the policy with ``(B, A)`` standard normal ``noise``; without noise, returns its mean.
         """
         feature_map = self.encoder.convolutions(center_crop(observation, self.config.crop))
         if noise is None:
@@ -304,7 +304,7 @@ class Agent(nn.Module):
     # ---------------------------------------------------------------- learning
 
     def draw(self, batch: Batch, generator: torch.Generator) -> UpdateInputs:
-        """Draws all that is random in one update: the crops and the policy's noise. The generator is on the device."""
+        """Draws the randomness of one update, crops and policy noise, from a generator on the agent's device."""
 
         def crops(frames: Tensor, count: int) -> list[Tensor]:
             every_offset = self.config.every_crop_offset
@@ -314,7 +314,7 @@ class Agent(nn.Module):
             like = self.log_alpha
             return torch.randn(batch.action.shape, generator=generator, device=like.device, dtype=like.dtype)
 
-        wanted = dict.fromkeys((ViewSpec(0), *self._views()))  # the critics want view 0, whatever the objective does
+        wanted = dict.fromkeys((ViewSpec(0), *self._views()))  # the critics always need view 0
         views: dict[ViewSpec, Tensor] = {}
         for moment, frames in zip((0, *self.future_offsets), (batch.observation, *batch.future), strict=True):
             specs = [spec for spec in wanted if spec.future == moment]
@@ -334,10 +334,10 @@ class Agent(nn.Module):
         )
 
     def update(self, inputs: UpdateInputs, *, diagnose: bool = False) -> dict[str, Tensor]:
-        """One update of everything that is due, by the rule of the agent's settings.
+        """One update of all parts that are due, by the configured update rule.
 
-        ``diagnose`` adds the metrics that cost something (the embedding's effective rank); it changes nothing else.
-        Returns detached scalars by name.
+        ``diagnose`` adds the expensive metrics (the embedding's effective rank) and changes nothing else. Returns
+        detached scalars by name.
         """
         metrics = self._update_rule(self, inputs, self.due, diagnose)
         self.updates += 1
@@ -345,13 +345,13 @@ class Agent(nn.Module):
 
     def _views(self) -> Iterator[ViewSpec]:
         if self.objective is not None:
-            # dict.fromkeys: each view once, in a fixed order, because the order decides which random numbers it gets.
+            # dict.fromkeys: each view once, in a fixed order, because the order determines its random numbers.
             yield from dict.fromkeys((*self.objective.online_views, *self.objective.target_views))
 
     # ------------------------------------------------------------------ saving
 
     def training_state(self) -> dict[str, Any]:
-        """Networks, objective, optimizers and the count of updates: all that an update depends on and changes."""
+        """Networks, objective, optimizers and update count: all the state that an update reads and changes."""
         return {
             "networks": self.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -359,12 +359,12 @@ class Agent(nn.Module):
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
-        """Puts back what :meth:`training_state` gave."""
+        """Restores the result of :meth:`training_state`."""
         self.load_state_dict(state["networks"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
             for group in optimizer.param_groups:
-                group["capturable"] = False  # that of the machine that saved it; a Learner decides anew
+                group["capturable"] = False  # the saving machine's choice; a Learner sets its own
         self.updates = state["updates"]
 
 

@@ -1,4 +1,4 @@
-"""Whether a run can be done as it is configured: asked before anything of it, or of an earlier one, is touched."""
+"""Checks that a run is possible as configured, before touching any files of this or an earlier run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from curl_rl.runs.storage import choose_storage
 
 
 def check_device(config: RunConfig, device: torch.device) -> None:
-    """Whether it can do what is asked for, before an earlier run is set aside.
+    """Checks that the device supports the run, before an earlier run is set aside.
 
     Raises:
-        UserError: no units for the precision, or a capture where none is possible.
+        UserError: the device does not support the precision, or the update cannot be captured.
     """
     resolve_precision(config.agent.precision, device)
     if config.compute.capture:
@@ -27,10 +27,10 @@ def check_device(config: RunConfig, device: torch.device) -> None:
 
 
 def check_environment(config: RunConfig, environment: Environment, device: torch.device) -> None:
-    """What can only be known with the environment at hand, before anything is written.
+    """Checks the run against its environment, before anything is written.
 
     Raises:
-        UserError: the agent or the replay does not fit the environment, or the replay the device's memory.
+        UserError: the agent or the replay does not fit the environment, or the replay does not fit into memory.
     """
     shape, action_dim = pixel_spaces(environment)
     if shape[0] % config.environment.stack:
@@ -45,17 +45,17 @@ def check_environment(config: RunConfig, environment: Environment, device: torch
         raise UserError(one_line(error)) from None
     steps, count = getattr(environment, "max_episode_steps", None), config.training.environments
     if steps is not None and config.replay.capacity < count * steps:
-        what = "an episode" if count == 1 else f"{count} episodes"
+        episodes = "an episode" if count == 1 else f"{count} episodes"
         raise UserError(
-            f"replay.capacity {config.replay.capacity} is smaller than {what} of {config.env}: {count * steps} "
+            f"replay.capacity {config.replay.capacity} is smaller than {episodes} of {config.env}: {count * steps} "
             "agent steps"
         )
     needed = replay_bytes(
         config.replay.capacity, shape, action_dim, stack=config.environment.stack, streams=config.training.environments
     )
-    there = next(folder for folder in (config.directory, *config.directory.absolute().parents) if folder.is_dir())
+    folder = next(path for path in (config.directory, *config.directory.absolute().parents) if path.is_dir())
     try:
-        storage = choose_storage(config.replay.storage, needed, device, there)
+        storage = choose_storage(config.replay.storage, needed, device, folder)
     except (ValueError, OSError) as error:
         raise UserError(one_line(error)) from None
     if config.compute.capture:

@@ -1,4 +1,4 @@
-"""Experience: the episodes of all environments, each begun by its number, stored as it goes, and brought back."""
+"""Collects experience: starts the episodes of all environments, stores their steps, and replays them on resuming."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from curl_rl.runs.seeds import derived_seed
 
 
 class Collector:
-    """Steps the environments of a run and stores what they show.
+    """Runs the episodes of the training environments and stores their transitions.
 
     Args:
-        environments: those to train on.
-        replay: with a stream to each of them.
-        progress: of the run, where the episodes under way are kept.
-        seed: of the run; with its number, the seed of an episode.
+        environments: the training environments.
+        replay: has one stream per environment.
+        progress: the run's progress, including the unfinished episodes.
+        seed: the run's seed; an episode's seed is derived from it and the episode's number.
     """
 
     def __init__(self, environments: Environments, replay: Replay, progress: Progress, seed: int) -> None:
@@ -27,7 +27,7 @@ class Collector:
         self._replay, self._progress, self._seed = replay, progress, seed
 
     def begin_episodes(self) -> None:
-        """Begins the next episode in every environment that has none under way."""
+        """Begins the next episode in every environment without an unfinished one."""
         p = self._progress
         waiting = [number for number in range(self.environments.count) if number not in p.under_way]
         begin = {number: Beginning(self._episode_seed(p.episodes_begun + i)) for i, number in enumerate(waiting)}
@@ -38,11 +38,11 @@ class Collector:
             p.episodes_begun += 1
 
     def observations(self) -> Observation:
-        """``(E, C, H, W)``: the newest of each environment."""
+        """``(E, C, H, W)``: the newest observation of each environment."""
         return np.stack([self._progress.under_way[number].observation for number in range(self.environments.count)])
 
     def store(self, number: int, action: Tensor, outcome: Outcome) -> Episode | None:
-        """Takes in what an action has led to in the environment of this number; returns its episode if that is over."""
+        """Stores the outcome of an action in environment ``number``; returns the episode if it has ended."""
         observation, reward, terminated, truncated, info = outcome
         frames = int(info.get("environment_steps", 1))
         ends = {"terminated": terminated, "truncated": truncated}
@@ -57,7 +57,7 @@ class Collector:
         return p.under_way.pop(number) if terminated or truncated else None
 
     def bring_back(self) -> None:
-        """Repeats the unfinished episodes in new environments: the same seed and actions lead to where they stood."""
+        """Replays the unfinished episodes in new environments: the same seed and actions lead to the same state."""
         p = self._progress
         episodes = {
             number: Beginning(self._episode_seed(episode.number), [action.numpy() for action in episode.actions])

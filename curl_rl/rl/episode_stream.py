@@ -1,17 +1,17 @@
-"""The episodes of one environment in the replay, one after the other: each frame is stored once.
+"""The memory layout of one environment's episodes in the replay, which stores each frame once.
 
-Two rings make a stream. The ring of frames holds single images. The ring of transitions holds action, reward,
+A stream consists of two rings. The frame ring holds single images. The transition ring holds action, reward,
 ``terminated``, the number of the frame that the transition starts from, and its position in the episode. Frames and
-transitions are numbered from 0 and never renumbered; number ``i`` lies in slot ``i % slots``. An episode of T
-transitions stores T + 1 frames, and transition t leads from frame ``f`` to frame ``f + 1``. Three things follow:
+transitions are numbered from 0 and never renumbered; number ``i`` is in slot ``i % slots``. An episode of T
+transitions stores T + 1 frames, and transition t leads from frame ``f`` to frame ``f + 1``. Three properties follow:
 
-* Two transitions t and t + i belong to one episode exactly when their frame numbers differ by i: each boundary between
-  episodes adds a frame that no transition starts from.
+* Two transitions t and t + i belong to the same episode exactly when their frame numbers differ by i: each episode
+  boundary adds a frame that no transition starts from.
 * The observation at frame ``f`` and position ``p`` is the frames ``f - min(p, k)`` for k = stack - 1, ..., 0, since an
   environment's first observation is its first frame repeated.
-* Frames are overwritten in order, so the transitions whose frames are all there are one contiguous range of numbers.
-  Sampling is a uniform integer from that range: nothing to reject, nothing to read back from the device, and nothing
-  that could leak over the rings' seams.
+* Frames are overwritten in order, so the transitions with all frames still stored form one contiguous range of
+  numbers. Sampling draws a uniform integer from that range, without rejection, without reading anything back from the
+  device, and without mixing frames across a ring's seam.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from torch import Tensor
 
 from curl_rl.runs.files import write_durably
 
-_SEGMENT_BYTES = 64 * 2**20  # bounds the memory that saving and restoring take
+_SEGMENT_BYTES = 64 * 2**20  # bounds the memory used by saving and restoring
 _EPISODE_LENGTH_PLANNED_FOR = 20
 
 
 class Rings(NamedTuple):
-    """Memory of one stream, or of several: then a further dimension in front counts the streams."""
+    """Memory of one stream, or of several, with a leading stream dimension."""
 
     frames: Tensor
     """(frame slots, C·H·W) uint8."""
@@ -54,27 +54,27 @@ class Rings(NamedTuple):
     """(transition slots,) int64: position of the transition in its episode."""
 
     range: Tensor
-    """(2,) int64: the first transition that can be sampled and one past the last, where the sampling happens: so that
-    drawing one is the same work whatever they are, and a CUDA graph captured once draws from what is there now."""
+    """(2,) int64: the first transition that can be sampled and one past the last. It is on the sampling device, so that
+    a CUDA graph captured once samples from the current range."""
 
 
 def frame_slots(capacity: int, stack: int) -> int:
-    """Frames for ``capacity`` transitions of episodes of 20 steps or more.
+    """Frame slots for ``capacity`` transitions, if episodes have 20 steps or more.
 
-    These end at most 1 + (capacity - 1) // 20 episodes, each with a frame of its own; add the next episode's first
-    frame, and the stack - 1 frames before the oldest transition's own.
+    The transitions end at most 1 + (capacity - 1) // 20 episodes, each with one extra frame; add the next episode's
+    first frame, and the stack - 1 frames before the oldest transition's own.
     """
     return capacity + capacity // _EPISODE_LENGTH_PLANNED_FOR + stack + 1
 
 
 class EpisodeStream:
-    """What one environment gives, in order, into rings that :class:`curl_rl.rl.replay.Replay` owns and samples from.
+    """Writes one environment's episodes into rings that :class:`curl_rl.rl.replay.Replay` owns and samples from.
 
     Args:
-        rings: its part of the replay's memory.
+        rings: the stream's part of the replay's memory.
         observation_shape: (stack·C, H, W).
         stack: frames in an observation.
-        name: begins the names of its files.
+        name: prefix of the stream's file names.
     """
 
     def __init__(self, rings: Rings, observation_shape: tuple[int, int, int], stack: int, name: str) -> None:
@@ -84,17 +84,17 @@ class EpisodeStream:
         self._stack = stack
         self._name = name
         self._capacity = len(rings.action)
-        # What decides which transitions can be sampled stays on the host, so that adding reads nothing back from a GPU.
-        self._earliest_frame = np.zeros(self._capacity, dtype=np.int64)  # that the transition's observation needs
+        # Eviction state is kept on the host, so that adding reads nothing back from a GPU.
+        self._earliest_frame = np.zeros(self._capacity, dtype=np.int64)  # needed by the transition's observation
         self._observation = np.zeros(observation_shape, dtype=np.uint8)  # the newest
         self.clear()
 
     def clear(self) -> None:
         """Forgets everything."""
-        self._frame_count = 0  # frames ever stored, so also the next frame's number
+        self._frame_count = 0  # frames ever stored; also the next frame's number
         self._transition_count = 0  # likewise
         self._oldest = 0  # the first transition that can be sampled
-        self._open_position: int | None = None  # of the newest frame in the episode under way; None between episodes
+        self._open_position: int | None = None  # of the newest frame in the open episode; None between episodes
         self._segments: list[_Segment] = []
         self._segments_directory: Path | None = None
         self._publish_range()
@@ -105,7 +105,7 @@ class EpisodeStream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the stream keeps beside its rings."""
+        """Bytes of memory used in addition to the rings."""
         return self._earliest_frame.nbytes
 
     # ------------------------------------------------------------------ adding
@@ -138,16 +138,16 @@ class EpisodeStream:
         rings = self._rings
         action = np.array(action, dtype=np.float32)
         if action.shape != rings.action.shape[1:]:
-            raise ValueError(f"action has shape {action.shape}: it must be {tuple(rings.action.shape[1:])}")
+            raise ValueError(f"action must have shape {tuple(rings.action.shape[1:])}, got {action.shape}")
         if not np.isfinite(action).all():
-            raise ValueError(f"action is {action.tolist()}: it must be finite")
+            raise ValueError(f"action must be finite, got {action.tolist()}")
         if not abs(reward) <= torch.finfo(torch.float32).max:  # false for NaN, too
-            raise ValueError(f"reward is {reward}: it must be finite, also as a float32")
+            raise ValueError(f"reward must be finite as a float32, got {reward}")
         self._check_observation("next_observation", next_observation)
         if not np.array_equal(next_observation[: -self._channels], self._observation[self._channels :]):
             raise ValueError(
-                "next_observation is not the observation before it shifted by one frame: the replay keeps one new "
-                f"frame ({self._channels} channels) a step, so the environment must stack consecutive frames"
+                "next_observation is not the previous observation shifted by one frame: the replay stores one new "
+                f"frame ({self._channels} channels) per step, so the environment must stack consecutive frames"
             )
 
         slot = self._transition_count % self._capacity
@@ -165,9 +165,9 @@ class EpisodeStream:
 
     def _check_observation(self, name: str, observation: npt.NDArray[np.uint8]) -> None:
         if observation.shape != self._observation_shape:
-            raise ValueError(f"{name} has shape {observation.shape}: it must be {self._observation_shape}")
+            raise ValueError(f"{name} must have shape {self._observation_shape}, got {observation.shape}")
         if observation.dtype != np.uint8:
-            raise ValueError(f"{name} has dtype {observation.dtype}: it must be uint8")
+            raise ValueError(f"{name} must have dtype uint8, got {observation.dtype}")
 
     def _store_newest_frame(self, observation: npt.NDArray[np.uint8]) -> None:
         np.copyto(self._observation, observation)  # a copy: environments reuse their buffers
@@ -176,7 +176,7 @@ class EpisodeStream:
         self._frame_count += 1
 
     def _evict(self) -> None:
-        """Leave out the transitions that were overwritten and those whose observation lost a frame."""
+        """Drops overwritten transitions and those with an overwritten frame in their observation."""
         self._oldest = max(self._oldest, self._transition_count - self._capacity)
         first_kept_frame = self._frame_count - len(self._rings.frames)
         while (
@@ -192,19 +192,19 @@ class EpisodeStream:
     # ----------------------------------------------------------- checkpointing
 
     def save(self, directory: Path) -> dict[str, Any]:
-        """Write what is new since the last save; ``directory`` is resolved and there. See ``Replay.save``."""
+        """Writes everything new since the last save into ``directory``, resolved and existing. See ``Replay.save``."""
         first_live_frame = self._first_live_frame()
         segments = [segment for segment in self._segments if segment.end_frame > first_live_frame]
         if directory != self._segments_directory or not all(
             (directory / segment.file).exists() for segment in segments
         ):
-            segments = []  # another directory, or somebody deleted a file: write everything that is live
+            segments = []  # another directory, or a file was deleted: write everything that is live
         begin = max(first_live_frame, segments[-1].end_frame if segments else 0)
         first_transition = max(self._oldest, segments[-1].end_transition if segments else 0)
         frames_per_segment = max(1, _SEGMENT_BYTES // self._rings.frames.shape[1])
         while begin < self._frame_count:
             end = min(begin + frames_per_segment, self._frame_count)
-            # All new transitions lie in the last of the files, which outlives the others.
+            # All new transitions go into the last file, which outlives the others.
             end_transition = self._transition_count if end == self._frame_count else first_transition
             segments.append(self._write_segment(directory, begin, end, first_transition, end_transition))
             begin = end
@@ -218,7 +218,7 @@ class EpisodeStream:
         }
 
     def restore(self, directory: Path, manifest: dict[str, Any]) -> None:
-        """Become the stream that was saved. See ``Replay.restore``."""
+        """Restores a saved stream. See ``Replay.restore``."""
         segments = [_Segment(**fields) for fields in manifest["segments"]]
         self.clear()
         for segment in segments:
@@ -238,10 +238,10 @@ class EpisodeStream:
             np.copyto(self._observation, np.concatenate(frames).reshape(self._observation_shape))
 
     def _first_live_frame(self) -> int:
-        """The first frame that anything still needs."""
+        """The first frame still in use."""
         if len(self):
             return int(self._earliest_frame[self._oldest % self._capacity])
-        # An episode under way without a transition that can be sampled has no more than its first frame.
+        # An open episode without a transition to sample has only its first frame.
         return self._frame_count if self._open_position is None else self._frame_count - 1
 
     def _write_segment(
@@ -262,7 +262,7 @@ class EpisodeStream:
         path = directory / segment.file
         payload = path.read_bytes()
         if hashlib.sha256(payload).hexdigest() != segment.sha256:
-            raise ValueError(f"replay segment {path} is damaged: its contents are not those that were saved")
+            raise ValueError(f"replay segment {path} is damaged: its SHA-256 is not the saved one")
         tensors = safetensors.torch.load(payload)
         for first, end, rings in (
             (segment.first_frame, segment.end_frame, {"frames": self._rings.frames}),

@@ -1,4 +1,4 @@
-"""How long a run will take on this machine, measured before it starts."""
+"""Estimates a run's duration on this machine before it starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curl_rl.rl.agent import Agent, Due
 from curl_rl.rl.config import RunConfig
 from curl_rl.rl.replay import Batch
 
-_LONG = 4 * 3600.0  # seconds from which on another preset is worth naming
+_LONG = 4 * 3600.0  # seconds above which to suggest another preset
 
 
 def estimated_time(
@@ -27,14 +27,14 @@ def estimated_time(
     frames: int,
     steps_done: int = 0,
 ) -> str:
-    """One line on how long ``frames`` environment frames will take, from a few updates and steps timed on the CPU.
+    """Estimates the time for ``frames`` environment frames from a few timed updates and steps on the CPU, in one line.
 
     Args:
-        config: the run.
-        agent: a copy of it is timed; it is left as it is.
-        environment: stepped a few times, so not the one that is trained on.
-        frames: environment frames still to go.
-        steps_done: agent steps that lie behind; the first ``training.random_steps`` of a run have no update.
+        config: the run's configuration.
+        agent: copied for timing, not changed.
+        environment: stepped a few times, so it must not be a training environment.
+        frames: remaining environment frames.
+        steps_done: agent steps already taken; a run's first ``training.random_steps`` have no update.
     """
     per_update, per_step = _seconds_per_update(config, agent), _seconds_per_step(agent, environment)
     steps = frames / config.environment.action_repeat
@@ -42,14 +42,14 @@ def estimated_time(
     updates = max(steps - random_steps_left, 0) / config.training.update_every
     every, episodes = config.evaluation.every, config.evaluation.episodes
     evaluations = frames // every + 1 if every else 0
-    # An episode of the suite lasts 1000 environment steps; an environment that says otherwise knows better.
+    # The suite's episodes last 1000 environment steps; max_episode_steps takes precedence.
     episode_steps = getattr(environment, "max_episode_steps", None) or 1000 / config.environment.action_repeat
     seconds = steps * per_step + updates * per_update
     seconds += evaluations * episodes * episode_steps * per_step
-    measured = f"{per_update * 1e3:.0f} ms an update, {per_step * 1e3:.0f} ms a step"
+    measured = f"{per_update * 1e3:.0f} ms per update, {per_step * 1e3:.0f} ms per step"
     line = f"estimate: {_duration(seconds)} on this CPU ({measured})"
     if seconds > _LONG and config.preset != "cpu":
-        line += "; --preset cpu is made for CPUs, and a GPU runs this one"
+        line += "; use --preset cpu on CPUs, or run this preset on a GPU"
     return line
 
 
@@ -71,20 +71,20 @@ def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
     )
     generator = torch.Generator().manual_seed(0)
     c = config.agent
-    # After this many the kinds repeat; where that is long, the first thousand tell nearly the same.
+    # The kinds of update repeat with this period; of a long one, the first thousand updates are representative.
     period = min(math.lcm(c.actor_every, c.target_every, c.objective_every), 1000)
     kinds: Counter[Due] = Counter()
-    an_update_of: dict[Due, int] = {}
+    first_of_kind: dict[Due, int] = {}
     for trained.updates in range(period):
         kinds[trained.due] += 1
-        an_update_of.setdefault(trained.due, trained.updates)
+        first_of_kind.setdefault(trained.due, trained.updates)
     seconds = 0.0
-    for due, number in an_update_of.items():
-        # The first of each kind also makes optimizers' state and touches memory for the first time.
+    for due, number in first_of_kind.items():
+        # The first of each kind, a warm-up, creates optimizer state and touches memory for the first time.
         for turn in range(2):
             trained.updates = number
-            taken = _seconds(lambda: trained.update(trained.draw(batch, generator)))
-            seconds += taken * kinds[due] * turn
+            elapsed = _seconds(lambda: trained.update(trained.draw(batch, generator)))
+            seconds += elapsed * kinds[due] * turn
     return seconds / period
 
 

@@ -1,4 +1,4 @@
-"""Playing a policy to score it: deterministic actions, centre crops, an environment and seeds of its own."""
+"""Evaluates a policy: deterministic actions, center crops, a separate environment with separate seeds."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from curl_rl.runs.seeds import derived_seed
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of some episodes."""
+    """The results of some episodes."""
 
     returns: list[float]
     """Undiscounted return of each episode."""
     pictures: npt.NDArray[np.uint8] | None
-    """The first episode as seen, ``(T, H, W, 3)``; None where it was not recorded."""
+    """The newest frames of the first episode, ``(T, H, W, 3)``; None if it was not recorded."""
     pictures_per_second: float
-    """Speed at which the pictures show it in real time."""
+    """Frame rate that plays the pictures in real time."""
 
     def metrics(self) -> dict[str, float]:
         """Mean, median and spread of the returns, by name."""
@@ -49,24 +49,24 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     after_episode: Callable[[], object] = lambda: None,
 ) -> Evaluation | None:
-    """Plays ``episodes`` episodes with the mean action; the same seeds give the same starts every time.
+    """Plays ``episodes`` episodes with the mean action; the same seed gives the same initial states.
 
-    Draws no random number of its own and changes nothing in the agent.
+    Draws no random numbers itself and does not change the agent.
 
     Args:
-        agent: whose policy plays.
-        env: not the training environment.
-        episodes: how many.
+        agent: the agent to evaluate.
+        env: an environment other than the training environment.
+        episodes: number of episodes.
         seed: the run's seed.
         record: keep the first episode's pictures.
-        stop: asked at every step; once it says yes, the evaluation is given up.
+        stop: called at every step; the evaluation is aborted once it returns True.
         after_episode: called after each episode, to show progress.
 
     Returns:
-        The returns, or None if it was given up.
+        The evaluation, or None if it was aborted.
 
     Raises:
-        FloatingPointError: an action is not finite: the networks have diverged.
+        FloatingPointError: an action is not finite, so the networks have diverged.
         ValueError: a reward is not finite.
     """
     device = agent.log_alpha.device
@@ -84,7 +84,7 @@ def evaluate(
                 raise FloatingPointError(f"the policy's action is {action.tolist()}")
             observation, reward, terminated, truncated, _ = env.step(action)
             if not math.isfinite(reward):
-                raise ValueError(f"the environment's reward is {reward}: it must be finite")
+                raise ValueError(f"the environment's reward must be finite, got {reward}")
             total, over = total + float(reward), terminated or truncated
         if record and episode == 0:
             pictures.append(_newest_frame(observation))
@@ -95,6 +95,6 @@ def evaluate(
 
 
 def _newest_frame(observation: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """``(H, W, 3)`` from ``(stack·C, H, W)``; a frame that is not RGB is shown by its first channel in grey."""
+    """``(H, W, 3)`` from ``(stack·C, H, W)``; of a stack that is not RGB, the last channel in gray."""
     rgb = observation[-3:] if len(observation) % 3 == 0 else np.repeat(observation[-1:], 3, axis=0)
     return np.ascontiguousarray(rgb.transpose(1, 2, 0))

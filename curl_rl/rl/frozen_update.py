@@ -1,7 +1,7 @@
-"""The update on a frozen encoder: Soft Actor-Critic on features that nothing trains.
+"""The update with a frozen encoder: Soft Actor-Critic on fixed features, without an objective.
 
-Such an encoder is its own target. An update passes it twice, without gradient: the observation for critics and actor,
-the next observation for the critics' target. There is no objective.
+A frozen encoder is its own target. An update runs it twice, without gradient: on the observation for critics and actor,
+and on the next observation for the critics' target.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def frozen_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -> dict[str, Tensor]:
-    """Critics, then actor and temperature, then the critics' target.
+    """Updates the critics, then actor and temperature, then the critics' target.
 
-    Equation numbers are those of SAC (arXiv 1812.05905). ``diagnose`` adds nothing here: what it adds elsewhere is the
-    objective's. Returns detached scalars.
+    Equation numbers refer to SAC (arXiv 1812.05905). ``diagnose`` has no effect: its metrics are the objective's.
+    Returns detached scalars.
     """
     alpha = agent.alpha
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What protects a run from its environments, which are anybody's code and may raise anything."""
+"""Protects a run from its environments, which are user code and may raise any exception."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from curl_rl.runs.errors import TrainingFault, one_line
 from curl_rl.runs.faults import is_out_of_memory, kept
 from curl_rl.runs.session import Session
 
-_MEND = "mend the environment and start the same command again"
+_REMEDY = "fix the environment and start the same command again"
 
 
 class EnvironmentGuard(contextlib.AbstractContextManager[None]):
     """Guards calls into environment code: on any exception, save the run and raise :class:`TrainingFault`.
 
-    One guard serves one step of the run and may be entered several times in it. Random numbers that were drawn since it
-    was made are drawn again after resuming.
+    One guard serves one step of the run and may be entered several times. Random numbers drawn since its construction
+    are drawn again after resuming.
 
     Args:
-        session: the run's.
+        session: the run's session.
         save: writes a checkpoint.
-        generator: what the step draws its actions from.
+        generator: the source of the step's actions.
     """
 
     can_undo: bool
-    """Whether the run, as it stands, can go on once the random numbers are drawn again; if not, it goes back to its
-    last checkpoint."""
+    """True while resetting the generator undoes the step; otherwise the run returns to its last checkpoint."""
 
     def __init__(self, session: Session, save: Callable[[], None], generator: torch.Generator) -> None:
         self.can_undo = True
@@ -42,19 +41,19 @@ class EnvironmentGuard(contextlib.AbstractContextManager[None]):
     ) -> None:
         if isinstance(error, FloatingPointError):
             self._session.fail_by_numbers(error)
-        # Memory is the agent's matter: a batch is larger than anything of the environment's.
+        # Running out of memory is blamed on the agent: its batches are larger than anything in an environment.
         if isinstance(error, Exception) and not is_out_of_memory(error):
             self._fail(error)
 
     def _fail(self, error: Exception) -> NoReturn:
         self._generator.set_state(self._before)
         if not self.can_undo:
-            self._session.fail(error, f"{kept(self._session.directory)}: {_MEND}")
+            self._session.fail(error, f"{kept(self._session.directory)}: {_REMEDY}")
         saved = "the run is saved"
         try:
             self._save()
         except TrainingFault:
             raise
         except Exception as unsaved:
-            saved = f"{kept(self._session.directory)}, a new one could not be written ({one_line(unsaved)})"
-        self._session.fail(error, f"{saved}: {_MEND}")
+            saved = f"{kept(self._session.directory)}; a new one could not be written ({one_line(unsaved)})"
+        self._session.fail(error, f"{saved}: {_REMEDY}")

@@ -1,7 +1,7 @@
-"""The joint update: critics and objective share one pass through the encoder and one step of it.
+"""The joint update: critics and objective share one encoder pass and one encoder step.
 
-Faster than the paper's update (see ``update``), and another algorithm. The objective's query and the actor see the
-encoder from before the step, the keys come from the targets before their move, and the encoder takes one step, with the
+Faster than the paper's update (see ``update``), but a different algorithm. The objective's query and the actor use the
+encoder before the step, the keys come from the targets before their move, and the encoder takes one step, with the
 critics' optimizer, on the sum of both losses' gradients.
 """
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def joint_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -> dict[str, Tensor]:
-    """Critics and objective in one step, then actor and temperature, then the targets.
+    """Updates critics and objective in one step, then actor and temperature, then the targets.
 
-    Equation numbers are those of SAC (arXiv 1812.05905). Returns detached scalars.
+    Equation numbers refer to SAC (arXiv 1812.05905). Returns detached scalars.
     """
     config, alpha = agent.config, agent.alpha
     objective = agent.objective if due.objective else None

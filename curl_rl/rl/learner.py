@@ -1,7 +1,7 @@
-"""One update from the replay to the metrics: sample, crop, learn; eagerly, or as a CUDA graph that was captured once.
+"""One update from replay to metrics: sample, crop and learn, eagerly or as a captured CUDA graph.
 
-A graph starts all of an update's kernels with one call, where Python would take longer to start them than a fast GPU
-to run them. It draws new transitions, crops and noise each time: the replay keeps the range to draw from on the device,
+A graph launches all kernels of an update with one call; from Python, launching them takes longer than a fast GPU needs
+to run them. Each replay of the graph draws new transitions, crops and noise: the range to sample from is on the device,
 and the generators are registered with the graph.
 """
 
@@ -19,25 +19,25 @@ from curl_rl.rl.replay import Batch, Replay
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.storage import Storage
 
-_WARM_UP = 2  # eager updates of each kind before its capture: in them optimizers make their state
+_WARM_UP = 2  # eager updates of each kind before its capture, in which the optimizers create their state
 
 
 class Learner:
     """Updates an agent from a replay.
 
     Args:
-        agent: it learns.
-        replay: it remembers.
+        agent: the agent to update.
+        replay: the replay to sample from.
         generator: draws crops and noise; on the agent's device.
         replay_generator: draws transitions; on the replay's storage device.
-        capture: capture the update as CUDA graphs, one for each set of those that take a step in it (actor, targets,
-            objective). The first updates of each kind, and those that are diagnosed, run eagerly.
+        capture: capture the update as CUDA graphs, one for each combination of parts that take a step (actor, targets,
+            objective). The first updates of each kind, and updates with ``diagnose``, run eagerly.
 
     Attributes:
-        newest: the last update's batch and what was drawn for it; None before the first.
+        newest: the last update's batch and the inputs drawn for it; None before the first.
 
     Raises:
-        UserError: ``capture``, and the agent or the replay is not on a GPU.
+        UserError: ``capture`` is set, and the agent or the replay is not on a GPU.
     """
 
     def __init__(
@@ -59,19 +59,19 @@ class Learner:
         self._warmed_up: Counter[Due] = Counter()
         if capture:
             agent.make_capturable()
-            # Optimizers complain of it in the warm-up, which is meant to run without a capture.
+            # Optimizers warn about capturable during the warm-up, which runs without a capture on purpose.
             warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
             self._side_stream = torch.cuda.Stream(generator.device)
 
     def update(self, *, diagnose: bool = False) -> dict[str, Tensor]:
-        """One update of the agent. Returns its metrics, see :meth:`Agent.update`."""
+        """Updates the agent once. Returns its metrics, see :meth:`Agent.update`."""
         if not self._capture:
             return self._learn(diagnose)
-        with torch.cuda.device(self.generator.device):  # streams and graphs belong to the current one
+        with torch.cuda.device(self.generator.device):  # streams and graphs use the current device
             return self._captured(diagnose)
 
     def sample(self) -> Batch:
-        """A batch as the agent wants it."""
+        """Samples a batch with the agent's settings."""
         a = self.agent.config
         return self.replay.sample(
             a.batch_size,
@@ -85,7 +85,7 @@ class Learner:
         due = self.agent.due
         if diagnose or self._warmed_up[due] < _WARM_UP:
             self._warmed_up[due] += 1
-            # On a stream of its own, as PyTorch asks of what warms up a capture.
+            # PyTorch requires the warm-up of a capture to run on a side stream.
             side = self._side_stream
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -96,7 +96,7 @@ class Learner:
             pool = next(iter(self._graphs.values())).graph.pool() if self._graphs else None
             self._graphs[due] = _CapturedUpdate(self, pool)
         else:
-            self.agent.updates += 1  # the graph holds the device's work only
+            self.agent.updates += 1  # the graph holds only device work
         return self._graphs[due].replay()
 
     def _learn(self, diagnose: bool) -> dict[str, Tensor]:
@@ -107,24 +107,22 @@ class Learner:
 
 
 def check_capture(device: torch.device, storage: Storage) -> None:
-    """Whether an update on this device, from a replay that lies there, can be captured.
+    """Checks that an update on ``device`` with a replay in ``storage`` can be captured.
 
     Raises:
         UserError: it cannot.
     """
     if device.type != "cuda":
-        raise UserError(
-            f"compute.capture: there are no CUDA graphs on {device}; leave it false, or use a GPU by --device"
-        )
+        raise UserError(f"compute.capture: {device} has no CUDA graphs; leave it false, or choose a GPU with --device")
     if storage != "device":
         raise UserError(
-            f"compute.capture: the replay would lie in {storage}, and an update can be captured only with the replay "
-            "on the GPU: take --replay.storage device, with a smaller --replay.capacity if need be"
+            f"compute.capture needs the replay on the GPU, got a replay in {storage}: use --replay.storage device, "
+            "with a smaller --replay.capacity if necessary"
         )
 
 
 class _CapturedUpdate:
-    """An update of one kind as a graph. Capturing runs nothing; only :meth:`replay` does."""
+    """An update of one kind as a graph. Capturing executes no kernels; only :meth:`replay` does."""
 
     def __init__(self, learner: Learner, pool: Any) -> None:
         self.graph, self._learner = torch.cuda.CUDAGraph(), learner

@@ -1,4 +1,4 @@
-"""The agent of a run, and its replay: as the configuration describes them, and as its checkpoint holds them."""
+"""Builds a run's agent from its configuration, and loads agent and replay from its checkpoint."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ from curl_rl.runs.faults import is_out_of_memory
 
 
 def build_agent(config: RunConfig, device: torch.device, shape: tuple[int, int, int], action_dim: int) -> Agent:
-    """An agent with new weights, computing in what ``agent.precision`` means on its device.
+    """Builds an agent with new weights, with ``agent.precision`` resolved for its device.
 
     Args:
-        config: the run's.
-        device: where it is to be.
+        config: the run's configuration.
+        device: the agent's device.
         shape: ``(C, H, W)`` of the environment's observations.
-        action_dim: size of its actions.
+        action_dim: size of the environment's actions.
 
     Raises:
-        ValueError: the configuration does not fit the observations, or (a UserError) the precision the device.
+        ValueError: the configuration does not fit the observations, or (a UserError) the device does not support the
+            precision.
     """
     precision = resolve_precision(config.agent.precision, device)
     return Agent(shape, action_dim, replace(config.agent, precision=precision), config.objectives).to(device)
 
 
 def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig, int]:
-    """The agent of a run, its configuration, and how many frames it was trained on. Nothing in the run is changed.
+    """The agent of a run, its configuration, and its number of training frames. Does not change the run.
 
     Raises:
-        UserError: there is no run or no whole checkpoint, it trained no agent, or the device is not there.
+        UserError: the directory has no run, no intact checkpoint or no agent, or the device is missing.
     """
     config, state = _newest(directory, device)
     return _agent_of(config, state), config, state["progress"]["frames"]
 
 
 def load_learner(directory: Path, device: str = "auto") -> tuple[Learner, RunConfig]:
-    """The agent of a run with its replay, ready to sample and to learn on. Nothing in the run is changed.
+    """The agent of a run with its replay, ready to sample and learn. Does not change the run.
 
-    What is drawn follows from the run's seed; it is not what the run itself would have drawn next.
+    Its generators are seeded with the run's seed; they do not continue the run's random numbers.
 
     Raises:
         UserError: as :func:`load_agent`, or the replay does not fit into memory or is damaged.
@@ -64,7 +65,7 @@ def load_learner(directory: Path, device: str = "auto") -> tuple[Learner, RunCon
             manifest["action_dim"],
             stack=manifest["stack"],
             device=on,
-            directory=Path(tempfile.gettempdir()),  # the run's own may be full, or not ours to write into
+            directory=Path(tempfile.gettempdir()),  # the run's own may be full or read-only
             streams=config.training.environments,
         )
         replay.restore(directory / run_directory.REPLAY_SEGMENTS, manifest)
@@ -79,12 +80,12 @@ def load_learner(directory: Path, device: str = "auto") -> tuple[Learner, RunCon
 
 
 def _newest(directory: Path, device: str) -> tuple[RunConfig, dict[str, Any]]:
-    """A run's configuration, on this device, and its newest whole checkpoint."""
+    """A run's configuration, with this device, and its newest intact checkpoint."""
     path = directory / run_directory.CONFIG
     if not path.is_file():
-        raise UserError(f"{directory} is no run: it has no {run_directory.CONFIG}")
+        raise UserError(f"{directory} is not a run directory ({run_directory.CONFIG} is missing)")
     if run_directory.kind_of(directory) == "pretraining":
-        raise UserError(f"{directory} is a run of pretraining: it has an encoder and no policy")
+        raise UserError(f"{directory} is a pretraining run: it has an encoder but no policy")
     config, on = read_config(path), resolve_device(device)
     try:
         found = checkpoint.load_newest(directory / run_directory.CHECKPOINTS, read_only=True)
@@ -101,8 +102,8 @@ def _agent_of(config: RunConfig, state: dict[str, Any]) -> Agent:
     try:
         resolve_precision(config.agent.precision, device)
     except UserError:
-        # Trained elsewhere. To play it here is no other run, as going on would be, and float32 is the nearest to it.
-        say(f"it was trained in {config.agent.precision}, for which this device has no units: it computes in float32")
+        # Trained on another machine. Playing, unlike resuming, may change the precision; float32 is the closest.
+        say(f"the agent was trained in {config.agent.precision}, which this device does not support: using float32")
         config = replace(config, agent=replace(config.agent, precision="float32"))
     agent = build_agent(config, device, shape, manifest["action_dim"])
     agent.load_training_state(state["agent"])

@@ -1,4 +1,4 @@
-"""Pictures of what the agent is shown."""
+"""Pictures of the agent's observations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _GAP = 2
 
 
 def crops_picture(batch: Batch, inputs: UpdateInputs, samples: int = 4) -> Tensor:
-    """Some frame stacks of a batch, each with the crops that the update took of it.
+    """A picture of some frame stacks of a batch, each with the crops that the update drew from it.
 
-    One row to a sample: the stacked frames, oldest first; the frames of the crop that the critic saw (the query); then
-    those of each further view (the key).
+    One row per sample: the stacked frames, oldest first; the frames of the critic's crop (the query); then those of
+    each further view (the key).
 
     Returns:
         ``(3, H, W)`` uint8 on the CPU.
@@ -30,7 +30,7 @@ def crops_picture(batch: Batch, inputs: UpdateInputs, samples: int = 4) -> Tenso
 
 
 def _side_by_side(stack: Tensor, height: int) -> Tensor:
-    """``(C, h, w)`` frames in a row, ``(3, height, ·)``: RGB where three channels make a frame, else grey."""
+    """``(C, h, w)`` frames in a row, ``(3, height, ·)``: RGB if the channels divide by three, else gray."""
     frames = stack.split(3) if len(stack) % 3 == 0 else [frame.expand(3, -1, -1) for frame in stack.split(1)]
     below = height - stack.shape[-2]
     return torch.cat([torch.nn.functional.pad(frame, (0, _GAP, 0, below)) for frame in frames], dim=2)

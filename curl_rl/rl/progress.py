@@ -1,4 +1,4 @@
-"""How far a run has come, and the episodes under way: what a checkpoint must bring back of the training loop."""
+"""The progress of a run and its unfinished episodes: the training loop's state in a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from torch import Tensor
 
 @dataclass
 class Episode:
-    """An episode under way."""
+    """An unfinished episode."""
 
     number: int
-    """Counted from 0, over all environments, as they begin; its seed comes from it."""
+    """Counted from 0 over all environments, in order of beginning; the episode's seed is derived from it."""
     observation: npt.NDArray[np.uint8]
-    """The newest."""
+    """The newest observation."""
     total: float = 0.0
     """Undiscounted return so far."""
     actions: list[Tensor] = field(default_factory=list)
-    """With the seed, all that is needed to bring an environment to where it stands."""
+    """With the seed, sufficient to replay the episode in a new environment."""
 
 
 @dataclass
 class Progress:
-    """How far a run has come; saved with every checkpoint."""
+    """The progress of a run; saved with every checkpoint."""
 
     frames: int = 0
     """Environment frames so far."""
     agent_steps: int = 0
-    """Actions so far, of all environments together."""
+    """Actions so far, over all environments."""
     evaluated_at: int = -1
     """Frames at the last evaluation; −1 before the first."""
     episodes_begun: int = 0
-    """Also the number of the next one."""
+    """Also the number of the next episode."""
     under_way: dict[int, Episode] = field(default_factory=dict)
-    """By the number of the environment; one that is not here begins a new episode next."""
+    """Unfinished episodes by environment number; an environment without one begins a new episode next."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds under ``progress``."""
+        """The state stored in a checkpoint under ``progress``."""
         under_way = {
             number: {**vars(episode), "observation": torch.from_numpy(episode.observation)}
             for number, episode in self.under_way.items()
@@ -49,7 +49,7 @@ class Progress:
         return {**vars(self), "under_way": under_way}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Puts back what a checkpoint with this state holds."""
+        """Restores the progress from a checkpoint's state."""
         saved = state["progress"] if "observation" not in state else _progress_of_format_1(state)
         self.frames, self.agent_steps = saved["frames"], saved["agent_steps"]
         self.evaluated_at, self.episodes_begun = saved["evaluated_at"], saved["episodes_begun"]
@@ -60,7 +60,7 @@ class Progress:
 
 
 def _progress_of_format_1(state: dict[str, Any]) -> dict[str, Any]:
-    """The progress in a checkpoint of format 1, which knew one environment and kept its observation elsewhere."""
+    """The progress in a checkpoint of format 1, which has one environment and stores its observation separately."""
     older, observation = state["progress"], state["observation"]
     episode = {
         "number": older["episode"],

@@ -1,7 +1,7 @@
-"""The replay: each frame is stored once; it samples frame stacks, n-step returns and future observations.
+"""The replay: stores each frame once; samples frame stacks, n-step returns and future observations.
 
 See ``episode_stream`` for the memory layout of one environment's episodes. Here the streams of one or more environments
-share memory, and are sampled from as one.
+share memory and are sampled as one.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _MANIFEST_FORMAT = 2
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """How much the replay keeps, and where."""
+    """Size and storage of the replay."""
 
     capacity: Annotated[int, at_least(1)] = 100_000
-    """Transitions (agent steps) kept. Where episodes are shorter than 20 agent steps, fewer: each episode needs one
-    frame more than it has steps, and there is room for capacity / 20 of these. Several environments share it."""
+    """Transitions (agent steps) to keep, over all environments. Fewer if episodes are shorter than 20 agent steps: each
+    episode has one more frame than steps, and there is room for capacity / 20 of these extra frames."""
 
     storage: Literal["auto", "device", "memory", "disk"] = "auto"
-    """Where the frames lie: the GPU ("device"), main memory, or a file in the run's directory. "auto" takes the first
-    of these that has room, leaving some for everything else; on a CPU "device" means "memory"."""
+    """Storage of the frames: the GPU ("device"), main memory, or a file in the run's directory. "auto" chooses the
+    first of these with enough room, leaving a reserve; on a CPU "device" means "memory"."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "replay")
 
 
 class Batch(NamedTuple):
-    """B transitions on the agent's device, each seen over the m <= n_step steps that follow in its episode."""
+    """B transitions on the agent's device, each over the next m <= n_step steps of its episode."""
 
     observation: Tensor
     """(B, stack·C, H, W) uint8."""
@@ -52,19 +52,19 @@ class Batch(NamedTuple):
     """(B, 1) float32: the sum of discount^i · r_{t+i} over the m steps."""
 
     discount: Tensor
-    """(B, 1) float32: what multiplies the value of ``next_observation``: discount^m, or 0 where the m steps end in a
-    terminated state. A truncated episode keeps its value: time ran out, the task did not end."""
+    """(B, 1) float32: the factor of ``next_observation``'s value: discount^m, or 0 if the m steps end in a terminated
+    state. A truncated episode keeps its value: time ran out, the task did not end."""
 
     next_observation: Tensor
     """(B, stack·C, H, W) uint8: m steps after ``observation``."""
 
     future: tuple[Tensor, ...]
-    """For each offset asked for, (B, stack·C, H, W) uint8: the observation that many steps after ``observation``, or
-    the last one stored of its episode where that comes sooner."""
+    """For each requested offset, (B, stack·C, H, W) uint8: the observation that many steps after ``observation``, or
+    the episode's last stored one if that comes sooner."""
 
     actions_ahead: Tensor | None = None
-    """(B, K, A) float32, where K is the largest offset asked for: the actions taken from ``observation`` on, ``action``
-    first, then zeros past the last transition stored of the episode. None if no offset was asked for."""
+    """(B, K, A) float32, where K is the largest requested offset: the actions from ``observation`` on, starting with
+    ``action``, with zeros after the episode's last stored transition. None if no offset was requested."""
 
 
 class Replay:
@@ -75,18 +75,18 @@ class Replay:
         observation_shape: (stack·C, H, W).
         action_dim: A, the length of an action.
         stack: frames in an observation.
-        device: where batches go.
-        directory: where storage "disk" makes its file. The file has no name once it is open, so nothing is left
+        device: the device of sampled batches.
+        directory: directory of the file for storage "disk". The file is unlinked once it is open, so nothing is left
             behind, however the process ends.
-        streams: environments that add to it. Each has an equal part of the capacity.
+        streams: number of environments. Each has an equal share of the capacity.
 
     Attributes:
-        storage: "device", "memory" or "disk": where the frames lie.
-        storage_device: the device whose generators make ``sample`` free of transfers.
+        storage: the resolved storage of the frames: "device", "memory" or "disk".
+        storage_device: the device that samples; a generator on it spares ``sample`` a transfer.
 
     Raises:
-        ValueError: a shape that the stack does not divide, a capacity below the number of streams, or a storage
-            without room for the replay.
+        ValueError: the stack does not divide the channels, the capacity is below the number of streams, or the storage
+            has no room for the replay.
     """
 
     def __init__(
@@ -101,15 +101,15 @@ class Replay:
         streams: int = 1,
     ) -> None:
         if stack < 1:
-            raise ValueError(f"stack is {stack}: it must be at least 1")
+            raise ValueError(f"stack must be at least 1, got {stack}")
         if len(observation_shape) != 3 or min(observation_shape) < 1 or observation_shape[0] % stack:
             raise ValueError(
-                f"observation_shape is {tuple(observation_shape)}: it must be (stack·C, H, W), here with stack {stack}"
+                f"observation_shape must be (stack·C, H, W) with stack {stack}, got {tuple(observation_shape)}"
             )
         if action_dim < 1:
-            raise ValueError(f"action_dim is {action_dim}: it must be at least 1")
+            raise ValueError(f"action_dim must be at least 1, got {action_dim}")
         if not 1 <= streams <= config.capacity:
-            raise ValueError(f"streams is {streams}: it must be at least 1 and at most the capacity {config.capacity}")
+            raise ValueError(f"streams must be at least 1 and at most the capacity, {config.capacity}, got {streams}")
         channels, height, width = observation_shape
         self._observation_shape = (channels, height, width)
         self._stack = stack
@@ -123,7 +123,7 @@ class Replay:
         self.storage_device = self._device if self.storage == "device" else torch.device("cpu")
         self._directory = directory
 
-        # Main memory is taken page by page as frames arrive: neither branch touches it here.
+        # Main memory is allocated page by page as frames arrive: neither branch touches it here.
         if self.storage == "disk":
             assert directory is not None, "choose_storage refuses a disk without a directory"
             frames = map_unnamed_file(directory, streams * frames_kept * frame_bytes)
@@ -145,7 +145,7 @@ class Replay:
             range=zeros(torch.int64, 2),
         )
         self._range = rings.range
-        # Sampling addresses all streams' slots in one row, one stream's after the other's.
+        # Sampling addresses the slots of all streams as one concatenated range.
         self._frames, self._action, self._reward, self._terminated, self._start_frame, self._position = (
             ring.flatten(0, 1) for ring in rings[:6]
         )
@@ -167,12 +167,12 @@ class Replay:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the replay takes when it is full."""
+        """Bytes used by the full replay."""
         tensors = (self._frames, self._action, self._reward, self._terminated, self._start_frame, self._position)
         return sum(tensor.nbytes for tensor in tensors) + sum(stream.nbytes for stream in self._streams)
 
     def describe(self) -> str:
-        """One line for the log: how many transitions, how many bytes, and where."""
+        """One line for the log: number of transitions, size and storage."""
         where = {
             "device": f"on {self._device}",
             "memory": "in memory",
@@ -183,7 +183,7 @@ class Replay:
     # ------------------------------------------------------------------ adding
 
     def start_episode(self, observation: npt.NDArray[np.uint8], *, stream: int = 0) -> None:
-        """Store an episode's first observation. An episode still open counts as truncated.
+        """Stores an episode's first observation. An episode that is still open counts as truncated.
 
         Args:
             observation: (stack·C, H, W) uint8, one frame repeated.
@@ -204,20 +204,20 @@ class Replay:
         truncated: bool,
         stream: int = 0,
     ) -> None:
-        """Store one transition of the episode under way.
+        """Stores one transition of the open episode.
 
         Args:
-            action: (A,) taken at the newest observation.
-            reward: what the environment gave for it.
+            action: (A,), taken at the newest observation.
+            reward: the environment's reward for it.
             next_observation: (stack·C, H, W) uint8: the newest observation shifted by one frame.
             terminated: the task ended here, and no value follows.
             truncated: the episode was cut short here.
             stream: number of the environment.
 
         Raises:
-            ValueError: wrong shape or dtype, a number that is not finite, or an observation that is not the one before
-                shifted by one frame. Nothing is stored then.
-            RuntimeError: no episode is under way.
+            ValueError: wrong shape or dtype, a number that is not finite, or an observation that is not the previous
+                one shifted by one frame. Nothing is stored then.
+            RuntimeError: no episode is open.
         """
         self._streams[stream].add(action, reward, next_observation, terminated=terminated, truncated=truncated)
 
@@ -232,30 +232,30 @@ class Replay:
         n_step: int = 1,
         future: Sequence[int] = (),
     ) -> Batch:
-        """Draw transitions uniformly, with replacement, the unfinished episode's included.
+        """Samples transitions uniformly, with replacement, including those of unfinished episodes.
 
         Args:
             batch_size: B.
-            generator: the only source of chance; one on ``storage_device`` spares a transfer.
-            discount: of the reward, per agent step, in [0, 1].
-            n_step: steps summed into ``Batch.reward``; fewer where the episode, or what is stored of it, ends sooner.
+            generator: the only source of randomness; one on ``storage_device`` spares a transfer.
+            discount: discount per agent step, in [0, 1].
+            n_step: steps summed into ``Batch.reward``; fewer if the episode, or its stored part, ends sooner.
             future: offsets, in agent steps, of the observations in ``Batch.future``; ``Batch.actions_ahead`` holds the
                 actions between them.
 
         Raises:
-            ValueError: an argument out of its range.
+            ValueError: an argument is out of range.
             RuntimeError: nothing is stored yet.
         """
         if not len(self):
-            raise RuntimeError("the replay holds no transition yet: add some before sampling")
+            raise RuntimeError("the replay has no transitions yet: add some before sampling")
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not 0.0 <= discount <= 1.0:
-            raise ValueError(f"discount is {discount}: it must lie in [0, 1]")
+            raise ValueError(f"discount must lie in [0, 1], got {discount}")
         if n_step < 1:
-            raise ValueError(f"n_step is {n_step}: it must be at least 1")
+            raise ValueError(f"n_step must be at least 1, got {n_step}")
         if min(future, default=0) < 0:
-            raise ValueError(f"future is {tuple(future)}: its offsets must be 0 or more")
+            raise ValueError(f"the offsets in future must be 0 or more, got {tuple(future)}")
 
         device = self.storage_device
         share = torch.rand(batch_size, generator=generator, device=generator.device, dtype=torch.float64).to(device)
@@ -292,10 +292,10 @@ class Replay:
         )
 
     def _place(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For (B,) shares in [0, 1) of all that can be sampled: stream, transition, and the end of its stream."""
+        """Maps (B,) fractions in [0, 1) of all stored transitions to stream, transition, and the end of the stream."""
         oldest, end = self._range.unbind(1)
         before = (end - oldest).cumsum(0)  # transitions in this stream and those before it
-        place = (share * before[-1]).long()  # in float64 below the sum, however many there are
+        place = (share * before[-1]).long()  # in float64, always below the sum
         stream = torch.searchsorted(before, place, right=True)
         return stream, end[stream] - (before[stream] - place), end[stream]
 
@@ -304,7 +304,7 @@ class Replay:
         back = torch.minimum(position[:, None], self._stack_offsets)
         slots = (stream[:, None] * self._frame_slots + (frame[:, None] - back) % self._frame_slots).flatten()
         shape = (len(slots), self._frames.shape[1])
-        # index_select copies whole rows at the speed of memory; advanced indexing is 5 to 8 times slower on a CPU.
+        # index_select copies whole rows at memory bandwidth; advanced indexing is 5 to 8 times slower on a CPU.
         frames = torch.empty(shape, dtype=torch.uint8, device=self.storage_device, pin_memory=self._sends_to_gpu)
         torch.index_select(self._frames, 0, slots, out=frames)
         return self._sent(frames.view(len(frame), *self._observation_shape))
@@ -314,32 +314,32 @@ class Replay:
         return self.storage_device != self._device and self._device.type == "cuda"
 
     def _sent(self, numbers: Tensor) -> Tensor:
-        """The same on the agent's device.
+        """Sends a tensor to the agent's device.
 
-        To a GPU from pinned memory: sampling goes on meanwhile, waiting neither for the copy nor for the update before.
+        Copies to a GPU from pinned memory, so that sampling waits neither for the copy nor for the previous update.
         PyTorch's allocator holds the memory until the copy is done.
         """
         if not self._sends_to_gpu:
             return numbers.to(self._device)
-        return numbers.pin_memory().to(self._device, non_blocking=True)  # pinned already, it is itself
+        return numbers.pin_memory().to(self._device, non_blocking=True)  # no copy if already pinned
 
     # ----------------------------------------------------------- checkpointing
 
     def save(self, directory: Path) -> dict[str, Any]:
-        """Write what is new since the last save, and return a manifest of everything that ``restore`` needs.
+        """Writes everything new since the last save, and returns a manifest for ``restore``.
 
         New frames and transitions go into files ``segment-<first frame>-<last frame>.safetensors`` (with several
-        streams, ``segment-<stream>-…``); what was written before is named again while it holds live data. Each file is
-        complete under its name or absent: it is written under a temporary name, synced and renamed.
+        streams, ``segment-<stream>-…``); the manifest also lists earlier files that still hold live data. Files are
+        written atomically: under a temporary name, synced and renamed.
 
         Args:
-            directory: of the segments; made if absent. Files that no kept manifest names may be deleted.
+            directory: directory of the segments; created if absent. Files not listed in a kept manifest may be deleted.
 
         Returns:
-            A JSON-able manifest: see ``segment_files`` for the names of the files that it needs.
+            A JSON-serializable manifest; ``segment_files`` returns the names of its files.
 
         Raises:
-            OSError: the disk refused. The temporary file is removed, and earlier manifests stay good.
+            OSError: writing failed. The temporary file is removed, and earlier manifests stay valid.
         """
         directory.mkdir(parents=True, exist_ok=True)
         directory = directory.resolve()
@@ -347,30 +347,28 @@ class Replay:
         return {"format": _MANIFEST_FORMAT, **self._layout(), "streams": streams}
 
     def restore(self, directory: Path, manifest: dict[str, Any]) -> None:
-        """Become the replay that was saved: the same calls give the same results from here on.
+        """Restores a saved replay: from here on, the same calls give the same results.
 
         The storage and the device may differ from the saved replay's.
 
         Args:
-            directory: of the segments.
-            manifest: what ``save`` returned.
+            directory: directory of the segments.
+            manifest: the return value of ``save``.
 
         Raises:
-            ValueError: a manifest of another capacity, shape or number of streams, or a segment that is damaged. The
-                replay is empty then, or as it was; it can be restored from an older manifest.
-            OSError: a segment that is missing or cannot be read; likewise.
+            ValueError: the manifest has another capacity, shape or number of streams, or a segment is damaged. The
+                replay is then empty or unchanged, and can be restored from an older manifest.
+            OSError: a segment is missing or cannot be read; likewise.
         """
         if manifest["format"] not in (1, _MANIFEST_FORMAT):
-            raise ValueError(
-                f"replay manifest has format {manifest['format']}: this version reads 1 and {_MANIFEST_FORMAT}"
-            )
+            raise ValueError(f"the replay manifest's format must be 1 or {_MANIFEST_FORMAT}, got {manifest['format']}")
         for name, here in self._layout().items():
             if manifest[name] != here:
-                raise ValueError(f"replay {name} is {here}, but the checkpoint's is {manifest[name]}: they must agree")
+                raise ValueError(f"replay {name} must be the checkpoint's, {manifest[name]}, got {here}")
         streams = _streams(manifest)
         if len(streams) != len(self._streams):
             raise ValueError(
-                f"replay has {len(self._streams)} streams, but the checkpoint's has {len(streams)}: they must agree"
+                f"replay must have as many streams as the checkpoint, {len(streams)}, got {len(self._streams)}"
             )
         directory = directory.resolve()
         for stream in self._streams:
@@ -395,7 +393,7 @@ class Replay:
 def replay_bytes(
     capacity: int, observation_shape: Sequence[int], action_dim: int, *, stack: int, streams: int = 1
 ) -> int:
-    """Bytes that a replay of these sizes takes; the arguments are those of :class:`Replay`."""
+    """Bytes used by a replay of these sizes; the arguments are those of :class:`Replay`."""
     channels, height, width = observation_shape
     slots = capacity // streams
     frames = frame_slots(slots, stack) * (channels // stack) * height * width
@@ -404,10 +402,10 @@ def replay_bytes(
 
 
 def segment_files(manifest: dict[str, Any]) -> list[str]:
-    """Names of the files in the segments' directory that ``Replay.restore`` needs for this manifest."""
+    """Names of the segment files that ``Replay.restore`` needs for this manifest."""
     return [segment["file"] for stream in _streams(manifest) for segment in stream["segments"]]
 
 
 def _streams(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is said of each stream; a manifest of format 1 has one, and says it without a list."""
+    """The entry of each stream; a manifest of format 1 has a single stream and no list."""
     return [manifest] if manifest["format"] == 1 else manifest["streams"]

@@ -1,6 +1,6 @@
 """Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905): policy, twin critics, losses. Features in, numbers out.
 
-It knows no pixels and no contrastive learning; whoever owns the encoder hands its features in.
+Independent of pixels and contrastive learning: the caller passes in the encoder's features.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from curl_rl.encoders import orthogonal_init
 
 
 class Policy(NamedTuple):
-    """What the actor says of a batch of B states, for actions of size A."""
+    """The actor's output for a batch of B states, with actions of size A."""
 
     mean: Tensor
     """The deterministic action tanh(μ), ``(B, A)`` in [−1, 1]."""
@@ -41,12 +41,12 @@ class Actor(nn.Module):
         self.apply(orthogonal_init)
 
     def forward(self, features: Tensor, noise: Tensor) -> Policy:
-        """The policy at ``(B, features)``, and the action that ``(B, A)`` standard normal ``noise`` draws from it."""
+        """The policy at ``(B, features)``, with an action sampled by ``(B, A)`` standard normal ``noise``."""
         mu, raw = self.trunk(features).chunk(2, dim=-1)
         log_std = self.log_std_min + 0.5 * (self.log_std_max - self.log_std_min) * (torch.tanh(raw) + 1)
         action = torch.tanh(mu + noise * log_std.exp())
         gaussian = (-0.5 * noise.square() - log_std).sum(-1, keepdim=True) - 0.5 * math.log(2 * math.pi) * mu.shape[-1]
-        # The change of variables (appendix C); the floor bounds it where an action saturates.
+        # The change of variables (appendix C); the floor bounds it for saturated actions.
         squash = torch.log(F.relu(1 - action.square()) + 1e-6).sum(-1, keepdim=True)
         return Policy(torch.tanh(mu), action, gaussian - squash, log_std)
 
@@ -76,10 +76,10 @@ def td_target(reward: Tensor, discount: Tensor, next_q: Tensor, next_log_prob: T
     """The critics' regression target r + γ (min Q' − α log π'), ``(B, 1)`` (equations 5 and 6).
 
     Args:
-        reward: ``(B, 1)``; n-step rewards come already summed.
-        discount: ``(B, 1)``, γⁿ, and 0 where the next state is terminal.
-        next_q: ``(2, B, 1)`` target critics at the next state and the policy's action there.
-        next_log_prob: ``(B, 1)`` of that action.
+        reward: ``(B, 1)``; n-step rewards are already summed.
+        discount: ``(B, 1)``, γⁿ, or 0 if the next state is terminal.
+        next_q: ``(2, B, 1)``, the target critics at the next state and the policy's action there.
+        next_log_prob: ``(B, 1)``, the log-probability of that action.
         alpha: temperature, a scalar.
     """
     return reward + discount * (next_q.min(0).values - alpha * next_log_prob)

@@ -1,4 +1,4 @@
-"""The encoder that an agent starts from: read, known again by a hash of its weights, and held against the agent."""
+"""The encoder that an agent starts from: loads it, identifies it by a hash of its weights, and checks that it fits."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from curl_rl.runs.errors import UserError, one_line
 def find_starting_encoder(
     config: RunConfig, environment: Environment, *, resumes: bool
 ) -> tuple[RunConfig, PixelEncoder | None]:
-    """The configuration with the hash of the weights that the run starts from, and the encoder, if it is to be read.
+    """The configuration, completed with the hash of the initial weights, and the encoder, unless the run resumes.
 
-    A run that ``resumes`` from a checkpoint has its weights there and the hash in its configuration: the file may be
-    gone or hold others by now.
+    A run that resumes from a checkpoint has its weights there and the hash in its configuration: the original file may
+    have been deleted or changed.
 
     Raises:
-        UserError: it cannot be read, is not the one that was recorded, or does not fit.
+        UserError: the encoder cannot be read, is not the recorded one, or does not fit.
     """
     if config.encoder is None:
         return config, None
@@ -42,21 +42,21 @@ def find_starting_encoder(
     encoder = _check_fit(config.encoder, pretrained, pixel_spaces(environment)[0], config.agent)
     if pretrained.rendered_size != config.environment.size:
         say(
-            f"the encoder was trained on frames of {pretrained.rendered_size} pixels: in those of environment.size "
+            f"the encoder was trained on frames of {pretrained.rendered_size} pixels: with environment.size "
             f"{config.environment.size} it sees the scene at another scale"
         )
     return replace(config, encoder_sha256=found), encoder
 
 
 def read_starting_encoder(path: Path, sha256: str | None = None) -> tuple[PretrainedEncoder, str]:
-    """The encoder in ``path``, a run's directory or an encoder's file, and the hash of its weights.
+    """Loads the encoder at ``path`` and returns it with the hash of its weights.
 
     Args:
-        path: where it lies.
-        sha256: what the weights must hash to; None, anything.
+        path: directory of a run, or an encoder file.
+        sha256: required hash of the weights; None accepts any.
 
     Raises:
-        UserError: there is none, it is damaged, or its weights are others.
+        UserError: the encoder is missing or damaged, or its weights have another hash.
     """
     try:
         pretrained = load_encoder(path)
@@ -65,7 +65,7 @@ def read_starting_encoder(path: Path, sha256: str | None = None) -> tuple[Pretra
     found = weights_sha256(pretrained.encoder.state_dict())
     if sha256 is not None and sha256 != found:
         raise UserError(
-            f"encoder {path} holds other weights (SHA-256 {found[:12]}…) than encoder_sha256 asks for ({sha256[:12]}…)"
+            f"the weights of encoder {path} must have encoder_sha256 {sha256[:12]}…, got SHA-256 {found[:12]}…"
         )
     return pretrained, found
 
@@ -73,28 +73,28 @@ def read_starting_encoder(path: Path, sha256: str | None = None) -> tuple[Pretra
 def _check_fit(
     path: Path, pretrained: PretrainedEncoder, observation_shape: tuple[int, int, int], config: AgentConfig
 ) -> PixelEncoder:
-    """The encoder itself, if an agent of this configuration can start from it.
+    """Returns the encoder itself, if an agent of this configuration can start from it.
 
     Args:
-        path: where it was read, for the message.
-        pretrained: what was read there.
-        observation_shape: ``(C, H, W)`` of what the environment shows.
-        config: the agent's.
+        path: the encoder's path, for the message.
+        pretrained: the encoder read from it.
+        observation_shape: ``(C, H, W)`` of the environment's observations.
+        config: the agent's configuration.
 
     Raises:
-        UserError: it cannot; the line says what either side has, and the flags with which they would fit.
+        UserError: the two do not fit; the message lists the differences, with the flags that resolve them.
     """
     encoder = pretrained.encoder
     if not isinstance(encoder, PixelEncoder):
         raise UserError(
-            f"encoder {path} is a {type(encoder).__name__} and an agent's is a PixelEncoder: start from one that "
-            "another agent has trained, or pretraining on recorded frames"
+            f"encoder {path} must be a PixelEncoder, got a {type(encoder).__name__}: start from one trained by "
+            "another agent, or by pretraining on recorded frames"
         )
     channels, crop, width_seen = encoder.observation_shape
     (shown, height, width), wanted, own = observation_shape, encoder.config, config.encoder
     misfits = []
     if channels != shown:
-        stack = f"--environment.stack {channels // 3}" if channels % 3 == 0 else "no stack of RGB frames has so many"
+        stack = f"--environment.stack {channels // 3}" if channels % 3 == 0 else "not a stack of RGB frames"
         misfits.append(f"it takes {channels} channels and the environment gives {shown} ({stack})")
     if (crop, width_seen) != (config.crop, config.crop):
         size = f"--environment.size {pretrained.rendered_size} " if crop > min(height, width) else ""
@@ -102,14 +102,14 @@ def _check_fit(
         misfits.append(
             f"it takes images of {crop}×{width_seen} and the agent crops to {config.crop}×{config.crop} ({flags})"
         )
-    for name, its, the_agents in (
+    for name, encoders, agents in (
         ("filters", wanted.filters, own.filters),
         ("strides", list(wanted.strides), list(own.strides)),
         ("latent", wanted.latent, own.latent),
     ):
-        if its != the_agents:
-            flag = f"--agent.encoder.{name} {its}".replace(", ", ",")
-            misfits.append(f"it has {name} {its} and the agent {the_agents} ({flag})")
+        if encoders != agents:
+            flag = f"--agent.encoder.{name} {encoders}".replace(", ", ",")
+            misfits.append(f"it has {name} {encoders} and the agent {agents} ({flag})")
     if misfits:
         raise UserError(f"encoder {path} does not fit the agent: {'; '.join(misfits)}")
     return encoder

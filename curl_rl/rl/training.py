@@ -33,37 +33,37 @@ from curl_rl.rl.workers import Environment, Environments, open_environments, pix
 from curl_rl.runs.compute import precision_in_words, prepared_device
 from curl_rl.runs.console import say
 from curl_rl.runs.directory import REPLAY_SEGMENTS, claimed
-from curl_rl.runs.errors import TrainingFault as TrainingFault  # what train() raises
+from curl_rl.runs.errors import TrainingFault as TrainingFault  # raised by train()
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import refusing_what_exceeds
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.session import Contents, Position, Remedies, Session
-from curl_rl.runs.signals import Stopped as Stopped  # as above
+from curl_rl.runs.signals import Stopped as Stopped  # likewise
 
 _REMEDIES = Remedies(
-    memory="lower agent.batch_size or replay.capacity, or keep the replay elsewhere by replay.storage",
-    numbers="the last checkpoint is from before; try a lower learning rate, or look at the rewards",
+    memory="lower agent.batch_size or replay.capacity, or move the replay with replay.storage",
+    numbers="the last checkpoint predates it; try a lower learning rate, or check the rewards",
     room="lower replay.capacity",
-    disk="make room",
+    disk="free some disk space",
 )
 
 
 def train(config: RunConfig, make_environment: Callable[[], Environment], *, fresh: bool = False) -> Path:
-    """Trains a run to its budget, going on from where it was left.
+    """Trains a run to its budget, resuming it if it was stopped.
 
     Args:
-        config: the run.
-        make_environment: gives a new environment; called for training and for evaluation.
-        fresh: set an earlier run in the directory aside and start anew.
+        config: the run's configuration.
+        make_environment: makes a new environment; called for training and for evaluation.
+        fresh: set aside an earlier run in the directory and start over.
 
     Returns:
         The run's directory.
 
     Raises:
         UserError: the directory belongs to another configuration, the encoder to start from does not fit, or the
-            machine cannot do what is asked.
-        TrainingFault: a loss or the environment broke; the last checkpoint is intact.
-        Stopped: SIGINT or SIGTERM came; the run is saved.
+            machine does not support the configuration.
+        TrainingFault: a loss or the environment failed; the last checkpoint is intact.
+        Stopped: SIGINT or SIGTERM was received; the run is saved.
     """
     device = prepared_device(config.device)
     check_device(config, device)
@@ -76,7 +76,7 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
             environments = stack.enter_context(open_environments(make_environment, t.environments, overlap=t.overlap))
         except RuntimeError as error:
             if t.environments == 1 and not t.overlap:
-                raise  # in this process, where a defect shows its traceback
+                raise  # raised in this process, so the traceback shows the defect
             raise UserError(f"environment: {one_line(error)}") from None
         evaluation_environment = make_environment()
         stack.callback(evaluation_environment.close)
@@ -91,7 +91,7 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
 
 
 class Trainer:
-    """One run in progress. :func:`train` checks what it is given and makes it."""
+    """One run in progress, constructed by :func:`train` after its checks."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Trainer:
         self.config, self.device = config, device
         self.environments, self.evaluation_environment = environments, evaluation_environment
         shape, action_dim = pixel_spaces(environments)
-        # Weights come from a generator of their own, so that nothing else that draws can change them.
+        # The weights have their own random stream, so that other draws cannot change them.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "networks"))
             self.agent = build_agent(config, device, shape, action_dim)
@@ -154,7 +154,7 @@ class Trainer:
         c, p, session = self.config, self.progress, self.session
         self._introduce()
         if self._complete():
-            say(f"this run is complete at {p.frames:,} frames; --frames takes it further, --fresh starts anew")
+            say(f"this run is complete at {p.frames:,} frames; --frames extends it, --fresh starts over")
             return
         if self.device.type == "cpu":
             with session.memory_guarded(), self._guard():
@@ -163,13 +163,13 @@ class Trainer:
         with session.training(c.frames, unit="frame", description=c.env):
             if self._evaluation_due():
                 self._evaluate()
-                # A run that goes on has a checkpoint of these frames, which does not know of the evaluation yet.
+                # The checkpoint that a run resumed from does not include this evaluation yet.
                 if p.frames:
                     self.save()
             while not session.stopping and p.frames < c.frames:
                 before = p.frames
                 self.advance()
-                # Before saving: what is reported at these frames is then known to the checkpoint of these frames.
+                # Evaluate before saving, so that the checkpoint includes the evaluation.
                 if self._evaluation_due():
                     self._evaluate()
                 if _crossed(before, p.frames, c.checkpoint.every):
@@ -185,7 +185,7 @@ class Trainer:
         precision = precision_in_words(self.agent.encoder.convolutions.precision, self.device)
         say(f"device: {self.device}, convolutions in {precision}; {self.replay.describe()}")
         if c.encoder is not None or c.agent.freeze_encoder:
-            begin = f"starts from {c.encoder}" if c.encoder is not None else "starts with random weights"
+            begin = f"starts from {c.encoder}" if c.encoder is not None else "starts from random weights"
             say(f"encoder: {begin}, {'frozen' if c.agent.freeze_encoder else 'trained further'}")
         if p.frames:
             say(f"resumed at {p.frames:,} of {c.frames:,} frames")
@@ -194,20 +194,20 @@ class Trainer:
         return self.progress.frames >= self.config.frames and not self._evaluation_due()
 
     def advance(self) -> None:
-        """A :meth:`step`, and what is to be reported by now."""
+        """Takes a :meth:`step`, and logs metrics and pictures when due."""
         c, p = self.config, self.progress
         before = p.frames
         self.step()
         self.session.bar.update(min(p.frames, c.frames) - min(before, c.frames))
-        # The last interval is rarely a whole one, and is reported all the same.
+        # The last interval is usually shorter, but is logged as well.
         if _crossed(before, p.frames, c.log.every) or p.frames >= c.frames:
             self._log()
         if c.log.images_every and _crossed(before, p.frames, c.log.images_every):
             self._log_pictures()
 
     def step(self) -> None:
-        """One agent step in every environment and, after the random ones, the updates that are due for them: after the
-        step, or while it runs."""
+        """Takes one agent step in every environment and, after the random steps, runs the updates that are due: after
+        the step, or while it runs."""
         p, overlap, guard = self.progress, self.config.training.overlap, self._guard()
         with guard:
             self.collector.begin_episodes()
@@ -216,12 +216,12 @@ class Trainer:
         with guard:
             self.environments.send(actions.numpy())
         if overlap:
-            guard.can_undo = False  # an update cannot be taken back
+            guard.can_undo = False  # an update cannot be undone
             self._update(before, after)
         with guard:
             outcomes = self.environments.receive()
         if len(outcomes) > 1:
-            guard.can_undo = False  # nor can one environment's step, when the next one's is refused
+            guard.can_undo = False  # nor can one environment's step if the next one's cannot be stored
         for number, outcome in enumerate(outcomes):
             with guard:
                 ended = self.collector.store(number, actions[number], outcome)
@@ -234,7 +234,7 @@ class Trainer:
         return EnvironmentGuard(self.session, self.save, self.generators.agent)
 
     def _actions(self) -> Tensor:
-        """``(E, A)`` on the CPU: uniform in the random steps, then drawn from the policy."""
+        """``(E, A)`` on the CPU: uniform during the random steps, then sampled from the policy."""
         generator, shape = self.generators.agent, (self.environments.count, self.agent.action_dim)
         if self.progress.agent_steps < self.config.training.random_steps:
             return (torch.rand(shape, generator=generator, device=self.device) * 2 - 1).cpu()
@@ -246,13 +246,13 @@ class Trainer:
         return actions
 
     def _update(self, before: int, after: int) -> None:
-        """The updates that are due for the agent steps in (before, after]."""
+        """Runs the updates that are due for the agent steps in (before, after]."""
         training, means = self.config.training, self.session.means
         for agent_steps in range(before + 1, after + 1):
             learning_steps = agent_steps - training.random_steps
             if learning_steps <= 0 or learning_steps % training.update_every:
                 continue
-            # Once between two rows of the log is enough for what costs time, and on a GPU makes the host wait.
+            # Diagnostics cost time and make the host wait for a GPU: once per row of the log is enough.
             diagnose = self.agent.due.objective and "objective/effective_rank" not in means
             means.add(self.learner.update(diagnose=diagnose))
 
@@ -308,8 +308,8 @@ class Trainer:
         """Writes a checkpoint and the encoder.
 
         Raises:
-            TrainingFault: a metric or a weight is not finite; nothing is written then.
-            OSError: the disk refused; earlier checkpoints are intact.
+            TrainingFault: a metric or a weight is not finite; nothing is written.
+            OSError: writing failed; earlier checkpoints are intact.
         """
         self.session.save(self.agent.state_dict(), self._write)
 
@@ -324,7 +324,7 @@ class Trainer:
         return Contents(self.state(manifest), segment_files(manifest))
 
     def state(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """What a checkpoint holds, with the replay's ``manifest`` of its segments."""
+        """The contents of a checkpoint, given the replay's ``manifest``."""
         return {
             "agent": self.agent.training_state(),
             "replay": manifest,
@@ -333,16 +333,16 @@ class Trainer:
         }
 
     def _bytes_to_save(self) -> int:
-        """About what the checkpoints of the whole run take on the disk."""
+        """Approximate disk space for the whole run's checkpoints."""
         c = self.config
         transitions = min(c.replay.capacity, math.ceil(c.frames / c.environment.action_repeat))
         channels, height, width = pixel_spaces(self.environments)[0]
         networks = sum(value.nbytes for value in self.agent.state_dict().values())
-        # Adam keeps two numbers to a weight; while one checkpoint is written, all the others are still there.
+        # Adam keeps two numbers per weight; all kept checkpoints still exist while another is written.
         return transitions * (channels // c.environment.stack) * height * width + 3 * networks * (c.checkpoint.keep + 1)
 
     def _restore(self) -> bool:
-        """Goes back to the newest usable checkpoint; False if there is none."""
+        """Restores the newest usable checkpoint; returns False if there is none."""
         segments = self.session.directory / REPLAY_SEGMENTS
         state = self.session.restore(lambda state: self.replay.restore(segments, state["replay"]))
         if state is None:
@@ -352,8 +352,8 @@ class Trainer:
         self.generators.load(state, self.progress.frames)
         try:
             self.collector.bring_back()
-        except Exception as error:  # an environment is anybody's code and may raise anything
-            advice = "the run is as it was saved: mend the environment and start the same command again"
+        except Exception as error:  # an environment is user code and may raise any exception
+            advice = "the run is unchanged: fix the environment and start the same command again"
             self.session.fail(error, advice)
         return True
 
@@ -363,5 +363,5 @@ def _position(progress: Progress, agent: Agent) -> Position:
 
 
 def _crossed(before: int, after: int, every: int) -> bool:
-    """Whether a multiple of ``every`` lies in (before, after]."""
+    """Tests whether (before, after] contains a multiple of ``every``."""
     return after // every > before // every

@@ -1,6 +1,6 @@
-"""The update of the paper: Soft Actor-Critic, then a self-supervised objective, on one encoder.
+"""The paper's update: Soft Actor-Critic, then a self-supervised objective, on one encoder.
 
-Two more update rules, each an algorithm of its own, stand beside it: ``joint_update`` and ``frozen_update``.
+``joint_update`` and ``frozen_update`` are alternative update rules, each a different algorithm.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def exact_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -> dict[str, Tensor]:
-    """Critics, actor and temperature, targets, objective, in this order: each sees what those before it have learned.
+    """Updates critics, actor and temperature, targets, objective, in this order; each uses the previous ones' results.
 
-    Equation numbers are those of SAC (arXiv 1812.05905), unless another paper is named. Returns detached scalars.
+    Equation numbers refer to SAC (arXiv 1812.05905), unless another paper is named. Returns detached scalars.
     """
     config, alpha, objective = agent.config, agent.alpha, agent.objective
 
@@ -39,7 +39,7 @@ def exact_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -
     metrics = critic_metrics(critic_loss, q, target, inputs.reward)
     metrics["critic/gradient_norm"] = step(critic_loss, agent.critic_parameters, agent.critic_optimizer)
 
-    # The encoder has moved, and stays where it is until the objective's step: one pass serves actor and query.
+    # The encoder has changed, and does not change again until the objective's step: one pass serves actor and query.
     if due.actor or due.objective:
         with torch.set_grad_enabled(due.objective):
             observed = agent.encoder.encode(inputs.observation)
@@ -74,7 +74,7 @@ def exact_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -
 
 
 def step(loss: Tensor, parameters: list[nn.Parameter], *optimizers: torch.optim.Optimizer) -> Tensor:
-    """One gradient of ``loss`` by ``parameters``, taken by each optimizer in turn; returns the gradient's norm."""
+    """Computes the gradient of ``loss``, steps each optimizer in turn, and returns the gradient's norm."""
     loss.backward(inputs=parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     for optimizer in optimizers:
@@ -95,7 +95,7 @@ def critic_metrics(loss: Tensor, q: Tensor, target: Tensor, reward: Tensor) -> d
 
 
 def actor_metrics(loss: Tensor, temperature_loss: Tensor, policy: sac.Policy, alpha: Tensor) -> dict[str, Tensor]:
-    """The metrics of actor and temperature: detached scalars."""
+    """The actor's and the temperature's metrics: detached scalars."""
     return {
         "actor/loss": loss.detach(),
         "actor/entropy": -policy.log_prob.detach().mean(),

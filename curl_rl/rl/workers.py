@@ -1,4 +1,4 @@
-"""The environments of a run: one in this process, or one or more in processes of their own, which work meanwhile."""
+"""The environments of a run: one in this process, or one or more in worker processes that step concurrently."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Outcome = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
 class EnvironmentFault(RuntimeError):
-    """What an environment in another process has raised, in words: its own class may not be known here."""
+    """An exception raised by an environment in a worker, as text: its own class may be unknown in this process."""
 
 
 class Beginning(NamedTuple):
-    """How an episode begins: with a seed, and actions that lead to where it stood."""
+    """The beginning of an episode: a seed, and actions to replay after the reset."""
 
     seed: int
     actions: Sequence[Action] = ()
@@ -44,20 +44,20 @@ class Environments(Protocol):
     action_space: gymnasium.Space[Any]
 
     def begin(self, episodes: Mapping[int, Beginning]) -> dict[int, Observation | None]:
-        """Starts an episode in some environments. Returns where each stands; None: it was over before its actions."""
+        """Starts episodes and returns their observations after the replayed actions; None if one ended earlier."""
 
     def send(self, actions: Action) -> None:
-        """Begins a step of every environment with its row of ``(count, A)``; receive it before asking anything else."""
+        """Begins a step of every environment with its row of ``(count, A)``; :meth:`receive` must follow."""
 
     def receive(self) -> list[Outcome]:
-        """What ``step`` of each environment returned."""
+        """Waits for the step, and returns each environment's outcome."""
 
     def close(self) -> None:
-        """Closes all of them, and ends their processes."""
+        """Closes all environments and ends their processes."""
 
 
 class LocalEnvironment:
-    """One environment in this process, which steps when it is received."""
+    """One environment in this process; :meth:`receive` does the step."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
@@ -85,27 +85,26 @@ class LocalEnvironment:
 
 
 class WorkerEnvironments:
-    """Runs what ``make`` makes in ``count`` processes; :meth:`send` actions, do something else, :meth:`receive`.
+    """``count`` environments in worker processes: :meth:`send` actions, do other work, :meth:`receive` the outcomes.
 
-    Observations come back through shared memory. The processes are spawned, not forked, because a forked child of one
-    that has drawn hangs. (One that is left alone, because this process was killed, prints what it stumbles over and
-    ends.)
+    Observations are returned through shared memory. The workers are spawned, not forked, because a child forked from a
+    process that has rendered hangs. (If this process is killed, its workers print an error and end.)
 
     Args:
-        make: makes one environment, over there; cloudpickle must be able to carry it.
-        count: how many.
+        make: makes one environment, in the worker; cloudpickle must be able to serialize it.
+        count: number of environments.
 
     Raises:
-        EnvironmentFault: an environment raised something, or could not be made; a FloatingPointError stays one.
+        EnvironmentFault: an environment raised an exception or could not be made; a FloatingPointError stays one.
         RuntimeError: a process died.
     """
 
     def __init__(self, make: Callable[[], Environment], count: int = 1) -> None:
-        # We start episodes ourselves, each with a seed of its own.
-        make_there = [functools.partial(_make_there, make, number, os.getpid()) for number in range(count)]
-        with _alive():
+        makers = [functools.partial(_make_in_worker, make, number, os.getpid()) for number in range(count)]
+        with _reporting_dead_workers():
+            # No automatic reset: begin() starts every episode, with its own seed.
             self._vector = AsyncVectorEnv(
-                make_there, context="spawn", autoreset_mode=AutoresetMode.DISABLED, worker=_work_there
+                makers, context="spawn", autoreset_mode=AutoresetMode.DISABLED, worker=_worker
             )
         self.count = count
         self.observation_space = self._vector.single_observation_space
@@ -118,18 +117,18 @@ class WorkerEnvironments:
         seeds = [episodes[number].seed if number in episodes else None for number in range(self.count)]
         chosen = np.array([number in episodes for number in range(self.count)])
         actions = {number: list(beginning.actions) for number, beginning in episodes.items()}
-        with _alive():
+        with _reporting_dead_workers():
             observations, infos = self._vector.reset(seed=seeds, options={"reset_mask": chosen, _ACTIONS: actions})
         return {number: None if _only(infos, number)[_OVER] else observations[number] for number in episodes}
 
     def send(self, actions: Action) -> None:
         """See :class:`Environments`."""
-        with _alive():
+        with _reporting_dead_workers():
             self._vector.step_async(actions)
 
     def receive(self) -> list[Outcome]:
         """See :class:`Environments`."""
-        with _alive():
+        with _reporting_dead_workers():
             observations, rewards, terminated, truncated, infos = self._vector.step_wait()
         return [
             (observations[n], float(rewards[n]), bool(terminated[n]), bool(truncated[n]), _only(infos, n))
@@ -137,18 +136,18 @@ class WorkerEnvironments:
         ]
 
     def close(self) -> None:
-        """Ends the processes, and a step that is under way with them."""
+        """Ends the processes, aborting a step in progress."""
         if self._vector.closed:
             return
         for process in self._vector.processes:
-            process.kill()  # they do not hear SIGTERM
-        # Otherwise gymnasium would wait for the answer to the step under way, from a process that died as well.
+            process.kill()  # workers ignore SIGTERM
+        # Otherwise gymnasium would wait for the result of the step in progress, even from a dead process.
         self._vector._state = AsyncState.DEFAULT
         self._vector.close(terminate=True)
 
 
 def _begin(environment: Environment, beginning: Beginning) -> tuple[Observation | None, dict[str, Any]]:
-    """The observation after the seed and the actions, or None; and reset's info."""
+    """Resets and replays the actions. Returns the observation, or None if the episode ended early; and reset's info."""
     over = False
     observation, info = environment.reset(seed=beginning.seed)
     for action in beginning.actions:
@@ -163,7 +162,7 @@ _ACTIONS, _OVER = "curl_rl/actions", "curl_rl/over"
 
 
 class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
-    """Over there: plays an episode's actions as part of its reset, so that several catch up at the same time."""
+    """Replays an episode's actions as part of its reset, in the worker, so that several environments do so at once."""
 
     def __init__(self, environment: Environment, number: int) -> None:
         super().__init__(environment)
@@ -174,7 +173,7 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
     ) -> tuple[Observation, dict[str, Any]]:
         assert seed is not None, "only begin() resets"
         assert options is not None, "only begin() resets"
-        with _told_in_words():
+        with _picklable_errors():
             observation, info = _begin(self.env, Beginning(seed, options[_ACTIONS][self._number]))
         if observation is None:
             assert self.observation_space.shape is not None
@@ -182,32 +181,32 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         return self._checked(observation), {**info, _OVER: False}
 
     def step(self, action: Action) -> Outcome:
-        with _told_in_words():
+        with _picklable_errors():
             observation, reward, terminated, truncated, info = self.env.step(action)
         return self._checked(observation), float(reward), terminated, truncated, info
 
     def _checked(self, observation: Observation) -> Observation:
-        """Shared memory takes anything of as many bytes, and what does not fit it casts."""
+        """Refuses an observation that shared memory would silently reshape or cast."""
         shape = self.observation_space.shape
         if not isinstance(observation, np.ndarray) or observation.dtype != np.uint8 or observation.shape != shape:
             kind = f"{getattr(observation, 'dtype', type(observation).__name__)} {np.shape(observation)}"
-            raise EnvironmentFault(f"the environment's observation is {kind}: it must be uint8 {shape}")
+            raise EnvironmentFault(f"the environment's observation must be uint8 {shape}, got {kind}")
         return observation
 
 
-def _make_there(make: Callable[[], Environment], number: int, trainer: int) -> Environment:
-    """Ctrl-C and a stop of the whole group reach every process; only the one that trains shall act on them.
+def _make_in_worker(make: Callable[[], Environment], number: int, trainer: int) -> Environment:
+    """Makes an environment in a worker, which ignores SIGINT and SIGTERM: only the trainer handles them.
 
-    gymnasium makes an environment there as well, to look at its spaces.
+    gymnasium also calls this in the trainer, to inspect the spaces.
     """
     if os.getpid() != trainer:
         for number_of_signal in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number_of_signal, signal.SIG_IGN)
-    with _told_in_words():
+    with _picklable_errors():
         return _Beginner(make(), number)
 
 
-def _work_there(
+def _worker(
     number: int,
     make: Callable[[], Environment],
     pipe: Any,
@@ -217,23 +216,23 @@ def _work_there(
     *more: Any,
     **named: Any,
 ) -> None:
-    """gymnasium's worker, which tells what an environment raises, but not why one could not be made."""
-    # The parent hangs up on all workers where one of them could not make its environment.
+    """gymnasium's worker, extended to report why an environment could not be made."""
+    # The parent closes all pipes if one worker cannot make its environment.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             environment = make()
         except (EnvironmentFault, FloatingPointError) as fault:
             parent_pipe.close()
             faults.put((number, type(fault), str(fault), f"environment {number} could not be made"))
-            pipe.recv()  # the first question, which is about its spaces
+            pipe.recv()  # the first request, for its spaces
             pipe.send((None, False))
             return
         _async_worker(number, lambda: environment, pipe, parent_pipe, memory, faults, *more, **named)
 
 
 @contextlib.contextmanager
-def _told_in_words() -> Iterator[None]:
-    """What is raised in here can be carried into another process: an exception of anybody's own class may not."""
+def _picklable_errors() -> Iterator[None]:
+    """In a worker, converts exceptions to classes that the trainer can unpickle; user-defined ones may fail to."""
     try:
         yield
     except EnvironmentFault:
@@ -248,7 +247,7 @@ def _told_in_words() -> Iterator[None]:
 
 
 def _only(infos: dict[str, Any], number: int) -> dict[str, Any]:
-    """The info of one environment: gymnasium gathers each entry in an array, beside a mask of those that have it."""
+    """The info of one environment, from gymnasium's arrays and their masks of environments that set the entry."""
     return {
         name: _only(values, number) if isinstance(values, dict) else values[number]
         for name, values in infos.items()
@@ -262,7 +261,7 @@ def _has(infos: dict[str, Any], name: str, number: int) -> bool:
 
 
 @contextlib.contextmanager
-def _alive() -> Iterator[None]:
+def _reporting_dead_workers() -> Iterator[None]:
     try:
         yield
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -271,7 +270,7 @@ def _alive() -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_environments(make: Callable[[], Environment], count: int, *, overlap: bool) -> Iterator[Environments]:
-    """One environment in this process or, with several or ``overlap``, each in one of its own; closed at the end.
+    """Opens one environment in this process or, with several or ``overlap``, each in a worker; closes them at the end.
 
     Raises:
         EnvironmentFault: an environment could not be made in its process.
@@ -287,15 +286,15 @@ def pixel_spaces(environment: Environment | Environments) -> tuple[tuple[int, in
     """``(C, H, W)`` of the observations and the size of the actions.
 
     Raises:
-        UserError: observations that are no uint8 pixels, or actions that are no vector in [-1, 1].
+        UserError: the observations are not uint8 pixels, or the actions are not a vector in [-1, 1].
     """
     observations, actions = environment.observation_space, environment.action_space
     pixels = isinstance(observations, gymnasium.spaces.Box) and observations.dtype == np.uint8
     if not pixels or observations.shape is None or len(observations.shape) != 3:
-        raise UserError(f"the environment must give uint8 observations (C, H, W), it gives {observations}")
+        raise UserError(f"the environment's observations must be uint8 (C, H, W), got {observations}")
     if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
-        raise UserError(f"the environment must take a vector of real numbers as action, it takes {actions}")
+        raise UserError(f"the environment's actions must be vectors of real numbers, got {actions}")
     if not (np.all(actions.low == -1) and np.all(actions.high == 1)):
-        raise UserError(f"the environment must take actions in [-1, 1], it takes {actions}")
+        raise UserError(f"the environment's actions must be in [-1, 1], got {actions}")
     channels, height, width = observations.shape
     return (channels, height, width), actions.shape[0]

@@ -1,1 +1,1 @@
-"""What every run is made of: its directory, checkpoints, log, console, signals and faults."""
+"""The parts that every run shares: directory, checkpoints, log, console, signals and faults."""

@@ -1,19 +1,19 @@
-"""Checkpoints: what a run needs to go on, saved so that nothing is lost and loaded so that no file can run code.
+"""Checkpoints: the state a run resumes from, saved atomically and loaded without running code.
 
-A checkpoint is one file `<frames, ten digits>.ckpt`. It is written under a temporary name, synced, and renamed, so
-that a file with that ending is whole or was damaged later; a digest tells which. Large data that only grows (the
-replay's segments) lies beside it in `segments/`, as files that several checkpoints share: each checkpoint names those
-that it needs, its *attachments*, and a file that no kept checkpoint names is deleted.
+A checkpoint is one file `<frames, ten digits>.ckpt`. It is written under a temporary name, synced, and renamed, so a
+file with that ending is complete unless it was damaged later; a digest detects damage. Large data that only grows (the
+replay's segments) is stored next to it in `segments/`, in files shared by several checkpoints. Each checkpoint lists
+the files it needs, its *attachments*; a file that no kept checkpoint lists is deleted.
 
-Layout of a file, integers little-endian: magic (8 bytes), format version (4), length of the attachments' JSON (4),
-length of the payload (8), SHA-256 of the payload (32), SHA-256 of all the fields before and of the JSON (32), the
-JSON (a list of file names), the payload (what `torch.save` writes). All but the payload is laid out like this in every
-format version.
+File layout, integers little-endian: magic (8 bytes), format version (4), length of the attachments' JSON (4), length
+of the payload (8), SHA-256 of the payload (32), SHA-256 of all preceding fields and the JSON (32), the JSON (a list of
+file names), the payload (written by `torch.save`). Everything before the payload has this layout in every format
+version.
 
 Why not safetensors and JSON: a state nests dicts, lists and tuples with integer keys at any depth (optimizers, episodes
-under way), its digest is taken while the payload streams to the disk, and segments are shared between checkpoints.
+in progress), its digest is computed while the payload streams to disk, and checkpoints share segments.
 
-One process at a time may save into a directory: hold `lock.lock_run` on the run while training.
+Only one process at a time may save into a directory: hold `lock.lock_run` on the run while training.
 """
 
 import contextlib
@@ -40,10 +40,10 @@ from curl_rl.runs.files import sync_directory
 __all__ = ["SEGMENTS", "load_newest", "save"]
 
 SEGMENTS = "segments"
-"""Folder inside a checkpoint directory in which the attachments lie."""
+"""Folder inside a checkpoint directory that holds the attachments."""
 
 _MAGIC = b"CURLRLCK"
-_VERSION = 2  # 1: progress.episode and the like, of one environment
+_VERSION = 2  # 1: one environment only, as progress.episode and the like
 _FIELDS = struct.Struct("<8sIIQ32s")
 _DIGEST_BYTES = 32
 _PREFIX_BYTES = _FIELDS.size + _DIGEST_BYTES
@@ -53,59 +53,59 @@ _DAMAGED = ".damaged"
 
 
 class _UnusableError(Exception):
-    """Why a checkpoint cannot be used, as the end of a sentence that begins with its name."""
+    """A checkpoint cannot be used; the message completes a sentence that begins with the file's name."""
 
 
 class _NewerFormatError(ValueError):
-    """A checkpoint that a newer curl_rl wrote: no damage, so nothing older may quietly take its place."""
+    """A newer curl_rl wrote the checkpoint. It is not damaged, so an older one must not silently replace it."""
 
 
 def save(
     directory: Path, frames: int, state: dict[str, Any], *, attachments: Sequence[str] = (), keep: int = 2
 ) -> Path:
-    """Write a checkpoint, then delete what it makes superfluous.
+    """Writes a checkpoint, then deletes the files it supersedes.
 
-    Whatever happens on the way (a kill, a full disk, a power cut), every earlier checkpoint stays usable: the older
-    ones, and the attachments that only they name, are deleted after the new file is safely in place.
+    If the write is interrupted (a kill, a full disk, a power cut), every earlier checkpoint stays usable: older ones,
+    and the attachments that only they list, are deleted after the new file is safely in place.
 
     Args:
-        directory: where checkpoints lie; made if it is not there.
-        frames: environment frames trained so far; must not be lower than those of a checkpoint that is there.
+        directory: the checkpoint directory; created if missing.
+        frames: environment frames trained so far; must not be lower than the count of any checkpoint in `directory`.
         state: nested dicts (keys: str or int), lists and tuples of dense tensors, ints, floats, bools, strings
             and None. A tensor that is a slice of a larger one is saved without the rest.
         attachments: names of the files in `directory/segments` that this checkpoint needs, already synced to disk.
-        keep: how many whole checkpoints to keep, this one included.
+        keep: number of intact checkpoints to keep, including this one.
 
     Returns:
         The path of the new checkpoint.
 
     Raises:
-        ValueError: something in `state` cannot be saved (its place is named), an attachment is not there, or the
-            directory holds a later checkpoint.
-        OSError: the file could not be written; the message says how much was needed and how much is free.
+        ValueError: `state` holds a value that cannot be saved (the message names its place), an attachment is missing,
+            or the directory holds a later checkpoint.
+        OSError: the file could not be written; the message states the space needed and the space free.
     """
     if keep < 1:
-        raise ValueError(f"keep={keep}: at least 1 checkpoint must be kept")
+        raise ValueError(f"keep must be at least 1 checkpoint, got {keep}")
     if not 0 <= frames < 10**10:
-        raise ValueError(f"frames={frames}: a checkpoint needs a frame count from 0 to {10**10 - 1}")
+        raise ValueError(f"frames must be from 0 to {10**10 - 1}, got {frames}")
     directory = Path(directory)
     later = [path.name for path in _newest_first(directory) if int(path.stem) > frames]
     if later:
         raise ValueError(
-            f"frames={frames}: {directory} already holds the later {later[0]}; resume it or save elsewhere"
+            f"frames={frames}: {directory} already holds the later {later[0]}; resume from it or save elsewhere"
         )
     for name in attachments:
         if Path(name).name != name or not (directory / SEGMENTS / name).is_file():
-            raise ValueError(f"attachments: {name!r} is no file in {directory / SEGMENTS}")
+            raise ValueError(f"attachments: {name!r} is not a file in {directory / SEGMENTS}")
     if not isinstance(state, dict):
-        raise ValueError(f"state is a {type(state).__name__}: must be a dict")
+        raise ValueError(f"state must be a dict, got a {type(state).__name__}")
     plain = _plain(state, "state")
 
     path = directory / f"{frames:010d}.ckpt"
     partial = path.with_name(path.name + _PARTIAL)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # Only one process saves here, so a partial file is one that a killed process left; it may take needed space.
+        # Only one process saves here, so a partial file was left by a killed process, and its space may be needed.
         for stale in directory.glob(f"*.ckpt{_PARTIAL}"):
             stale.unlink()
         with open(partial, "xb") as file:
@@ -126,22 +126,22 @@ def save(
 def load_newest(
     directory: Path, *, usable: Callable[[dict[str, Any]], None] | None = None, read_only: bool = False
 ) -> tuple[Path, dict[str, Any]] | None:
-    """Load the newest checkpoint that is whole.
+    """Loads the newest intact checkpoint.
 
-    A damaged one is passed over with a warning that names it and what is used instead, and is set aside under the
-    name `<name>.damaged`, so that it does not count among those that `save` keeps.
+    A damaged checkpoint is skipped with a warning that names it and its replacement, and is renamed to
+    `<name>.damaged`, so that `save` does not count it among the checkpoints to keep.
 
     Args:
-        directory: where checkpoints lie; need not exist.
-        usable: called with the state; raises ValueError or OSError if it cannot be used (a replay segment is
-            damaged, say), and then the checkpoint before is tried.
-        read_only: rename nothing: for a process that does not hold the run's lock.
+        directory: the checkpoint directory; need not exist.
+        usable: called with the state; raises ValueError or OSError if the state cannot be used (for example, a replay
+            segment is damaged), in which case the previous checkpoint is tried.
+        read_only: rename nothing; for a process that does not hold the run's lock.
 
     Returns:
-        The path and the state, its tensors on the CPU; None if the directory holds no checkpoint at all.
+        The path and the state, its tensors on the CPU; None if the directory holds no checkpoint.
 
     Raises:
-        ValueError: there are checkpoints, but none can be used; or a newer format version wrote one.
+        ValueError: none of the checkpoints can be used, or one has a newer format version.
     """
     directory = Path(directory)
     rejected: list[tuple[Path, str]] = []
@@ -166,13 +166,13 @@ def load_newest(
         newest, reason = rejected[0]
         raise ValueError(
             f"none of the {len(rejected)} checkpoints in {directory} can be used: {newest.name} {reason}; "
-            "restore one from a backup, or delete them to start anew"
+            "restore one from a backup, or delete them to start over"
         )
     aside = sorted(directory.glob(f"*.ckpt{_DAMAGED}"))
     if aside:
         raise ValueError(
             f"{directory} holds only checkpoints set aside as damaged ({aside[-1].name}); "
-            "restore one from a backup, or delete them to start anew"
+            "restore one from a backup, or delete them to start over"
         )
     return None
 
@@ -181,10 +181,10 @@ def load_newest(
 
 
 class _HashingWriter:
-    """Hashes what it passes on, so that a payload is never held in memory a second time.
+    """Hashes data while writing it, so that the payload is never copied in memory.
 
-    `torch.save` answers an OSError from `write` with an error of its own about positions; so the first one is kept
-    in `error`, for the caller to raise, and what follows it is discarded.
+    `torch.save` replaces an OSError from `write` with its own error about positions. The first OSError is therefore
+    stored in `error` for the caller to raise, and later data is discarded.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -205,14 +205,14 @@ class _HashingWriter:
         return len(data)
 
     def flush(self) -> None:
-        """`torch.save` asks for it; the caller flushes."""
+        """Does nothing: `torch.save` requires the method, and the caller flushes."""
 
 
 def _write(file: BinaryIO, state: dict[str, Any], attachments: Sequence[str]) -> None:
     names = json.dumps(list(attachments)).encode()
     file.seek(_PREFIX_BYTES + len(names))
     writer = _HashingWriter(file)
-    torch.save(state, writer)  # type: ignore[arg-type]  # it needs no more than write() and flush()
+    torch.save(state, writer)  # type: ignore[arg-type]  # needs only write() and flush()
     if writer.error is not None:
         raise writer.error
     fields = _FIELDS.pack(_MAGIC, _VERSION, len(names), writer.count, writer.digest.digest())
@@ -222,16 +222,16 @@ def _write(file: BinaryIO, state: dict[str, Any], attachments: Sequence[str]) ->
 
 
 def _plain(value: Any, place: str) -> Any:
-    """Copy of the nest (not of the tensors' data) that `torch.load(weights_only=True)` is sure to accept.
+    """Copies the containers, but not the tensors' data, into types that `torch.load(weights_only=True)` accepts.
 
-    Types are compared exactly: a numpy float64 is a float to isinstance, and a refused class to `torch.load`.
+    Types are compared exactly: isinstance takes a numpy float64 for a float, but `torch.load` refuses its class.
     """
     kind = type(value)
     if kind in (int, float, bool, str) or value is None:
         return value
     if kind in (Tensor, nn.Parameter) and value.layout is torch.strided:
         tensor = value.detach()
-        # torch.save writes a tensor's whole storage: a slice of a replay would bring the replay with it.
+        # torch.save writes a tensor's whole storage: a slice of the replay would save the entire replay.
         whole = tensor.untyped_storage().nbytes() <= tensor.numel() * tensor.element_size()
         return tensor if whole else tensor.clone()
     if kind in (list, tuple):
@@ -241,7 +241,7 @@ def _plain(value: Any, place: str) -> Any:
             if type(key) not in (str, int):
                 raise ValueError(f"{place} has the key {key!r}, a {type(key).__name__}: keys must be str or int")
         copy: Any = kind((key, _plain(item, f"{place}[{json.dumps(key)}]")) for key, item in value.items())
-        if hasattr(value, "_metadata"):  # the modules' versions, in what nn.Module.state_dict() returns
+        if hasattr(value, "_metadata"):  # module versions, set by nn.Module.state_dict()
             copy._metadata = _plain(value._metadata, f"{place}._metadata")
         return copy
     raise ValueError(
@@ -265,7 +265,7 @@ def _why_not_written(path: Path, state: dict[str, Any], error: OSError) -> str:
     with contextlib.suppress(OSError):
         free = shutil.disk_usage(path.parent).free
         reason += f": it needs about {_tensor_bytes(state) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
-    advice = "free some space and resume" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend this and resume"
+    advice = "free some space and resume" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "fix this and resume"
     return f"{reason}; earlier checkpoints are intact: {advice}"
 
 
@@ -277,11 +277,11 @@ def _newest_first(directory: Path) -> list[Path]:
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[list[str], bytes]:
-    """Names of the attachments and digest of the payload; `file` is left at the payload's first byte.
+    """Returns the attachments' names and the payload's digest; leaves `file` at the payload's first byte.
 
     Raises:
-        _UnusableError: the header is damaged, the file has another length than it says, or an attachment is missing.
-        _NewerFormatError: another version wrote it.
+        _UnusableError: the header is damaged, the file's length does not match it, or an attachment is missing.
+        _NewerFormatError: a newer version wrote the file.
     """
     prefix = file.read(_PREFIX_BYTES)
     if len(prefix) < _PREFIX_BYTES:
@@ -289,14 +289,14 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[list[str], bytes]:
     fields, digest = prefix[: _FIELDS.size], prefix[_FIELDS.size :]
     magic, version, names_bytes, payload_bytes, payload_digest = _FIELDS.unpack(fields)
     if magic != _MAGIC:
-        raise _UnusableError("is damaged or no checkpoint (it begins with other bytes)")
+        raise _UnusableError("is damaged or not a checkpoint (it does not begin with the magic bytes)")
     size = os.fstat(file.fileno()).st_size
-    names = file.read(min(names_bytes, size))  # a damaged length must not ask for gigabytes
+    names = file.read(min(names_bytes, size))  # a damaged length must not allocate gigabytes
     if hashlib.sha256(fields + names).digest() != digest:
         raise _UnusableError("is damaged (its header does not match its digest)")
     if version > _VERSION:
         raise _NewerFormatError(
-            f"{path} has checkpoint format {version}, this curl_rl reads format {_VERSION}: update curl_rl to resume it"
+            f"{path} has checkpoint format {version}, this curl_rl reads format {_VERSION}: update curl_rl to resume"
         )
     expected = _PREFIX_BYTES + names_bytes + payload_bytes
     if size != expected:
@@ -309,16 +309,16 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[list[str], bytes]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """State of one checkpoint.
+    """Returns the state of one checkpoint.
 
     Raises:
-        _UnusableError: as `_read_header`; or the payload is damaged, or holds what `save` never writes.
+        _UnusableError: as `_read_header`; or the payload is damaged or holds something that `save` never writes.
         _NewerFormatError: as `_read_header`.
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         _, digest = _read_header(file, path)
-        # Loaded from the very bytes that were hashed: what lies on the disk might change in between.
+        # Loaded from the same bytes that were hashed: the file on disk might change in between.
         payload = file.read()
     if hashlib.sha256(payload).digest() != digest:
         raise _UnusableError("is damaged (its content does not match its digest)")
@@ -337,7 +337,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _prune(directory: Path, keep: int) -> None:
-    """Delete all but the newest `keep` whole checkpoints, and the files in `segments/` that none of these names."""
+    """Deletes all but the newest `keep` intact checkpoints, and the files in `segments/` that none of these lists."""
     needed: set[str] = set()
     whole = 0
     superfluous: list[Path] = []
@@ -348,7 +348,7 @@ def _prune(directory: Path, keep: int) -> None:
         with contextlib.suppress(_UnusableError), open(path, "rb") as file:
             needed.update(_read_header(file, path)[0])
             whole += 1
-    # Checkpoints before segments: killed in between, no checkpoint is left without a file that it names.
+    # Checkpoints before segments: a kill in between leaves no checkpoint without a file that it lists.
     for path in superfluous:
         path.unlink()
     segments = directory / SEGMENTS

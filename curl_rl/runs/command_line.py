@@ -1,4 +1,4 @@
-"""What the commands in scripts/ have in common: how they explain themselves, and how they refuse."""
+"""Shared behavior of the commands in scripts/: parsers, one-line errors and exit codes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from curl_rl.runs.errors import TrainingFault, UserError, one_line
 from curl_rl.runs.faults import is_out_of_memory
 from curl_rl.runs.signals import Stopped
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_INTERRUPTED = 130  # 128 + SIGINT, the shell convention
 
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that shows ``description`` as it is written, and says what is wrong in one line, without the usage."""
+    """A parser that shows ``description`` unformatted and reports errors in one line, without the usage."""
     return argparse.ArgumentParser(
         usage=argparse.SUPPRESS,
         description=description,
@@ -29,10 +29,10 @@ def command_parser(description: str | None) -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def refusals(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterator[None]:
-    """Around a command's work: a mistake of the user's ends it with one line and exit code 2, Ctrl-C with 130.
+    """Ends a command with one line and exit code 2 on a user error, with 130 on Ctrl-C.
 
-    Mistakes are ValueError, OSError, ImportError (an extra is missing), FloatingPointError (settings that overflow),
-    more than fits into memory, and ``more``.
+    User errors are ValueError, OSError, ImportError (a missing extra), FloatingPointError (settings that overflow),
+    running out of memory, and ``more``.
     """
     mistakes: tuple[type[Exception], ...] = (ValueError, FloatingPointError, ImportError, *more)
     try:
@@ -40,7 +40,7 @@ def refusals(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterato
     except mistakes as error:
         parser.error(one_line(error))
     except OSError as error:
-        # A file that is missing or broken where one is read is a ValueError by then.
+        # Readers report a missing or broken file as a ValueError, so this OSError comes from writing.
         parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -51,10 +51,9 @@ def refusals(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterato
 
 
 def exit_code_of(program: str, work: Callable[[], object], *, tells_mistakes: bool = True) -> int:
-    """Does a command's long ``work``, and says with one line and the exit code how it ended.
+    """Runs a command's long ``work`` and returns its exit code; prints one line if it failed.
 
-    0: done. 2: a mistake of the user's (``tells_mistakes`` says whether this process is the one to tell of it). 1:
-    something broke in mid-run. 128 + the signal that stopped it.
+    0: done. 1: a fault in mid-run. 2: a user error, printed only if ``tells_mistakes``. 128 + n: stopped by signal n.
     """
     try:
         work()
@@ -73,16 +72,16 @@ def exit_code_of(program: str, work: Callable[[], object], *, tells_mistakes: bo
 
 
 def check_writable(path: Path) -> None:
-    """Makes the folder of a file that is written at the end of long work; to be called before it.
+    """Creates the folder of an output file; call it before the long work whose result the file will hold.
 
     Raises:
-        OSError: the folder cannot be made or written into, or ``path`` is a folder itself.
+        OSError: the folder cannot be created or written to, or ``path`` is itself a folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    real = path.resolve()  # what a link points to
+    real = path.resolve()  # follows links
     if real.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    # A file is replaced by a new one, once that is whole; what is no file (/dev/stdout) is written to.
+    # A regular file is replaced by a complete new one; anything else (/dev/stdout) is written to directly.
     written_to = real if real.exists() and not real.is_file() else real.parent
     if not os.access(written_to, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))

@@ -1,4 +1,4 @@
-"""What a run tells its user while it goes on."""
+"""Console output of a run in progress: lines and the progress bar."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from tqdm import tqdm
 
 
 def say(line: str) -> None:
-    """One line for the user, above the progress bar."""
+    """Prints one line to stderr, above the progress bar."""
     tqdm.write(line, file=sys.stderr)
 
 
 def progress_bar(
     total: int, *, initial: int, unit: str, description: str, unit_scale: bool = False, hidden: bool = False
 ) -> tqdm[Any]:
-    """The bar of a whole run, with the time that is left.
+    """A progress bar for a whole run, with the time remaining.
 
     Args:
         total: units in the run.
-        initial: of which so many are done.
-        unit: what is counted.
-        description: what stands before the bar.
+        initial: units already done.
+        unit: name of the unit.
+        description: text before the bar.
         unit_scale: 12.3k for 12300.
         hidden: show nothing.
     """
@@ -33,7 +33,7 @@ def progress_bar(
         unit=unit,
         unit_scale=unit_scale,
         desc=description,
-        # A log file wants a line now and then, a terminal a lively bar.
+        # An occasional line in a log file, frequent updates in a terminal.
         mininterval=0.5 if interactive else 60,
         dynamic_ncols=interactive,
         disable=hidden,

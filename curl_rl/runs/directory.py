@@ -1,4 +1,4 @@
-"""A run's directory: what lies where, whose it is, whether there is room, and setting an earlier run aside."""
+"""A run's directory: its layout, owner and disk space, and setting an earlier run aside."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ CHECKPOINTS = "checkpoints"
 REPLAY_SEGMENTS = Path(CHECKPOINTS) / SEGMENTS
 VIDEOS = "videos"
 
-# Of a process that was killed before it had written its configuration.
+# Left by a process that was killed before it wrote its configuration.
 _LEFT_BY_A_START = (LOCK, f"{CONFIG}.partial")
 
 
 def kind_of(directory: Path) -> Kind:
-    """What the run in this directory is of, by its configuration.
+    """The kind of the run in this directory, read from its configuration.
 
     Raises:
-        UserError: the configuration cannot be read, or names a kind that is none.
+        UserError: the configuration cannot be read, or its kind is unknown.
     """
     path = directory / CONFIG
     content = read_yaml(path)
-    if "kind" not in content:  # of before runs said so: an agent's has no method
+    if "kind" not in content:  # written before configurations had a kind: an agent's has no method
         return "pretraining" if "method" in content else "agent"
     for kind in get_args(Kind):
         if content["kind"] == kind:
@@ -46,18 +46,18 @@ class Configuration(Protocol):
 
     @property
     def schema(self) -> Schema[Any]:
-        """How they are read and written."""
+        """The schema that reads and writes them."""
 
 
 @contextlib.contextmanager
 def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> Iterator[None]:
-    """Makes ``directory`` this configuration's, or checks that it is, and holds it for this process alone.
+    """Claims ``directory`` for this configuration, or checks that it already holds it, and locks it for this process.
 
-    Nothing is written before both are sure. If the run is to be ``fresh``, an earlier one is set aside.
+    Nothing is written before both succeed. If ``fresh``, an earlier run is set aside.
 
     Raises:
-        UserError: it belongs to a run with other settings, to something else or to another process, or cannot be
-            written to.
+        UserError: the directory holds a run with other settings or something else, is in use by another process, or
+            is not writable.
     """
     if fresh and (aside := set_aside(directory)):
         say(f"the earlier run is now {aside}")
@@ -65,7 +65,7 @@ def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> I
         try:
             _check_owner(directory, config)
             stack.enter_context(lock_run(directory))
-            _check_owner(directory, config)  # again: another process may have begun a run in between
+            _check_owner(directory, config)  # again: another process may have started a run in between
             config.schema.save(config, directory / CONFIG)
         except UserError:
             raise
@@ -78,7 +78,7 @@ def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> I
 
 def _check_owner(directory: Path, config: Configuration) -> None:
     if (directory / CONFIG).exists():
-        # Where nothing was reported or saved yet, no run has begun: a start that failed at the door may be corrected.
+        # Without a metric or a checkpoint no run has begun, so the settings of a failed start may be corrected.
         if (directory / METRICS_FILE).exists() or any((directory / CHECKPOINTS).glob("*.ckpt*")):
             changed = config.schema.changed_fields(config.schema.read(directory / CONFIG), config)
             if changed:
@@ -88,14 +88,14 @@ def _check_owner(directory: Path, config: Configuration) -> None:
                     "choose another --run directory, or set that run aside with --fresh"
                 )
     elif directory.is_dir() and any(path.name not in _LEFT_BY_A_START for path in directory.iterdir()):
-        raise UserError(f"{directory} is not empty and no run: choose another --run directory")
+        raise UserError(f"{directory} is not empty and not a run directory: choose another --run directory")
 
 
 def set_aside(directory: Path) -> Path | None:
-    """Renames an earlier run, so that nothing of it is lost; its new name, or None where there was none.
+    """Renames an earlier run and returns its new path; None if there was none.
 
     Raises:
-        UserError: a process is using it, or the directory may not be renamed.
+        UserError: a process is using the run, or the directory cannot be renamed.
     """
     if not (directory / CONFIG).exists():
         return None
@@ -110,17 +110,17 @@ def set_aside(directory: Path) -> Path | None:
 
 
 def check_room(directory: Path, needed: int, remedy: str) -> None:
-    """Whether ``needed`` bytes of checkpoints fit on the disk, beside those that lie there already.
+    """Checks that ``needed`` bytes of checkpoints fit on the disk, counting those already stored.
 
-    ``remedy`` says what makes them smaller.
+    ``remedy`` tells the user how to make them smaller.
 
     Raises:
-        UserError: they do not.
+        UserError: they do not fit.
     """
     present = sum(path.stat().st_size for path in (directory / CHECKPOINTS).rglob("*") if path.is_file())
     missing, free = needed - present, shutil.disk_usage(directory).free
     if missing > free:
         raise UserError(
-            f"the disk of {directory} has {free / 1e9:.1f} GB free and the checkpoints of this run need "
-            f"{missing / 1e9:.1f} GB: make room, {remedy}, or choose another --run directory"
+            f"the disk of {directory} has {free / 1e9:.1f} GB free, and the checkpoints of this run need "
+            f"{missing / 1e9:.1f} GB: free some space, {remedy}, or choose another --run directory"
         )

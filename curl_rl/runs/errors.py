@@ -1,16 +1,16 @@
-"""Errors that people read."""
+"""Errors with messages for users."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A mistake of the user's: shown as one line, exit code 2."""
+    """A user error: shown as one line, exit code 2."""
 
 
 class TrainingFault(RuntimeError):
-    """Something broke in mid-run; what was saved is intact, and the message says what to do."""
+    """A fault in mid-run. Saved files are intact, and the message tells the user what to do."""
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without line breaks; its type where it says nothing."""
+    """An error's message without line breaks, or its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What breaks in the middle of a run: how it is recognized, and the one line that says where it stood and what to do.
+"""Faults in mid-run: how they are recognized, and the one-line message with the run's position and a remedy.
 
 The traceback goes to ``fault.txt`` in the run's directory.
 """
@@ -18,14 +18,14 @@ from curl_rl.runs.directory import CHECKPOINTS
 from curl_rl.runs.errors import TrainingFault, UserError, one_line
 
 FAULT = "fault.txt"
-"""Name of the file in a run's directory that holds the traceback of what ended it."""
+"""Name of the file in a run's directory that holds the traceback of the fault that ended it."""
 
 ELSEWHERE = "another process has failed: {}"
-"""Message of an exception that is raised in this process for another one, which reports the rest."""
+"""Message of an exception that mirrors another process's failure; that process reports the details."""
 
 
 def non_finite_names(weights: Mapping[str, Any]) -> list[str]:
-    """Names of the tensors in a module's state dict that hold NaN or infinity: such a state must not be saved."""
+    """Names of the tensors in a module's state dict that hold NaN or infinity; such a state must not be saved."""
     numbers = {
         name: value for name, value in weights.items() if isinstance(value, Tensor) and value.is_floating_point()
     }
@@ -34,16 +34,16 @@ def non_finite_names(weights: Mapping[str, Any]) -> list[str]:
 
 
 def non_finite_error(names: list[str]) -> FloatingPointError:
-    """The error for a run whose metrics or weights of these names are NaN or infinite."""
+    """The error for a run in which the metrics or weights called ``names`` are NaN or infinite."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return FloatingPointError(f"not finite any more: {', '.join(names[:5])}{more}")
+    return FloatingPointError(f"no longer finite: {', '.join(names[:5])}{more}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch reports by this error that memory is exhausted; it has no exception type for a CPU."""
+    """Whether this error means that memory is exhausted; PyTorch has no exception type for CPU memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # Of a CPU, and of CUDA outside of PyTorch's own allocator, such as pinned memory.
+    # CPU memory, and CUDA memory outside PyTorch's own allocator, such as pinned memory.
     said = ("can't allocate memory", "CUDA error: out of memory")
     own = type(error) is RuntimeError or type(error).__name__ == "AcceleratorError"
     return own and any(text in str(error) for text in said)
@@ -51,36 +51,36 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def refusing_what_exceeds(device: torch.device, remedy: str) -> Iterator[None]:
-    """Guards the construction of a run: one that does not fit into memory is the user's to correct.
+    """Guards the construction of a run: running out of memory becomes a user error.
 
     Args:
-        device: where it is built.
-        remedy: which settings to lower.
+        device: where the run is built.
+        remedy: the settings to lower.
 
     Raises:
-        UserError: memory ran out in here.
+        UserError: memory ran out inside the block.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f"{device} has no room for this run: {remedy} ({one_line(error)})") from None
+        raise UserError(f"{device} has too little memory for this run: {remedy} ({one_line(error)})") from None
 
 
 def kept(directory: Path) -> str:
-    """What remains of a run that breaks off without being saved."""
+    """States what remains of a run that ends without being saved."""
     saved = any((directory / CHECKPOINTS).glob("*.ckpt"))
     return "the last checkpoint is intact" if saved else "nothing was saved yet"
 
 
 def training_fault(directory: Path, where: str, error: Exception, advice: str) -> TrainingFault:
-    """The exception for a run that ``error`` has ended; writes the traceback into the directory.
+    """Returns the exception for a run that ``error`` ended, and writes the traceback into the run's directory.
 
     Args:
-        directory: the run's.
-        where: how far the run had come.
-        error: what happened.
+        directory: the run's directory.
+        where: the run's position.
+        error: the cause.
         advice: what remains of the run, and what to do.
     """
     if str(error).startswith(ELSEWHERE.format("")):
@@ -90,5 +90,5 @@ def training_fault(directory: Path, where: str, error: Exception, advice: str) -
         details.write_text("".join(traceback.format_exception(error)))
         advice += f" (details: {details})"
     except OSError:
-        pass  # nothing about the fault itself is lost: the line below says what it was
+        pass  # the line below still reports the fault
     return TrainingFault(f"stopped at {where}: {one_line(error)}; {advice}")

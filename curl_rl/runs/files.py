@@ -1,4 +1,4 @@
-"""Writing a file so that a reader, a kill or a power cut finds the old content or the new, never half of it."""
+"""Atomic, durable file writes: a reader, a kill or a power cut finds either the old content or the new."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def write_durably(path: Path, parts: Iterable[bytes]) -> None:
-    """Writes ``parts``, one after the other, as the file ``path``, in place of what was there.
+    """Writes the concatenated ``parts`` to the file ``path``, replacing an existing one.
 
-    It is written under a temporary name in the same directory, synced, renamed, and the name synced too.
+    The file is written under a temporary name in the same directory, synced and renamed; then the directory is synced.
 
     Raises:
-        OSError: the disk refused; what was there is intact, and the temporary file is gone.
+        OSError: the write failed; an existing file is intact, and the temporary file is deleted.
     """
     temporary = path.with_name(path.name + ".partial")
     try:
@@ -31,9 +31,9 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes ``content`` as JSON, indented for people, as :func:`write_durably` does; to what a link points to.
+    """Writes ``content`` as indented JSON, as :func:`write_durably` does, following links.
 
-    What is no file, such as ``/dev/stdout``, is written to as it is.
+    Anything but a regular file, such as ``/dev/stdout``, is written to directly.
     """
     text = json.dumps(content, indent=2) + "\n"
     if path.exists() and not path.is_file():
@@ -43,7 +43,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Puts the names in ``directory`` on the disk: a rename alone may be forgotten in a power cut."""
+    """Syncs the entries of ``directory`` to disk: a power cut may undo a rename that was not synced."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

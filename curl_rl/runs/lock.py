@@ -1,4 +1,4 @@
-"""One process to a run: the lock on its directory."""
+"""The lock on a run's directory: one process per run."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = "run.lock"
-"""Name of the lock's file in a run's directory."""
+"""Name of the lock file in a run's directory."""
 
 
 @contextlib.contextmanager
 def lock_run(directory: Path) -> Iterator[None]:
-    """Hold a run's directory for this process alone.
+    """Locks a run's directory for this process.
 
-    The operating system releases the lock when the process ends, however it ends; the file `run.lock` stays. Children
-    made by fork, not by spawn, hold it too as long as they live.
+    The operating system releases the lock when the process ends, however it ends; the file `run.lock` remains. Children
+    started by fork, unlike those started by spawn, also hold the lock as long as they live.
 
     Args:
-        directory: the run's directory; made if it is not there.
+        directory: the run's directory; created if missing.
 
     Raises:
-        ValueError: another process holds it, or this one does already.
+        ValueError: another process holds the lock, or this one already does.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

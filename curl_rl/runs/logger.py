@@ -1,9 +1,9 @@
-"""What a run reports: the same names over the same x axis in metrics.jsonl and TensorBoard.
+"""A run's log: the same metric names over the same x axis in metrics.jsonl and TensorBoard.
 
-The x axis counts environment frames, or whatever else a run is measured in and its user names: images, say.
-`metrics.jsonl` has one JSON object to a line: `frames`, `wall_time` (seconds since 1970) and the metrics, a value that
-is not finite as null, since JSON has no NaN. A line is written at once and whole, so a process that is killed loses
-none that it wrote. TensorBoard's event files lie beside it and get their data within seconds.
+The x axis counts environment frames or another unit that the caller names, such as images. `metrics.jsonl` has one JSON
+object per line: `frames`, `wall_time` (seconds since 1970) and the metrics. Non-finite values are written as null,
+since JSON has no NaN. Each line is written immediately in a single write, so a killed process loses no line.
+TensorBoard's event files are stored in the same directory and receive their data within seconds.
 """
 
 import io
@@ -31,7 +31,7 @@ from curl_rl.runs.files import write_durably
 __all__ = ["METRICS_FILE", "Logger", "read_metrics", "write_gif"]
 
 METRICS_FILE = "metrics.jsonl"
-"""Name of the metrics' file in a run's directory."""
+"""Name of the metrics file in a run's directory."""
 
 _NAME = re.compile(r"[\w./-]+")
 _TENSORBOARD_FLUSH_SECONDS = 10
@@ -41,15 +41,15 @@ class Logger:
     """Writes one run's metrics, pictures and videos into its directory.
 
     Args:
-        directory: the run's directory; made if it is not there.
-        resume_at: environment frames of the checkpoint that the run goes on from: what was reported later is cut
-            from metrics.jsonl and purged from TensorBoard's curves, the rows at that very count stay; -1 for a run
-            that was stopped before its first checkpoint: nothing stays. None for a new run.
-        axis: what the x axis counts, and so the name that the count has in each row. Where `frames` is said below it
-            is this count.
+        directory: the run's directory; created if missing.
+        resume_at: environment frames of the checkpoint that the run resumes from. Later rows are cut from
+            metrics.jsonl and purged from TensorBoard's curves; rows at exactly this count are kept. -1 for a run that
+            was stopped before its first checkpoint: no rows are kept. None for a new run.
+        axis: the unit that the x axis counts, which is also the name of the count in each row. The `frames` arguments
+            below are this count.
 
     Raises:
-        ValueError: `resume_at` is None and metrics are there already; or a line of them is not JSON.
+        ValueError: `resume_at` is None and the directory already holds metrics; or a line of them is not JSON.
     """
 
     def __init__(self, directory: Path, *, resume_at: int | None = None, axis: str = "frames") -> None:
@@ -57,31 +57,31 @@ class Logger:
         self._axis = axis
         path = directory / METRICS_FILE
         if resume_at is None and path.exists() and path.stat().st_size:
-            raise ValueError(f"{path} holds the metrics of another run: resume that one or choose another directory")
+            raise ValueError(f"{path} holds the metrics of another run: resume that run or choose another directory")
         if resume_at is not None and resume_at < -1:
-            raise ValueError(f"resume_at={resume_at}: must be a frame count, or -1 to keep nothing")
+            raise ValueError(f"resume_at must be a frame count, or -1 to keep nothing, got {resume_at}")
         directory.mkdir(parents=True, exist_ok=True)
         if resume_at is not None and path.exists():
             _cut(path, resume_at, axis)
-        # Unbuffered: one write, one line, in the hands of the operating system before scalars() returns.
+        # Unbuffered: each line is one write that reaches the operating system before scalars() returns.
         self._rows = open(path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
         self._events = EventFileWriter(str(directory), flush_secs=_TENSORBOARD_FLUSH_SECONDS)
         if resume_at is not None:
-            # TensorBoard drops what earlier files hold at this step or later.
+            # TensorBoard drops the data of earlier files from this step on.
             start = SessionLog(status=SessionLog.START)
             self._events.add_event(Event(wall_time=time.time(), step=resume_at + 1, session_log=start))
 
     def scalars(self, frames: int, metrics: Mapping[str, float | Tensor]) -> None:
-        """Report numbers: one row of metrics.jsonl, and one point on each one's curve in TensorBoard.
+        """Logs numbers as one row of metrics.jsonl and one point per curve in TensorBoard.
 
         Args:
             frames: environment frames so far.
-            metrics: name to number or tensor of one element; tensors of one device are fetched together, with one
-                wait for it. Names may hold letters, digits and `_ . - /`.
+            metrics: numbers or one-element tensors by name; all tensors on one device are fetched together, with a
+                single wait. Names may hold letters, digits and `_ . - /`.
 
         Raises:
-            ValueError: a name that TensorBoard would change or that the row needs itself, or a larger tensor.
-            OSError: the row could not be written; the rows before are whole.
+            ValueError: a name that TensorBoard would change or that is reserved, or a tensor of more than one element.
+            OSError: the row could not be written; earlier rows are intact.
         """
         for name in metrics:
             self._check_name(name)
@@ -94,19 +94,19 @@ class Logger:
         self._events.add_event(Event(wall_time=now, step=frames, summary=Summary(value=values)))
 
     def image(self, frames: int, name: str, image: npt.NDArray[np.uint8] | Tensor) -> None:
-        """Show a picture in TensorBoard, without loss.
+        """Logs an image to TensorBoard, without compression loss.
 
         Args:
             frames: environment frames so far.
             name: as in `scalars`.
-            image: (C, H, W), uint8, C = 1 (grey) or 3 (RGB).
+            image: (C, H, W), uint8, C = 1 (gray) or 3 (RGB).
 
         Raises:
             ValueError: another shape or type.
         """
         pixels = _to_numpy(image)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[0] not in (1, 3):
-            raise ValueError(f"image {name!r} is {_describe(pixels)}: must be uint8 (C, H, W), C = 1 or 3")
+            raise ValueError(f"image {name!r} must be uint8 (C, H, W), C = 1 or 3, got {_describe(pixels)}")
         gray_or_rgb = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(gray_or_rgb)).save(buffer, format="PNG")
@@ -115,38 +115,38 @@ class Logger:
     def video(
         self, frames: int, name: str, images: npt.NDArray[np.uint8] | Tensor, fps: float, path: Path | None = None
     ) -> None:
-        """Show a moving picture in TensorBoard and, if `path` is given, write the same GIF there.
+        """Logs a video to TensorBoard and, if `path` is given, writes the same GIF to that file.
 
         Args:
             frames: environment frames so far.
             name: as in `scalars`.
             images: (T, H, W, 3), uint8.
-            fps: pictures per second; a GIF cannot play more than 50, so a faster one plays slower than real time.
-            path: the GIF file; its directory is made if it is not there.
+            fps: images per second; a GIF plays at most 50, so a faster video plays slower than real time.
+            path: the GIF file; its directory is created if missing.
 
         Raises:
             ValueError: another shape or type, or `fps` not above 0.
         """
         pixels = _to_numpy(images)
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or len(pixels) == 0:
-            raise ValueError(f"video {name!r} is {_describe(pixels)}: must be uint8 (T, H, W, 3), T at least 1")
+            raise ValueError(f"video {name!r} must be uint8 (T, H, W, 3), T at least 1, got {_describe(pixels)}")
         if not (math.isfinite(fps) and fps > 0):
-            raise ValueError(f"fps={fps}: must be above 0")
+            raise ValueError(f"fps must be positive, got {fps}")
         gif = _encode_gif(pixels, fps)
         if path is not None:
             _write_new(Path(path), gif)
         self._picture(frames, name, gif, pixels.shape[1], pixels.shape[2], 3)
 
     def flush(self) -> None:
-        """Sync metrics.jsonl to the disk and hand TensorBoard's events to the operating system.
+        """Syncs metrics.jsonl to disk and passes TensorBoard's events to the operating system.
 
-        Called before a checkpoint is saved, so that not even a power cut loses a row from before it.
+        Called before a checkpoint is saved, so that no row before the checkpoint is lost, even in a power cut.
         """
         os.fsync(self._rows.fileno())
         self._events.flush()
 
     def close(self) -> None:
-        """Write the rest and close the files; a second call does nothing."""
+        """Writes pending data and closes the files; a second call does nothing."""
         self._events.close()
         self._rows.close()
 
@@ -165,7 +165,7 @@ class Logger:
             if written != len(line):
                 raise OSError(f"{self._rows.name}: only {written} of {len(line)} bytes could be written: disk full?")
         except OSError:
-            # Half a line would swallow the next one.
+            # A partial line would corrupt the next one.
             self._rows.truncate(end)
             raise
 
@@ -177,13 +177,13 @@ class Logger:
 
     def _check_name(self, name: str) -> None:
         if name in (self._axis, "wall_time"):
-            raise ValueError(f"metric {name!r}: the name is taken; each row has its own {name!r}")
+            raise ValueError(f"metric {name!r}: the name is reserved; every row already has {name!r}")
         if not _NAME.fullmatch(name) or name.startswith("/"):
-            raise ValueError(f"metric {name!r}: a name holds letters, digits and _ . - / and begins with no /")
+            raise ValueError(f"metric {name!r}: a name must hold letters, digits and _ . - / and not begin with /")
 
 
 def write_gif(path: Path, images: npt.NDArray[np.uint8], fps: float) -> None:
-    """Write ``(T, H, W, 3)`` uint8 pictures as a GIF; its directory is made if it is not there."""
+    """Writes ``(T, H, W, 3)`` uint8 images as a GIF; its directory is created if missing."""
     _write_new(Path(path), _encode_gif(images, fps))
 
 
@@ -193,17 +193,17 @@ def _write_new(path: Path, content: bytes) -> None:
 
 
 def read_metrics(path: Path, axis: str = "frames") -> list[dict[str, Any]]:
-    """Rows of a metrics.jsonl over `axis`, in order; half a row at the end, of a process that was killed, is left out.
+    """Rows of a metrics.jsonl over `axis`, in order, without a partial last row left by a killed process.
 
     Raises:
         ValueError: a line before the last is not a JSON object.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
     """
     return [row for row, _ in _read_rows(Path(path), axis)]
 
 
 def _read_rows(path: Path, axis: str) -> list[tuple[dict[str, Any], bytes]]:
-    """Each row with its line, without the line's end."""
+    """Each row with its line, without the newline."""
     rows = []
     lines = path.read_bytes().split(b"\n")
     if not lines[-1]:
@@ -222,17 +222,17 @@ def _read_rows(path: Path, axis: str) -> list[tuple[dict[str, Any], bytes]]:
 
 
 def _cut(path: Path, last: int, axis: str) -> None:
-    """Take rows later than `last` on the x axis, and half a row at the end, out of the file, in one step."""
+    """Removes rows later than `last` on the x axis, and a partial last row, atomically."""
     write_durably(path, [line + b"\n" for row, line in _read_rows(path, axis) if row[axis] <= last])
 
 
 def _fetch(metrics: Mapping[str, float | Tensor]) -> dict[str, float]:
-    """The metrics as Python numbers, in their order, with one wait for each device."""
+    """The metrics as Python numbers, in the same order, with one wait per device."""
     by_device: dict[torch.device, dict[str, Tensor]] = {}
     for name, value in metrics.items():
         if isinstance(value, Tensor):
             if value.numel() != 1:
-                raise ValueError(f"metric {name!r} has shape {tuple(value.shape)}: must be one number")
+                raise ValueError(f"metric {name!r} must be one number, got shape {tuple(value.shape)}")
             by_device.setdefault(value.device, {})[name] = value
     fetched: dict[str, float] = {}
     for tensors in by_device.values():
@@ -253,13 +253,13 @@ def _describe(pixels: npt.NDArray[Any]) -> str:
 
 
 def _encode_gif(pixels: npt.NDArray[np.uint8], fps: float) -> bytes:
-    """(T, H, W, 3) uint8 to a GIF that loops. Equal pictures in a row become one that is shown longer."""
-    # One palette for all, from 8 pictures, and no dithering: pixels that stand still stay equal and cost nothing.
+    """Encodes (T, H, W, 3) uint8 as a looping GIF. Consecutive equal images become one that is shown longer."""
+    # One palette for all, from 8 images, and no dithering: static pixels stay equal and cost nothing.
     sample = pixels[np.unique(np.linspace(0, len(pixels) - 1, 8).round().astype(int))]
     palette = Image.fromarray(np.concatenate(list(sample))).quantize(256)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in pixels]
-    # Times are whole hundredths of a second, and browsers slow down what is shorter than two. Rounding the moments
-    # instead of the lengths keeps the whole video's speed right.
+    # Times are whole hundredths of a second, and browsers slow down frames shorter than two. Rounding the start times
+    # instead of the durations keeps the overall speed right.
     moments = np.round(np.arange(len(images) + 1) * max(100 / fps, 2)).astype(int)
     durations = (np.diff(moments) * 10).tolist()
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Meters of a run in progress: means of its metrics, and how fast it goes."""
+"""Meters of a run in progress: means of its metrics, and its speed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class MetricMeans:
-    """Means of scalar metrics since they were last cleared; the sums stay on the device until they are read."""
+    """Means of scalar metrics since the last clear; the sums stay on the device until they are read."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -22,10 +22,10 @@ class MetricMeans:
         return name in self._sums
 
     def add(self, metrics: dict[str, Tensor]) -> None:
-        """Counts each of these metrics once more."""
+        """Adds one value of each of these metrics."""
         known = [name for name in metrics if name in self._sums]
         if known:
-            # One kernel on a GPU, where a captured update leaves time for few.
+            # One kernel on a GPU, where few fit in the time a captured update takes.
             sums = torch._foreach_add([self._sums[name] for name in known], [metrics[name] for name in known])
             self._sums.update(zip(known, sums, strict=True))
         for name, value in metrics.items():
@@ -33,29 +33,29 @@ class MetricMeans:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def read(self) -> dict[str, float]:
-        """The means by name, with one transfer from the device for all of them."""
+        """The means by name, fetched from the device in one transfer."""
         if not self._sums:
             return {}
         totals = torch.stack([value.double() for value in self._sums.values()]).tolist()
         return {name: total / self._counts[name] for name, total in zip(self._sums, totals, strict=True)}
 
     def clear(self) -> None:
-        """Starts all means anew."""
+        """Resets all means."""
         self._sums.clear()
         self._counts.clear()
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`load` needs to go on as if nothing had happened."""
+        """The state from which :meth:`load` continues exactly."""
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load(self, state: dict[str, Any], device: torch.device) -> None:
-        """Puts back what :meth:`state` gave."""
+        """Restores a :meth:`state`."""
         self._sums = {name: value.to(device) for name, value in state["sums"].items()}
         self._counts = dict(state["counts"])
 
 
 class Speedometer:
-    """Frames (or other units) and updates per second of a run, without the time of what is paused."""
+    """Frames (or other units) and updates per second of a run, excluding paused time."""
 
     def __init__(self, frames: int, updates: int, unit: str = "frames") -> None:
         self._unit = unit
@@ -63,13 +63,13 @@ class Speedometer:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time in here does not count."""
+        """Excludes the time spent inside the block."""
         begin = time.perf_counter()
         yield
         self._since += time.perf_counter() - begin
 
     def read(self, frames: int, updates: int) -> dict[str, float]:
-        """Speeds since the last call, given how many frames and updates there are by now."""
+        """Speeds since the last call, given the total frames and updates so far."""
         now = time.perf_counter()
         seconds = max(now - self._since, 1e-9)
         speeds = {

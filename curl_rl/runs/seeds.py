@@ -1,4 +1,4 @@
-"""Random numbers of a run: seeds, one to each purpose, and the states of the global generators."""
+"""Random numbers of a run: one seed per purpose, and the states of the global generators."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 from curl_rl.ranges import within
 
-# 32 bits are what every generator of random numbers takes.
+# Every random number generator accepts a seed of 32 bits.
 SEED = within(f"[0, {2**32})", "be 0 or more and below 2**32")
 
-# A purpose's place in the list is part of its seeds: new ones go to the end.
+# A purpose's position in the list determines its seeds: add new ones at the end.
 Purpose = Literal[
     "training episode",
     "evaluation episode",
@@ -30,10 +30,10 @@ Purpose = Literal[
 
 
 def check_seed(seed: int) -> None:
-    """Refuses what is no seed of a run.
+    """Refuses a number that is not a valid seed of a run.
 
     Raises:
-        ValueError: it is negative, or 2³² and more.
+        ValueError: it is negative, or 2³² or more.
     """
     SEED.check("seed", seed)
 
@@ -41,19 +41,19 @@ def check_seed(seed: int) -> None:
 def derived_seed(run_seed: int, purpose: Purpose, index: int = 0) -> int:
     """A seed below 2³²: independent between runs, purposes and indices.
 
-    Episodes are seeded each by its number: with its actions that is all that an episode depends on, so nothing of an
-    environment needs to be saved.
+    Each episode is seeded by its number. An episode depends only on that seed and its actions, so no environment state
+    needs to be saved.
     """
     sequence = np.random.SeedSequence([run_seed, get_args(Purpose).index(purpose), index])
     return int(sequence.generate_state(1)[0])
 
 
 def random_state() -> dict[str, Any]:
-    """States of the global random generators of Python, NumPy, torch and, where CUDA is in use, each of its devices.
+    """States of the global random generators of Python, NumPy, torch and, if CUDA is in use, each CUDA device.
 
     Returns:
-        A dict that `checkpoint.save` accepts: NumPy's and Python's own tuples are not allowed in a file that may run no
-        code.
+        A dict that `checkpoint.save` accepts; Python's and NumPy's own states hold types that a file loaded without
+        running code must not hold.
     """
     version, words, gauss = random.getstate()
     numpy_state: Any = np.random.get_state(legacy=False)  # noqa: NPY002  # other libraries draw from this one
@@ -66,15 +66,15 @@ def random_state() -> dict[str, Any]:
             "gauss": float(numpy_state["gauss"]),
         },
         "torch": torch.get_rng_state(),
-        # Asking a CUDA that nobody uses would build a context, some hundred MB, on each device.
+        # Querying an unused CUDA would create a context of some hundred MB on each device.
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put back what `random_state` returned.
+    """Restores a state returned by `random_state`.
 
-    CUDA states are put back on the devices that are here: a run may be resumed on another machine.
+    CUDA states are restored on the devices of this machine, which may have fewer: a run may be resumed elsewhere.
     """
     python, numpy_state = state["python"], state["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))

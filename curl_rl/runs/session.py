@@ -1,8 +1,8 @@
 """One run in progress: its directory, log, checkpoints, meters, stop request, progress bar and faults.
 
-A training loop owns a :class:`Session`, tells it how far it has come, and hands it what there is to report and to save.
-What holds for every loop is kept here: a run that breaks or is stopped loses nothing that was saved, NaN never reaches
-a checkpoint, and whatever ends a run is one line that says where it stood and what to do.
+A training loop owns a :class:`Session`, reports its position to it, and passes it metrics and states to save. The
+session guarantees for every loop that a failed or stopped run loses nothing that was saved, that NaN never reaches a
+checkpoint, and that a fault is reported in one line with the run's position and a remedy.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come."""
+    """The progress of a run."""
 
     count: int
-    """On the x axis of what it reports: environment frames, or images."""
+    """Position on the x axis of its log: environment frames, or images."""
     updates: int
-    """Steps of the optimizer."""
+    """Optimizer steps."""
     place: str
-    """In words: ``12,000 frames``, or ``epoch 1.33``."""
+    """The position as text: ``12,000 frames``, or ``epoch 1.33``."""
     detail: str
-    """The update, in words: ``update 250``."""
+    """The update as text: ``update 250``."""
 
 
 @dataclass(frozen=True)
 class Remedies:
-    """What a user can do about each kind of fault, in the words of this kind of run's settings."""
+    """Advice for each kind of fault, naming the settings of this kind of run."""
 
     memory: str
     """The device's memory is full."""
@@ -56,24 +56,24 @@ class Remedies:
     room: str
     """The checkpoints of the whole run would not fit on the disk."""
     disk: str
-    """The disk refused to be read or written."""
+    """Reading from or writing to the disk failed."""
 
 
 class Processes(Protocol):
-    """The processes that train one run together; process 0 alone writes."""
+    """The processes that train one run together; only process 0 writes."""
 
     def rank(self) -> int:
-        """Which one this is."""
+        """The number of this process."""
 
     def any_process(self, flag: bool) -> bool:
-        """Whether the flag is true on any of them."""
+        """Whether the flag is true on any process."""
 
     def raised_together(self, kind: type[Exception]) -> contextlib.AbstractContextManager[None]:
-        """Where one of them may raise an exception of this kind: then all do."""
+        """If one process raises an exception of this kind inside the block, all do."""
 
 
 class OneProcess:
-    """The usual case of :class:`Processes`."""
+    """:class:`Processes` of a run that trains in a single process."""
 
     def rank(self) -> int:
         """See :class:`Processes`."""
@@ -89,29 +89,29 @@ class OneProcess:
 
 
 class Contents(NamedTuple):
-    """What a loop has to save."""
+    """The contents of a loop's checkpoint."""
 
     state: dict[str, Any]
     """As :func:`checkpoint.save` takes it; the means of the metrics are added under ``means``."""
     attachments: Sequence[str] = ()
-    """Files beside it that it needs."""
+    """Additional files that the checkpoint needs."""
 
 
 class Session:
     """One run in progress.
 
-    The order of use: :meth:`check_room`, :meth:`restore`, :meth:`begin`, then the loop in :meth:`training`, and
-    :meth:`leave` after one that was stopped.
+    Order of use: :meth:`check_room`, :meth:`restore`, :meth:`begin`, the loop inside :meth:`training`, and
+    :meth:`leave` if the loop was stopped.
 
     Args:
-        directory: the run's, claimed already.
-        device: where the metrics' sums are kept.
-        position: tells how far the run has come. It must not refer to whoever holds the session: networks and replay
-            would then outlive the run until Python's collector finds the circle.
-        remedies: what to advise.
-        keep: newest checkpoints kept.
-        axis: what the x axis counts.
-        processes: those that train together.
+        directory: the run's directory, already claimed.
+        device: holds the sums of the metrics.
+        position: returns the run's progress. It must not reference the owner of the session: the reference cycle would
+            keep networks and replay alive after the run until Python's garbage collector finds it.
+        remedies: advice for each kind of fault.
+        keep: number of newest checkpoints to keep.
+        axis: the unit of the x axis.
+        processes: the processes that train together.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ class Session:
         self.directory = directory
         self.position = position
         self.means = MetricMeans()
-        """Of the metrics since the last row."""
+        """Means of the metrics since the last row."""
         self.stop = StopRequest()
-        """Whether a signal asked this process to stop."""
+        """True once a signal has asked this process to stop."""
         self.bar: tqdm[Any] = progress_bar(0, initial=0, unit="", description="", hidden=True)
-        """Of the whole run; hidden outside of :meth:`training`."""
+        """Progress bar of the whole run; hidden outside :meth:`training`."""
         self._device, self._remedies, self._keep, self._axis = device, remedies, keep, axis
         self._processes = processes or OneProcess()
         self._speed = Speedometer(0, 0, axis)
@@ -140,33 +140,33 @@ class Session:
 
     @property
     def writes(self) -> bool:
-        """Whether this is the process that writes files and speaks to the user."""
+        """Whether this process writes files and prints messages."""
         return self._processes.rank() == 0
 
     def say(self, line: str) -> None:
-        """One line for the user, of all processes together."""
+        """Prints one line for the user, from the writing process only."""
         if self.writes:
             say(line)
 
     # ------------------------------------------------------------ opening, closing
 
     def check_room(self, needed: int) -> None:
-        """Whether ``needed`` bytes of checkpoints fit on the disk.
+        """Checks that ``needed`` bytes of checkpoints fit on the disk.
 
         Raises:
-            UserError: they do not.
+            UserError: they do not fit.
         """
         if self.writes:
             check_room(self.directory, needed, self._remedies.room)
 
     def restore(self, usable: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any] | None:
-        """The state in the newest checkpoint that is whole and ``usable``, for the loop to go back to; None if none is.
+        """The state of the newest intact and ``usable`` checkpoint, from which the loop resumes; None without any.
 
         Args:
             usable: as :func:`checkpoint.load_newest` takes it.
 
         Raises:
-            UserError: there are checkpoints, and none of them can be used.
+            UserError: checkpoints exist, but none can be used.
         """
         try:
             found = checkpoint.load_newest(self.directory / CHECKPOINTS, usable=usable, read_only=not self.writes)
@@ -179,7 +179,7 @@ class Session:
         return state
 
     def begin(self, *, resumed: bool) -> None:
-        """Opens the log, without the rows that are later than where the run has ``resumed``.
+        """Opens the log; if the run was ``resumed``, drops the rows after its position.
 
         Raises:
             UserError: the log is damaged or cannot be written.
@@ -201,16 +201,16 @@ class Session:
 
     @contextlib.contextmanager
     def training(self, total: int, *, unit: str, description: str, unit_scale: bool = False) -> Iterator[None]:
-        """Around the loop: signals only ask it to stop, the bar shows how far it is, and a fault says where it stood.
+        """Runs the loop: turns signals into stop requests, shows the bar, and reports faults with the run's position.
 
         Args:
-            total: of the whole run, on the x axis.
-            unit: what the bar counts.
-            description: what stands before it.
+            total: length of the whole run on the x axis.
+            unit: the unit that the bar counts.
+            description: text before the bar.
             unit_scale: 12.3k for 12300.
 
         Raises:
-            TrainingFault: memory is full, the disk refused, or the data cannot be read any more.
+            TrainingFault: memory is full, the disk failed, or the data can no longer be read.
         """
         at = self.position()
         bar = progress_bar(
@@ -231,11 +231,11 @@ class Session:
 
     @property
     def stopping(self) -> bool:
-        """Whether the loop is to end before its budget is spent; the same on every process."""
+        """Whether the loop should end before its budget is spent; the same on every process."""
         return self._processes.any_process(bool(self.stop))
 
     def leave(self) -> NoReturn:
-        """After the loop of a run that is saved and not complete: a signal has asked this process to stop, or another.
+        """Ends a run that was saved before it was complete, because a signal stopped this process or another.
 
         Raises:
             Stopped: always.
@@ -246,11 +246,11 @@ class Session:
     # ------------------------------------------------------------------- reporting
 
     def paused(self) -> contextlib.AbstractContextManager[None]:
-        """Time in here does not count as training."""
+        """Excludes the time spent inside the block from the speed."""
         return self._speed.paused()
 
     def report(self) -> dict[str, float]:
-        """Writes a row: the means of the metrics since the last one, and the speed. Returns it.
+        """Writes and returns a row: the means of the metrics since the last row, and the speed.
 
         Raises:
             TrainingFault: a mean is not finite.
@@ -268,12 +268,12 @@ class Session:
             self._logger.scalars(self.position().count, metrics)
 
     def image(self, name: str, image: npt.NDArray[np.uint8] | Tensor) -> None:
-        """Shows a picture, as :meth:`Logger.image` does."""
+        """Logs an image, as :meth:`Logger.image` does."""
         if self._logger is not None:
             self._logger.image(self.position().count, name, image)
 
     def video(self, name: str, images: npt.NDArray[np.uint8] | Tensor, fps: float) -> None:
-        """Shows a moving picture, as :meth:`Logger.video` does, and keeps it among the run's videos."""
+        """Logs a video, as :meth:`Logger.video` does, and saves it with the run's videos."""
         if self._logger is not None:
             count = self.position().count
             self._logger.video(count, name, images, fps, self.directory / VIDEOS / f"{count:010d}.gif")
@@ -284,14 +284,14 @@ class Session:
         """Writes a checkpoint.
 
         Args:
-            weights: every network's; none of them may hold NaN or infinity.
-            contents: collects what is to be saved, in the process that writes, once the log is on the disk. Files that
-                a complete run must have are written in here: a run that is complete by its checkpoint is not started
-                again to mend what is missing.
+            weights: the weights of every network; none may hold NaN or infinity.
+            contents: returns the contents to save; called in the writing process once the log is on disk. It must also
+                write all files that a complete run must have: a run whose checkpoint says that it is complete is not
+                restarted to create missing files.
 
         Raises:
-            TrainingFault: a metric or a weight is not finite; nothing is written then.
-            OSError: the disk refused; earlier checkpoints are intact.
+            TrainingFault: a metric or a weight is not finite; nothing is written.
+            OSError: writing failed; earlier checkpoints are intact.
         """
         self._finite_means()
         self.refuse_non_finite(non_finite_names(weights))
@@ -309,10 +309,10 @@ class Session:
                     )
 
     def refuse_non_finite(self, names: list[str]) -> None:
-        """Ends a run of whose metrics or weights these are NaN or infinite, before it overwrites a good checkpoint.
+        """Ends the run if ``names`` lists NaN or infinite metrics or weights, before a good checkpoint is overwritten.
 
         Raises:
-            TrainingFault: there are any.
+            TrainingFault: ``names`` is not empty.
         """
         if names:
             self.fail_by_numbers(non_finite_error(names))
@@ -327,10 +327,10 @@ class Session:
 
     @contextlib.contextmanager
     def memory_guarded(self) -> Iterator[None]:
-        """Guards what may exhaust the device's memory.
+        """Guards code that may exhaust the device's memory.
 
         Raises:
-            TrainingFault: it did.
+            TrainingFault: memory ran out.
         """
         try:
             yield
@@ -343,7 +343,7 @@ class Session:
         """Ends the run.
 
         Args:
-            error: what happened.
+            error: the cause.
             advice: what remains of the run, and what to do.
 
         Raises:

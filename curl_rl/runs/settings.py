@@ -1,7 +1,7 @@
 """A run's settings in layers: from typed dataclasses to the command line, YAML files and back.
 
-The dataclasses are the command line, the YAML schema and the manual at once. What is laid over what: the layers that
-the program chooses (a preset, a table of facts) < ``--config`` < flags, wherever they stand in the line.
+The dataclasses define the command line, the YAML schema and the ``--help`` text. Precedence, weakest first: the layers
+that the program chooses (a preset, a table of facts), ``--config``, flags in any position.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from curl_rl.runs.files import write_durably
 
 C = TypeVar("C")
 Layer = dict[str, Any]
-"""Settings by name, nested as the dataclasses are; those that are not named keep what lies below."""
+"""Settings by name, nested like the dataclasses; settings not named keep their value from the layers below."""
 Kind = Literal["agent", "pretraining"]
-"""What a run trains: an agent, or an encoder without labels."""
+"""The kind of a run: it trains an agent, or an encoder without labels."""
 
 
 @dataclass(frozen=True)
 class Schema(Generic[C]):
-    """How the settings of one kind of run are read and written."""
+    """Reads and writes the settings of one kind of run."""
 
     config: type[C]
     """A dataclass; every field has a default."""
     usage: str
-    """The command line in brief, for ``--help``, where all flags would fill a screen."""
+    """A brief usage line for ``--help``, where the full list of flags would fill a screen."""
     selectors: tuple[str, ...]
-    """Fields that decide what all the others are laid over, such as the preset; strings, without a ``None``."""
+    """Fields that choose the base layers, such as the preset; strings, never ``None``."""
     base: Callable[..., list[Layer]]
-    """The layers, weakest first, for the selectors' values, which it takes by name."""
+    """Takes the selectors' values by name and returns the base layers, weakest first."""
     may_change: tuple[str, ...]
-    """Fields, or sections of them, that may differ when a run is resumed."""
+    """Fields or sections that may differ when a run is resumed."""
     consulted: tuple[str, ...] = ()
-    """Further fields that ``usual`` looks at; strings."""
+    """Further fields that ``usual`` reads; strings."""
     usual: Callable[[dict[str, str]], dict[str, str]] = lambda named: {}
-    """Selectors' values on a command line that does not name them, from what it names of ``selectors`` and
-    ``consulted``; where this gives none, the dataclass's default holds."""
+    """Values for selectors that a command line does not name, computed from the ``selectors`` and ``consulted`` fields
+    that it does name; a selector without such a value gets the dataclass's default."""
     kind: Kind | None = None
-    """What the files that :meth:`save` writes say the run is of, under ``kind``; no setting. None: they do not say."""
+    """The kind that :meth:`save` writes into a file under ``kind``, which is not a setting. None writes no kind."""
 
     def build(self, selected: dict[str, str], changes: Layer | None = None) -> C:
-        """The settings for these selectors' values and, over their layers, ``changes`` by name.
+        """The settings for these selector values, with ``changes`` by name applied on top.
 
         Raises:
-            UserError: there is no such preset.
+            UserError: the preset does not exist.
         """
         parser = self._parser()
         cfg = parser.get_defaults()
@@ -63,17 +63,17 @@ class Schema(Generic[C]):
         return self._instantiate(parser, cfg)
 
     def parse_command_line(self, argv: list[str], *, program: str, description: str) -> tuple[C, bool]:
-        """The configuration that a command line asks for, and whether it says ``--fresh``.
+        """Parses a command line into a configuration, and whether ``--fresh`` was passed.
 
         ``--help`` and ``--print_config`` print and exit with code 0.
 
         Raises:
-            UserError: the line, or a file that it names, cannot be understood.
+            UserError: the command line, or a file that it names, is invalid.
         """
         parser = self._parser(program, description)
-        parser.add_argument("--config", help="YAML settings: weaker than flags, stronger than the preset")
+        parser.add_argument("--config", help="YAML file of settings; overrides the preset, overridden by flags")
         parser.add_argument(
-            "--fresh", action="store_true", help="start anew; an earlier run in the directory is set aside"
+            "--fresh", action="store_true", help="start a new run and set aside an earlier one in the directory"
         )
         parser.add_argument(
             "--print_config", action="store_true", help="print all settings as YAML, for --config, and exit"
@@ -102,12 +102,12 @@ class Schema(Generic[C]):
         return config, cfg.fresh
 
     def save(self, config: C, path: Path) -> None:
-        """Writes everything, resolved, as YAML, and the kind of the run; the file is whole or as it was."""
+        """Writes the kind of the run and all resolved settings as YAML; the file is replaced atomically."""
         kind = "" if self.kind is None else f"kind: {self.kind}\n"
         write_durably(path, [(kind + _as_yaml(config)).encode()])
 
     def read(self, path: Path) -> C:
-        """What :meth:`save` wrote.
+        """Reads a file written by :meth:`save`.
 
         Raises:
             UserError: the file cannot be read, or holds a field or value that this version does not know.
@@ -121,7 +121,7 @@ class Schema(Generic[C]):
             raise UserError(f"{path}: {self._explained(error)}") from None
 
     def changed_fields(self, old: C, new: C) -> dict[str, tuple[Any, Any]]:
-        """What forbids ``new`` to go on with the run of ``old``: the value before and after, by the field's name."""
+        """The fields that prevent ``new`` from resuming the run of ``old``: values before and after, by name."""
         before, after = _flat(to_dict(old)), _flat(to_dict(new))
         return {
             name: (before[name], after[name])
@@ -137,8 +137,8 @@ class Schema(Generic[C]):
             usage=self.usage,
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
-            exit_on_error=False,  # a mistake is one line, which the caller shows
-            print_config=None,  # that of parse_command_line prints what the layers make together
+            exit_on_error=False,  # the caller shows errors as one line
+            print_config=None,  # parse_command_line has its own, which prints the merged layers
         )
         parser.add_class_arguments(self.config, as_group=False)
         return parser
@@ -149,17 +149,17 @@ class Schema(Generic[C]):
         return self.config(**{f.name: getattr(objects, f.name) for f in dataclasses.fields(fields)})
 
     def _early_arguments(self, argv: list[str]) -> argparse.Namespace:
-        """The selectors and ``--config``, which decide what the other flags are laid over."""
+        """The selectors and ``--config``, which decide the layers below the other flags."""
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         for name in (*self.selectors, *self.consulted, "config"):
             parser.add_argument(f"--{name}")
         return parser.parse_known_args(argv)[0]
 
     def _settings_in(self, path: str | Path) -> Layer:
-        """The settings in a file, without the kind, which a run's own configuration and none written by hand has.
+        """The settings in a file, without the kind, which only a run's own configuration has.
 
         Raises:
-            UserError: as :func:`read_yaml`, or the file is of another kind of run.
+            UserError: as :func:`read_yaml`, or the file is for another kind of run.
         """
         settings = read_yaml(path)
         if self.kind is not None and (kind := settings.pop("kind", self.kind)) != self.kind:
@@ -167,11 +167,11 @@ class Schema(Generic[C]):
         return settings
 
     def _check_names(self, layer: Layer, path: str | Path) -> None:
-        """Refuses what is no setting, and what is no value: the parser takes a section that holds a number for its
+        """Refuses unknown settings and missing values, because the parser replaces a section that holds a number by its
         default.
 
         Raises:
-            UserError: which name it is, and what it might have been meant to be.
+            UserError: the message names the setting and suggests a similar name.
         """
 
         def check(part: Layer, known: Layer, prefix: str) -> None:
@@ -188,9 +188,9 @@ class Schema(Generic[C]):
         check(layer, to_dict(self.config()), "")
 
     def _explained(self, error: Exception) -> str:
-        """The parser's complaint as one line in the words of this project.
+        """Rewords the parser's error as one line in the style of this project.
 
-        Taken from its text, because jsonargparse's errors carry nothing else: no name, no type and no value.
+        Parses the error's text, because jsonargparse's errors carry no name, type or value.
         """
         text = " ".join(str(error).split())
         if unknown := re.fullmatch(r"unrecognized arguments: (.*)", text):
@@ -201,7 +201,8 @@ class Schema(Generic[C]):
             for part in section[1].split("."):
                 settings = settings[part]
             return (
-                f"{section[1]} holds settings by name, such as --{section[1]}.{next(iter(settings))}, got {section[2]}"
+                f"{section[1]} must hold settings by name, such as --{section[1]}.{next(iter(settings))}, "
+                f"got {section[2]}"
             )
         value = re.fullmatch(r'Parser key "([\w.]+)": (.*?)(?:Got|Given) value: ?(.*)', text)
         if value is None:
@@ -217,7 +218,7 @@ class Schema(Generic[C]):
 
 
 def to_dict(config: Any) -> Layer:
-    """The configuration, a dataclass, as plain YAML types."""
+    """Converts a configuration dataclass to plain YAML types."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -231,10 +232,10 @@ def to_dict(config: Any) -> Layer:
 
 
 def preset_layer(name: str, directory: Path, others: tuple[Path, ...] = ()) -> Layer:
-    """The preset called ``name``: a YAML file in ``directory`` that is none of the ``others``.
+    """The preset called ``name``: a YAML file in ``directory`` that is not one of the ``others``.
 
     Raises:
-        UserError: there is no such preset.
+        UserError: the preset does not exist.
     """
     names = sorted(path.stem for path in directory.glob("*.yaml") if path not in others)
     if name not in names:
@@ -243,10 +244,10 @@ def preset_layer(name: str, directory: Path, others: tuple[Path, ...] = ()) -> L
 
 
 def read_yaml(path: str | Path) -> Layer:
-    """Settings by name from a YAML file.
+    """Reads settings by name from a YAML file.
 
     Raises:
-        UserError: the file cannot be read, is no YAML, or holds something else.
+        UserError: the file cannot be read, is not YAML, or holds something else.
     """
     try:
         content = yaml.safe_load(Path(path).read_text())
@@ -260,7 +261,7 @@ def read_yaml(path: str | Path) -> Layer:
 
 
 def merge(under: Layer, over: Layer) -> Layer:
-    """Both layers as one."""
+    """Merges two layers; values of ``over`` win."""
     merged = dict(under)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -269,7 +270,7 @@ def merge(under: Layer, over: Layer) -> Layer:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """The end of a sentence about an unknown name: which of ``names`` it may have been meant to be."""
+    """A suffix for a message about an unknown name that suggests the closest of ``names``; may be empty."""
     near = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -278,14 +279,14 @@ _KINDS = {"int": "a whole number", "float": "a finite number", "bool": "true or 
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Leaves the lines of the description, which are commands, as they are."""
+    """Keeps the line breaks of the description, whose lines are commands."""
 
 
 def _refuse_empty_values(argv: list[str]) -> None:
-    """``--run=`` or ``--run "$UNSET"``: no setting is an empty text, and a path of none would be this directory.
+    """Refuses ``--run=`` and ``--run "$UNSET"``: no setting is empty, and an empty path would be this directory.
 
     Raises:
-        UserError: which flag has no value.
+        UserError: a flag has no value; the message names it.
     """
     for before, argument in zip(["", *argv], argv, strict=False):
         flag = before if argument == "" and before.startswith("--") else argument.removesuffix("=")

@@ -1,4 +1,4 @@
-"""Leaving in good order on Ctrl-C or SIGTERM."""
+"""Clean shutdown on Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """A signal ended the run after it had been saved; ``exit_code`` is what a shell expects of it."""
+    """A signal ended the run after it was saved; ``exit_code`` follows the shell convention, 128 + signal."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -18,7 +18,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Whether a signal asked to stop; ``signal_number`` says which, None as long as there was none."""
+    """True once a signal has asked to stop; ``signal_number`` is that signal, None before."""
 
     signal_number: int | None = None
 
@@ -28,9 +28,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """In here the first SIGINT or SIGTERM only sets the request; a second one acts as it did before.
+    """Inside the block, the first SIGINT or SIGTERM only sets the request; a second one has its usual effect.
 
-    Outside the main thread, which alone may handle signals, nothing is caught.
+    Outside the main thread, where Python cannot handle signals, nothing is caught.
     """
     request = StopRequest()
     before: dict[int, Any] = {}

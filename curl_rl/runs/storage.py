@@ -1,4 +1,4 @@
-"""Where a large buffer lies: on the GPU, in main memory, or in a file; chosen by what is free."""
+"""Storage of a large buffer: on the GPU, in main memory, or in a file, depending on free space."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Storage = Literal["device", "memory", "disk"]
 def choose_storage(
     asked: Storage | Literal["auto"], needed: int, device: torch.device, directory: Path | None
 ) -> Storage:
-    """Where ``needed`` bytes go: "device", "memory" or "disk", the first with room where ``asked`` is "auto".
+    """Chooses "device", "memory" or "disk" for ``needed`` bytes; if ``asked`` is "auto", the first with enough room.
 
     Raises:
-        ValueError: no room, or no directory for the disk.
+        ValueError: there is not enough room, or no directory for the disk.
     """
     has_device = device.type == "cuda"
     if asked == "device" and not has_device:
         asked = "memory"
     if has_device and asked in ("auto", "device"):
         free = torch.cuda.mem_get_info(device)[0]
-        # Networks, activations and captured graphs come after the replay.
+        # Networks, activations and captured graphs are allocated after the replay.
         room = free - max(4 * 2**30, free // 4) if asked == "auto" else free
         if needed <= room:
             return "device"
@@ -42,7 +42,7 @@ def choose_storage(
         if asked == "memory":
             raise _no_room(asked, needed, f"{human_size(available)} of memory is available")
     if directory is None:
-        raise ValueError(f"the replay needs {human_size(needed)} on disk, and no directory was given for it")
+        raise ValueError(f"the replay needs {human_size(needed)} on disk, but no directory was given for it")
     directory.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(directory).free
     if needed > free:
@@ -58,12 +58,12 @@ def _no_room(asked: str, needed: int, found: str) -> ValueError:
 
 
 def map_unnamed_file(directory: Path, size: int) -> Tensor:
-    """(size,) uint8 in a new file that has no name, so that it goes when the process does."""
+    """(size,) uint8 in a new unlinked file, which is deleted when the process ends."""
     path = directory / f"replay-{os.getpid()}.frames"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         path.unlink()
-        # Blocks reserved now cannot be missing later, when a write to the mapping would kill the process (SIGBUS).
+        # Reserve the blocks now: on a full disk, a later write to the mapping would kill the process (SIGBUS).
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(descriptor, 0, size)
         else:
@@ -75,10 +75,10 @@ def map_unnamed_file(directory: Path, size: int) -> Tensor:
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Bytes of main memory that this process may still take: what the machine has left, and its control groups allow.
+    """Bytes of main memory that this process can still allocate, as limited by the machine and its control groups.
 
     Args:
-        root: where ``proc`` and ``sys`` are mounted. Without ``proc/meminfo`` the machine's whole memory is the answer.
+        root: where ``proc`` and ``sys`` are mounted. Without ``proc/meminfo``, the machine's total memory is assumed.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
@@ -89,9 +89,9 @@ def available_memory(root: Path = Path("/")) -> int:
 
 
 def _control_group_room(root: Path) -> Iterator[int]:
-    """What each control group that this process is in, and each group above it, leaves of its limit.
+    """The memory left under the limit of each control group of this process, and of each of their ancestors.
 
-    Read by hand, because psutil reports the machine's memory and knows no control group.
+    Read directly, because psutil reports the machine's memory and ignores control groups.
     """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
@@ -112,14 +112,14 @@ def _control_group_room(root: Path) -> Iterator[int]:
                 limit, used = (place / limit_file).read_text().strip(), int((place / used_file).read_text())
                 statistics = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
             except OSError:
-                continue  # the file is absent at the top, and in a container that cannot see its host's groups
+                continue  # absent in the root group, and in a container that cannot see its host's groups
             if limit != "max":
-                # The kernel drops these cached files before it refuses memory.
+                # The kernel drops inactive file cache before it refuses memory.
                 yield int(limit) - used + int(statistics.get(cache_key, 0))
 
 
 def human_size(size: int) -> str:
-    """Bytes for people: 3155760000 is 3.2 GB."""
+    """Formats bytes for messages: 3155760000 becomes 3.2 GB."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6)):
         if size >= scale:
             return f"{size / scale:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""An exported encoder against the very network that it was saved from, and files that were damaged by hand."""
+"""Encoder files: loaded encoders against the saved network, and deliberately damaged files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encoder() -> PixelEncoder:
     torch.manual_seed(0)
     made = PixelEncoder((6, 12, 12), EncoderConfig(4, (2, 1), 5))
     with torch.no_grad():
-        for parameter in made.parameters():  # biases start at zero, and would not be missed
+        for parameter in made.parameters():  # biases start at zero, so their loss would go unnoticed
             parameter.add_(0.1 * torch.randn(parameter.shape))
     return made
 
@@ -42,14 +42,14 @@ def observations(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def test_it_gives_what_the_encoder_gives_on_the_middle(encoder: PixelEncoder, run: Path) -> None:
+def test_a_loaded_encoder_matches_the_original_on_the_center_crop(encoder: PixelEncoder, run: Path) -> None:
     loaded, seen = load_encoder(run), observations(7, 6, 17, 16)
     assert torch.equal(loaded(seen), encoder(seen[:, :, 2:14, 2:14]))
     assert loaded.features == 5
     assert loaded.provenance.items() >= PROVENANCE.items()
 
 
-def test_frozen_or_ready_to_be_trained_further(run: Path) -> None:
+def test_a_loaded_encoder_is_frozen_or_trainable(run: Path) -> None:
     frozen, free = load_encoder(run), load_encoder(run, freeze=False)
     assert not frozen.training
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
@@ -65,7 +65,7 @@ def test_the_file_itself_may_be_named(run: Path) -> None:
     assert torch.equal(load_encoder(run / "encoder.json")(seen), load_encoder(run)(seen))
 
 
-def test_a_pickle_is_no_part_of_it(run: Path, encoder: PixelEncoder) -> None:
+def test_the_files_contain_no_pickle(run: Path, encoder: PixelEncoder) -> None:
     weights = safetensors.torch.load_file(run / "encoder.safetensors")
     types = {name: value.dtype for name, value in weights.items()}
     assert types == dict.fromkeys(encoder.state_dict(), torch.float32)
@@ -73,7 +73,7 @@ def test_a_pickle_is_no_part_of_it(run: Path, encoder: PixelEncoder) -> None:
 
 
 def rewritten(run: Path, change: Any, *, metadata: bool = True) -> None:
-    """The files after ``change(description, weights)``; metadata=False: with encoder.json alone, as in format 1."""
+    """Rewrites the files after ``change(description, weights)``; metadata=False: encoder.json only, as in format 1."""
     path, beside = run / "encoder.safetensors", run / "encoder.json"
     content, weights = json.loads(beside.read_text()), safetensors.torch.load_file(path)
     change(content, weights)
@@ -135,7 +135,7 @@ def impossible(run: Path) -> None:
 
 
 def absurd(run: Path) -> None:
-    """Sixteen terabytes, had they been allocated."""
+    """Sixteen terabytes if they were allocated."""
     described(run, config={"filters": 1_000_000, "strides": [2, 1], "latent": 5})
 
 
@@ -156,7 +156,7 @@ def of_another_type(run: Path) -> None:
 
 
 def not_finite(run: Path) -> None:
-    """Of format 1, because a hash would have found it before."""
+    """Format 1, because the hash of format 2 would detect it first."""
 
     def change(content: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
         content["format"] = 1
@@ -171,7 +171,7 @@ def retouched(run: Path) -> None:
 
 
 def newer(run: Path) -> None:
-    described(run, format=3, config="what nobody knows yet")
+    described(run, format=3, config="unknown content")
 
 
 def newer_alone(run: Path) -> None:
@@ -196,7 +196,7 @@ def larger_than_a_picture(run: Path) -> None:
 
 
 def not_square(run: Path) -> None:
-    """The weights fit: a column less leaves as many places in the map."""
+    """The weights fit: with one column less, the map has the same size."""
     described(run, observation_shape=[6, 12, 11])
 
 
@@ -223,32 +223,35 @@ DAMAGED_JSON = "{run}/encoder.json is damaged "
         (not_text, DAMAGED_JSON + "(UnicodeDecodeError: "),
         (not_json, DAMAGED_JSON + "(JSONDecodeError: "),
         (nested, DAMAGED_JSON + "(RecursionError: "),
-        (a_list, DAMAGED_JSON + "(TypeError: a description is a mapping, got a list)"),
+        (a_list, DAMAGED_JSON + "(TypeError: a description must be a mapping, got a list)"),
         (endless, DAMAGED_JSON + "(ValueError: encoder.json has 2000000 bytes"),
         (lacking_a_field, DAMAGED + "(KeyError: 'provenance')"),
-        (of_another_shape, DAMAGED + "(ValueError: convolutions.layers.0.weight is [4, 6, 3, 3] and should be [4, 9,"),
+        (
+            of_another_shape,
+            DAMAGED + "(ValueError: convolutions.layers.0.weight must be [4, 9, 3, 3], got [4, 6, 3, 3])",
+        ),
         (of_no_shape, DAMAGED + "(ValueError: observation_shape must be three positive integers"),
         (impossible, DAMAGED + "(ValueError: filters must be at least 1, got 0)"),
-        (absurd, DAMAGED + "(ValueError: convolutions.layers.0.bias is [4] and should be [1000000])"),
+        (absurd, DAMAGED + "(ValueError: convolutions.layers.0.bias must be [1000000], got [4])"),
         (beyond_numbers, DAMAGED + "("),
-        (lacking_a_weight, DAMAGED + "(ValueError: projection.norm.bias is missing and should be [5])"),
-        (with_one_more, DAMAGED + "(ValueError: stowaway is [3] and should be no part of it)"),
-        (of_another_type, DAMAGED + "(ValueError: projection.norm.bias is of type I64 and should be F32)"),
+        (lacking_a_weight, DAMAGED + "(ValueError: projection.norm.bias must be [5], got nothing)"),
+        (with_one_more, DAMAGED + "(ValueError: stowaway must be absent, got [3])"),
+        (of_another_type, DAMAGED + "(ValueError: projection.norm.bias must be of type F32, got I64)"),
         (not_finite, DAMAGED + "(ValueError: projection.linear.bias holds numbers that are not finite)"),
         (nothing_to_see, DAMAGED + "(ValueError: rendered_size must be a side from 12 to 16384, got -4)"),
         (smaller_than_the_crop, DAMAGED + "(ValueError: rendered_size must be a side from 12 to 16384, got 11)"),
         (larger_than_a_picture, DAMAGED + "(ValueError: rendered_size must be a side from 12 to 16384, got 16385)"),
         (not_square, DAMAGED + "(ValueError: observation_shape [6, 12, 11] must be square: (C, side, side))"),
-        (not_a_number, DAMAGED_JSON + "(ValueError: NaN is no number that a description holds)"),
+        (not_a_number, DAMAGED_JSON + "(ValueError: a description must hold finite numbers, got NaN)"),
         (without_format, DAMAGED_JSON + "(ValueError: format must be a whole number, 1 to 2, got '2')"),
-        (retouched, "{run}/encoder.safetensors has been changed: its weights have another hash"),
+        (retouched, "{run}/encoder.safetensors has been changed: the hash of its weights does not match"),
         (newer, "{run}/encoder.json has format 3, newer than 2: update curl_rl to read it"),
         (newer_alone, "{run}/encoder.safetensors has format 3, newer than 2: update curl_rl to read it"),
     ],
 )
 def test_damage_is_one_line_that_names_the_place(run: Path, damage: Any, line: str) -> None:
     damage(run)
-    with pytest.raises(ValueError) as error:  # noqa: PT011  # what it says is compared below
+    with pytest.raises(ValueError) as error:  # noqa: PT011  # the message is compared below
         load_encoder(run)
     assert str(error.value).startswith(line.format(run=run))
     assert "\n" not in str(error.value)
@@ -256,13 +259,15 @@ def test_damage_is_one_line_that_names_the_place(run: Path, damage: Any, line: s
     assert error.value.__suppress_context__ or error.value.__context__ is None
 
 
-def test_a_path_that_is_not_there_is_not_taken_for_its_neighbor(run: Path) -> None:
+def test_a_missing_path_is_not_mistaken_for_its_neighbor(run: Path) -> None:
     with pytest.raises(ValueError, match=f"no encoder in {run}/misspelt: encoder.safetensors is missing"):
         load_encoder(run / "misspelt")
     with pytest.raises(ValueError, match=f"no encoder in {run}: misspelt.safetensors is missing"):
         load_encoder(run / "misspelt.safetensors")
     (run / "config.yaml").touch()
-    with pytest.raises(ValueError, match="/config.yaml is no encoder: name the directory of a run, or an encoder.safe"):
+    with pytest.raises(
+        ValueError, match="/config.yaml is not a safetensors file: name a run's directory or its encoder.safe"
+    ):
         load_encoder(run / "config.yaml")
     (run / "encoder.json").unlink()
     with pytest.raises(ValueError, match="no encoder in .*/encoder.json: encoder.safetensors is missing"):
@@ -276,7 +281,7 @@ def test_a_path_that_is_not_there_is_not_taken_for_its_neighbor(run: Path) -> No
         ((6, 12, 12), 11, "rendered_size must be a side from 12 to 16384, got 11"),
     ],
 )
-def test_what_could_not_be_loaded_is_not_written(
+def test_an_encoder_that_would_not_load_is_not_written(
     shape: tuple[int, int, int], rendered_size: int, line: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=line):
@@ -292,10 +297,10 @@ def test_a_scale_of_another_type_is_one_line(run: Path, scale: Any) -> None:
         load_encoder(run, scale=scale)
 
 
-# ---- what the files say
+# ---- descriptions
 
 
-def test_the_safetensors_travel_alone_under_any_name(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_safetensors_suffice_under_any_name(run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "cheetah.safetensors"
     elsewhere.write_bytes((run / "encoder.safetensors").read_bytes())
     loaded, seen = load_encoder(elsewhere), observations(2, 6, 17, 16)
@@ -306,25 +311,25 @@ def test_the_safetensors_travel_alone_under_any_name(run: Path, tmp_path_factory
     assert torch.equal(load_encoder(elsewhere.parent / "copy")(seen), loaded(seen))
 
 
-def test_the_json_says_what_the_safetensors_say(run: Path) -> None:
+def test_the_json_equals_the_safetensors_description(run: Path) -> None:
     with safetensors.safe_open(run / "encoder.safetensors", "np") as file:
         inside = json.loads(file.metadata()["curl_rl"])
         names = sorted(file.keys())
         values = {name: file.get_tensor(name) for name in names}
     assert inside == json.loads((run / "encoder.json").read_text())
     digest = hashlib.sha256()
-    for name in names:  # as the documentation says that it is made
+    for name in names:  # computed as documented
         digest.update(f"{name}{list(values[name].shape)}".encode() + values[name].tobytes())
     assert inside["id"] == digest.hexdigest()
 
 
-def test_a_mix_up_of_two_files_is_found(run: Path, encoder: PixelEncoder, tmp_path: Path) -> None:
+def test_mixed_up_files_are_detected(run: Path, encoder: PixelEncoder, tmp_path: Path) -> None:
     with torch.no_grad():
         encoder.projection.norm.bias.add_(1)
     (tmp_path / "other").mkdir()
     save_encoder(encoder, tmp_path / "other", rendered_size=16, provenance={**PROVENANCE, "frames": 800})
     (run / "encoder.json").write_bytes((tmp_path / "other" / "encoder.json").read_bytes())
-    line = "not of one encoder: they differ in id, provenance; delete encoder.json to go by the former"
+    line = "not of the same encoder: they differ in id, provenance; delete encoder.json to load the weights"
     with pytest.raises(ValueError, match=line):
         load_encoder(run)
     (run / "encoder.json").unlink()
@@ -332,7 +337,7 @@ def test_a_mix_up_of_two_files_is_found(run: Path, encoder: PixelEncoder, tmp_pa
 
 
 def test_a_file_of_format_1_is_read(run: Path, encoder: PixelEncoder) -> None:
-    """As the first version wrote it: no kind, no id, nothing in the safetensors."""
+    """As written by the first version: no kind, no id, no metadata in the safetensors."""
     old = {
         "format": 1,
         "observation_shape": [6, 12, 12],
@@ -347,7 +352,7 @@ def test_a_file_of_format_1_is_read(run: Path, encoder: PixelEncoder) -> None:
     loaded, seen = load_encoder(run), observations(2, 6, 12, 12)
     assert torch.equal(loaded(seen), encoder(seen))
     assert loaded.provenance == PROVENANCE
-    # Written again, it describes itself, and does not claim to be made by what wrote it.
+    # Written again, it describes itself and keeps its original provenance.
     (run / "new.safetensors").write_bytes(as_safetensors(loaded))
     again = load_encoder(run / "new.safetensors")
     assert torch.equal(again(seen), encoder(seen))
@@ -368,7 +373,7 @@ def test_provenance_has_run_versions_and_the_revision_of_this_clone(run: Path) -
     assert found["revision"].removesuffix("-dirty") == head.stdout.strip()
 
 
-def test_what_made_the_weights_stays_known_when_they_are_written_again(run: Path, encoder: PixelEncoder) -> None:
+def test_rewritten_weights_keep_their_provenance(run: Path, encoder: PixelEncoder) -> None:
     save_encoder(encoder, run, rendered_size=16, provenance={"revision": "abc", "curl_rl": "0.0.1"})
     found = json.loads((run / "encoder.json").read_text())["provenance"]
     assert (found["revision"], found["curl_rl"]) == ("abc", "0.0.1")
@@ -389,11 +394,11 @@ def test_loading_leaves_the_global_generator_alone(run: Path) -> None:
 def resnet() -> ResNet:
     torch.manual_seed(0)
     made = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small", mean=(0.4, 0.5, 0.6), std=(0.2,)))
-    made(torch.rand(16, 3, 8, 8))  # running statistics of its own, which would not be missed either
+    made(torch.rand(16, 3, 8, 8))  # sets running statistics, whose loss would also go unnoticed
     return made.eval()
 
 
-def test_a_resnet_comes_back_with_its_statistics_and_takes_any_size(resnet: ResNet, tmp_path: Path) -> None:
+def test_a_resnet_is_loaded_with_its_statistics_and_takes_any_size(resnet: ResNet, tmp_path: Path) -> None:
     save_encoder(resnet, tmp_path, rendered_size=10, provenance={"data": "digits"})
     loaded = load_encoder(tmp_path)
     assert isinstance(loaded.encoder, ResNet)
@@ -405,17 +410,18 @@ def test_a_resnet_comes_back_with_its_statistics_and_takes_any_size(resnet: ResN
         loaded(observations(2, 4, 8, 8))
 
 
-def test_a_split_or_low_precision_network_is_saved_as_what_anybody_can_load(resnet: ResNet, tmp_path: Path) -> None:
+def test_a_split_or_low_precision_network_is_saved_in_loadable_form(resnet: ResNet, tmp_path: Path) -> None:
     split = replace(resnet.config, batch_norm_splits=2)
     trained = ResNet((3, 8, 8), split, precision="bfloat16").to(memory_format=torch.channels_last)
     trained.load_state_dict(resnet.state_dict())
     save_encoder(trained, tmp_path, rendered_size=8, provenance={})
     seen = observations(5, 3, 8, 8)
     assert torch.equal(load_encoder(tmp_path)(seen), resnet(seen))
-    load_encoder(tmp_path, freeze=False)(observations(3, 3, 8, 8))  # an odd batch, which two parts do not divide
+    # An odd batch, which does not split into two equal parts.
+    load_encoder(tmp_path, freeze=False)(observations(3, 3, 8, 8))
 
 
-def test_a_resnet_with_group_norm_comes_back(tmp_path: Path) -> None:
+def test_a_resnet_with_group_norm_survives_a_round_trip(tmp_path: Path) -> None:
     made = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small", norm="group"))
     save_encoder(made, tmp_path, rendered_size=8, provenance={})
     loaded = load_encoder(tmp_path)
@@ -424,7 +430,7 @@ def test_a_resnet_with_group_norm_comes_back(tmp_path: Path) -> None:
     assert torch.equal(loaded(observations(5, 3, 8, 8)), made(observations(5, 3, 8, 8)))
 
 
-def test_an_encoder_that_could_not_be_loaded_is_not_written(tmp_path: Path) -> None:
+def test_an_encoder_of_an_unregistered_class_is_not_written(tmp_path: Path) -> None:
     trunk = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
     with pytest.raises(ValueError, match="the encoder must be a PixelEncoder or a ResNet, got a ModuleEncoder"):
         save_encoder(ModuleEncoder(trunk, (3, 2, 2)), tmp_path, rendered_size=2, provenance={})

@@ -1,4 +1,4 @@
-"""What no network's file may hold is refused when it is written, not when it is read."""
+"""Content that no network file may hold is refused on writing, not on reading."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_description_with_a_number_that_is_not_finite_is_refused_and_nothing_w
     tmp_path: Path, number: float, name: str
 ) -> None:
     description = {"training": {"learning_rate": number}}
-    with pytest.raises(ValueError, match=f"^{name} is no number that a description holds$"):
+    with pytest.raises(ValueError, match=f"^a description must hold finite numbers, got {name}$"):
         save_network(nn.Linear(2, 1), tmp_path, "network", description)
     assert not any(tmp_path.iterdir())
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -1,4 +1,4 @@
-"""What a pretrained encoder takes: the plain encoder on arrays that were put in order by hand is the oracle."""
+"""Inputs of a pretrained encoder, compared with the plain encoder on arrays permuted by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def encoder() -> PixelEncoder:
     torch.manual_seed(0)
     made = PixelEncoder((6, 12, 12), EncoderConfig(4, (2, 1), 5))
     with torch.no_grad():
-        for parameter in made.parameters():  # biases start at zero, and would not be missed
+        for parameter in made.parameters():  # biases start at zero, so their loss would go unnoticed
             parameter.add_(0.1 * torch.randn(parameter.shape))
     return made
 
@@ -37,7 +37,7 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-# ---- numbers
+# ---- values
 
 
 def test_floats_are_multiplied_by_the_scale_and_bytes_divided_by_255_once(encoder: PixelEncoder) -> None:
@@ -46,12 +46,12 @@ def test_floats_are_multiplied_by_the_scale_and_bytes_divided_by_255_once(encode
     assert torch.allclose(pretrained(encoder)(seen), right, atol=1e-5)
     assert torch.allclose(pretrained(encoder)(seen.float() / 255), right, atol=1e-5)
     assert torch.allclose(pretrained(encoder, scale=1 / 255)(seen.float()), right, atol=1e-5)
-    # The scale says what floats are; bytes are bytes.
+    # The scale applies to floats only.
     assert torch.equal(pretrained(encoder, scale=1 / 255)(seen), pretrained(encoder)(seen))
 
 
-def test_scaling_goes_by_type_never_by_value(encoder: PixelEncoder) -> None:
-    # A picture of ones is white as a float and all but black as uint8; dark floats in [0, 255] stay dark.
+def test_scaling_depends_on_the_type_never_on_values(encoder: PixelEncoder) -> None:
+    # An image of ones is white as floats and nearly black as uint8; dark floats in [0, 255] stay dark.
     white, ones = torch.full((1, 6, 12, 12), 255, dtype=torch.uint8), torch.ones(1, 6, 12, 12)
     plain, scaled = pretrained(encoder), pretrained(encoder, scale=1 / 255)
     assert torch.allclose(plain(ones), plain(white), atol=1e-5)
@@ -70,7 +70,7 @@ def test_other_floating_types_are_taken(encoder: PixelEncoder, dtype: torch.dtyp
 # ---- order
 
 
-def test_channels_first_or_last_is_told_by_the_shape(encoder: PixelEncoder) -> None:
+def test_channels_first_or_last_is_inferred_from_the_shape(encoder: PixelEncoder) -> None:
     loaded, seen = pretrained(encoder), noise(2, 3, 6, 17, 16)
     right = encoder(seen[..., 2:14, 2:14].reshape(6, 6, 12, 12)).view(2, 3, 5)
     assert torch.equal(loaded(seen), right)
@@ -98,24 +98,24 @@ def test_named_orders_of_a_stack(encoder: PixelEncoder, layout: Layout, order: s
     assert torch.allclose(pretrained(encoder, layout=layout)(given), right.view(*batch, 5), atol=1e-6)
 
 
-def test_an_order_that_could_be_either_is_asked_for(resnet: ResNet) -> None:
+def test_an_ambiguous_order_must_be_named(resnet: ResNet) -> None:
     seen = noise(2, 3, 9, 3)
     with pytest.raises(
-        ValueError, match=r"^observations \(2, 3, 9, 3\) could be CHW or HWC: name the order by layout=$"
+        ValueError, match=r"^observations \(2, 3, 9, 3\) could be CHW or HWC: name the order with layout=$"
     ):
         pretrained(resnet)(seen)
     assert torch.equal(pretrained(resnet, layout="CHW")(seen), resnet(seen))
     assert torch.allclose(pretrained(resnet, layout="HWC")(seen), resnet(seen.permute(0, 3, 1, 2)), atol=1e-6)
 
 
-def test_three_frames_are_never_taken_for_a_stack_unasked(encoder: PixelEncoder) -> None:
+def test_separate_frames_are_never_taken_for_a_stack_unless_named(encoder: PixelEncoder) -> None:
     with pytest.raises(ValueError, match=r"got \(2, 12, 12, 3\) \(for a stack of frames, layout='SHWC'\)$"):
         pretrained(encoder)(noise(2, 12, 12, 3))
     with pytest.raises(ValueError, match=r"got \(5, 2, 3, 12, 12\) \(for a stack of frames, layout='SCHW'\)$"):
         pretrained(encoder)(noise(5, 2, 3, 12, 12))
 
 
-# ---- what is refused
+# ---- refusals
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_three_frames_are_never_taken_for_a_stack_unasked(encoder: PixelEncoder)
         ((2, 6, 12, 12), torch.int8, "got torch.int8"),
     ],
 )
-def test_what_it_cannot_see_is_refused(
+def test_unsuitable_observations_are_refused(
     encoder: PixelEncoder, shape: tuple[int, ...], dtype: torch.dtype, line: str
 ) -> None:
     with pytest.raises(ValueError, match=line):
@@ -143,7 +143,9 @@ def test_what_it_cannot_see_is_refused(
 
 
 def test_an_array_and_another_order_than_named_are_refused(encoder: PixelEncoder) -> None:
-    with pytest.raises(ValueError, match="^expected a tensor of observations, got ndarray: torch.as_tensor makes one"):
+    with pytest.raises(
+        ValueError, match="^expected a tensor of observations, got ndarray: convert an array with torch.as_tensor"
+    ):
         pretrained(encoder)(noise(6, 12, 12).numpy())
     with pytest.raises(
         ValueError, match=r"^expected observations \(..., S, H, W, C\) with S·C = 6, H and W at least 12"
@@ -160,16 +162,16 @@ def test_an_array_and_another_order_than_named_are_refused(encoder: PixelEncoder
         ({"layout": "NCHW"}, "^layout must be one of auto, CHW, HWC, SCHW, SHWC, got 'NCHW'$"),
     ],
 )
-def test_options_that_cannot_be(encoder: PixelEncoder, options: dict[str, Any], line: str) -> None:
+def test_invalid_options_are_refused(encoder: PixelEncoder, options: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match=line):
         pretrained(encoder, **options)
 
 
-# ---- what comes out
+# ---- outputs
 
 
 @pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
-def test_the_map_comes_with_the_vector(encoder: PixelEncoder, batch: tuple[int, ...]) -> None:
+def test_encode_returns_map_and_vector(encoder: PixelEncoder, batch: tuple[int, ...]) -> None:
     seen = noise(*batch, 6, 13, 15)
     found = pretrained(encoder).encode(seen)
     right = encoder.encode(seen[..., 0:12, 1:13].reshape(-1, 6, 12, 12))
@@ -180,7 +182,7 @@ def test_the_map_comes_with_the_vector(encoder: PixelEncoder, batch: tuple[int, 
 
 
 @pytest.mark.parametrize("batch", [(), (4,), (2, 3)])
-def test_the_middle_map_comes_along_from_an_encoder_that_has_one(resnet: ResNet, batch: tuple[int, ...]) -> None:
+def test_encode_returns_the_middle_map_of_an_encoder_that_has_one(resnet: ResNet, batch: tuple[int, ...]) -> None:
     seen = noise(*batch, 3, 8, 8)
     found, right = pretrained(resnet).encode(seen), resnet.eval().encode(seen.reshape(-1, 3, 8, 8))
     assert found.middle is not None
@@ -190,7 +192,7 @@ def test_the_middle_map_comes_along_from_an_encoder_that_has_one(resnet: ResNet,
     assert torch.equal(found.middle.flatten(), right.middle.flatten())
 
 
-def test_frozen_batch_norm_follows_nobody(resnet: ResNet) -> None:
+def test_frozen_batch_norm_ignores_new_images(resnet: ResNet) -> None:
     before = {name: value.clone() for name, value in resnet.state_dict().items()}
     torch.nn.Sequential(loaded := pretrained(resnet)).train()(noise(4, 3, 8, 8))
     assert loaded.training
@@ -200,7 +202,7 @@ def test_frozen_batch_norm_follows_nobody(resnet: ResNet) -> None:
     assert not torch.equal(resnet.bn1.running_mean, before["bn1.running_mean"])  # type: ignore[arg-type]
 
 
-def test_it_trains_further_under_an_auxiliary_loss(encoder: PixelEncoder) -> None:
+def test_it_can_be_trained_further_with_an_auxiliary_loss(encoder: PixelEncoder) -> None:
     loaded = pretrained(encoder, freeze=False, scale=1 / 255)
     loss = AuxiliaryLoss(loaded, "curl")
     assert loss.crop == 12

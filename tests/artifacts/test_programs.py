@@ -1,4 +1,4 @@
-"""Programs made by torch.export, as a stranger reads them: by torch alone, beside the encoder they were made from."""
+"""Programs from torch.export, loaded with torch alone and compared with the exported encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pixel() -> PretrainedEncoder:
 def resnet() -> PretrainedEncoder:
     torch.manual_seed(0)
     encoder = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small", mean=(0.4, 0.5, 0.6), std=(0.2,)))
-    encoder(torch.rand(16, 3, 8, 8))  # running statistics of its own
+    encoder(torch.rand(16, 3, 8, 8))  # sets running statistics
     return PretrainedEncoder(encoder, 8, {"data": "digits"}, freeze=True)
 
 
@@ -34,7 +34,7 @@ def resnet() -> PretrainedEncoder:
     [(pixel(), ProgramInput()), (pixel(), ProgramInput(17, "float32", "HWC")), (resnet(), ProgramInput())],
     ids=["pixel", "pixel-floats-last", "resnet"],
 )
-def test_the_file_gives_the_features_of_the_encoder(
+def test_the_file_returns_the_encoders_features(
     encoder: PretrainedEncoder, taken: ProgramInput, tmp_path: Path
 ) -> None:
     assert export_program(encoder, tmp_path / "encoder.pt2", taken) <= 1e-4
@@ -45,7 +45,7 @@ def test_the_file_gives_the_features_of_the_encoder(
     for batch in (1, 3, 11):
         pixels = torch.randint(256, (batch, channels, side, side), dtype=torch.uint8)
         given = pixels if taken.dtype == "uint8" else pixels.permute(0, 2, 3, 1) / 255
-        # The network itself, on the middle that is cut out here.
+        # The network itself, on center crops made here.
         low = (side - 12) // 2
         middle = pixels[:, :, low : low + 12, low : low + 12] if encoder.side else pixels
         torch.testing.assert_close(program(given), encoder.encoder(middle), rtol=1e-4, atol=1e-4)
@@ -64,7 +64,7 @@ def test_the_program_holds_public_operations_only(tmp_path: Path) -> None:
     assert "mkldnn" not in names
 
 
-def test_the_encoder_itself_is_left_as_it_was(tmp_path: Path) -> None:
+def test_the_encoder_itself_is_not_modified(tmp_path: Path) -> None:
     encoder = pixel()
     free = PretrainedEncoder(encoder.encoder.requires_grad_(True).train(), 15, {}, scale=1 / 255)
     export_program(free, tmp_path / "encoder.pt2")
@@ -81,16 +81,16 @@ def test_a_program_that_differs_is_refused(error: float) -> None:
     assert 1e-6 < largest_difference(lambda seen: encoder(seen) + 5e-5, encoder, taken) < 1e-4
     with pytest.raises(RuntimeError, match="differ from the encoder's by .* at batch size 1, .* nothing was written"):
         largest_difference(lambda seen: encoder(seen) + error, encoder, taken)
-    with pytest.raises(RuntimeError, match=r"gives \(1, 4\) where the encoder gives \(1, 5\)"):
+    with pytest.raises(RuntimeError, match=r"returns \(1, 4\), but the encoder returns \(1, 5\)"):
         largest_difference(lambda seen: encoder(seen)[:, :4], encoder, taken)
 
 
-def test_a_difference_at_one_batch_size_is_found() -> None:
+def test_a_difference_at_a_single_batch_size_is_detected() -> None:
     taken = ProgramInput()
     encoder = traceable(pixel(), taken)
 
     def fixed(seen: torch.Tensor) -> torch.Tensor:
-        """What a program traced for two images might do with a third."""
+        """A program traced for two images may fail on a third."""
         features = encoder(seen)
         features[2:] = 0
         return features
@@ -99,7 +99,7 @@ def test_a_difference_at_one_batch_size_is_found() -> None:
         largest_difference(fixed, encoder, taken)
 
 
-def test_nothing_is_written_where_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_program_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "encoder.pt2"
     path.write_text("an earlier one")
 
@@ -121,12 +121,12 @@ def test_nothing_is_written_where_it_is_refused(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"side": 11}, "^side 11 is too small: the encoder sees 12×12 pixels$"),
+        ({"side": 11}, "^side must be at least 12, the size of the encoder's crop, got 11$"),
         ({"side": 0}, "^side must be at least 1 pixel, got 0$"),
         ({"dtype": "int8"}, "^dtype must be uint8 or float32, got 'int8'$"),
         ({"layout": "auto"}, "^layout must be CHW or HWC, got 'auto'$"),
     ],
 )
-def test_input_that_cannot_be_is_named(changes: dict[str, Any], line: str, tmp_path: Path) -> None:
+def test_invalid_input_is_named(changes: dict[str, Any], line: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=line):
         export_program(pixel(), tmp_path / "encoder.pt2", dataclasses.replace(ProgramInput(), **changes))

@@ -116,7 +116,7 @@ def test_what_is_no_list_of_rows_is_one_line(tmp_path: Path, content: str | None
     path = tmp_path / "rows.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ValueError, match=r"rows.json is no list of benchmark rows \(\w+\)$"):
+    with pytest.raises(ValueError, match=r"rows.json is not a list of benchmark rows \(\w+\)$"):
         read_rows(path)
 
 
@@ -131,7 +131,7 @@ def test_a_comparison_pairs_rows_by_name() -> None:
 
 def test_a_comparison_says_on_which_machines_and_warns_where_they_differ() -> None:
     before, after = ([Row("x", ours_ms=1.0, machine=f"{cores} cores")] * 2 for cores in (2, 16))
-    heads = ["A: 2 cores", "B: 16 cores", "warning: machine or software differs: A / B says nothing of the code alone"]
+    heads = ["A: 2 cores", "B: 16 cores", "warning: machine or software differs: A / B does not compare the code alone"]
     lines = comparison(before, after).splitlines()
     assert lines[:3] == heads
     assert lines[3].startswith("name")

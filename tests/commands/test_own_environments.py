@@ -1,4 +1,4 @@
-"""The commands know no environments: they take anybody's, made by what they are handed."""
+"""The commands have no environments of their own: they use any factory passed to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY = LINE.split()
 
 
 class NoPermit(RuntimeError):
-    """What this file's environments raise where they cannot be had."""
+    """Raised by ``make`` for an unavailable environment."""
 
 
 def make(name: str, **settings: Any) -> Any:
@@ -36,7 +36,7 @@ def make(name: str, **settings: Any) -> Any:
     return envs.make("tiny-reach", **settings)
 
 
-def test_a_run_in_an_environment_of_ones_own_is_played_and_recorded(tmp_path: Path) -> None:
+def test_a_run_in_a_custom_environment_is_played_and_recorded(tmp_path: Path) -> None:
     run, score, frames = tmp_path / "run", tmp_path / "score.json", tmp_path / "frames"
     assert train_agent.main(["--env", "my-house", *TINY, "--run", str(run)], make) == 0
     assert evaluate_agent.main([str(run), "--episodes", "1", "--json", str(score)], make) == 0
@@ -48,7 +48,7 @@ def test_a_run_in_an_environment_of_ones_own_is_played_and_recorded(tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "line"), [("shed", "there is only my-house, got shed"), ("closed-house", "the house is closed")]
 )
-def test_what_cannot_be_had_is_one_line_and_exit_code_2(
+def test_an_unavailable_environment_is_one_line_and_exit_code_2(
     name: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train_agent.main(["--env", name, *TINY, "--run", str(tmp_path / "run")], make, NoPermit) == 2
@@ -59,12 +59,12 @@ def test_what_cannot_be_had_is_one_line_and_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_exception_that_was_not_named_is_not_hidden(tmp_path: Path) -> None:
+def test_an_unlisted_exception_is_not_hidden(tmp_path: Path) -> None:
     with pytest.raises(NoPermit):
         record_frames.main(["--env", "closed-house", "--out", str(tmp_path / "frames")], make)
 
 
-def test_every_command_is_imported_where_there_are_no_environments_and_nothing_of_a_clone(tmp_path: Path) -> None:
+def test_every_command_can_be_imported_without_environments_or_the_rest_of_a_clone(tmp_path: Path) -> None:
     names = [path.stem for path in (ROOT / "curl_rl" / "commands").glob("*.py") if path.stem != "__init__"]
     assert "train_agent" in names
     lines = [

@@ -1,4 +1,4 @@
-"""The picture that the probe draws."""
+"""The probe's picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests that draw with OpenGL share."""
+"""Fixtures for tests that render with OpenGL."""
 
 import os
 
@@ -9,7 +9,7 @@ from envs import rendering
 
 @pytest.fixture(scope="session")
 def opengl() -> rendering.Backend:
-    """The machine's backend; the test is skipped where there is none, except in CI, which installs one."""
+    """The machine's backend; without one the test is skipped, except in CI, which installs one."""
     try:
         return rendering.choose_backend()
     except rendering.RenderingUnavailable as error:

@@ -1,4 +1,4 @@
-"""Our pictures against dm_control's own, alone and beside other OpenGL users."""
+"""Rendered images against dm_control's, alone and alongside other OpenGL users."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def picture(env) -> np.ndarray:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(("name", "size"), [("cheetah-run", 84), ("cartpole-swingup", 33), ("walker-walk", 700)])
-def test_faithful_pixels_are_dm_controls(name: str, size: int) -> None:
+def test_faithful_pixels_equal_dm_controls(name: str, size: int) -> None:
     """Sizes: the paper's, an odd one, and one beyond the models' frame buffer of 640 x 480."""
     env = envs.make(name, size=size, stack=1)
     ours = picture(env)
@@ -49,7 +49,7 @@ def test_fast_pixels_are_those_without_shadows_multisampling_and_reflections(nam
     fast.close()
 
 
-def test_pictures_are_the_same_beside_other_environments() -> None:
+def test_images_are_the_same_alongside_other_environments() -> None:
     alone = {}
     settings = [("cheetah-run", 40, "fast"), ("walker-walk", 40, "fast"), ("cheetah-run", 25, "faithful")]
     for name, size, quality in settings:
@@ -70,8 +70,8 @@ def test_pictures_are_the_same_beside_other_environments() -> None:
     third.close()
 
 
-def test_dm_controls_own_pictures_are_the_same_beside_ours() -> None:
-    """dm_control does not look whose OpenGL context is current: we must give its own back."""
+def test_dm_controls_own_images_are_the_same_alongside_ours() -> None:
+    """dm_control does not check which OpenGL context is current, so its own must be restored."""
     from dm_control import suite
 
     theirs = suite.load("walker", "walk", task_kwargs={"random": 0})
@@ -86,8 +86,8 @@ def test_dm_controls_own_pictures_are_the_same_beside_ours() -> None:
     theirs.physics.free()
 
 
-def test_new_terrain_is_seen() -> None:
-    """quadruped-escape draws its terrain anew each episode; dm_control uploads it to its own renderer."""
+def test_new_terrain_is_rendered() -> None:
+    """quadruped-escape generates a terrain in each episode; dm_control uploads it to its own renderer."""
     env = envs.make("quadruped-escape", size=48, stack=1)
     pictures = []
     for seed in (0, 1):
@@ -101,7 +101,7 @@ def test_new_terrain_is_seen() -> None:
     env.close()
 
 
-def test_an_environment_may_be_used_from_another_thread() -> None:
+def test_an_environment_can_be_used_from_another_thread() -> None:
     import threading
 
     env = envs.make("cartpole-swingup", size=20, stack=1, quality="fast")
@@ -115,10 +115,10 @@ def test_an_environment_may_be_used_from_another_thread() -> None:
 
 
 @pytest.mark.parametrize("backend", ["egl", "osmesa"])
-def test_an_unclosed_environment_leaves_quietly(backend: str) -> None:
+def test_an_unclosed_environment_exits_quietly(backend: str) -> None:
     code = """
 import tempfile
-folder = tempfile.TemporaryDirectory()  # as torch and others do, this has weakref hook into the exit before EGL does
+folder = tempfile.TemporaryDirectory()  # like torch and others, this makes weakref register its exit hook before EGL
 import envs
 try:
     envs.rendering.choose_backend()

@@ -1,4 +1,4 @@
-"""DeepMind Control through our interface, against dm_control stepped by hand and against shimmy's wrapper."""
+"""DeepMind Control through envs.make, against dm_control stepped directly and shimmy's wrapper."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("opengl")
 
 @pytest.fixture(scope="module", autouse=True)
 def suite(opengl: object):  # type: ignore[no-untyped-def]
-    """dm_control's suite, imported only when the backend has been chosen."""
+    """dm_control's suite, imported only after the backend is chosen."""
     from dm_control import suite
 
     return suite
@@ -25,7 +25,7 @@ def actions_for(env, count: int) -> np.ndarray:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("name", ["cheetah-run", "finger-turn_easy", "ball_in_cup-catch"])
-def test_whole_episode_equals_dm_control_stepped_by_hand(suite, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_whole_episode_equals_dm_control_stepped_directly(suite, name: str) -> None:  # type: ignore[no-untyped-def]
     repeat, seed = 90, 5
     env = envs.make(name, size=8, stack=1, action_repeat=repeat, quality="fast")
     by_hand = suite.load(*name.split("-"), task_kwargs={"random": seed})
@@ -54,7 +54,7 @@ def test_whole_episode_equals_dm_control_stepped_by_hand(suite, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["cartpole-swingup", "reacher-easy"])
-def test_states_and_rewards_equal_shimmys(suite, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_states_and_rewards_equal_those_of_shimmy(suite, name: str) -> None:  # type: ignore[no-untyped-def]
     shimmy = pytest.importorskip("shimmy.dm_control_compatibility")
     domain, task = name.split("-")
     ours = DMControl(domain, task, size=8, quality="fast")
@@ -77,7 +77,7 @@ def test_states_and_rewards_equal_shimmys(suite, name: str) -> None:  # type: ig
 
 
 def test_terminal_state_ends_with_terminated() -> None:
-    """lqr ends, with discount 0, where the norm of its state falls below 1e-6: at rest it is 0."""
+    """lqr ends with discount 0 once the norm of its state is below 1e-6; at rest it is 0."""
     env = DMControl("lqr", "lqr_2_1", size=8, quality="fast")
     env.reset(seed=0)
     assert env.step(np.zeros(1))[2:4] == (False, False)
@@ -88,7 +88,7 @@ def test_terminal_state_ends_with_terminated() -> None:
 
 
 def test_lqr_is_one_task_but_has_no_bounds() -> None:
-    """Its model is drawn when it is built: two instances must be alike. Its actions are unlimited."""
+    """Its model is sampled when built, so two instances must be equal. Its actions are unbounded."""
     first, second = (DMControl("lqr", "lqr_6_2", size=8, quality="fast") for _ in range(2))
     assert np.array_equal(first.reset(seed=3)[0], second.reset(seed=3)[0])
     assert np.array_equal(first.step(np.ones(2))[0], second.step(np.ones(2))[0])
@@ -117,13 +117,13 @@ NAMES = [
     "reacher-hard",
     "ball_in_cup-catch",
     "quadruped-walk",
-    "point_mass-hard",  # its model's gains are drawn anew with every episode
+    "point_mass-hard",  # its model's gains are sampled in every episode
     "swimmer-swimmer6",
 ]
 
 
-def test_seed_and_actions_decide_frames_and_rewards(suite) -> None:  # type: ignore[no-untyped-def]
-    """In one environment after other episodes, in another one, and in another process."""
+def test_seed_and_actions_determine_frames_and_rewards(suite) -> None:  # type: ignore[no-untyped-def]
+    """In one environment after other episodes, in a second one, and in another process."""
     scope: dict = {}
     exec(PLAY, scope)
     here = {}
@@ -145,7 +145,7 @@ def test_seed_and_actions_decide_frames_and_rewards(suite) -> None:  # type: ign
     assert done.stdout.split() == [here[name] for name in names]
 
 
-def test_reset_without_a_seed_goes_on(suite) -> None:  # type: ignore[no-untyped-def]
+def test_reset_without_a_seed_continues_the_generator(suite) -> None:  # type: ignore[no-untyped-def]
     def states(seeds: list) -> list:
         env = DMControl("cartpole", "swingup", size=8, quality="fast")
         found = [env.reset(seed=seed)[0].tolist() for seed in seeds]
@@ -155,19 +155,19 @@ def test_reset_without_a_seed_goes_on(suite) -> None:  # type: ignore[no-untyped
     first, second, third = states([3, None, None])
     assert [first, second, third] == states([3, None, None])
     assert first != second != third
-    assert states([None])[0] != states([None])[0]  # never seeded: drawn from the system's entropy
+    assert states([None])[0] != states([None])[0]  # never seeded: uses the system's entropy
 
 
-def test_seed_out_of_range() -> None:
+def test_seed_out_of_range_is_refused() -> None:
     env = envs.make("cartpole-balance", size=8, quality="fast")
-    with pytest.raises(ValueError, match="^seed: 4294967296 is out of range; DeepMind Control takes 0 to"):
+    with pytest.raises(ValueError, match=r"^seed must be from 0 to 2\*\*32 - 1 for DeepMind Control, got 4294967296$"):
         env.reset(seed=2**32)
     env.reset(seed=2**32 - 1)
     env.close()
 
 
-def test_frame_rate_is_that_of_real_time() -> None:
-    """cheetah's control step takes 10 ms: four of them make 25 frames a second."""
+def test_frame_rate_is_real_time() -> None:
+    """cheetah's control step takes 10 ms: four of them give 25 frames per second."""
     env = envs.make("cheetah-run", size=8, action_repeat=4, quality="fast")
     assert env.metadata["render_fps"] == pytest.approx(25.0)
     env.close()
@@ -184,7 +184,7 @@ def test_quadruped_has_another_camera(suite) -> None:  # type: ignore[no-untyped
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in envs.NAMES if name != "tiny-reach" and not name.startswith("lqr")])
-def test_every_task_draws_dm_controls_pixels_and_obeys_its_seed(name: str) -> None:
+def test_every_task_renders_dm_controls_pixels_and_obeys_its_seed(name: str) -> None:
     env = envs.make(name, size=32, stack=1, action_repeat=2)
     assert env.env.action_space.is_bounded()
 

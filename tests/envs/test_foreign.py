@@ -1,4 +1,4 @@
-"""gym:<id> around an environment registered here, whose pictures are known."""
+"""gym:<id> with environments registered here, whose images are known."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from envs.foreign import Foreign
 
 
 class Painted(gymnasium.Env):
-    """Draws a picture of 6 x 4 pixels whose halves, left and right, count steps differently."""
+    """Renders 6 x 4 pixels whose left and right halves count steps differently."""
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 12}
     latest: "Painted"
@@ -82,15 +82,15 @@ _register("WithoutMode-v0", WithoutMode)
 _register("NeedsPackage-v0", NeedsPackage)
 
 
-def test_picture_is_the_environments_own_shrunk_by_areas() -> None:
+def test_image_is_the_environments_own_averaged_over_areas() -> None:
     env = envs.make("gym:Painted-v0", size=2, stack=1)
     assert env.reset(seed=0)[0].shape == (3, 2, 2)
-    # Each pixel averages 3 x 2 of the picture: one half of it, and one row of two of blue.
+    # Each pixel averages 3 x 2 pixels: one half of the image, and one of two blue rows.
     assert env.step(np.float32([0]))[0].tolist() == [[[1, 0], [1, 0]], [[0, 101], [0, 101]], [[100, 100], [100, 100]]]
     assert env.metadata["render_fps"] == 12
 
 
-def test_enlarged_picture_is_pillows() -> None:
+def test_enlarged_image_matches_pillow() -> None:
     env = envs.make("gym:Painted-v0", size=9, stack=1)
     observation, _ = env.reset(seed=0)
     wanted = Image.fromarray(Painted().render()).resize((9, 9), Image.Resampling.BOX)
@@ -110,11 +110,11 @@ def test_actions_and_time_limit_of_the_environment() -> None:
     ("gym_id", "words"),
     [
         ("PaintedDiscrete-v0", r"gym:PaintedDiscrete-v0 has actions Discrete\(2\); only a one-dimensional Box"),
-        ("Blind-v0", r"gym:Blind-v0 does not draw to arrays: its render modes are \['human'\]"),
-        ("WithoutMode-v0", "gym:WithoutMode-v0 does not draw: it takes no render_mode"),
-        ("NeedsPackage-v0", "gym:NeedsPackage-v0 cannot be made: paint is not installed, run `pip install paint`"),
-        ("Pendulum-v99", "gym:Pendulum-v99 cannot be made: .*v99"),
-        ("Nowhere-v0", "gym:Nowhere-v0 cannot be made: .*Nowhere"),
+        ("Blind-v0", r"gym:Blind-v0 must support the render mode rgb_array, got \['human'\]"),
+        ("WithoutMode-v0", "gym:WithoutMode-v0 does not render: it takes no render_mode"),
+        ("NeedsPackage-v0", "gym:NeedsPackage-v0 cannot be created: paint is not installed, run `pip install paint`"),
+        ("Pendulum-v99", "gym:Pendulum-v99 cannot be created: .*v99"),
+        ("Nowhere-v0", "gym:Nowhere-v0 cannot be created: .*Nowhere"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*render_mode='rgb_array' that is not in the possible render_modes")
@@ -145,7 +145,7 @@ def test_pendulum() -> None:
     bare.close()
 
 
-def test_two_mujoco_environments_draw_their_own_pictures(opengl: object) -> None:
+def test_two_mujoco_environments_render_their_own_images(opengl: object) -> None:
     older = envs.make("gym:HalfCheetah-v5", size=32, stack=1)
     alone, _ = older.reset(seed=0)
     younger = envs.make("gym:Hopper-v5", size=32, stack=1)
@@ -155,12 +155,12 @@ def test_two_mujoco_environments_draw_their_own_pictures(opengl: object) -> None
     younger.close()
 
 
-def test_foreign_is_a_wrapper_that_leaves_the_environment_reachable() -> None:
+def test_foreign_is_a_wrapper_that_exposes_the_environment() -> None:
     env = Foreign("Painted-v0", size=3)
     assert isinstance(env.unwrapped, Painted)
 
 
-def test_the_physical_state_is_what_info_calls_state() -> None:
+def test_the_physical_state_is_info_state() -> None:
     _register("Stateful-v0", Stateful)
     env = envs.make("gym:Stateful-v0", size=4, action_repeat=3)
     assert env.state_names == ("state/0", "state/1", "state/2", "state/3")
@@ -171,7 +171,7 @@ def test_the_physical_state_is_what_info_calls_state() -> None:
 
 
 @pytest.mark.parametrize("entry_point", [Painted, Wordy])
-def test_an_environment_may_give_no_state(entry_point: type) -> None:
+def test_an_environment_may_have_no_state(entry_point: type) -> None:
     _register("Silent-v0", entry_point)
     env = envs.make("gym:Silent-v0", size=4)
     env.reset()

@@ -1,4 +1,4 @@
-"""envs.make and gymnasium's registry: names, arguments, and what other people's checkers say."""
+"""envs.make and gymnasium's registry: names, arguments, and third-party checkers."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 import envs
 
 
-def test_names_are_the_suites(opengl: object) -> None:
+def test_names_match_the_suite(opengl: object) -> None:
     from dm_control import suite
 
     wanted = {f"{domain}-{task}" for domain, task in suite.ALL_TASKS}
@@ -21,7 +21,7 @@ def test_names_are_the_suites(opengl: object) -> None:
 
 
 def test_import_is_cheap() -> None:
-    """It must work where no OpenGL is, and cost little to who only wants a name."""
+    """It must work without OpenGL and be cheap for callers that only need a name."""
     code = (
         "import sys, os; before = dict(os.environ); import envs;"
         "print(sorted({'dm_control', 'mujoco', 'OpenGL', 'torch', 'curl_rl'} & set(sys.modules)), before == os.environ)"
@@ -34,7 +34,7 @@ def test_import_is_cheap() -> None:
     ("name", "nearest"),
     [("cheetah_run", "cheetah-run"), ("ball-in-cup-catch", "ball_in_cup-catch"), ("tinyreach", "tiny-reach")],
 )
-def test_unknown_name_tells_the_nearest(name: str, nearest: str) -> None:
+def test_unknown_name_suggests_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=f"^environment '{name}' is unknown; the nearest is '{nearest}'.*$"):
         envs.make(name)
 
@@ -42,8 +42,8 @@ def test_unknown_name_tells_the_nearest(name: str, nearest: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("size", 0), ("stack", 0), ("action_repeat", 0), ("action_repeat", -1), ("quality", "fine")]
 )
-def test_arguments_out_of_range(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"^{field}: '?{value}'? is .* right$"):
+def test_arguments_out_of_range_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must be .*, got '?{value}'?$"):
         envs.make("tiny-reach", **{field: value})  # type: ignore[arg-type]
 
 
@@ -59,7 +59,7 @@ def test_odd_sizes_and_stacks(opengl: object, size: int, stack: int) -> None:
         env.close()
 
 
-def test_every_name_is_registered_and_the_settings_pass() -> None:
+def test_every_name_is_registered_and_accepts_the_settings() -> None:
     assert all(f"pixels/{name}-v0" in gymnasium.registry for name in envs.NAMES)
     env = gymnasium.make("pixels/tiny-reach-v0", size=20, stack=2, action_repeat=5, render_mode="rgb_array")
     assert env.reset(seed=0)[0].shape == (6, 20, 20)
@@ -67,7 +67,7 @@ def test_every_name_is_registered_and_the_settings_pass() -> None:
     assert info == {"environment_steps": 5}
     again = gymnasium.make(env.spec)  # a spec makes the same environment, not one inside another
     assert np.array_equal(again.reset(seed=0)[0], env.reset(seed=0)[0])
-    with pytest.raises(ValueError, match="^render_mode: 'human' is not offered"):
+    with pytest.raises(ValueError, match="^render_mode must be rgb_array, got 'human'$"):
         gymnasium.make("pixels/tiny-reach-v0", render_mode="human")
 
 
@@ -80,7 +80,7 @@ def test_registered_and_made_are_the_same() -> None:
 
 def test_registered_dm_control(opengl: object) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # what gymnasium's passive checker has to say
+        warnings.simplefilter("error", UserWarning)  # gymnasium's passive checker
         env = gymnasium.make("pixels/cheetah-run-v0", size=84, quality="fast")
         assert env.reset(seed=0)[0].shape == (9, 84, 84)
         env.step(env.action_space.sample())
@@ -89,16 +89,16 @@ def test_registered_dm_control(opengl: object) -> None:
 
 @pytest.mark.parametrize("name", ["tiny-reach", "cheetah-run", "gym:Pendulum-v1"])
 def test_checkers_of_gymnasium_and_stable_baselines(opengl: object, name: str) -> None:
-    """Warnings fail too; pictures have 40 pixels because Stable-Baselines3 warns below the 36 that its CNN needs."""
+    """Warnings fail too; images have 40 pixels because Stable-Baselines3 warns below the 36 that its CNN needs."""
     if name.startswith("gym:"):
         pytest.importorskip("pygame")
     sb3 = pytest.importorskip("stable_baselines3.common.env_checker")
     env = envs.make(name, size=40, action_repeat=2, quality="fast")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        warnings.filterwarnings("ignore", message=".*spec.*")  # not made through the registry: nothing to remake
+        warnings.filterwarnings("ignore", message=".*spec.*")  # not made through the registry, so it has no spec
         check_env(env, skip_render_check=False)
-        env = envs.make(name, size=40, action_repeat=2, quality="fast")  # gymnasium's checker has closed the first
+        env = envs.make(name, size=40, action_repeat=2, quality="fast")  # gymnasium's checker closed the first
         sb3.check_env(env)
     env.close()
 

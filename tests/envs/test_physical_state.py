@@ -1,4 +1,4 @@
-"""Names and numbers of physical states, against MuJoCo's and dm_control's own names for them."""
+"""Names and values of physical states, against MuJoCo's and dm_control's own names."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_every_kind_of_joint() -> None:
     assert np.allclose(joints.read(data), list(expected.values()), rtol=0, atol=1e-15)
 
 
-def test_a_task_shows_what_dm_control_calls_by_these_names() -> None:
+def test_state_names_match_dm_controls() -> None:
     env = envs.make("cartpole-swingup", size=8, stack=1, action_repeat=8, quality="fast")
     env.reset(seed=1)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Which backend is chosen, each case in a process of its own: the choice holds for the life of a process."""
+"""The choice of backend, each case in its own process because the choice holds for a process's lifetime."""
 
 import os
 import subprocess
@@ -21,14 +21,14 @@ else:
     env.close()
     print(backend.name)
 """
-# Without a vendor's driver behind it the EGL library loads and finds no device.
+# Without a vendor's driver, the EGL library loads but finds no device.
 NO_EGL = {"__EGL_VENDOR_LIBRARY_FILENAMES": os.devnull}
-# As on a machine where the libraries are not installed.
+# As on a machine without the libraries.
 NO_LIBRARIES = "import ctypes.util; ctypes.util.find_library = lambda name: None\n"
 
 
 def outcome(before: str = "", **variables: str) -> str:
-    """What `TRY` prints after the code `before`, with these environment variables and no others that matter."""
+    """The output of `TRY` after the code `before`, with only these rendering-related environment variables."""
     kept = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY")}
     done = subprocess.run(
         [sys.executable, "-c", before + TRY], capture_output=True, text=True, env=kept | variables, check=False
@@ -52,11 +52,11 @@ def osmesa() -> None:
         pytest.skip("no OSMesa on this machine")
 
 
-def test_free_choice_draws(free_choice: str) -> None:
+def test_free_choice_renders(free_choice: str) -> None:
     assert free_choice in ("egl", "osmesa")
 
 
-def test_osmesa_where_egl_finds_no_device(osmesa: None) -> None:
+def test_osmesa_if_egl_finds_no_device(osmesa: None) -> None:
     assert outcome(**NO_EGL) == "osmesa"
 
 
@@ -73,8 +73,8 @@ def test_explicit_choice_that_does_not_work() -> None:
     assert line.startswith("UNAVAILABLE rendering: glfw (MUJOCO_GL=glfw) does not work here (")
 
 
-@pytest.mark.parametrize(("value", "words"), [("off", "switches drawing off"), ("vulkan", "names no backend")])
-def test_explicit_choice_that_cannot_draw(value: str, words: str) -> None:
+@pytest.mark.parametrize(("value", "words"), [("off", "disables rendering"), ("vulkan", "is not a backend")])
+def test_explicit_choice_that_is_not_a_backend(value: str, words: str) -> None:
     assert outcome(MUJOCO_GL=value) == (
         f"UNAVAILABLE rendering: MUJOCO_GL={value} {words}; unset it or set it to egl, osmesa or glfw"
     )
@@ -103,14 +103,14 @@ def test_a_failure_leaves_the_environment_variables_alone(monkeypatch: pytest.Mo
     assert os.environ.get("MUJOCO_GL") == before
 
 
-def test_what_is_loaded_already_is_kept(free_choice: str, osmesa: None) -> None:
+def test_a_loaded_backend_is_kept(free_choice: str, osmesa: None) -> None:
     loaded = "import os; from dm_control import suite; del os.environ['MUJOCO_GL'], os.environ['PYOPENGL_PLATFORM']\n"
     assert outcome(before=loaded, MUJOCO_GL="osmesa") == "osmesa"
     assert outcome(before="import mujoco\n") == free_choice
 
 
-def test_choosing_does_not_disturb_who_draws_already(free_choice: str) -> None:
-    """dm_control does not look whose OpenGL context is current when it draws its second picture."""
+def test_choosing_does_not_disturb_other_renderers(free_choice: str) -> None:
+    """dm_control does not check which OpenGL context is current when it renders its second image."""
     drawn = """
 from dm_control import suite
 theirs = suite.load("walker", "walk", task_kwargs={"random": 0})
@@ -123,7 +123,7 @@ first = theirs.physics.render(32, 32, camera_id=0)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_answer_is_found_once() -> None:
+def test_the_backend_is_chosen_once() -> None:
     rendering = pytest.importorskip("envs.rendering")
     try:
         assert rendering.choose_backend() is rendering.choose_backend()

@@ -1,4 +1,4 @@
-"""tiny-reach: easy for who knows the state, hard for who does not look, in plain sight of a crop."""
+"""tiny-reach: easy with the state, hard without observations, fully visible in every crop."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def towards_target(state: np.ndarray) -> np.ndarray:
 
 
 def mean_return(policy: Policy, episodes: int) -> float:
-    """`policy` sees the state, that of an independent episode played beside it, and a generator."""
+    """`policy` gets the state, the state of an independent parallel episode, and a generator."""
     env, other, total = TinyReach(size=4), TinyReach(size=4), 0.0
     for seed in range(episodes):
         state, _ = env.reset(seed=seed)
@@ -33,12 +33,12 @@ def mean_return(policy: Policy, episodes: int) -> float:
     return total / episodes
 
 
-def test_who_knows_the_state_solves_it() -> None:
+def test_a_policy_that_knows_the_state_solves_it() -> None:
     assert mean_return(lambda state, other, _: towards_target(state), 100) > SOLVED_RETURN + 5
     assert mean_return(lambda state, other, _: 0.5 * towards_target(state), 100) > SOLVED_RETURN + 2
 
 
-def test_who_does_not_look_stays_below_the_baseline() -> None:
+def test_a_policy_that_does_not_look_stays_below_the_baseline() -> None:
     assert BASELINE_RETURN < SOLVED_RETURN - 5
     assert mean_return(lambda state, other, generator: generator.uniform(-1, 1, 2), 200) < BASELINE_RETURN - 2
     assert mean_return(lambda state, other, _: towards_target(other), 200) < BASELINE_RETURN - 2
@@ -56,12 +56,12 @@ def test_moves_rewards_and_time_limit_by_hand() -> None:
     distance = np.hypot(0.4, 0.1)
     assert reward == pytest.approx(0.3 * (1 - distance / np.sqrt(8)) + 0.7 * np.exp(-((distance / 0.3) ** 2)))
     env.target = np.array([0.3, 1.0])
-    assert env.step(np.float32([9.0, 0.0]))[1] == pytest.approx(1.0)  # clipped to 1: lands on the target
+    assert env.step(np.float32([9.0, 0.0]))[1] == pytest.approx(1.0)  # clipped to 1, which lands on the target
     ends = [env.step(np.zeros(2, np.float32))[3] for _ in range(EPISODE_STEPS - 2)]
     assert ends == [False] * (EPISODE_STEPS - 3) + [True]
 
 
-def test_seed_decides_the_episode_and_resets_differ() -> None:
+def test_seed_determines_the_episode_and_resets_differ() -> None:
     env = TinyReach(size=4)
     first = env.reset(seed=3)[0]
     following = env.reset()[0]
@@ -71,8 +71,8 @@ def test_seed_decides_the_episode_and_resets_differ() -> None:
 
 
 @pytest.mark.parametrize("size", [24, 32, 84])
-def test_picture_shows_both_at_their_places(size: int) -> None:
-    """The centre of mass of what is red, and of what is green, against the places in the arena."""
+def test_image_shows_both_at_their_positions(size: int) -> None:
+    """The centers of mass of the red and green pixels against the positions in the arena."""
     env = TinyReach(size=size)
     env.reset(seed=0)
     places = {}
@@ -82,7 +82,7 @@ def test_picture_shows_both_at_their_places(size: int) -> None:
         assert env.render().dtype == np.uint8
         assert picture.shape == (size, size, 3)
         for color, place in ((0, target), (1, point)):
-            # Each disc is mixed from its colour and the background alone: solve for its share of every pixel.
+            # Each disc blends only its color with the background: solve for its share of every pixel.
             mix = np.array([[200.0, 30.0], [50.0, 220.0]])  # red and green of target and of point, less background
             shares = np.linalg.solve(mix.T, picture[..., :2].reshape(-1, 2).T).T.reshape(size, size, 2)
             share = shares[..., color].clip(0)
@@ -90,12 +90,12 @@ def test_picture_shows_both_at_their_places(size: int) -> None:
             x = (share.sum(0) * centers).sum() / share.sum()
             y = (share.sum(1) * centers).sum() / share.sum()
             places[name, color] = (x, y)
-            # 0.275 is half the arena's width: what the crop's margin 1/8 and the larger radius 0.1 leave of one half.
+            # 0.275 is half the arena's width: 0.5 minus the crop's margin 1/8 and the larger radius 0.1.
             assert np.allclose((x, y), 0.5 + 0.275 * np.array(place), atol=0.1 / size)
 
 
-def test_every_crop_shows_all_of_both() -> None:
-    """Of 32 pixels a crop of 28 cuts off up to 4 at a side: nothing is drawn there."""
+def test_every_crop_shows_both_completely() -> None:
+    """A crop of 28 from 32 pixels cuts off up to 4 on each side: nothing is drawn there."""
     env = TinyReach(size=32)
     env.reset(seed=0)
     for point in ((-1, -1), (1, 1), (-1, 1)):

@@ -124,7 +124,7 @@ def test_the_program_says_how_it_learns() -> None:
     line = [sys.executable, example.__file__, "--steps", "250", "--random_steps", "230"]
     printed = subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [re.sub(r"-?\d+\.\d+", "x", row) for row in printed] == [
-        "before: return x; an agent that does not look has about 5, the best about 22",
+        "before: return x; a blind agent gets about 5, the best about 22",
         "  250 steps: return  x; critic/loss x, objective/loss x",
         "after: return x",
     ]

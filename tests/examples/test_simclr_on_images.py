@@ -1,4 +1,4 @@
-"""The program takes the package's loss and draws its views; so comparing their speed says something."""
+"""The program has the loss and the views of the package, which makes a comparison of speed fair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop learns with the loss; that each line marked as the loss's is one is tested in tests/test_docs.py."""
+"""The loop learns with the loss; tests/test_docs.py checks the lines marked as the loss."""
 
 from __future__ import annotations
 

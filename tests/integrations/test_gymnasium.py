@@ -1,4 +1,4 @@
-"""The wrappers on tiny environments, beside the encoder called by hand."""
+"""The wrappers on tiny environments, compared with direct calls of the encoder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BYTES = gymnasium.spaces.Box(0, 255, (2, 9, 9), np.uint8)
 
 
 class _Noise(gymnasium.Env[Any, Any]):
-    """Random images; an episode is three steps long."""
+    """Random images; an episode has three steps."""
 
     def __init__(self, space: gymnasium.spaces.Box = _BYTES) -> None:
         self.observation_space = space
@@ -76,18 +76,18 @@ def test_features_are_those_of_the_image(
         image, features = plain.step(0)[0], wrapped.step(0)[0]
 
 
-def test_gymnasium_finds_nothing_wrong(encoder: PixelEncoder) -> None:
+def test_gymnasiums_checker_passes(encoder: PixelEncoder) -> None:
     with pytest.warns(UserWarning, match="infinity"):  # features have no bounds
         check_env(FeatureObservation(_Noise(), encoder), skip_render_check=True)
 
 
-def test_vector_environment_gives_one_row_to_each(encoder: PixelEncoder) -> None:
+def test_vector_environment_returns_one_row_per_environment(encoder: PixelEncoder) -> None:
     calls: list[int] = []
     encoder.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
     wrapped = VectorFeatureObservation(gymnasium.vector.SyncVectorEnv([_Noise] * 3), encoder)
     single = FeatureObservation(_Noise(), encoder)
     calls.clear()
-    features, _ = wrapped.reset(seed=[5, 6, 7])  # type: ignore[arg-type]  # gymnasium's own wrapper forgets lists
+    features, _ = wrapped.reset(seed=[5, 6, 7])  # type: ignore[arg-type]  # the type in gymnasium's wrapper omits lists
     assert calls == [3], "one pass for all"
     assert features in wrapped.observation_space
     for seed, row in zip([5, 6, 7], features, strict=True):
@@ -104,9 +104,9 @@ def test_encoder_is_in_evaluation_mode_and_takes_no_gradient() -> None:
     np.testing.assert_array_equal(wrapped.reset(seed=1)[0], wrapped.reset(seed=1)[0])
 
 
-def test_the_callers_encoder_is_left_as_it_was() -> None:
+def test_the_callers_encoder_is_not_changed() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(162, 4), nn.BatchNorm1d(4))
-    network[3].eval()  # a mixture, which one call of train() would not bring back
+    network[3].eval()  # mixed modes, which a single train() call would not restore
     wrapped = FeatureObservation(_Noise(), _Scaled(network))
     before = wrapped.reset(seed=1)[0]
     assert [part.training for part in network] == [True, True, True, False]
@@ -155,7 +155,7 @@ def test_vector_environment_that_resets_within_the_step_is_refused(encoder: Pixe
         VectorFeatureObservation(gymnasium.vector.SyncVectorEnv([_Noise], autoreset_mode=same_step), encoder)
 
 
-# ---- a pretrained encoder knows its own order and scale
+# ---- order and scale of a pretrained encoder
 
 
 def _pretrained(**options: object) -> PretrainedEncoder:
@@ -166,7 +166,7 @@ def _pretrained(**options: object) -> PretrainedEncoder:
 
 
 class _Still(gymnasium.Env):
-    """One picture, for ever."""
+    """A constant image."""
 
     action_space = gymnasium.spaces.Discrete(2)
 
@@ -178,7 +178,7 @@ class _Still(gymnasium.Env):
         return self.picture, {}
 
 
-def test_order_and_scale_are_the_pretrained_encoders() -> None:
+def test_order_and_scale_come_from_the_pretrained_encoder() -> None:
     stacked = np.random.default_rng(0).integers(256, size=(2, 11, 10, 3), dtype=np.uint8)  # (S, H, W, C)
     last = np.concatenate(list(stacked), axis=-1)
     plain = _pretrained()
@@ -198,5 +198,5 @@ def test_order_and_scale_are_the_pretrained_encoders() -> None:
         FeatureObservation(_Still(stacked), plain)
     with pytest.raises(ValueError, match="4 dimensions"):
         FeatureObservation(_Still(last), _pretrained(layout="SHWC"))
-    with pytest.raises(ValueError, match="channels_last would turn layout 'HWC' round once more"):
+    with pytest.raises(ValueError, match="channels_last would permute layout 'HWC' a second time"):
         FeatureObservation(_Still(last), _pretrained(layout="HWC"), channels_last=True)

@@ -1,4 +1,4 @@
-"""Repositories for the Hub, offline: huggingface_hub reads what we wrote, and a folder stands for the server."""
+"""Hub repositories, offline: huggingface_hub reads the written files, and a folder stands in for the server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 class Server:
-    """The Hub's API as far as it is called, in its own signatures, with a folder to a repository."""
+    """The part of the Hub's API in use, with its signatures; each repository is a folder."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.calls = root, list[tuple[str, dict[str, Any]]]()
@@ -79,7 +79,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     return made
 
 
-def test_a_folder_is_what_hub_users_expect(encoder: PretrainedEncoder, tmp_path: Path) -> None:
+def test_a_folder_has_the_files_hub_users_expect(encoder: PretrainedEncoder, tmp_path: Path) -> None:
     folder = hub.save_for_hub(encoder, tmp_path / "new" / "folder", license="mit", repo_id="me/cheetah")
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert json.loads((folder / "config.json").read_text())["observation_shape"] == [6, 12, 12]
@@ -136,7 +136,7 @@ def test_pushed_and_loaded_again(encoder: PretrainedEncoder, server: Server) -> 
 
 
 @pytest.mark.usefixtures("server")
-def test_what_the_hub_refuses_is_one_line(encoder: PretrainedEncoder) -> None:
+def test_a_refusal_by_the_hub_is_one_line(encoder: PretrainedEncoder) -> None:
     with pytest.raises(ValueError, match=r"^cannot push to 'no/such/name': [^\n]*$"):
         hub.push_encoder(encoder, "no/such/name", license="mit")
     with pytest.raises(ValueError, match=r"^cannot load model.safetensors of '--': [^\n]*$"):
@@ -153,7 +153,7 @@ def test_a_pushed_file_that_was_changed_is_refused(encoder: PretrainedEncoder, s
         hub.load_encoder_from_hub("me/cheetah")
 
 
-def test_the_real_client_offline_says_it_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_client_offline_fails_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match=r"^cannot load model.safetensors of 'me/absent': [^\n]*$"):

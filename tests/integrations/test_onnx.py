@@ -1,4 +1,4 @@
-"""ONNX files as a stranger reads them: by onnxruntime and onnx alone, beside the encoder they were made from."""
+"""ONNX files, loaded with onnxruntime and onnx alone and compared with the exported encoder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pixel() -> PretrainedEncoder:
 def resnet() -> PretrainedEncoder:
     torch.manual_seed(0)
     encoder = ResNet((3, 8, 8), ResNetConfig(width=1 / 16, stem="small", mean=(0.4, 0.5, 0.6), std=(0.2,)))
-    encoder(torch.rand(16, 3, 8, 8))  # running statistics of its own
+    encoder(torch.rand(16, 3, 8, 8))  # sets running statistics
     return PretrainedEncoder(encoder, 8, {"data": "digits"}, freeze=True)
 
 
@@ -40,7 +40,7 @@ def resnet() -> PretrainedEncoder:
     [(pixel(), ProgramInput()), (pixel(), ProgramInput(17, "float32", "HWC")), (resnet(), ProgramInput())],
     ids=["pixel", "pixel-floats-last", "resnet"],
 )
-def test_onnxruntime_gives_the_features_of_the_encoder(
+def test_onnxruntime_returns_the_encoders_features(
     encoder: PretrainedEncoder, taken: ProgramInput, tmp_path: Path
 ) -> None:
     path = tmp_path / "encoder.onnx"

@@ -1,4 +1,4 @@
-"""What somebody reads who imports an integration without its library."""
+"""The message on importing an integration without its library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 class _Absent:
-    """A finder before all others, for which one library is not there."""
+    """A finder, placed before all others, that hides one library."""
 
     def __init__(self, library: str) -> None:
         self.library = library

@@ -85,7 +85,7 @@ def _extractors(model: Any) -> list[CurlFeaturesExtractor]:
 
 
 @pytest.mark.parametrize("name", _MODELS)
-def test_policy_sees_what_the_encoder_makes_of_the_raw_bytes(name: str, tmp_path: Path) -> None:
+def test_policy_sees_the_encoders_features_of_the_raw_bytes(name: str, tmp_path: Path) -> None:
     pretrained = _pretrained(tmp_path)
     model = _MODELS[name](_policy(pretrained=pretrained))
     observation = np.stack([model.observation_space.sample() for _ in range(2)])
@@ -94,27 +94,27 @@ def test_policy_sees_what_the_encoder_makes_of_the_raw_bytes(name: str, tmp_path
     tensor, _ = model.policy.obs_to_tensor(observation)
     for extractor in _extractors(model):
         features = model.policy.extract_features(tensor, extractor)
-        # An encoder that scaled twice, a start drawn anew or another crop would each give other features.
+        # Scaling twice, reinitialized weights or another crop would each change the features.
         torch.testing.assert_close(features, pretrained(torch.as_tensor(observation)), rtol=1e-5, atol=1e-5)
-        assert not torch.allclose(features[0], features[1]), "the encoder is alive"
+        assert not torch.allclose(features[0], features[1]), "the features depend on the images"
 
 
 @pytest.mark.parametrize("name", _MODELS)
 @pytest.mark.parametrize("freeze", [True, False])
-def test_frozen_encoders_stay_and_others_learn(name: str, freeze: bool, tmp_path: Path) -> None:
+def test_frozen_encoders_do_not_change_and_others_learn(name: str, freeze: bool, tmp_path: Path) -> None:
     pretrained = _pretrained(tmp_path, freeze=freeze)
     model = _MODELS[name](_policy(pretrained=pretrained))
     start = _weights(pretrained.encoder)
     model.learn(24)
-    # In SAC the actor and the critics have an encoder each.
+    # In SAC the actor and the critics each have an encoder.
     learner = getattr(model, "critic", None) or getattr(model, "q_net", None) or model.policy
     (extractor,) = {module for module in learner.modules() if isinstance(module, CurlFeaturesExtractor)}
     assert _equal(_weights(extractor.encoder), start) == freeze
-    assert _equal(_weights(pretrained.encoder), start), "the encoder that was handed in is copied"
+    assert _equal(_weights(pretrained.encoder), start), "the pretrained encoder is copied"
 
 
 def test_pixels_are_never_scaled_twice(tmp_path: Path) -> None:
-    """What the policy does with bytes, division included, beside the encoder on the bytes."""
+    """The policy on bytes, including its division, against the encoder on the same bytes."""
     pretrained = _pretrained(tmp_path)
     model = _MODELS["ppo"](_policy(pretrained=pretrained))
     seen = torch.randint(256, (2, *model.observation_space.shape), dtype=torch.uint8)
@@ -126,7 +126,7 @@ def test_pixels_are_never_scaled_twice(tmp_path: Path) -> None:
         _MODELS["ppo"](_policy(pretrained=load_encoder(tmp_path, scale=1 / 255)))
 
 
-def test_batch_norm_of_a_frozen_encoder_does_not_follow_the_new_images(tmp_path: Path) -> None:
+def test_batch_norm_of_a_frozen_encoder_ignores_new_images(tmp_path: Path) -> None:
     config = ResNetConfig(depth=18, width=1 / 16, stem="small")
     save_encoder(ResNet((3, 32, 32), config), tmp_path, rendered_size=32, provenance={})
     frozen = load_encoder(tmp_path)
@@ -183,10 +183,10 @@ def test_observations_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("name", _MODELS)
-def test_loss_trains_every_encoder_but_the_targets(name: str) -> None:
+def test_loss_trains_every_encoder_except_the_targets(name: str) -> None:
     def trained(callback: ContrastiveCallback | None) -> Any:
         model = _MODELS[name](_new())
-        # The algorithm's own optimizers stand still, so what changes an encoder is the callback.
+        # The algorithm's own learning rate is 0, so only the callback changes an encoder.
         model.learning_rate = 0.0
         model._setup_lr_schedule()
         return model.learn(24, callback=callback)
@@ -203,7 +203,7 @@ def test_loss_trains_every_encoder_but_the_targets(name: str) -> None:
     assert len(callback.losses) == (2 if name == "sac" else 1)
 
 
-def test_steps_are_counted_in_steps_of_the_environment() -> None:
+def test_loss_steps_follow_environment_steps() -> None:
     for make, every, steps in ((_ppo, 1, 24), (_ppo, 5, 4), (_sac, 1, 14), (_sac, 4, 4)):
         callback = ContrastiveCallback(batch_size=4, every=every)
         make(_new()).learn(24, callback=callback)
@@ -217,7 +217,7 @@ def test_shared_encoder_is_trained_once() -> None:
     assert len(callback.losses) == 1
 
 
-def test_whole_observations_want_padding() -> None:
+def test_whole_observations_require_padding() -> None:
     policy = _policy(config=_CONFIG)
     with pytest.raises(ValueError, match="set pad=4"):
         _sac(policy).learn(14, callback=ContrastiveCallback(batch_size=4))
@@ -226,7 +226,7 @@ def test_whole_observations_want_padding() -> None:
     assert callback.steps == 4
 
 
-def test_learning_goes_on_with_the_same_callback_and_from_its_saved_state(tmp_path: Path) -> None:
+def test_learning_continues_with_the_same_callback_and_from_its_saved_state(tmp_path: Path) -> None:
     model, callback = _sac(_new()), ContrastiveCallback("byol", batch_size=4)
     model.learn(14, callback=callback)
     losses = callback.losses
@@ -246,7 +246,7 @@ def test_learning_goes_on_with_the_same_callback_and_from_its_saved_state(tmp_pa
         assert _equal(_weights(own.encoder), _weights(other.encoder))
 
 
-def test_gradients_of_the_algorithm_stay_out_of_the_loss_and_the_other_way_round() -> None:
+def test_gradients_of_algorithm_and_loss_do_not_mix() -> None:
     images = torch.randint(256, (4, 3, _SIDE, _SIDE), dtype=torch.uint8)
     outcomes = []
     for left_behind in (None, 1e6):
@@ -260,12 +260,12 @@ def test_gradients_of_the_algorithm_stay_out_of_the_loss_and_the_other_way_round
                 parameter.grad = torch.full_like(parameter, left_behind)
         callback._train(images)
         assert all(parameter.grad is None for parameter in extractor.parameters())
-        assert not extractor.encoder.training, "in the mode it was in"
+        assert not extractor.encoder.training, "its mode is restored"
         outcomes.append(_weights(extractor))
     assert _equal(*outcomes)
 
 
-def test_log_has_the_loss(tmp_path: Path) -> None:
+def test_the_loss_is_logged(tmp_path: Path) -> None:
     model = _ppo(_new())
     model.set_logger(configure(str(tmp_path), ["json"]))
     model.learn(12, callback=ContrastiveCallback(batch_size=4))

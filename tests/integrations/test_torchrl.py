@@ -1,4 +1,4 @@
-"""The TensorDictModule beside the encoder called by hand, alone and in front of a TorchRL head."""
+"""The TensorDictModule, alone and in front of a TorchRL head, compared with direct calls of the encoder."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def test_policy_acts_in_a_torchrl_environment(encoder: PixelEncoder) -> None:
     torch.testing.assert_close(rollout["features"], encoder(rollout["observation"]), rtol=1e-4, atol=1e-5)
 
 
-def test_something_else_than_images_is_refused(encoder: PixelEncoder) -> None:
+def test_input_other_than_images_is_refused(encoder: PixelEncoder) -> None:
     with pytest.raises(ValueError, match=r"expected images \(..., C, H, W\), got \(4, 9\)"):
         encoder_module(encoder)(TensorDict({"pixels": torch.rand(4, 9)}, [4]))
 
 
-def test_a_pretrained_encoder_takes_pixels_as_environments_hand_them_out(encoder: PixelEncoder) -> None:
+def test_a_pretrained_encoder_takes_pixels_as_environments_return_them(encoder: PixelEncoder) -> None:
     pixels = torch.randint(256, (3, 4, 11, 10, 2), dtype=torch.uint8)  # channels last, larger than the crop
     out = encoder_module(PretrainedEncoder(encoder, 9, {}))(TensorDict({"pixels": pixels}, [3, 4]))
     middle = pixels[..., 1:10, 0:9, :].permute(0, 1, 4, 2, 3).reshape(12, 2, 9, 9)

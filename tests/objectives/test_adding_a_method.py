@@ -144,7 +144,7 @@ def test_its_settings_are_flags(method: Any, capsys: pytest.CaptureFixture[str])
         assert end.value.code == 0
         told = " ".join(capsys.readouterr().out.split())
         assert re.search(rf"--{choice} \{{[^}}]*barlow,align_uniform[^}}]*\}}", told)
-        assert re.search(r"--objectives\.align_uniform\.weight \S+ What uniformity counts for, against alignment", told)
+        assert re.search(r"--objectives\.align_uniform\.weight \S+ Weight of uniformity relative to alignment", told)
 
 
 @pytest.mark.parametrize(

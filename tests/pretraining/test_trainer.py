@@ -264,7 +264,7 @@ def test_non_finite_values_are_never_saved(tmp_path: Path, monkeypatch: pytest.M
             run.session.means.add({"clusters/used": torch.tensor(torch.nan)})
 
     at_step(monkeypatch, 5, spoil)
-    with pytest.raises(TrainingFault, match=r"\(step 6\): not finite any more: .*; slow down"):
+    with pytest.raises(TrainingFault, match=r"\(step 6\): no longer finite: .*; slow down"):
         run.run()
     run.close()
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["0000000015.ckpt"]

@@ -1,4 +1,4 @@
-"""The state probe against scikit-learn, and against encoders whose answer is known beforehand."""
+"""The state probe against scikit-learn, and on encoders with known scores."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def pixel_encoder(stack: int = 1, side: int = 12, seed: int = 0) -> PixelEncoder
 # ---- regression
 
 
-def test_ridge_is_scikit_learns() -> None:
+def test_ridge_matches_scikit_learn() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     generator = np.random.default_rng(0)
     features, targets = generator.normal(size=(30, 7)), generator.normal(size=(30, 2))
-    features[:, 3] = features[:, 1]  # a copy, so that least squares alone would not be determined
+    features[:, 3] = features[:, 1]  # a copy, which makes plain least squares singular
     features, targets = features - features.mean(0), targets - targets.mean(0)
     ours = ridge_path(torch.from_numpy(features), torch.from_numpy(targets), (10.0, 0.1, 1e-4))
     for weights, l2 in zip(ours, (10.0, 0.1, 1e-4), strict=True):
@@ -66,15 +66,15 @@ def test_ridge_is_scikit_learns() -> None:
         np.testing.assert_allclose(weights.numpy(), theirs.coef_.T, rtol=1e-6, atol=1e-9)
 
 
-def test_r2_is_scikit_learns() -> None:
+def test_r2_matches_scikit_learn() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     generator = torch.Generator().manual_seed(0)
     truth, predicted = (torch.randn(20, generator=generator, dtype=torch.float64) for _ in range(2))
     assert r2_score(truth, predicted) == pytest.approx(metrics.r2_score(truth, predicted), rel=1e-12)
 
 
-def test_the_whole_protocol_is_scikit_learns() -> None:
-    """Scaling, choice and refit, with its own scaler, its own ridge and a loop."""
+def test_the_whole_protocol_matches_scikit_learn() -> None:
+    """Scaling, choice and refit with scikit-learn's scaler and ridge, in a loop."""
     linear_model = pytest.importorskip("sklearn.linear_model")
     preprocessing = pytest.importorskip("sklearn.preprocessing")
     generator = np.random.default_rng(1)
@@ -94,7 +94,7 @@ def test_the_whole_protocol_is_scikit_learns() -> None:
         chosen.append(L2[int(np.argmin(errors))])
         truth, predicted = y[part == 2, target], fitted(chosen[-1], part < 2, target)(part == 2)
         expected.append(1 - ((truth - predicted) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
-    assert chosen[0] != chosen[1], "each quantity is to have a regularisation of its own here"
+    assert chosen[0] != chosen[1], "the quantities must need different regularizations"
     assert probe(torch.from_numpy(x), torch.from_numpy(y), split) == pytest.approx(expected, rel=1e-6)
 
 
@@ -107,7 +107,7 @@ def test_features_that_are_the_state_give_1_and_noise_gives_0_or_less(frames: Re
     assert [scores[i] for i in (0, 1, 3)] == pytest.approx([1, 1, 1], abs=1e-6)
     noise = torch.randn(len(states), 6, generator=generator)
     for score in (score for score in probe(noise, states, split) if score is not None):
-        # Strong regularisation is there to choose, so not far below 0 either.
+        # Strong regularization can be chosen, so the score is not far below 0.
         assert -0.2 < score <= 0.02
 
 
@@ -121,7 +121,7 @@ def test_units_of_features_and_states_do_not_matter(frames: RecordedFrames) -> N
         assert one == pytest.approx(another, abs=1e-8)
 
 
-def test_a_dead_feature_and_what_is_no_number(frames: RecordedFrames) -> None:
+def test_a_dead_feature_is_ignored_and_nan_is_refused(frames: RecordedFrames) -> None:
     split = Split.of(frames)
     dead = torch.cat([frames.states, torch.ones(len(frames), 1)], 1)
     assert probe(dead, frames.states, split)[0] == pytest.approx(1, abs=1e-6)
@@ -131,7 +131,7 @@ def test_a_dead_feature_and_what_is_no_number(frames: RecordedFrames) -> None:
 
 
 @pytest.mark.parametrize("part", ["test", "train"])
-def test_a_quantity_that_stands_still_in_one_part_is_constant(frames: RecordedFrames, part: str) -> None:
+def test_a_quantity_that_is_static_in_one_part_is_constant(frames: RecordedFrames, part: str) -> None:
     split = Split.of(frames)
     states = frames.states.clone()
     states[split.test if part == "test" else ~split.test, 0] = 0.3
@@ -146,7 +146,7 @@ def test_a_quantity_that_stands_still_in_one_part_is_constant(frames: RecordedFr
 @pytest.mark.parametrize(
     ("episodes", "choice", "test"), [(3, [1], [2]), (4, [2], [3]), (10, [5], [4, 9]), (20, [5, 11, 17], [4, 9, 14, 19])]
 )
-def test_episodes_are_never_divided(tmp_path: Path, episodes: int, choice: list[int], test: list[int]) -> None:
+def test_episodes_are_never_split(tmp_path: Path, episodes: int, choice: list[int], test: list[int]) -> None:
     frames = recorded(tmp_path / "lamp", episodes=episodes, length=3, size=2)
     split = Split.of(frames)
     assert frames.episodes[split.test].unique().tolist() == test
@@ -160,8 +160,8 @@ def test_episodes_are_never_divided(tmp_path: Path, episodes: int, choice: list[
 
 
 @pytest.mark.parametrize("episodes", [1, 2])
-def test_too_few_episodes(tmp_path: Path, episodes: int) -> None:
-    with pytest.raises(UserError, match=rf"has {episodes} episodes?, and a probe needs 3"):
+def test_too_few_episodes_are_refused(tmp_path: Path, episodes: int) -> None:
+    with pytest.raises(UserError, match=rf"has {episodes} episodes?, but a probe needs 3"):
         Split.of(recorded(tmp_path / "lamp", episodes=episodes))
 
 
@@ -185,7 +185,7 @@ def test_a_stack_shows_what_changes_and_one_frame_does_not(frames: RecordedFrame
     assert raw.mean("change") == pytest.approx(1, abs=1e-6)
     assert raw.mean("noise") is not None
     assert raw.mean("noise") < 0.3  # type: ignore[operator]
-    # The newest frame alone knows the change only as far as it is bright itself.
+    # The newest frame alone predicts the change only through its own brightness.
     _, single = probe_encoders(frames, [paths[0]], raw_pixels=True)
     assert single.features == 3 * 12 * 12
     assert 0.1 < single.mean("change") < 0.9  # type: ignore[operator]
@@ -193,7 +193,7 @@ def test_a_stack_shows_what_changes_and_one_frame_does_not(frames: RecordedFrame
     assert raw.means[0] == pytest.approx(sum(raw.mean(name) or 0 for name in NAMES if name != "constant") / 3)
 
 
-def test_the_untrained_are_fresh_encoders_of_the_seeds_0_1_and_so_on(frames: RecordedFrames, tmp_path: Path) -> None:
+def test_untrained_encoders_use_the_seeds_0_1_and_so_on(frames: RecordedFrames, tmp_path: Path) -> None:
     paths = [run(tmp_path / str(seed), pixel_encoder(seed=seed)) for seed in range(2)]
     *given, untrained = probe_encoders(frames, paths, untrained=2)
     for quantity, values in untrained.r2.items():
@@ -201,14 +201,14 @@ def test_the_untrained_are_fresh_encoders_of_the_seeds_0_1_and_so_on(frames: Rec
         assert values is None or list(values) == [value[0] for value in expected if value is not None]
 
 
-def test_larger_frames_are_cropped_to_the_middle_and_resnets_take_them_whole(tmp_path: Path) -> None:
+def test_larger_frames_are_center_cropped_except_for_resnets(tmp_path: Path) -> None:
     frames = recorded(tmp_path / "lamp", size=20)
     small = recorded(tmp_path / "small", size=12)
     torch.manual_seed(0)
     resnet = ResNet((3, 20, 20), ResNetConfig(depth=18, width=4))
     paths = [run(tmp_path / "pixel", pixel_encoder()), run(tmp_path / "resnet", resnet)]
     pixel, of_resnet = probe_encoders(frames, paths)
-    # Frames of one brightness look the same whatever is cropped.
+    # Frames of uniform brightness look the same in every crop.
     (cropped,) = probe_encoders(small, paths[:1])
     assert pixel.r2["brightness"] == pytest.approx(cropped.r2["brightness"])
     assert of_resnet.features == resnet.feature_spec.dim
@@ -217,22 +217,24 @@ def test_larger_frames_are_cropped_to_the_middle_and_resnets_take_them_whole(tmp
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        (lambda: pixel_encoder(side=16), r"takes images of 16×16, and the frames in .* have 14×14"),
-        (lambda: PixelEncoder((4, 12, 12), EncoderConfig(2, (2,), 3)), "takes 4 channels, which is no stack of"),
+        (lambda: pixel_encoder(side=16), r"takes images of 16×16, but the frames in .* have 14×14"),
+        (lambda: PixelEncoder((4, 12, 12), EncoderConfig(2, (2,), 3)), "takes 4 channels, which must be a multiple of"),
     ],
 )
-def test_what_does_not_fit_the_frames(frames: RecordedFrames, tmp_path: Path, encoder: Any, message: str) -> None:
+def test_encoders_that_do_not_fit_the_frames_are_refused(
+    frames: RecordedFrames, tmp_path: Path, encoder: Any, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         probe_encoders(frames, [run(tmp_path / "run", encoder(), rendered_size=16)])
 
 
-def test_frames_that_tell_nothing(tmp_path: Path) -> None:
+def test_frames_without_a_varying_state_are_refused(tmp_path: Path) -> None:
     path = run(tmp_path / "run", pixel_encoder())
-    with pytest.raises(UserError, match="tells no physical state"):
+    with pytest.raises(UserError, match="has no physical state"):
         probe_encoders(recorded(tmp_path / "none", names=()), [path])
     frames = recorded(tmp_path / "still")
     frames.states[:] = 0.1
-    with pytest.raises(UserError, match="none of the states varies"):
+    with pytest.raises(UserError, match="no state varies"):
         probe_encoders(frames, [path])
     with pytest.raises(UserError, match="no encoder in"):
         probe_encoders(frames, [tmp_path / "nowhere"])

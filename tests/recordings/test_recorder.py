@@ -1,4 +1,4 @@
-"""Recording, of an environment that counts its steps and shows the count, so that what belongs together is known."""
+"""Recording an environment that shows its step count, so that matching entries are known."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ def recorded(folder: Path, frames: int, policy: Policy | None = None) -> Recorde
     return RecordedFrames(folder)
 
 
-def test_frame_state_action_and_reward_of_a_moment_lie_together(tmp_path: Path) -> None:
+def test_frame_state_action_and_reward_of_a_step_are_stored_together(tmp_path: Path) -> None:
     data = recorded(tmp_path / "data", 13)
     assert len(data) == 13
     assert data.episodes.tolist() == [0] * 5 + [1] * 5 + [2] * 3
-    # The reset's frame is there, the one in which an episode ends is not.
+    # The reset's frame is stored, the final frame of an episode is not.
     assert data.states[:, 0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2]
     shown = data.observations(torch.arange(13), 1)[:, 0, 0, 0]
     assert shown.tolist() == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21, 22]
-    # What an action led to is the next frame's state; its reward lies with the action.
+    # An action's outcome is in the next frame's state; its reward is stored with the action.
     assert torch.allclose(data.states[1:5, 1], data.actions[:4].double().mean(1))
     assert torch.allclose(data.rewards, 100 * data.actions[:, 0])
-    # The stacks are those that the environment gave.
+    # The stacks equal the environment's observations.
     assert data.observations(torch.tensor([0, 6]), STACK)[:, ::3, 0, 0].tolist() == [[0, 0], [10, 11]]
 
 
@@ -90,7 +90,7 @@ def test_random_actions_are_uniform() -> None:
     assert np.allclose(counts / 12_000, 0.25, atol=0.02)
 
 
-def test_chance_is_another_in_each_episode_and_not_the_environments(tmp_path: Path) -> None:
+def test_randomness_differs_between_episodes_and_from_the_environments(tmp_path: Path) -> None:
     env = Counter()
     record(env, random_policy(2), FrameWriter(tmp_path / "data", RECORDING), frames=10)
     first, second = RecordedFrames(tmp_path / "data").actions.split(5)
@@ -101,7 +101,7 @@ def test_chance_is_another_in_each_episode_and_not_the_environments(tmp_path: Pa
     assert not np.array_equal(second[0].numpy(), starts[1])
 
 
-def test_a_recording_that_was_stopped_is_the_one_that_would_have_been(tmp_path: Path) -> None:
+def test_a_stopped_recording_continues_as_if_uninterrupted(tmp_path: Path) -> None:
     alone = recorded(tmp_path / "alone", 23)
     env, asked = Counter(), 0
 
@@ -121,7 +121,7 @@ def test_a_recording_that_was_stopped_is_the_one_that_would_have_been(tmp_path: 
 
 
 @pytest.mark.parametrize("lengths", [(3, 23), (13, 14, 23), (5, 23), (15, 16, 17, 23), (8, 8, 23)])
-def test_a_recording_made_longer_is_the_one_that_would_have_been(tmp_path: Path, lengths: tuple[int, ...]) -> None:
+def test_an_extended_recording_equals_one_made_in_one_pass(tmp_path: Path, lengths: tuple[int, ...]) -> None:
     alone = recorded(tmp_path / "alone", 23)
     for length in lengths:
         before = len(RecordedFrames(tmp_path / "longer")) if (tmp_path / "longer").exists() else 0
@@ -139,13 +139,13 @@ def test_a_recording_made_longer_is_the_one_that_would_have_been(tmp_path: Path,
 def test_a_cut_episode_stays_until_it_is_recorded_again(tmp_path: Path) -> None:
     recorded(tmp_path / "data", 13)
     before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
-    asked = iter([False] * 4 + [True])  # one frame further than it was cut at
+    asked = iter([False] * 4 + [True])  # one frame beyond the cut
     writer = FrameWriter(tmp_path / "data", RECORDING)
     assert record(Counter(), random_policy(2), writer, frames=23, stop=lambda: next(asked)) is False
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
 
 
-def test_a_policy_that_breaks_leaves_what_was_recorded(tmp_path: Path) -> None:
+def test_a_failing_policy_leaves_the_recorded_episodes(tmp_path: Path) -> None:
     count = 0
 
     def policy(_: Any, generator: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -160,7 +160,7 @@ def test_a_policy_that_breaks_leaves_what_was_recorded(tmp_path: Path) -> None:
     assert len(RecordedFrames(tmp_path / "data")) == 5
 
 
-def test_a_folder_has_one_writer_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_folder_has_one_writer_and_resumes_where_it_stopped(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with open_recording(folder, RECORDING) as writer:
         record(Counter(), random_policy(2), writer, frames=5)
@@ -172,7 +172,7 @@ def test_a_folder_has_one_writer_and_goes_on_where_it_was(tmp_path: Path) -> Non
 
 def test_a_folder_of_something_else_is_refused_before_a_lock_is_written(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="is no recording"), open_recording(tmp_path, RECORDING):
+    with pytest.raises(ValueError, match="is not a recording"), open_recording(tmp_path, RECORDING):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     recorded(tmp_path / "data", 5)

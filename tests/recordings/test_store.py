@@ -1,4 +1,4 @@
-"""The folder of frames: every frame says where it comes from, so that stacks are checked against a loop by hand."""
+"""The folder of frames: every frame encodes its origin, so stacks can be checked against a plain loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LENGTHS = (5, 1, 3, 4, 2)
 
 
 def episode(number: int, length: int) -> dict[str, Any]:
-    """Frames whose every pixel is 20 · episode + step, with states and actions that say the same."""
+    """Frames whose pixels are all 20 · episode + step, with matching states and actions."""
     return {
         "frames": [np.full((3, 4, 4), 20 * number + step, np.uint8) for step in range(length)],
         "states": [np.array([number, step], np.float64) for step in range(length)],
@@ -55,13 +55,13 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def codes(observations: Tensor) -> list[list[int]]:
-    """Which frames the stacks are made of."""
+    """The frames in each stack."""
     pixels = observations.unflatten(1, (-1, 3))
     assert (pixels == pixels[:, :, :1, :1, :1]).all()
     return pixels[:, :, 0, 0, 0].tolist()
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_written_episodes_are_read_back(tmp_path: Path) -> None:
     recorded = RecordedFrames(write(tmp_path / "data"))
     steps = [(number, step) for number, length in enumerate(LENGTHS) for step in range(length)]
     assert len(recorded) == len(steps) == 15
@@ -73,7 +73,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert recorded.state_names == ("episode", "step")
     assert recorded.recording == RECORDING
     assert (recorded.states.dtype, recorded.rewards.dtype) == (torch.float64, torch.float32)
-    # Whole episodes to a shard, which is written once it has six frames: 5 + 1, 3 + 4, and what is left.
+    # A shard holds whole episodes and is written once it has six frames: 5 + 1, 3 + 4, and the rest.
     description = json.loads((tmp_path / "data" / "frames.json").read_text())
     assert [(shard["frames"], shard["episodes"]) for shard in description["shards"]] == [(6, 2), (7, 2), (2, 1)]
     assert (description["frames"], description["episodes"], description["format"]) == (15, 5, 1)
@@ -106,7 +106,7 @@ def test_whole_episodes_are_held_out(tmp_path: Path, episodes: int, expected: se
     assert int(held.sum()) == 2 * len(expected)
 
 
-def test_a_recording_that_was_stopped_goes_on(tmp_path: Path) -> None:
+def test_a_stopped_recording_resumes(tmp_path: Path) -> None:
     writer = FrameWriter(tmp_path / "data", RECORDING)
     assert not (tmp_path / "data").exists()
     (tmp_path / "data").mkdir()
@@ -115,7 +115,7 @@ def test_a_recording_that_was_stopped_goes_on(tmp_path: Path) -> None:
     for number in range(3):
         writer.add_episode(**episode(number, LENGTHS[number]))
     del writer  # killed: the third episode has not filled its shard
-    # and a shard that was written, but not yet listed, counts for nothing
+    # a shard that was written but not yet listed does not count
     (tmp_path / "data" / "frames-00001.safetensors").write_bytes(b"half")
     assert len(RecordedFrames(tmp_path / "data")) == 6
     writer = FrameWriter(tmp_path / "data", RECORDING)
@@ -140,25 +140,25 @@ def test_killed_before_the_first_shard_is_listed(tmp_path: Path, monkeypatch: py
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "data")
     assert shard.exists()
-    with pytest.raises(UserError, match="lists no shard"):
+    with pytest.raises(UserError, match="lists no shards"):
         RecordedFrames(tmp_path / "data")
-    # The shard that is not listed belongs to this recording all the same, and to no other.
+    # The unlisted shard still belongs to this recording and to no other.
     with pytest.raises(UserError, match="holds another recording"):
         FrameWriter(tmp_path / "data", replace(RECORDING, seed=2))
     write(tmp_path / "data")
     assert shard.read_bytes() == alone.read_bytes()
 
 
-def test_frames_that_have_lost_their_description_are_not_written_over(tmp_path: Path) -> None:
+def test_frames_without_their_description_are_not_overwritten(tmp_path: Path) -> None:
     shard = write(tmp_path / "data", (2,)) / "frames-00000.safetensors"
     (tmp_path / "data" / "frames.json").unlink()
     before = shard.read_bytes()
-    with pytest.raises(UserError, match=r"data exists and is no recording \(frames.json is missing\)"):
+    with pytest.raises(UserError, match=r"data exists but is not a recording \(frames.json is missing\)"):
         write(tmp_path / "data", (2,), seed=2)
     assert shard.read_bytes() == before
 
 
-def test_another_recording_or_folder_is_not_written_into(tmp_path: Path) -> None:
+def test_another_recording_or_folder_is_not_overwritten(tmp_path: Path) -> None:
     write(tmp_path / "data")
     before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     with pytest.raises(UserError, match=r"holds another recording \(size: 4 → 8; seed: 1 → 2\): choose another"):
@@ -166,7 +166,7 @@ def test_another_recording_or_folder_is_not_written_into(tmp_path: Path) -> None
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
-    with pytest.raises(UserError, match="other exists and is no recording"):
+    with pytest.raises(UserError, match="other exists but is not a recording"):
         FrameWriter(tmp_path / "other", RECORDING)
 
 
@@ -203,7 +203,7 @@ def truncate(path: Path) -> None:
 
 
 def lengthen(folder: Path) -> None:
-    """The third episode, of 3 frames in all, after it was cut at 2; then a fourth."""
+    """Adds the third episode of 3 frames, previously cut at 2, then a fourth."""
     writer = FrameWriter(folder, RECORDING)
     assert (writer.frames, writer.episodes, writer.whole_frames, writer.whole_episodes) == (8, 3, 6, 2)
     writer.add_episode(**episode(2, 3))
@@ -224,7 +224,7 @@ def cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cut"
 
 
-def test_a_cut_episode_gives_way_to_the_whole_one(cut: Path, tmp_path: Path) -> None:
+def test_a_cut_episode_is_replaced_by_the_complete_one(cut: Path, tmp_path: Path) -> None:
     assert json.loads((cut / "frames.json").read_text())["cut"] is True
     before = RecordedFrames(cut)
     lengthen(cut)
@@ -232,7 +232,7 @@ def test_a_cut_episode_gives_way_to_the_whole_one(cut: Path, tmp_path: Path) -> 
     assert torch.equal(longer.episodes, alone.episodes)
     assert torch.equal(longer.frames(torch.arange(13)), alone.frames(torch.arange(13)))
     assert json.loads((cut / "frames.json").read_text())["cut"] is False
-    # The shard that was replaced is gone, and whoever has it open still reads it.
+    # The replaced shard is deleted, but a process that has it open can still read it.
     assert not (cut / "frames-00000.safetensors").exists()
     assert codes(before.observations(torch.tensor([7]), 1)) == [[41]]
     writer = FrameWriter(cut, RECORDING)
@@ -243,7 +243,7 @@ def test_a_cut_episode_gives_way_to_the_whole_one(cut: Path, tmp_path: Path) -> 
 def test_killed_while_a_cut_episode_is_replaced(
     cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
-    """Before and after each of the writes: of the shard anew, of its description, and the removal of the old one."""
+    """Before and after rewriting the shard, writing its description, and removing the old shard."""
     events = 0
 
     def killing(do: Any) -> Any:
@@ -273,7 +273,7 @@ def test_killed_while_a_cut_episode_is_replaced(
     assert RecordedFrames(cut).episodes.bincount().tolist() == [5, 1, 3, 4]
 
 
-def test_a_recording_that_does_not_say_whether_it_was_cut_may_have_been(cut: Path) -> None:
+def test_a_recording_without_the_cut_field_is_treated_as_cut(cut: Path) -> None:
     description = json.loads((cut / "frames.json").read_text())
     del description["cut"]
     (cut / "frames.json").write_text(json.dumps(description))
@@ -286,29 +286,35 @@ def test_a_recording_that_does_not_say_whether_it_was_cut_may_have_been(cut: Pat
         (lambda f: (f / "frames.json").unlink(), "no recorded frames in .*: frames.json is missing"),
         (lambda f: truncate(f / "frames.json"), "frames.json is damaged"),
         (lambda f: (f / "frames.json").write_bytes(b"\xff\xfe"), "frames.json is damaged"),
-        (lambda f: (f / "frames.json").write_text("[]"), "no proper description of a recording"),
-        (lambda f: (f / "frames.json").write_text("[" * 100_000), "frames.json is damaged: brackets in brackets"),
+        (lambda f: (f / "frames.json").write_text("[]"), "not a description of a recording"),
+        (
+            lambda f: (f / "frames.json").write_text("[" * 100_000),
+            "frames.json is damaged: its brackets are nested too deeply",
+        ),
         (lambda f: described(f, format=0), "its format must be a whole number from 1, got 0$"),
         (lambda f: described(f, format=-3), "its format must be a whole number from 1, got -3$"),
         (lambda f: described(f, format=0.5), r"its format must be a whole number from 1, got 0\.5$"),
         (lambda f: described(f, format=True), "its format must be a whole number from 1, got True$"),
         (lambda f: described(f, state_names="ab"), "state_names must be a list, got 'ab'"),
-        (lambda f: described(f, format=2), "has format 2 and this version reads up to 1"),
-        (lambda f: described(f, shards=[], frames=0, episodes=0), "lists no shard"),
-        (lambda f: described(f, size="4"), "a name that is no text, or a count that is no whole number"),
-        (lambda f: described(f, state_names=["x", "y", "x"]), "frames.json is damaged: state_names has x twice"),
+        (lambda f: described(f, format=2), "has format 2, but this version reads up to 1"),
+        (lambda f: described(f, shards=[], frames=0, episodes=0), "lists no shards"),
+        (lambda f: described(f, size="4"), "names must be strings and counts whole numbers"),
+        (
+            lambda f: described(f, state_names=["x", "y", "x"]),
+            "frames.json is damaged: state_names must be unique, got x twice",
+        ),
         (lambda f: described(f, cut="no"), "cut must be true or false, got 'no'"),
-        (lambda f: described(f, frames=16), "its shards have 15 frames of 5 episodes together, and it speaks of 16"),
+        (lambda f: described(f, frames=16), "its shards have 15 frames of 5 episodes in total, but it states 16"),
         (lambda f: described(f, state_names=["one"]), r"states must be \(6, 1\) torch.float64, got \(6, 2\)"),
         (
             lambda f: described(f, shards=[{"name": "../x.safetensors", "frames": 15, "episodes": 5}]),
-            "'../x.safetensors' is no shard's name",
+            "'../x.safetensors' is not a shard name",
         ),
         (lambda f: (f / "frames-00001.safetensors").unlink(), "frames-00001.safetensors is missing"),
         (lambda f: truncate(f / "frames-00001.safetensors"), "frames-00001.safetensors is damaged"),
         (lambda f: (f / "frames-00001.safetensors").write_bytes(b""), "frames-00001.safetensors is damaged"),
         (lambda f: reshard(f, rewards=torch.zeros(6)), r"rewards must be \(7,\) torch.float32, got \(6,\)"),
-        (lambda f: reshard(f, episodes=torch.full((7,), 3)), "do not count up from 0"),
+        (lambda f: reshard(f, episodes=torch.full((7,), 3)), "episode numbers must count up from 0"),
     ],
 )
 def test_a_damaged_folder_is_one_line(tmp_path: Path, damage: Any, line: str) -> None:
@@ -323,10 +329,10 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path, damage: Any, line: str) ->
     [
         (lambda f: (f / "frames-00001.safetensors").unlink(), "frames-00001.safetensors is missing"),
         (lambda f: truncate(f / "frames-00001.safetensors"), "frames-00001.safetensors is damaged"),
-        (lambda f: reshard(f, episodes=torch.full((7,), 3)), "do not count up from 0"),
+        (lambda f: reshard(f, episodes=torch.full((7,), 3)), "episode numbers must count up from 0"),
     ],
 )
-def test_a_damaged_recording_does_not_go_on(tmp_path: Path, damage: Any, line: str) -> None:
+def test_a_damaged_recording_is_not_resumed(tmp_path: Path, damage: Any, line: str) -> None:
     damage(write(tmp_path / "data"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
     with pytest.raises(UserError, match=line):
@@ -334,8 +340,8 @@ def test_a_damaged_recording_does_not_go_on(tmp_path: Path, damage: Any, line: s
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()}
 
 
-def test_two_quantities_need_two_names() -> None:
-    with pytest.raises(ValueError, match="state_names has step twice: each number of the state needs a name of its"):
+def test_state_names_must_be_unique() -> None:
+    with pytest.raises(ValueError, match="state_names must be unique, got step twice"):
         replace(RECORDING, state_names=("episode", "step", "step"))
 
 
@@ -347,7 +353,7 @@ def test_frames_without_a_physical_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("index", "stack", "line"), [(15, 3, r"\[0, 15\)"), (-1, 3, r"\[0, 15\)"), (0, 0, "stack")])
-def test_what_cannot_be_asked_for(tmp_path: Path, index: int, stack: int, line: str) -> None:
+def test_invalid_indices_and_stacks_are_refused(tmp_path: Path, index: int, stack: int, line: str) -> None:
     recorded = RecordedFrames(write(tmp_path / "data"))
     with pytest.raises(UserError, match=line):
         recorded.observations(torch.tensor([index]), stack)

@@ -1,4 +1,4 @@
-"""Curves read back from runs written by hand."""
+"""Curves read from runs written by hand."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_seeds_are_gathered_and_other_settings_kept_apart(tmp_path: Path) -> Non
     assert without.label == "cpu, agent.objective none"
     assert plain.frames() == [0, 10, 20]
     assert plain.returns_at(10) == [3.0, 5.0]
-    assert plain.returns_at(20) == [9.0], "of the seeds that have come so far"
+    assert plain.returns_at(20) == [9.0], "of the seeds that have reached it"
 
 
-def test_a_pretraining_beside_the_agents_is_passed_over(tmp_path: Path) -> None:
+def test_a_pretraining_run_is_skipped(tmp_path: Path) -> None:
     write_run(tmp_path / "agent", [evaluation(0, 1.0)])
     (tmp_path / "images").mkdir()
     config = load_vision_preset("digits", "simclr")
@@ -62,6 +62,6 @@ def test_the_random_policys_return_is_that_of_episodes_within_the_random_steps(t
     assert curve.random_returns == [1.0, 2.0]
 
 
-def test_no_run_is_said(tmp_path: Path) -> None:
+def test_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run with an evaluation below"):
         read_curves([tmp_path])

@@ -14,7 +14,7 @@ from curl_rl.report.plots import draw_curves, headless_pyplot
 pyplot = pytest.importorskip("matplotlib.pyplot")
 
 
-def test_a_panel_to_a_task_with_the_seeds_mean_and_the_random_policy(tmp_path: Path) -> None:
+def test_a_panel_per_task_with_the_seeds_mean_and_the_random_policy(tmp_path: Path) -> None:
     pyplot.close("all")
     curves = [
         Curve("a", "first", {1: {0: 1.0, 10: 4.0}, 2: {0: 3.0, 10: 8.0}}, [2.0, 4.0]),
@@ -32,7 +32,7 @@ def test_a_panel_to_a_task_with_the_seeds_mean_and_the_random_policy(tmp_path: P
     pyplot.close("all")
 
 
-def test_what_is_missing_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"^matplotlib is missing: pip install matplotlib, or .* extra \[plot\]$"):
         headless_pyplot()

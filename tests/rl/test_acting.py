@@ -1,4 +1,4 @@
-"""An agent's actions as a policy's, against the agent asked directly."""
+"""The agent's policy against calling the agent directly."""
 
 from __future__ import annotations
 

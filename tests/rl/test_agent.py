@@ -1,4 +1,4 @@
-"""The agent apart from its update: what it draws, how it acts, starts and is saved, and what it refuses."""
+"""The agent apart from its update: random draws, acting, starting from an encoder, saving, and refusals."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_an_agent_starts_from_an_encoder_in_all_its_parts(freeze: bool) -> None:
     for own in (agent.encoder, agent.target_encoder):
         assert torch.equal(own(view), vector)
     assert torch.equal(agent.actor_projection(agent.encoder.convolutions(view)), vector)
-    # A copy: what trains here leaves the given one as it is.
+    # A copy: training the agent does not change the given encoder.
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     agent.update(make_inputs(agent))
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     assert torch.equal(agent.encoder(view), vector) is freeze
-    with pytest.raises(ValueError, match="this one has made 1 updates"):
+    with pytest.raises(ValueError, match="before its first update, got 1 updates"):
         agent.start_from(encoder)
 
 
@@ -55,14 +55,14 @@ def test_views_are_independent_crops_of_one_observation() -> None:
     inputs = agent.draw(batch, torch.Generator().manual_seed(0))
     corners = torch.stack([inputs.observation, inputs.next_observation, inputs.views[ViewSpec(1)]])[:, :, 0, 0, 0]
     agreement = [(corners[i] == corners[j]).double().mean().item() for i, j in ((0, 1), (0, 2), (1, 2))]
-    # Two independent draws from 25 places agree once in 25 times.
+    # Two independent draws from 25 places agree once in 25 times on average.
     assert max(agreement) < 0.1
     assert min(agreement) > 0.01
 
 
 @pytest.mark.parametrize("every_offset", [True, False])
 def test_each_crop_is_a_window_of_its_own_moment(every_offset: bool) -> None:
-    """Pixels tell moment, row and column; 300 draws reach each of the 5×5 places, or of the released code's 4×4."""
+    """Pixels encode moment, row and column; 300 draws reach all 5×5 offsets, or the released code's 4×4."""
     agent = make_agent(every_crop_offset=every_offset)
     place = torch.arange(24 * 24, dtype=torch.float64).reshape(1, 1, 24, 24).expand(300, 6, 24, 24)
     batch = Batch(place, torch.zeros(300, 2), torch.zeros(300, 1), torch.zeros(300, 1), 1000 + place, ())
@@ -107,14 +107,14 @@ def test_acting_sees_the_center_crop_and_is_deterministic_without_noise() -> Non
     observation = make_batch().observation
     framed = torch.zeros_like(observation)
     framed[..., 2:22, 2:22] = observation[..., 2:22, 2:22]
-    assert torch.equal(agent.act(observation), agent.act(framed)), "what lies outside the centre does not matter"
+    assert torch.equal(agent.act(observation), agent.act(framed)), "only the center matters"
     noise = torch.ones(BATCH, ACTIONS, dtype=torch.float64)
     assert (agent.act(observation, noise) > agent.act(observation)).all()
     features = agent.actor_projection(agent.encoder.convolutions(observation[..., 2:22, 2:22]))
     assert torch.equal(agent.act(observation, noise), agent.actor(features, noise).action)
 
 
-def test_state_survives_saving_and_goes_on_the_same() -> None:
+def test_a_saved_state_trains_on_identically() -> None:
     agent, other = make_agent(), make_agent(seed=7)
     for seed in range(3):
         agent.update(make_inputs(agent, seed))
@@ -144,13 +144,13 @@ def test_state_survives_saving_and_goes_on_the_same() -> None:
         ({"freeze_encoder": True, "objective": "none", "detach_encoder": True}, "agent.detach_encoder must be false"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_agent(**changes)
 
 
 @pytest.mark.parametrize(("objective", "needs"), [("labeled", "labels"), ("clustered", "epochs and indices")])
-def test_an_objective_that_needs_what_a_replay_does_not_have_is_refused(
+def test_an_objective_that_needs_data_a_replay_lacks_is_refused(
     objective: Any, needs: str, register: Callable[[Method], None]
 ) -> None:
     message = f"agent.objective {objective} needs {needs}, which a replay does not have: take simclr"
@@ -161,7 +161,7 @@ def test_an_objective_that_needs_what_a_replay_does_not_have_is_refused(
 
 @pytest.mark.gpu
 @needs_gpu
-def test_a_state_saved_on_a_cpu_goes_on_on_a_gpu() -> None:
+def test_a_state_saved_on_a_cpu_resumes_on_a_gpu() -> None:
     agent, other = make_agent(), make_agent(seed=7).cuda()
     agent.update(make_inputs(agent))
     other.load_training_state(copy.deepcopy(agent.training_state()))

@@ -1,4 +1,4 @@
-"""What can be said of a run once its environment is at hand: here, whether the objective's needs are met."""
+"""The checks of a run against its environment: here, the objective's needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def with_objective(name: Any, directory: Path, register: Callable[[Method], None
     return replace(config, agent=replace(config.agent, objective=name))
 
 
-def test_an_objective_that_needs_actions_is_tried_out_with_theirs(
+def test_an_objective_that_needs_actions_is_tried_with_the_environments(
     tmp_path: Path, register: Callable[[Method], None]
 ) -> None:
     config = with_objective("dynamics", tmp_path / "run", register)

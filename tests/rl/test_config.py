@@ -1,4 +1,4 @@
-"""The command line and its layers, against literals from the CURL paper's Table 3 and lines written by hand."""
+"""The command line and its layers, against the CURL paper's Table 3 and messages written by hand."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def mistake(*argv: str) -> str:
 
 
 def lacking(part: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
-    """What of ``part`` is not the same in ``whole``."""
+    """The settings of ``part`` that differ in ``whole``."""
     missing = {}
     for key, value in part.items():
         if isinstance(value, dict):
@@ -107,7 +107,7 @@ def test_the_table_is_the_default_of_every_field_as_well() -> None:
         ("sac", {"agent.objective": ("curl", "none")}),
     ],
 )
-def test_presets_differ_from_curl_in_the_named_fields_only(
+def test_presets_differ_from_curl_only_in_the_named_fields(
     preset: str, differences: dict[str, tuple[object, object]]
 ) -> None:
     curl = load_preset("curl", "walker-walk")
@@ -135,7 +135,7 @@ def test_action_repeat_of_each_task(task: str, repeat: int) -> None:
 
 
 @pytest.mark.parametrize("preset", ["curl", "official", "sac", "cpu"])
-def test_cheetahs_learning_rate_is_for_the_papers_presets_only(preset: str) -> None:
+def test_cheetahs_learning_rate_applies_only_to_the_papers_presets(preset: str) -> None:
     def rates(task: str) -> set[float]:
         agent = load_preset(preset, task).agent
         return {agent.actor_lr, agent.critic_lr, agent.encoder_lr}
@@ -219,7 +219,7 @@ def test_the_directory_follows_from_task_preset_and_seed() -> None:
     assert parse("--run", "elsewhere").directory == Path("elsewhere")
 
 
-def test_fresh_is_told_apart() -> None:
+def test_fresh_is_returned_separately() -> None:
     assert parse_command_line(["--fresh"], program="p", description="")[1] is True
     assert parse_command_line([], program="p", description="")[1] is False
 
@@ -227,7 +227,7 @@ def test_fresh_is_told_apart() -> None:
 # ---- printing, saving, reading
 
 
-def test_print_config_prints_everything_and_is_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_config_prints_everything_and_is_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ("--env", "finger-spin", "--preset", "cpu", "--agent.n_step", "5", "--run", "x")
     with pytest.raises(SystemExit) as ended:
         parse(*line, "--print_config")
@@ -239,7 +239,7 @@ def test_print_config_prints_everything_and_is_taken_back(tmp_path: Path, capsys
     assert parse("--config", str(tmp_path / "printed.yaml")) == parse(*line)
 
 
-def test_a_saved_configuration_is_read_back_and_taken_by_config(tmp_path: Path) -> None:
+def test_a_saved_configuration_can_be_read_back_and_passed_as_config(tmp_path: Path) -> None:
     config = dataclasses.replace(
         load_preset("official", "cheetah-run"), seed=11, run=Path("some/where"), device="cuda:1"
     )
@@ -248,16 +248,16 @@ def test_a_saved_configuration_is_read_back_and_taken_by_config(tmp_path: Path) 
     assert parse("--config", str(tmp_path / "config.yaml")) == config
 
 
-def test_help_shows_what_the_fields_say(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_fields_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse("--help")
     assert ended.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for flag, documentation in {
         "--agent.batch_size": "Transitions in one update.",
-        "--environment.action_repeat": "Environment steps that one action lasts.",
+        "--environment.action_repeat": "Environment steps per action.",
         "--frames": "Budget in environment frames",
-        "--replay.capacity": "Transitions (agent steps) kept.",
+        "--replay.capacity": "Transitions (agent steps) to keep",
         "--objectives.curl.similarity_init": "",
         "--config": "stronger than the preset",
         "--fresh": "an earlier run in the directory is set aside",
@@ -302,7 +302,7 @@ def test_help_shows_what_the_fields_say(capsys: pytest.CaptureFixture[str]) -> N
         (
             "--training.overlap true --training.environments 4 --training.random_steps 3",
             "training.random_steps must be at least training.environments, 4, with training.overlap, got 3: the first "
-            "updates run before the first steps are in",
+            "updates run before the first steps arrive",
         ),
         ("--evaluation.every -1", "evaluation.every must be 0 (never) or more, got -1"),
         ("--evaluation.episodes 0", "evaluation.episodes must be at least 1, got 0"),

@@ -1,4 +1,4 @@
-"""The estimate against a clock that is made up."""
+"""The estimate with a fake clock."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_the_time_is_that_of_steps_updates_and_evaluations(
     # 1000 frames are 200 agent steps, the last 50 with an update: 200 · 0.01 s + 50 · 0.5 s. Three evaluations (at 0,
     # 500 and 1000 frames) of 3 episodes of 5 agent steps: 45 · 0.01 s. In all 27.45 s.
     line = estimated_time(config, agent, environment(config), 1000)
-    assert line == "estimate: about 27 seconds on this CPU (500 ms an update, 10 ms a step)"
+    assert line == "estimate: about 27 seconds on this CPU (500 ms per update, 10 ms per step)"
     # After 100 steps 50 random ones are left, after 160 none: 77.45 s and 102.45 s. Only random ones: 1.3 s.
     assert estimated_time(config, agent, environment(config), 1000, 100).startswith("estimate: about 77 seconds")
     assert estimated_time(config, agent, environment(config), 1000, 160).startswith("estimate: about 2 minutes")
     assert estimated_time(config, agent, environment(config), 500).startswith("estimate: about 1 seconds")
-    # A thousand times as many frames: 28.4 hours, and a better preset is named.
+    # A thousand times as many frames: 28.4 hours, and a better preset is suggested.
     long = estimated_time(config, agent, environment(config), 1_000_000)
     assert long.startswith("estimate: about 28 hours on this CPU")
     assert "--preset cpu" in long
@@ -74,7 +74,7 @@ def test_measuring_leaves_the_agent_as_it_was(config: RunConfig, agent: Agent) -
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_an_objective_that_looks_ahead_gets_the_actions_on_the_way(
+def test_an_objective_that_looks_ahead_gets_the_actions_in_between(
     config: RunConfig, register: Callable[[Method], None]
 ) -> None:
     register(DUMMIES["dynamics"])
@@ -83,7 +83,7 @@ def test_an_objective_that_looks_ahead_gets_the_actions_on_the_way(
     assert estimate._seconds_per_update(ahead, trained) > 0  # three actions, or its layers would not fit
 
 
-def test_an_update_is_the_mean_over_all_that_take_turns_in_it(
+def test_the_time_of_an_update_is_the_mean_over_its_kinds(
     config: RunConfig, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[Due] = []
@@ -95,16 +95,16 @@ def test_an_update_is_the_mean_over_all_that_take_turns_in_it(
 
     def clock(work: Callable[[], object]) -> float:
         work()
-        first = done.count(done[-1]) == 1  # of its kind: it takes long, and must not count
+        first = done.count(done[-1]) == 1  # of its kind: it is slow, and must not count
         return 1000.0 if first else 2.0 + 2.0 * done[-1].targets + 4.0 * done[-1].actor
 
     monkeypatch.setattr(Agent, "update", seen)
     monkeypatch.setattr(estimate, "_seconds", clock)
     rare = dataclasses.replace(config, agent=dataclasses.replace(config.agent, actor_every=4, target_every=2))
-    # Of four updates in a row one moves actor and targets, one the targets alone, two nothing but the critics.
+    # Of four consecutive updates one steps actor and targets, one only the targets, two only the critics.
     trained = Agent((9, 24, 24), 2, rare.agent)
     assert estimate._seconds_per_update(rare, trained) == pytest.approx((8.0 + 4.0 + 2 * 2.0) / 4)
-    # As good as never: of a thousand updates one moves all, and the others move the targets every other time.
+    # Practically never: of a thousand updates one steps everything, and the others step the targets every other time.
     never = dataclasses.replace(config, agent=dataclasses.replace(config.agent, actor_every=10**12, target_every=2))
     trained, done[:] = Agent((9, 24, 24), 2, never.agent), []
     assert estimate._seconds_per_update(never, trained) == pytest.approx((8.0 + 499 * 4.0 + 500 * 2.0) / 1000)

@@ -1,4 +1,4 @@
-"""Evaluation on an environment whose returns are known, by an agent whose actions are written down."""
+"""Evaluation on an environment with known returns that records the agent's actions."""
 
 from __future__ import annotations
 
@@ -123,27 +123,27 @@ def test_the_same_seeds_every_time(agent: Agent) -> None:
     assert one.seeds == other.seeds
 
 
-def test_a_stop_gives_the_evaluation_up(agent: Agent) -> None:
+def test_a_stop_aborts_the_evaluation(agent: Agent) -> None:
     answers = iter([False] * 4 + [True])
     env = Counter()
     assert evaluate(agent, env, episodes=3, seed=5, stop=lambda: next(answers)) is None
     assert len(env.actions) == 4
 
 
-def test_each_episode_is_told(agent: Agent) -> None:
+def test_each_episode_is_reported(agent: Agent) -> None:
     told: list[int] = []
     env = Counter()
     played(agent, env, episodes=3, after_episode=lambda: told.append(len(env.actions)))
     assert told == [2, 5, 9]
 
 
-def test_networks_that_diverged_and_rewards_that_are_no_numbers_are_said(agent: Agent) -> None:
+def test_diverged_networks_and_rewards_that_are_not_finite_are_refused(agent: Agent) -> None:
     class Nan(Counter):
         def step(self, action: npt.NDArray[np.float32]) -> Any:
             observation, _, *rest = super().step(action)
             return observation, math.nan, *rest
 
-    with pytest.raises(ValueError, match="reward is nan: it must be finite"):
+    with pytest.raises(ValueError, match="reward must be finite, got nan"):
         evaluate(agent, Nan(), episodes=1, seed=0)
     for parameter in agent.actor_projection.parameters():
         parameter.data.fill_(math.nan)

@@ -1,4 +1,4 @@
-"""The update on a frozen encoder against Soft Actor-Critic written out on its features."""
+"""The update with a frozen encoder against Soft Actor-Critic written out on its features."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from helpers.small_agent import ACTIONS, make_agent, make_inputs, trained_encode
 
 
 @pytest.mark.parametrize("rule", ["exact", "joint"])
-def test_a_frozen_encoder_learns_nothing_and_the_rest_learns_what_its_features_teach(rule: Any) -> None:
-    """Two updates against SAC written out on features that were computed beforehand, with torch's own Adam."""
+def test_a_frozen_encoder_does_not_change_and_the_rest_learns_from_its_features(rule: Any) -> None:
+    """Two updates against SAC written out on precomputed features, with torch's own Adam."""
     agent, encoder = make_agent(objective="none", freeze_encoder=True, update_rule=rule), trained_encoder()
     agent.start_from(encoder)
     reference = copy.deepcopy(agent)
@@ -58,7 +58,7 @@ def test_a_frozen_encoder_learns_nothing_and_the_rest_learns_what_its_features_t
 
 
 @pytest.mark.parametrize("rule", ["exact", "joint"])
-def test_a_frozen_encoder_is_passed_twice_and_never_backwards(rule: Any) -> None:
+def test_a_frozen_encoder_runs_twice_and_never_backward(rule: Any) -> None:
     agent = make_agent(objective="none", freeze_encoder=True, update_rule=rule)
     maps: list[torch.Tensor] = []
     agent.encoder.convolutions.register_forward_hook(lambda *call: maps.append(call[-1]))
@@ -72,7 +72,7 @@ def test_a_frozen_encoder_is_passed_twice_and_never_backwards(rule: Any) -> None
     assert not held & {id(parameter) for parameter in agent.encoder.parameters()}
 
 
-def test_a_frozen_agent_is_saved_and_goes_on_the_same() -> None:
+def test_a_saved_frozen_agent_trains_on_identically() -> None:
     agent = make_agent(objective="none", freeze_encoder=True)
     agent.update(make_inputs(agent))
     other = make_agent(seed=5, objective="none", freeze_encoder=True)

@@ -1,4 +1,4 @@
-"""The agent's generators: saved, brought back, and begun anew where the device is of another kind."""
+"""The agent's generators: saved, restored, and reseeded on another kind of device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def draw(generators: Generators) -> list[Any]:
     ]
 
 
-def test_what_is_saved_goes_on_where_it_was() -> None:
+def test_restored_generators_continue_where_they_were_saved() -> None:
     generators = Generators(1, CPU, CPU)
     draw(generators)
     state = generators.state()
@@ -31,12 +31,12 @@ def test_what_is_saved_goes_on_where_it_was() -> None:
     assert draw(other) == expected
 
 
-def test_each_purpose_and_each_run_draws_numbers_of_its_own() -> None:
+def test_each_purpose_and_each_run_draws_different_numbers() -> None:
     first, second = draw(Generators(1, CPU, CPU))[:2], draw(Generators(2, CPU, CPU))[:2]
     assert len({tuple(numbers) for numbers in (*first, *second)}) == 4
 
 
-def test_another_kind_of_device_begins_anew_and_differently_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_kind_of_device_reseeds_differently_each_time(capsys: pytest.CaptureFixture[str]) -> None:
     state = Generators(1, CPU, CPU).state()
     state["generators"]["devices"] = ["cuda", "cuda"]
     drawn = []
@@ -44,6 +44,8 @@ def test_another_kind_of_device_begins_anew_and_differently_each_time(capsys: py
         generators = Generators(1, CPU, CPU)
         generators.load(state, frames)
         drawn.append(draw(generators)[:2])
-    assert capsys.readouterr().err.count("resumed on another kind of device: the random numbers go on differently") == 4
+    assert (
+        capsys.readouterr().err.count("resumed on another kind of device: random numbers will differ from here on") == 4
+    )
     assert drawn[1] == drawn[3]
     assert len({str(numbers) for numbers in drawn}) == 3

@@ -12,7 +12,7 @@ from helpers.small_agent import BATCH, make_agent, make_inputs
 
 
 def test_a_joint_update_steps_the_encoder_once_on_the_sum_of_both_losses() -> None:
-    """Against autograd on both losses written out from their definitions, with keys from before the targets' move."""
+    """Against autograd on both losses written out, with keys from the targets before their move."""
     agent = make_agent(update_rule="joint", actor_every=1000, critic_lr=3e-4, encoder_lr=1e-3)
     inputs = make_inputs(agent)
     reference = copy.deepcopy(agent)
@@ -39,7 +39,7 @@ def test_a_joint_update_steps_the_encoder_once_on_the_sum_of_both_losses() -> No
             assert torch.allclose(new.detach(), old.detach() - step, rtol=1e-6, atol=1e-9), f"{part}.{name}"
 
 
-def test_the_actor_of_a_joint_update_looks_at_the_encoder_before_its_step() -> None:
+def test_the_actor_of_a_joint_update_uses_the_encoder_before_its_step() -> None:
     agent = make_agent(update_rule="joint")
     inputs = make_inputs(agent)
     before, after = copy.deepcopy(agent), agent

@@ -1,4 +1,4 @@
-"""One update from replay to metrics: what it draws, and that nothing in it waits for a number on the device."""
+"""One update from replay to metrics: its random draws, and that it never waits for a number on the device."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_it_samples_draws_and_updates() -> None:
         assert torch.equal(learner.newest[0].observation, batch.observation)
 
 
-def test_it_samples_as_far_ahead_as_the_objective_looks() -> None:
+def test_it_samples_the_objectives_future_offsets() -> None:
     class Ahead(Objective):
         online_views = (ViewSpec(0),)
         target_views = (ViewSpec(1, future=2), ViewSpec(2, future=4))
@@ -112,14 +112,14 @@ def test_the_replays_actions_reach_the_objective(register: Callable[[Method], No
 @pytest.mark.parametrize("update", ["exact", "joint"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", [{}, FROZEN, AHEAD], ids=["trained", "frozen", "ahead"])
-def test_an_update_never_asks_what_a_tensor_holds(
+def test_an_update_never_reads_a_tensors_contents(
     register: Callable[[Method], None],
     monkeypatch: pytest.MonkeyPatch,
     update: Any,
     precision: Any,
     kind: dict[str, Any],
 ) -> None:
-    """On tensors without contents: reading one number, or a branch on one, fails. So a CUDA graph can hold it all."""
+    """On tensors without contents, where reading a number or branching on it fails: a CUDA graph can hold it all."""
     register(DUMMIES["dynamics"])
     monkeypatch.setattr(replay_module, "choose_storage", lambda *_: "device")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
@@ -141,10 +141,10 @@ def test_an_update_never_asks_what_a_tensor_holds(
 def test_transitions_that_came_later_are_sampled_too() -> None:
     learner = make_learner(batch_size=400)
     grow(learner.replay, 0)
-    assert (learner.sample().action == 0).all(1).any(), "the last of thirteen transitions alone has such an action"
+    assert (learner.sample().action == 0).all(1).any(), "only the last of thirteen transitions has such an action"
 
 
-def test_a_learner_knows_who_takes_a_step_in_the_next_update() -> None:
+def test_the_parts_due_in_each_update() -> None:
     agent = make_learner(actor_every=3, target_every=2, objective_every=5).agent
     without = make_learner(objective="none").agent
     seen = []
@@ -166,7 +166,7 @@ def test_a_learner_knows_who_takes_a_step_in_the_next_update() -> None:
 
 
 class PretendedGPU:
-    """Streams and graphs for the CPU: a capture leaves the device's work undone, and a replay does it."""
+    """Streams and graphs on the CPU: a capture undoes the device's work, and a replay does it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.learner: Learner
@@ -226,7 +226,7 @@ class PretendedGPU:
 
 
 def test_the_bookkeeping_of_captures_on_a_pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the host does around a graph: it counts, warms up, and captures each kind of update once."""
+    """The host's work around a graph: it counts, warms up, and captures each kind of update once."""
     gpu = PretendedGPU(monkeypatch)
     rhythm = {"actor_every": 2, "target_every": 2, "objective_every": 3}
     eager, captured = (make_learner(capture=capture, **rhythm) for capture in (False, True))
@@ -252,7 +252,7 @@ def test_the_bookkeeping_of_captures_on_a_pretended_gpu(monkeypatch: pytest.Monk
 
 
 def test_capture_without_a_gpu_is_refused() -> None:
-    with pytest.raises(ValueError, match="there are no CUDA graphs on cpu"):
+    with pytest.raises(ValueError, match="cpu has no CUDA graphs"):
         make_learner(capture=True)
 
 
@@ -264,7 +264,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an N
 def test_capture_with_the_replay_in_memory_is_refused() -> None:
     agent = Agent(SHAPE, ACTIONS, CONFIG).cuda()
     replay = Replay(ReplayConfig(20, "memory"), SHAPE, ACTIONS, stack=2, device="cuda")
-    with pytest.raises(ValueError, match="the replay would lie in memory"):
+    with pytest.raises(ValueError, match="needs the replay on the GPU, got a replay in memory"):
         Learner(agent, replay, torch.Generator("cuda"), torch.Generator(), capture=True)
 
 
@@ -281,10 +281,10 @@ def test_capture_with_the_replay_in_memory_is_refused() -> None:
     ],
     ids=["trained", "frozen", "in long turns"],
 )
-def test_captured_updates_learn_what_eager_ones_learn(
+def test_captured_updates_equal_eager_ones(
     update: Any, kind: dict[str, Any], graphs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over warm-up, capture and many replays, while the replay grows and a diagnosed update comes between."""
+    """Over warm-up, capture and many graph replays, with a growing replay and one diagnosed update."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # Adam makes whole steps of a gradient's noise
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

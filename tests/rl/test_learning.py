@@ -1,6 +1,6 @@
-"""Does it learn? The oracle is the environment: what a blind, a random and a constant agent cannot reach.
+"""Does it learn? The oracle is the environment, with returns that blind, random and constant agents cannot reach.
 
-`envs.tiny` states the returns, and tests/envs/test_tiny.py shows that no agent that does not look reaches the baseline.
+`envs.tiny` states the returns, and tests/envs/test_tiny.py shows that no blind agent reaches the baseline.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from envs.tiny import BASELINE_RETURN, SOLVED_RETURN
 
 
 def train_tiny_reach(directory: Path, preset: str, seed: int, objective: str | None = None) -> list[dict[str, Any]]:
-    """Trains with the preset at its full budget; the rows of metrics."""
+    """Trains with the preset at its full budget, and returns the rows of metrics."""
     config = load_preset(
         preset,
         "tiny-reach",
@@ -44,7 +44,7 @@ def test_the_cpu_preset_solves_tiny_reach_in_about_a_minute(tmp_path: Path) -> N
     returns = values(rows, "evaluation/return_mean")
     assert returns[0] < BASELINE_RETURN
     assert returns[-1] > SOLVED_RETURN
-    # The contrastive task is learnt as well: blind guessing finds one key in 64.
+    # The contrastive task is learned as well: guessing finds one key in 64.
     accuracy = values(rows, "objective/accuracy")
     assert accuracy[0] < 0.5 < accuracy[-1]
 

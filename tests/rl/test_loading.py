@@ -1,4 +1,4 @@
-"""An agent and its replay from a run's directory, against what the run saved and what it was seen to store."""
+"""An agent and its replay loaded from a run's directory, against the saved state and the observed transitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLAGS = "--frames 60 --replay.capacity 50 --agent.n_step 1"
 class Run(NamedTuple):
     directory: Path
     stored: list[tuple[Any, ...]]
-    """Of each agent step in order: the action, its reward, and the observation after it."""
+    """The action, its reward, and the observation after it, for each agent step in order."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def saved_state(directory: Path) -> Any:
     return found[1]
 
 
-def test_the_agent_is_as_it_was_saved(run: Run) -> None:
+def test_the_agent_equals_the_saved_one(run: Run) -> None:
     agent, config, frames = load_agent(run.directory, "cpu")
     assert (frames, config.seed) == (60, 4)
     state = saved_state(run.directory)["agent"]
@@ -63,7 +63,7 @@ def test_the_agent_is_as_it_was_saved(run: Run) -> None:
         assert torch.equal(own["exp_avg_sq"], moments[number]["exp_avg_sq"])
 
 
-def test_the_replay_holds_what_the_run_stored_last(run: Run) -> None:
+def test_the_replay_holds_the_runs_newest_transitions(run: Run) -> None:
     learner, config = load_learner(run.directory, "cpu")
     assert config.agent.batch_size == 4
     assert len(learner.replay) == 50  # its capacity; the run made 60 steps
@@ -80,12 +80,12 @@ def test_the_replay_holds_what_the_run_stored_last(run: Run) -> None:
 
 
 @pytest.mark.parametrize("storage", ["memory", "disk"])
-def test_the_replay_of_several_environments_comes_back_whatever_it_lay_on(tmp_path: Path, storage: str) -> None:
+def test_the_replay_of_several_environments_is_restored_from_any_storage(tmp_path: Path, storage: str) -> None:
     more = f"--training.environments 2 --replay.storage {storage}"
     directory = train_on_tiny_reach(tmp_path / "run", f"{FLAGS} {more}")
     saved = saved_state(directory)["replay"]
     before, writable = content(directory), directory.stat().st_mode
-    directory.chmod(0o555)  # nothing has to be written into it
+    directory.chmod(0o555)  # nothing needs to be written into it
     try:
         learner, _ = load_learner(directory, "cpu")
     finally:
@@ -97,7 +97,7 @@ def test_the_replay_of_several_environments_comes_back_whatever_it_lay_on(tmp_pa
     assert content(directory) == before
 
 
-def test_it_learns_on_and_leaves_the_run_alone(run: Run) -> None:
+def test_it_continues_to_learn_and_does_not_change_the_run(run: Run) -> None:
     before = content(run.directory)
     weights = []
     for _ in range(2):
@@ -106,21 +106,21 @@ def test_it_learns_on_and_leaves_the_run_alone(run: Run) -> None:
         learner.update()
         weights.append(learner.agent.encoder.projection.linear.weight.detach().clone())
         assert not torch.equal(weights[-1], start)
-    assert torch.equal(*weights), "what is drawn follows from the run's seed"
+    assert torch.equal(*weights), "the draws follow from the run's seed"
     assert learner.generator.initial_seed() == learner.replay_generator.initial_seed() == 4
     assert content(run.directory) == before
 
 
 @pytest.mark.parametrize("load", [load_agent, load_learner])
-def test_what_is_missing_is_said(load: Any, run: Run, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is no run: it has no config\.yaml"):
+def test_missing_files_are_reported(load: Any, run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not a run directory \(config\.yaml is missing\)"):
         load(tmp_path)
     shutil.copy(run.directory / "config.yaml", tmp_path)
     with pytest.raises(UserError, match="has no checkpoint yet"):
         load(tmp_path)
 
 
-def test_a_run_in_bfloat16_is_loaded_where_there_is_none(
+def test_a_run_in_bfloat16_is_loaded_on_a_device_without_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = shutil.copytree(run.directory, tmp_path / "copy")
@@ -130,10 +130,13 @@ def test_a_run_in_bfloat16_is_loaded_where_there_is_none(
     agent, recorded, _ = load_agent(copy, "cpu")
     assert agent.encoder.convolutions.precision == "float32"
     assert recorded.agent.precision == "bfloat16"
-    assert "it was trained in bfloat16, for which this device has no units" in capsys.readouterr().err
+    assert (
+        "the agent was trained in bfloat16, which this device does not support: using float32"
+        in capsys.readouterr().err
+    )
 
 
-def test_a_damaged_replay_is_refused_in_words(run: Run, tmp_path: Path) -> None:
+def test_a_damaged_replay_is_refused(run: Run, tmp_path: Path) -> None:
     copy = shutil.copytree(run.directory, tmp_path / "copy")
     (segment,) = copy.rglob("segment-*.safetensors")
     segment.write_bytes(segment.read_bytes()[:-3])

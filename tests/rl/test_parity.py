@@ -1,7 +1,7 @@
 """The `official` preset's update against updates recorded from the released CURL implementation, in float64.
 
 The recordings came from github.com/MishaLaskin/curl (commit 8416d6e), fed with fixed batches and fixed noise.
-``CURL_RL_PARITY=FILE[:FILE…]`` tests other recordings than the one beside this file.
+``CURL_RL_PARITY=FILE[:FILE…]`` tests recordings other than the one in tests/data.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Recording:
 
 
 def recorded_config(meta: dict[str, Any]) -> AgentConfig:
-    """The `official` preset with the recording's hyper-parameters in place of Table 3's."""
+    """The `official` preset with the recording's hyperparameters in place of Table 3's."""
     official = load_preset("official", "cheetah-run").agent
     values = {
         "batch_size": meta["batch"],
@@ -109,7 +109,7 @@ def critic_state(recording: Recording, prefix: str) -> dict[str, torch.Tensor]:
 
 
 def agent_state(recording: Recording, moment: str) -> dict[str, torch.Tensor]:
-    """Every tensor of the recorded state, under the names that ours has for it."""
+    """Every tensor of the recorded state, under our names."""
     actor_encoder = encoder_state(recording, f"{moment}/actor")
     critic_encoder = encoder_state(recording, f"{moment}/critic")
     for name, value in actor_encoder.items():

@@ -1,4 +1,4 @@
-"""The picture of crops, pixel for pixel: each colour stands for one frame, and its place is counted by hand."""
+"""The picture of crops, pixel for pixel: each color stands for one frame, and its place is counted by hand."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def picture(observations: list[Tensor], queries: list[Tensor], keys: list[Tensor
 
 def test_one_row_holds_the_stack_then_the_query_then_the_key() -> None:
     one = picture([stack([10, 20], 4)], [stack([30, 40], 3)], [stack([50, 60], 3)])
-    # Frames of 4, 4, then 3, 3, then 3, 3 pixels, a gap of 2 after each, three more of them after each panel; below a
-    # row there is one gap. Crops hang from the top.
+    # Frames of 4, 4, then 3, 3, then 3, 3 pixels, a gap of 2 after each, three more gaps after each panel, and one gap
+    # below each row. Crops are aligned to the top.
     expected = torch.zeros(3, 4 + 2, (4 + 2) * 2 + 6 + ((3 + 2) * 2 + 6) * 2, dtype=torch.uint8)
     expected[:, 0:4, 0:4] = 10
     expected[:, 0:4, 6:10] = 20
@@ -40,14 +40,14 @@ def test_one_row_holds_the_stack_then_the_query_then_the_key() -> None:
     assert torch.equal(one, expected)
 
 
-def test_colors_stay_what_they_are() -> None:
+def test_colors_are_preserved() -> None:
     frame = torch.zeros(3, 2, 2, dtype=torch.uint8)
     frame[0], frame[1], frame[2] = 1, 2, 3
     one = picture([frame], [frame], [frame])
     assert one[:, 0, 0].tolist() == [1, 2, 3]
 
 
-def test_samples_lie_one_below_the_other_and_no_more_than_asked_for() -> None:
+def test_samples_are_stacked_vertically_and_no_more_than_requested() -> None:
     shades = [stack([10 * (i + 1)], 2) for i in range(6)]
     assert picture(shades, shades, shades).shape[1] == 4 * (2 + 2)
     two = picture(shades, shades, shades, samples=2)

@@ -27,7 +27,7 @@ def test_log_prob_is_that_of_a_squashed_gaussian(actor: sac.Actor) -> None:
     policy = actor(features, noise)
     gaussian = Normal(policy.mean.atanh(), policy.log_std.exp())
     oracle = Independent(TransformedDistribution(gaussian, TanhTransform()), 1).log_prob(policy.action)
-    # The floor of 1e-6 under 1 − a² is the only difference: it matters near the edge alone.
+    # The floor of 1e-6 under 1 − a² is the only difference: it matters only near the edge.
     away_from_the_edge = policy.action.abs().max(1).values < 0.9
     assert away_from_the_edge.sum() > 30
     assert torch.allclose(policy.log_prob[away_from_the_edge, 0], oracle[away_from_the_edge], atol=2e-5)
@@ -54,7 +54,7 @@ def test_the_log_standard_deviation_stays_between_its_bounds(actor: sac.Actor) -
     assert torch.allclose(middle, torch.full_like(middle, -1.5)), "tanh(0) is the middle of the bounds"
 
 
-def test_log_prob_stays_finite_where_actions_saturate(actor: sac.Actor) -> None:
+def test_log_prob_stays_finite_when_actions_saturate(actor: sac.Actor) -> None:
     policy = actor.float()(torch.zeros(1, 7), torch.full((1, 3), 1e4))
     assert policy.action.abs().max() == 1
     assert policy.log_prob.isfinite().all()
@@ -89,7 +89,7 @@ def test_each_critic_starts_orthogonal_with_zero_bias() -> None:
 
 
 def test_td_target_by_hand() -> None:
-    # r = 1, γ = ½, min Q' = 4, α = 0.1, log π' = −2: 1 + ½ (4 + 0.2) = 3.1; where terminal only the reward is left.
+    # r = 1, γ = ½, min Q' = 4, α = 0.1, log π' = −2: 1 + ½ (4 + 0.2) = 3.1; if terminal, only the reward is left.
     target = sac.td_target(
         reward=torch.tensor([[1.0], [1.0]]),
         discount=torch.tensor([[0.5], [0.0]]),
@@ -112,7 +112,7 @@ def test_losses_by_hand() -> None:
     assert sac.temperature_loss(torch.tensor(0.1), log_prob, -3.0).item() == pytest.approx(0.2)
 
 
-def test_the_temperature_rises_where_entropy_is_short_and_leaves_the_policy_alone() -> None:
+def test_the_temperature_rises_when_entropy_is_low_and_leaves_the_policy_alone() -> None:
     log_alpha = torch.tensor(math.log(0.1), requires_grad=True)
     log_prob = torch.tensor([[5.0]], requires_grad=True)  # entropy −5, target −3: short
     sac.temperature_loss(log_alpha.exp(), log_prob, -3.0).backward()

@@ -1,4 +1,4 @@
-"""Starting from an encoder: what is refused at the door, what is recorded, and that a resumed run needs no file."""
+"""Starting from an encoder: refusals, the recorded hash, and resuming without the file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def trained_run(
 ) -> Path:
     torch.manual_seed(seed)
     encoder = encoder if encoder is not None else PixelEncoder((6, CROP, CROP), SHAPE)
-    with torch.no_grad():  # biases and norms that no fresh encoder has
+    with torch.no_grad():  # biases and norms unlike those of a new encoder
         for parameter in encoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     directory.mkdir(parents=True)
@@ -120,7 +120,7 @@ def test_a_run_records_path_and_hash_and_resumes_without_the_file(tmp_path: Path
     assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path / "run").items())
     with pytest.raises(UserError, match=r"encoder: .*source → None"):
         train(config(tmp_path / "run", None), make)
-    # Anew it needs the file again, and says so before the earlier run is set aside.
+    # A fresh start needs the file, and is refused before the earlier run is set aside.
     with pytest.raises(UserError, match="encoder: no encoder in"):
         train(config(tmp_path / "run", source), make, fresh=True)
     assert (tmp_path / "run" / "checkpoints").is_dir()
@@ -140,7 +140,7 @@ def test_a_configuration_with_a_hash_takes_no_other_weights(tmp_path: Path) -> N
     again = trained_run(tmp_path / "again")
     assert read_starting_encoder(again, of_source)[1] == of_source
     with pytest.raises(
-        UserError, match=f"other holds other weights .SHA-256 {of_other[:12]}….*asks for .{of_source[:12]}"
+        UserError, match=f"other must have encoder_sha256 {of_source[:12]}…, got SHA-256 {of_other[:12]}"
     ):
         train(replace(config(tmp_path / "run", other), encoder_sha256=of_source), make)
     assert not (tmp_path / "run").exists()
@@ -167,10 +167,10 @@ def test_a_configuration_with_a_hash_takes_no_other_weights(tmp_path: Path) -> N
             r"it has strides \[3, 1\] and the agent \[2, 1\] \(--agent.encoder.strides \[3,1\]\); "
             r"it has latent 7 and the agent 5 \(--agent.encoder.latent 7\)",
         ),
-        (lambda: PixelEncoder((4, CROP, CROP), SHAPE), "it takes 4 channels .*no stack of RGB frames has so many"),
+        (lambda: PixelEncoder((4, CROP, CROP), SHAPE), "it takes 4 channels .*not a stack of RGB frames"),
         (
             lambda: ResNet((6, CROP, CROP), ResNetConfig(depth=18, width=4)),
-            "is a ResNet and an agent's is a PixelEncoder",
+            "must be a PixelEncoder, got a ResNet",
         ),
     ],
 )
@@ -184,7 +184,7 @@ def test_an_encoder_that_does_not_fit_is_refused_with_the_flags_that_would(
     assert not (tmp_path / "run").exists()
 
 
-def test_another_scale_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_scale_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = trained_run(tmp_path / "source", size=24)
     train(config(tmp_path / "run", source, frozen=True), make)
     printed = capsys.readouterr().err
@@ -200,6 +200,6 @@ def test_a_curve_is_labeled_by_the_encoder_and_not_by_its_hash(tmp_path: Path) -
     assert "sha256" not in curve.label
 
 
-def test_frozen_random_weights_are_said_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_frozen_random_weights_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(config(tmp_path / "run", None, frozen=True), make)
-    assert "encoder: starts with random weights, frozen" in capsys.readouterr().err
+    assert "encoder: starts from random weights, frozen" in capsys.readouterr().err

@@ -1,7 +1,7 @@
-"""The paper's update: who learns from what, in which order, and what each mended defect changes.
+"""The paper's update: the flow of gradients, the order of steps, and the effect of each fixed defect.
 
-That the whole update is right is shown by tests/rl/test_parity.py; here are the properties that it must keep, and those
-that every update rule must keep.
+tests/rl/test_parity.py tests the update as a whole; the tests here check its properties, and those of every update
+rule.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_the_papers_update_fits_on_a_screen_and_has_no_options_of_the_other_rule
 
 def test_an_even_update_moves_everything_and_an_odd_one_critic_and_objective_only() -> None:
     agent = make_agent()
-    with torch.no_grad():  # a copy that differs, or the targets would have nowhere to go in the first update
+    with torch.no_grad():  # so that the targets differ and move in the first update
         for parameter in (*agent.target_encoder.parameters(), *agent.target_critic.parameters()):
             parameter.mul_(0.9)
     before = snapshot(agent)
@@ -67,7 +67,7 @@ def test_an_even_update_moves_everything_and_an_odd_one_critic_and_objective_onl
 
 
 def test_the_actors_loss_stops_at_the_shared_convolutions() -> None:
-    """With critic and objective at rest, an update of the actor leaves the encoder where it is."""
+    """With critic and objective at rest, an update of the actor does not change the encoder."""
     agent = make_agent(objective="none")
     agent.critic_optimizer.param_groups[0]["lr"] = 0.0
     before = snapshot(agent)
@@ -121,7 +121,7 @@ def test_two_optimizers_step_the_encoder_twice_on_one_gradient() -> None:
     """The released code's defect: Adam's first step is one learning rate long, so two Adams go twice as far."""
     steps = {}
     for name, optimizers in {
-        "mended": (("encoder", "objective"),),
+        "fixed": (("encoder", "objective"),),
         "released": (("encoder",), ("encoder", "objective")),
     }.items():
         agent = make_agent(objective_optimizers=optimizers, target_every=1000, actor_every=1000)
@@ -133,18 +133,16 @@ def test_two_optimizers_step_the_encoder_twice_on_one_gradient() -> None:
         steps[name] = (agent.state_dict()[weight] - before[weight]).abs().median().item()
         w = "objective.W"
         assert (agent.state_dict()[w] - before[w]).abs().median().item() == pytest.approx(1e-3, rel=1e-2)
-    assert steps["mended"] == pytest.approx(1e-3, rel=1e-2)
+    assert steps["fixed"] == pytest.approx(1e-3, rel=1e-2)
     assert steps["released"] == pytest.approx(2e-3, rel=1e-2)
 
 
 @pytest.mark.parametrize(("update", "even", "odd"), [("exact", 5, 5), ("joint", 4, 4)])
 @pytest.mark.parametrize("objective", ["curl", "none"])
-def test_convolutions_are_passed_no_more_often_than_the_mathematics_asks(
-    objective: Any, update: str, even: int, odd: int
-) -> None:
-    """Exact: the next observation twice, the observation before and after the critics' step, the key. Joint: one less.
+def test_convolutions_run_no_more_often_than_necessary(objective: Any, update: str, even: int, odd: int) -> None:
+    """Exact: the next observation twice, the observation before and after the critics' step, the key. Joint: one fewer.
 
-    Without an objective there is no key, and the second pass over the observation is the actor's alone.
+    Without an objective there is no key, and only the actor needs the second pass over the observation.
     """
     agent = make_agent(objective=objective, update_rule=update)
     passes = []
@@ -159,7 +157,7 @@ def test_convolutions_are_passed_no_more_often_than_the_mathematics_asks(
     assert counts == ([even, odd] if objective == "curl" else without_key)
 
 
-def test_terminal_transitions_do_not_look_at_the_next_state() -> None:
+def test_terminal_transitions_ignore_the_next_state() -> None:
     agent = make_agent()
     inputs = make_inputs(agent)._replace(discount=torch.zeros(BATCH, 1, dtype=torch.float64))
     other = inputs._replace(next_observation=255 - inputs.next_observation)
@@ -179,7 +177,7 @@ def test_diagnosis_adds_metrics_and_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("rule", ["exact", "joint"])
-def test_gradient_norms_are_those_of_what_the_optimizers_were_handed(rule: Any) -> None:
+def test_gradient_norms_are_those_of_the_optimizers_gradients(rule: Any) -> None:
     agent = make_agent(update_rule=rule)
     metrics, handed = update_without_steps(agent, make_inputs(agent))
     names = {"critic/gradient_norm": ["critic"], "actor/gradient_norm": ["actor"]}
@@ -193,7 +191,7 @@ def test_gradient_norms_are_those_of_what_the_optimizers_were_handed(rule: Any) 
 
 
 def test_the_effective_rank_is_that_of_the_first_online_view() -> None:
-    agent = make_agent(update_rule="joint")  # which looks at the encoder before its step
+    agent = make_agent(update_rule="joint")  # which uses the encoder before its step
     inputs = make_inputs(agent)
     expected = effective_rank(agent.encoder(inputs.observation).detach())
     assert agent.update(inputs, diagnose=True)["objective/effective_rank"].item() == pytest.approx(expected.item())
@@ -206,7 +204,7 @@ def test_metrics_are_detached_scalars() -> None:
         assert not value.requires_grad, name
 
 
-def test_after_step_is_told_the_momentum_of_the_slow_encoder() -> None:
+def test_after_step_receives_the_momentum_of_the_slow_encoder() -> None:
     told = []
 
     class Listener(Objective):
@@ -226,8 +224,8 @@ def test_after_step_is_told_the_momentum_of_the_slow_encoder() -> None:
 
 
 @pytest.mark.parametrize("rule", ["exact", "joint"])
-def test_the_objective_is_handed_the_actions_ahead(rule: Any, register: Callable[[Method], None]) -> None:
-    """The step of what reads them, against autograd on the loss written out."""
+def test_the_objective_receives_the_actions_ahead(rule: Any, register: Callable[[Method], None]) -> None:
+    """The objective's step against autograd on the loss written out."""
     register(DUMMIES["dynamics"])
     agent = make_agent(objective="dynamics", update_rule=rule, actor_every=1000, target_every=1000)
     assert agent.future_offsets == (1, 3)
@@ -250,7 +248,7 @@ def test_the_objective_is_handed_the_actions_ahead(rule: Any, register: Callable
         assert torch.allclose(ours.detach(), theirs.detach() - step, rtol=1e-6, atol=1e-9)
 
 
-def test_an_objective_that_looks_at_the_present_alone_is_handed_no_actions() -> None:
+def test_an_objective_without_future_views_receives_no_actions() -> None:
     given = []
 
     class Listener(Objective):
@@ -273,7 +271,7 @@ def test_every_objective_trains_the_encoder_and_itself(objective: Any, update: A
     torch.manual_seed(0)
     agent = Agent(SHAPE, ACTIONS, config, ObjectiveConfigs(moco=MoCoConfig(queue=11))).double()
     if update == "exact":
-        agent.critic_optimizer.param_groups[0]["lr"] = 0.0  # what moves the encoder is the objective
+        agent.critic_optimizer.param_groups[0]["lr"] = 0.0  # so that only the objective moves the encoder
     assert agent.objective is not None
     agent.update(make_inputs(agent))  # MoCo's queue is empty in the first
     before = snapshot(agent)
@@ -303,7 +301,7 @@ def test_one_update_in_bfloat16_is_near_the_exact_one() -> None:
 
 @pytest.mark.gpu
 @needs_gpu
-def test_a_gpu_learns_what_a_cpu_learns() -> None:
+def test_updates_on_a_gpu_equal_those_on_a_cpu() -> None:
     on_cpu = make_agent()
     on_gpu = make_agent().cuda()
     for seed in range(4):

@@ -1,4 +1,4 @@
-"""Environments in other processes give what they give in this one."""
+"""Environments behave in other processes as in this one."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_episodes_are_the_same_as_in_this_process(two: WorkerEnvironments) -> No
             kept.append((outcome[0], expected[0]))
             over[number] = outcome[2] or outcome[3]
     assert begun >= 5
-    for ours, theirs in kept:  # compared last: what was handed out is not written to again
+    for ours, theirs in kept:  # compared last: returned observations are not overwritten
         assert np.array_equal(ours, theirs)
 
 
@@ -100,7 +100,7 @@ class Nested(gymnasium.Env[Any, Any]):
         return np.zeros((3, 4, 4), np.uint8), 0.0, False, False, {"environment_steps": 2, "episode": {"length": 7}}
 
 
-def test_an_info_within_an_info_arrives_and_this_process_still_hears_ctrl_c() -> None:
+def test_an_info_within_an_info_arrives_and_this_process_still_handles_ctrl_c() -> None:
     before = signal.getsignal(signal.SIGINT)
     environment = WorkerEnvironments(Nested)
     assert signal.getsignal(signal.SIGINT) is before
@@ -132,7 +132,7 @@ class Broken(gymnasium.Env[Any, Any]):
         raise OSError("the simulator lost its licence")
 
 
-def test_what_the_environment_raises_there_is_raised_here() -> None:
+def test_an_exception_in_a_worker_is_raised_here() -> None:
     environment = WorkerEnvironments(Broken)
     environment.begin({0: Beginning(0)})
     environment.send(np.zeros((1, 1), np.float32))
@@ -143,7 +143,7 @@ def test_what_the_environment_raises_there_is_raised_here() -> None:
 
 
 class Display:
-    """Of which there are only so many; and one for this process, which looks at the spaces."""
+    """A limited resource: ``count`` for the workers, and one for this process, which inspects the spaces."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.count = folder, count
@@ -159,7 +159,7 @@ class Display:
 
 
 @pytest.mark.parametrize("displays", [0, 1])
-def test_why_an_environment_could_not_be_made_there_is_told_here(
+def test_the_reason_that_a_worker_could_not_make_its_environment_is_raised_here(
     displays: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     started, start = [], SpawnProcess.start
@@ -171,13 +171,13 @@ def test_why_an_environment_could_not_be_made_there_is_told_here(
     monkeypatch.setattr(SpawnProcess, "start", seen)
     with pytest.raises(EnvironmentFault, match="OSError: no display is left"):
         WorkerEnvironments(Display(tmp_path, displays), 2)
-    gc.collect()  # the half made one, which pytest's record of the error held
+    gc.collect()  # the partly constructed one, kept alive by pytest's record of the error
     assert len(started) == 2
     assert [process.wait(timeout=30) for process in started] == [0, 0], "they end by themselves"
     assert "EOFError" not in capfd.readouterr().err
 
 
-def test_it_closes_with_a_step_under_way() -> None:
+def test_it_closes_during_a_step() -> None:
     environment = WorkerEnvironments(make)
     environment.begin({0: Beginning(0)})
     environment.send(np.zeros((1, 2), np.float32))
@@ -223,14 +223,14 @@ def test_a_run_that_is_stopped_in_an_episode_and_resumed_ends_the_same(
 
 
 class Own(Exception):
-    """Cannot be carried to another process as it is."""
+    """An exception that cannot be unpickled."""
 
     def __init__(self, one: str, other: str) -> None:
         super().__init__(f"{one} and {other}")
 
 
 class Failing(Nested):
-    """Fails on its third step, in the way it is told."""
+    """Fails on its third step, in the given way."""
 
     def __init__(self, how: str) -> None:
         self.how, self.count = how, 0
@@ -258,12 +258,12 @@ class Failing(Nested):
         ("own exception", EnvironmentFault, "Own: hydraulics and pneumatics"),
         ("odd exception", EnvironmentFault, "UnicodeDecodeError: .* codec can't decode"),
         ("not finite", FloatingPointError, "the simulator diverged"),
-        ("shape", EnvironmentFault, r"observation is uint8 \(4, 4, 3\): it must be uint8 \(3, 4, 4\)"),
-        ("dtype", EnvironmentFault, r"observation is float32 \(3, 4, 4\): it must be uint8"),
+        ("shape", EnvironmentFault, r"observation must be uint8 \(3, 4, 4\), got uint8 \(4, 4, 3\)"),
+        ("dtype", EnvironmentFault, r"observation must be uint8 .*, got float32 \(3, 4, 4\)"),
         ("death", RuntimeError, "the environment's process died"),
     ],
 )
-def test_whatever_one_of_several_does_wrong_is_said_and_all_are_closed(
+def test_any_fault_of_one_of_several_is_reported_and_all_are_closed(
     how: str, kind: type[Exception], message: str
 ) -> None:
     environments = WorkerEnvironments(functools.partial(Failing, how), 2)
@@ -282,7 +282,7 @@ def test_whatever_one_of_several_does_wrong_is_said_and_all_are_closed(
 
 
 class BreaksOnce:
-    """Makes an environment whose 20th step raises, as long as a file is there."""
+    """Makes an environment whose 20th step raises while a file exists."""
 
     def __init__(self, trap: Path) -> None:
         self.trap = trap
@@ -302,7 +302,7 @@ class BreaksOnce:
         return environment
 
 
-def test_a_fault_beside_an_overlapped_update_leaves_the_last_checkpoint_and_says_what_to_do(tmp_path: Path) -> None:
+def test_a_fault_during_an_overlapped_update_leaves_the_last_checkpoint_and_names_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "trap").touch()
 
     def config(name: str) -> RunConfig:
@@ -311,7 +311,7 @@ def test_a_fault_beside_an_overlapped_update_leaves_the_last_checkpoint_and_says
     with pytest.raises(TrainingFault) as fault:
         train(config("broken"), BreaksOnce(tmp_path / "trap"))
     line = str(fault.value)
-    assert "the simulator lost its licence; the last checkpoint is intact: mend the environment and start" in line
+    assert "the simulator lost its licence; the last checkpoint is intact: fix the environment and start" in line
     assert "\n" not in line
     assert len(list((tmp_path / "broken" / "checkpoints").glob("*.ckpt"))) == 2
     (tmp_path / "trap").unlink()
@@ -347,7 +347,7 @@ def test_an_update_a_step_with_or_without_the_newest_transitions(
 
 
 def test_several_environments_play_the_episodes_that_one_plays_with_the_same_actions(tmp_path: Path) -> None:
-    """The oracle is tiny-reach itself, told the actions and seeds that the run has noted."""
+    """The oracle is tiny-reach itself, played with the run's recorded actions and seeds."""
     config = tiny(tmp_path / "run", 90, environments=3)
     train(config, make_tiny)
     _, found = checkpoint.load_newest(tmp_path / "run" / "checkpoints", read_only=True) or (None, {})

@@ -1,4 +1,4 @@
-"""Shared by the tests of checkpoints."""
+"""Fixtures shared by the checkpoint tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that was freed is kept."""
+"""Freed memory is kept by the process."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ keep_freed_memory()
 counts = []
 for _ in range(10):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(64 * 2**20, dtype=torch.uint8)  # freed at once
+    torch.ones(64 * 2**20, dtype=torch.uint8)  # freed immediately
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(counts)
 """
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc can be told")
-def test_memory_that_was_freed_is_taken_again_and_not_from_the_system() -> None:
-    """In a process of its own, because it cannot be taken back. A page of the system's is a fault, 16,384 in 64 MiB."""
-    small_pages = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}  # huge ones are fewer faults whatever glibc does
+def test_freed_memory_is_reused_instead_of_requested_from_the_system() -> None:
+    """In its own process, because the setting cannot be undone. Each fresh page is a fault, 16,384 in 64 MiB."""
+    small_pages = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}  # huge pages cause fewer faults regardless of glibc
     command = [sys.executable, "-c", _PAGES_TAKEN]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=small_pages)
     counts = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, and which of them are kept."""
+"""Checkpoints: states survive a round trip, and only the newest files are kept."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def random_nest(source: random.Random, depth: int) -> Any:
     return (list, tuple)[kind % 2](items)
 
 
-def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_state_survives_a_round_trip(tmp_path: Path) -> None:
     source = random.Random(0)
     for frames in range(50):
         state = {"nest": [random_nest(source, 4) for _ in range(3)]}
@@ -50,7 +50,7 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
         assert_same(loaded[1], state)
 
 
-def test_networks_and_optimizers_come_back(tmp_path: Path) -> None:
+def test_networks_and_optimizers_survive_a_round_trip(tmp_path: Path) -> None:
     def make() -> tuple[nn.Module, torch.optim.Optimizer]:
         network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
         return network, torch.optim.Adam(network.parameters(), lr=0.1)
@@ -77,14 +77,14 @@ def test_networks_and_optimizers_come_back(tmp_path: Path) -> None:
     assert_same(other.state_dict(), network.state_dict())
 
 
-def test_a_parameter_comes_back_as_a_tensor(tmp_path: Path) -> None:
+def test_a_parameter_is_loaded_as_a_tensor(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, {"w": nn.Parameter(torch.ones(2))})
     loaded = checkpoint.load_newest(tmp_path)
     assert loaded is not None
     assert_same(loaded[1], {"w": torch.ones(2)})
 
 
-def test_a_slice_does_not_bring_the_tensor_that_it_is_cut_from(tmp_path: Path) -> None:
+def test_a_slice_is_saved_without_the_rest_of_its_tensor(tmp_path: Path) -> None:
     large = torch.randn(1_000_000)
     path = checkpoint.save(tmp_path, 1, {"slice": large[10:20]})
     assert path.stat().st_size < 10_000
@@ -110,17 +110,17 @@ class Custom:
         ({"a": torch.eye(2).to_sparse()}, 'state["a"] is a Tensor'),
         ({"a": {(1, 2): 3}}, 'state["a"] has the key (1, 2), a tuple'),
         ({"a": {True: 3}}, 'state["a"] has the key True, a bool'),
-        ([1], "state is a list"),
+        ([1], "state must be a dict, got a list"),
     ],
 )
-def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path, state: Any, place: str) -> None:
+def test_a_state_that_could_not_be_loaded_is_not_saved(tmp_path: Path, state: Any, place: str) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(place)) as caught:
         checkpoint.save(tmp_path, 1, state)
     assert "\n" not in str(caught.value)
     assert names(tmp_path) == []
 
 
-def test_extra_attributes_of_a_tensor_or_a_dict_do_not_travel(tmp_path: Path) -> None:
+def test_extra_attributes_of_a_tensor_or_a_dict_are_not_saved(tmp_path: Path) -> None:
     tensor = torch.ones(2)
     tensor.owner = Custom()  # type: ignore[attr-defined]
     mapping = OrderedDict(a=1)
@@ -131,7 +131,7 @@ def test_extra_attributes_of_a_tensor_or_a_dict_do_not_travel(tmp_path: Path) ->
     assert_same(loaded[1], {"tensor": torch.ones(2), "mapping": OrderedDict(a=1)})
 
 
-def test_the_file_is_laid_out_as_the_docstring_says(tmp_path: Path) -> None:
+def test_the_file_has_the_documented_layout(tmp_path: Path) -> None:
     segment(tmp_path, "s1")
     path = checkpoint.save(tmp_path, 12, {"a": torch.arange(3), "b": 1}, attachments=["s1"])
     assert path.name == "0000000012.ckpt"
@@ -141,7 +141,7 @@ def test_the_file_is_laid_out_as_the_docstring_says(tmp_path: Path) -> None:
     assert_same(torch.load(io.BytesIO(payload), weights_only=True), {"a": torch.arange(3), "b": 1})
 
 
-# ---- what is kept, what is deleted
+# ---- retention
 
 
 def test_the_newest_are_kept_by_number(tmp_path: Path) -> None:
@@ -162,11 +162,11 @@ def test_the_same_frames_may_be_saved_again(two: Path) -> None:
     ("frames", "options", "message"),
     [
         (9, {}, r"^frames=9: .* already holds the later 0000000010\.ckpt"),
-        (-1, {}, "^frames=-1: "),
-        (10**10, {}, "^frames=10000000000: "),
-        (11, {"keep": 0}, "^keep=0: "),
-        (11, {"attachments": ["absent"]}, "^attachments: 'absent' is no file in "),
-        (11, {"attachments": ["../0000000005.ckpt"]}, r"^attachments: '\.\./0000000005\.ckpt' is no file in "),
+        (-1, {}, "^frames must be from 0 to 9999999999, got -1"),
+        (10**10, {}, "^frames must be from 0 to 9999999999, got 10000000000"),
+        (11, {"keep": 0}, "^keep must be at least 1 checkpoint, got 0"),
+        (11, {"attachments": ["absent"]}, "^attachments: 'absent' is not a file in "),
+        (11, {"attachments": ["../0000000005.ckpt"]}, r"^attachments: '\.\./0000000005\.ckpt' is not a file in "),
     ],
 )
 def test_mistakes_are_refused_and_change_nothing(two: Path, frames: int, options: Any, message: str) -> None:
@@ -177,7 +177,7 @@ def test_mistakes_are_refused_and_change_nothing(two: Path, frames: int, options
     assert names(two) == ["0000000005.ckpt", "0000000010.ckpt"]
 
 
-def test_attachments_live_as_long_as_a_checkpoint_that_names_them(tmp_path: Path) -> None:
+def test_attachments_are_kept_as_long_as_a_checkpoint_lists_them(tmp_path: Path) -> None:
     segments = tmp_path / checkpoint.SEGMENTS
     needed = {1: ["a"], 2: ["a", "b"], 3: ["b", "c"], 4: ["d"], 5: []}
     expected = {1: ["a"], 2: ["a", "b"], 3: ["a", "b", "c"], 4: ["b", "c", "d"], 5: ["d"]}
@@ -189,7 +189,7 @@ def test_attachments_live_as_long_as_a_checkpoint_that_names_them(tmp_path: Path
         assert names(segments) == expected[frames]
 
 
-def test_a_checkpoint_without_its_attachment_is_passed_over(tmp_path: Path) -> None:
+def test_a_checkpoint_without_its_attachment_is_skipped(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, {}, attachments=[segment(tmp_path, "a")])
     checkpoint.save(tmp_path, 2, {}, attachments=["a", segment(tmp_path, "b")])
     (tmp_path / checkpoint.SEGMENTS / "b").unlink()
@@ -200,7 +200,7 @@ def test_a_checkpoint_without_its_attachment_is_passed_over(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "header", "attachment"])
-def test_a_damaged_one_does_not_count_among_those_kept(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_does_not_count_towards_keep(tmp_path: Path, damage: str) -> None:
     checkpoint.save(tmp_path, 1, {}, attachments=[segment(tmp_path, "a")])
     path = checkpoint.save(tmp_path, 2, {}, attachments=[segment(tmp_path, "b")])
     content = path.read_bytes()
@@ -216,7 +216,7 @@ def test_a_damaged_one_does_not_count_among_those_kept(tmp_path: Path, damage: s
     assert names(tmp_path) == ["0000000003.ckpt", "0000000004.ckpt"]
 
 
-def test_one_set_aside_does_not_count_among_those_kept(two: Path) -> None:
+def test_a_checkpoint_set_aside_does_not_count_towards_keep(two: Path) -> None:
     (two / "0000000010.ckpt").write_bytes(b"")
     assert_the_one_before_is_used(two)
     checkpoint.save(two, 7, {})

@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged: noticed, passed over, and no code run."""
+"""Damaged checkpoints are detected and skipped, and run no code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curl_rl.runs import checkpoint
 from helpers.checkpoints import assert_the_one_before_is_used, by_hand, names
 
 
-def test_none_where_there_is_no_checkpoint(tmp_path: Path) -> None:
+def test_an_empty_directory_gives_none(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path / "absent") is None
     assert checkpoint.load_newest(tmp_path) is None
     (tmp_path / "0000000001.ckpt.partial").touch()
@@ -26,11 +26,11 @@ def test_none_where_there_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def places(content: bytes) -> list[int]:
-    """All of the header, and every fifth byte of the rest."""
+    """All bytes of the header, and every fifth of the rest."""
     return [*range(120), *range(120, len(content), 5)]
 
 
-def test_a_truncation_is_noticed(two: Path) -> None:
+def test_a_truncation_is_detected(two: Path) -> None:
     newest = two / "0000000010.ckpt"
     content = newest.read_bytes()
     for length in places(content):
@@ -38,7 +38,7 @@ def test_a_truncation_is_noticed(two: Path) -> None:
         assert_the_one_before_is_used(two)
 
 
-def test_a_flipped_byte_is_noticed(two: Path) -> None:
+def test_a_flipped_byte_is_detected(two: Path) -> None:
     newest = two / "0000000010.ckpt"
     content = newest.read_bytes()
     source = random.Random(0)
@@ -50,7 +50,7 @@ def test_a_flipped_byte_is_noticed(two: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 4096, b"hello"])
-def test_foreign_content_and_appended_bytes_are_noticed(two: Path, damage: bytes) -> None:
+def test_foreign_content_and_appended_bytes_are_detected(two: Path, damage: bytes) -> None:
     newest = two / "0000000010.ckpt"
     whole = newest.read_bytes()
     newest.write_bytes(damage)
@@ -59,7 +59,7 @@ def test_foreign_content_and_appended_bytes_are_noticed(two: Path, damage: bytes
     assert_the_one_before_is_used(two)
 
 
-def test_a_damaged_length_does_not_ask_for_gigabytes(two: Path) -> None:
+def test_a_damaged_length_does_not_allocate_gigabytes(two: Path) -> None:
     newest = two / "0000000010.ckpt"
     content = bytearray(newest.read_bytes())
     content[12:16] = b"\xff" * 4
@@ -72,7 +72,7 @@ def test_a_damaged_length_does_not_ask_for_gigabytes(two: Path) -> None:
         tracemalloc.stop()
 
 
-def test_nothing_is_begun_anew_where_all_are_damaged(two: Path) -> None:
+def test_no_run_starts_over_when_all_are_damaged(two: Path) -> None:
     for path in two.iterdir():
         path.write_bytes(b"")
     for _ in range(2):
@@ -84,14 +84,14 @@ def test_nothing_is_begun_anew_where_all_are_damaged(two: Path) -> None:
         assert names(two) == ["0000000005.ckpt", "0000000010.ckpt"]
 
 
-def test_nothing_is_begun_anew_where_all_were_set_aside(two: Path) -> None:
+def test_no_run_starts_over_when_all_were_set_aside(two: Path) -> None:
     for path in list(two.iterdir()):
         path.rename(f"{path}.damaged")
     with pytest.raises(ValueError, match=r"only checkpoints set aside as damaged \(0000000010\.ckpt\.damaged\)"):
         checkpoint.load_newest(two)
 
 
-def test_a_newer_format_is_no_damage(two: Path) -> None:
+def test_a_newer_format_is_not_damage(two: Path) -> None:
     (two / "0000000010.ckpt").write_bytes(by_hand(b"of the future", version=3))
     with pytest.raises(ValueError, match=r"0000000010\.ckpt has checkpoint format 3, .* reads format 2: update"):
         checkpoint.load_newest(two)
@@ -120,7 +120,7 @@ def test_a_caller_may_reject_a_state(two: Path, error: Exception) -> None:
     assert names(two) == ["0000000005.ckpt", "0000000010.ckpt.damaged"]
 
 
-def test_a_callers_own_faults_are_not_taken_for_damage(two: Path) -> None:
+def test_a_bug_in_the_caller_is_not_mistaken_for_damage(two: Path) -> None:
     def usable(state: dict[str, Any]) -> None:
         state["absent"]
 
@@ -139,17 +139,17 @@ class Attack:
         return os.mkdir, (str(self.marker),)
 
 
-def test_no_code_runs_from_a_file_whose_digests_are_right(tmp_path: Path) -> None:
+def test_no_code_runs_from_a_file_with_valid_digests(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     saved = io.BytesIO()
     torch.save({"a": Attack(marker)}, saved)
-    # Protocol 2 is the one that torch.load reads itself.
+    # torch.load reads protocol 2.
     for payload in (pickle.dumps(Attack(marker), 2), pickle.dumps({"a": Attack(marker)}, 2), saved.getvalue()):
         (tmp_path / "0000000001.ckpt").write_bytes(by_hand(payload))
         with pytest.raises(ValueError, match="not tensors and numbers") as caught:
             checkpoint.load_newest(tmp_path)
         assert "\n" not in str(caught.value)
         assert not marker.exists()
-    # The attack is a real one.
+    # The attack works with an unrestricted loader.
     torch.load(io.BytesIO(saved.getvalue()), weights_only=False)
     assert marker.exists()

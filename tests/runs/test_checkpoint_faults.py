@@ -1,4 +1,4 @@
-"""Faults while a checkpoint is saved: whole or noticed, never half, and nothing older lost."""
+"""Faults while saving a checkpoint: it is complete or absent, and no older one is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from curl_rl.runs import checkpoint
 from helpers.checkpoints import by_hand, names
 
 
-def test_what_a_killed_process_left_is_removed(two: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(two: Path) -> None:
     (two / "0000000007.ckpt.partial").write_bytes(b"half")
     (two / "0000000011.ckpt.partial").write_bytes(b"half")
     (two / "notes.txt").write_text("mine")
@@ -31,7 +31,7 @@ def test_what_a_killed_process_left_is_removed(two: Path) -> None:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Let the operating system refuse to write past `size` bytes of a file."""
+    """Makes the operating system refuse writes beyond `size` bytes of a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -84,8 +84,8 @@ def test_an_interrupt_leaves_the_earlier_ones(two: Path, monkeypatch: pytest.Mon
     assert names(two) == ["0000000005.ckpt", "0000000010.ckpt"]
 
 
-def test_synced_before_renamed_before_anything_is_deleted(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a power cut can undo cannot be tried here; the order of the calls is what protects against it."""
+def test_sync_comes_before_rename_and_rename_before_deletion(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut cannot be simulated here; the order of the calls protects against it."""
     calls = []
     real_fsync, real_replace = os.fsync, os.replace
 
@@ -93,7 +93,7 @@ def test_synced_before_renamed_before_anything_is_deleted(two: Path, monkeypatch
         target = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         content = target.read_bytes() if target.is_file() else b""
         calls.append((f"sync {target.name}", names(two)))
-        assert target.is_dir() or content == by_hand(content[len(by_hand(b"")) :])  # the header too is in the file
+        assert target.is_dir() or content == by_hand(content[len(by_hand(b"")) :])  # the file includes the header
         real_fsync(descriptor)
 
     def replace(source: Path, target: Path) -> None:

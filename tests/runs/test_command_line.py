@@ -1,4 +1,4 @@
-"""How commands refuse: exit codes and lines, as a shell would see them."""
+"""How commands report errors: exit codes and messages, as seen by a shell."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curl_rl.runs.signals import Stopped
 
 
 class Unavailable(RuntimeError):
-    """What one command alone calls a mistake."""
+    """A user error of one particular command."""
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(error: Exception, line: str, caps
     assert capsys.readouterr().err.strip() == f"do.py: error: {line}"
 
 
-def test_a_wrong_option_is_one_line_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ending:
         command_parser("What it does.").parse_args(["--unknown"])
     assert ending.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_an_interrupt_ends_as_shells_expect_and_a_fault_of_ours_is_not_hidden() -> None:
+def test_an_interrupt_has_the_shells_exit_code_and_a_bug_is_not_hidden() -> None:
     parser = command_parser("What it does.")
     with pytest.raises(SystemExit) as ending, refusals(parser):
         raise KeyboardInterrupt
@@ -67,7 +67,7 @@ def test_an_output_is_checked_before_the_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write anywhere")
-def test_a_folder_that_may_not_be_written_into_is_refused(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError):
         check_writable(tmp_path / "file")
@@ -98,7 +98,7 @@ def test_too_little_memory_is_one_line_and_another_error_is_not(capsys: pytest.C
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_how_work_ended_is_said_by_the_exit_code(
+def test_the_exit_code_tells_how_the_work_ended(
     raised: BaseException | None, code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> None:

@@ -1,4 +1,4 @@
-"""What a run computes on and in."""
+"""Devices and precisions by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from curl_rl.runs.compute import resolve_device, resolve_precision
 from curl_rl.runs.errors import UserError
 
 
-def test_precision_auto_is_what_the_hardware_is_fast_in() -> None:
+def test_precision_auto_is_the_hardwares_fastest() -> None:
     assert resolve_precision("float32", torch.device("cpu")) == "float32"
     with open("/proc/cpuinfo") as file:
         fast = "avx512_bf16" in file.read()
@@ -24,14 +24,14 @@ def test_precision_auto_is_what_the_hardware_is_fast_in() -> None:
 
 
 @pytest.mark.parametrize(("fuses", "has_instructions"), [(False, True), (True, False)])
-def test_a_cpu_that_would_only_emulate_bfloat16_is_not_asked_to(
+def test_bfloat16_is_refused_on_a_cpu_that_would_only_emulate_it(
     monkeypatch: pytest.MonkeyPatch, fuses: bool, has_instructions: bool
 ) -> None:
     monkeypatch.setattr(compute, "_IS_X86", True)
     monkeypatch.setattr(compute, "FUSES_BFLOAT16", fuses)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_instructions)
     assert resolve_precision("auto", torch.device("cpu")) == "float32"
-    with pytest.raises(UserError, match="precision bfloat16 is not for this CPU"):
+    with pytest.raises(UserError, match="this CPU does not support precision bfloat16"):
         resolve_precision("bfloat16", torch.device("cpu"))
 
 
@@ -40,8 +40,8 @@ def test_devices_by_name() -> None:
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def test_a_gpu_always_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one ``torch.cuda.set_device`` refuses it."""
+def test_a_gpu_always_has_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torch.cuda.set_device`` refuses a device without an index."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name, number in (("auto", 0), ("cuda", 0), ("cuda:1", 1)):
@@ -50,13 +50,13 @@ def test_a_gpu_always_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "cuda:99"])
-def test_a_device_that_is_none_or_not_there_is_refused(name: str) -> None:
+def test_an_invalid_or_absent_device_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=name):
         resolve_device(name)
 
 
 @pytest.mark.parametrize("supported", [False, True])
-def test_a_gpu_without_bfloat16_gets_float32_unless_it_was_asked_for(
+def test_bfloat16_on_a_gpu_without_it_becomes_float32_or_is_refused(
     monkeypatch: pytest.MonkeyPatch, supported: bool
 ) -> None:
     current = [0]
@@ -68,7 +68,7 @@ def test_a_gpu_without_bfloat16_gets_float32_unless_it_was_asked_for(
         current.pop()
 
     def is_supported(including_emulation: bool) -> bool:
-        return including_emulation or supported == (current[-1] == 1)  # the current one is of the other kind
+        return including_emulation or supported == (current[-1] == 1)  # the current device is of the other kind
 
     monkeypatch.setattr(torch.cuda, "device", made_current)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
@@ -79,11 +79,11 @@ def test_a_gpu_without_bfloat16_gets_float32_unless_it_was_asked_for(
     if supported:
         assert resolve_precision("bfloat16", gpu) == "bfloat16"
     else:
-        with pytest.raises(UserError, match="precision bfloat16 is not for an old GPU"):
+        with pytest.raises(UserError, match="an old GPU does not support precision bfloat16"):
             resolve_precision("bfloat16", gpu)
 
 
-def test_a_device_is_made_ready_for_heavy_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_is_prepared_for_heavy_work(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
     monkeypatch.setattr(compute, "keep_freed_memory", lambda: done.append("memory"))
     monkeypatch.setattr(torch.cuda, "set_device", done.append)

@@ -1,4 +1,4 @@
-"""Whose a directory is, and that nothing in it is lost or written to by somebody else."""
+"""Ownership of run directories: nothing in them is lost or overwritten by another run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG = RunConfig(device="cpu")
 
 
 def begun(directory: Path, config: RunConfig = CONFIG) -> Path:
-    """A run that has reported something."""
+    """A run that has logged something."""
     with claimed(directory, config):
         (directory / "metrics.jsonl").touch()
     return directory
@@ -42,7 +42,7 @@ def test_a_claimed_directory_holds_the_configuration_and_the_lock(tmp_path: Path
         pass
 
 
-def test_the_same_configuration_comes_back_and_may_change_its_budget(tmp_path: Path) -> None:
+def test_the_same_configuration_resumes_and_may_change_its_budget(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     with claimed(run, replace(CONFIG, frames=600_000)):
         pass
@@ -62,7 +62,7 @@ def test_another_configuration_is_refused_and_changes_nothing(tmp_path: Path) ->
     assert content(run) == before
 
 
-def test_a_run_that_never_began_may_be_corrected(tmp_path: Path) -> None:
+def test_the_settings_of_a_run_that_never_started_may_be_corrected(tmp_path: Path) -> None:
     with claimed(tmp_path / "run", CONFIG):
         pass
     with claimed(tmp_path / "run", replace(CONFIG, seed=2)):
@@ -72,14 +72,14 @@ def test_a_run_that_never_began_may_be_corrected(tmp_path: Path) -> None:
 
 def test_somebody_elses_directory_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="is not empty and no run"), claimed(tmp_path, CONFIG):
+    with pytest.raises(UserError, match="is not empty and not a run directory"), claimed(tmp_path, CONFIG):
         pass
     assert set_aside(tmp_path) is None
     assert content(tmp_path) == {"thesis.tex": b"years of work"}
 
 
 @pytest.mark.parametrize("left", ["run.lock", "config.yaml.partial"])
-def test_what_a_start_that_was_killed_left_behind_does_no_harm(tmp_path: Path, left: str) -> None:
+def test_leftovers_of_a_killed_start_do_no_harm(tmp_path: Path, left: str) -> None:
     (tmp_path / left).write_text("12345\n")
     with claimed(tmp_path, CONFIG):
         assert read_config(tmp_path / "config.yaml") == CONFIG
@@ -98,7 +98,7 @@ def test_a_run_in_use_is_refused_and_its_configuration_stays(tmp_path: Path) -> 
     assert read_config(run / "config.yaml") == CONFIG
 
 
-def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_writable_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place, reason in ((tmp_path / "file" / "run", "Not a directory"), (tmp_path / "file", "File exists")):
         with pytest.raises(UserError, match=f"cannot write to {place}: {reason}"), claimed(place, CONFIG):
@@ -112,21 +112,21 @@ def test_setting_aside_keeps_everything(tmp_path: Path) -> None:
     assert aside is not None
     assert aside.parent == tmp_path
     assert aside.name.startswith("run.before-")
-    # The lock's file names the process that held it last.
+    # The lock file names the process that last held it.
     assert {**content(aside), "run.lock": b""} == {**before, "run.lock": b""}
     assert not run.exists()
     assert set_aside(run) is None
     assert set_aside(begun(run)) != aside
 
 
-def test_room_counts_what_is_there_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_space_counts_existing_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segments = tmp_path / run_directory.REPLAY_SEGMENTS
     segments.mkdir(parents=True)
     (segments / "segment").write_bytes(bytes(1000))
     (segments.parent / "0000000001.ckpt").write_bytes(bytes(500))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2_000_000_000))
     check_room(tmp_path, 2_000_001_500, "lower replay.capacity")
-    with pytest.raises(UserError, match=f"the disk of {tmp_path} has 2.0 GB free .* need 2.0 GB"):
+    with pytest.raises(UserError, match=f"the disk of {tmp_path} has 2.0 GB free, .* need 2.0 GB"):
         check_room(tmp_path, 2_000_001_501, "lower replay.capacity")
 
 
@@ -139,10 +139,10 @@ def test_a_fresh_run_sets_the_earlier_one_aside(tmp_path: Path, capsys: pytest.C
     assert read_config(aside / "config.yaml") == CONFIG
 
 
-# ---- what a run is of
+# ---- the kind of a run
 
 
-def test_a_run_says_what_it_is_of(tmp_path: Path) -> None:
+def test_a_run_records_its_kind(tmp_path: Path) -> None:
     begun(tmp_path / "agent")
     assert (tmp_path / "agent" / "config.yaml").read_text().startswith("kind: agent\n")
     assert kind_of(tmp_path / "agent") == "agent"
@@ -150,7 +150,7 @@ def test_a_run_says_what_it_is_of(tmp_path: Path) -> None:
     assert kind_of(tmp_path) == "pretraining"
 
 
-def test_runs_from_before_kinds_were_written_are_told_by_their_settings(tmp_path: Path) -> None:
+def test_the_kind_of_older_runs_is_inferred_from_their_settings(tmp_path: Path) -> None:
     older = {"agent": RunConfig(device="cpu", seed=5), "pretraining": vision.VisionConfig(seed=5)}
     for kind, config in older.items():
         (tmp_path / kind).mkdir()
@@ -160,11 +160,11 @@ def test_runs_from_before_kinds_were_written_are_told_by_their_settings(tmp_path
         assert kind_of(tmp_path / kind) == kind
     assert read_config(tmp_path / "agent" / "config.yaml") == older["agent"]
     assert vision.read_config(tmp_path / "pretraining" / "config.yaml") == older["pretraining"]
-    with claimed(tmp_path / "agent", older["agent"]):  # which goes on, and says so from now on
+    with claimed(tmp_path / "agent", older["agent"]):  # resuming the run writes its kind
         assert (tmp_path / "agent" / "config.yaml").read_text().startswith("kind: agent\n")
 
 
-def test_a_kind_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_an_unknown_kind_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("kind: cake\n")
     with pytest.raises(UserError, match=r"config.yaml: kind must be agent or pretraining, got cake\Z"):
         kind_of(tmp_path)

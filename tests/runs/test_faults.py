@@ -1,4 +1,4 @@
-"""Faults: what is recognized, and the line that a user reads."""
+"""Faults: recognition, and the message for the user."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from curl_rl.runs.faults import (
 )
 
 
-def test_a_full_memory_is_told_from_other_errors() -> None:
+def test_out_of_memory_is_distinguished_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as full:
         torch.empty(2**55, dtype=torch.uint8)
     with pytest.raises(RuntimeError) as other:
@@ -30,7 +30,7 @@ def test_a_full_memory_is_told_from_other_errors() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
 
 
-def test_tensors_that_hold_no_number_are_named() -> None:
+def test_non_finite_tensors_are_named() -> None:
     weights = {
         "good": torch.ones(2, 2),
         "nan": torch.tensor([1.0, math.nan]),
@@ -39,11 +39,11 @@ def test_tensors_that_hold_no_number_are_named() -> None:
         "_metadata": {"version": 1},
     }
     assert non_finite_names(weights) == ["nan", "infinite"]
-    assert str(non_finite_error(["a", "b"])) == "not finite any more: a, b"
-    assert str(non_finite_error([*"abcdefg"])) == "not finite any more: a, b, c, d, e and 2 more"
+    assert str(non_finite_error(["a", "b"])) == "no longer finite: a, b"
+    assert str(non_finite_error([*"abcdefg"])) == "no longer finite: a, b, c, d, e and 2 more"
 
 
-def test_a_fault_is_one_line_and_its_traceback_a_file(tmp_path: Path) -> None:
+def test_a_fault_is_one_line_and_its_traceback_is_in_a_file(tmp_path: Path) -> None:
     try:
         raise RuntimeError("the renderer\nis gone")
     except RuntimeError as error:
@@ -54,26 +54,26 @@ def test_a_fault_is_one_line_and_its_traceback_a_file(tmp_path: Path) -> None:
     assert "RuntimeError: the renderer\nis gone" in details.read_text()
 
 
-def test_a_fault_on_a_full_disk_says_what_it_can(tmp_path: Path) -> None:
+def test_a_fault_on_a_full_disk_is_still_reported(tmp_path: Path) -> None:
     fault = training_fault(tmp_path / "gone", "12 frames (update 3)", ValueError(), "do this")
     assert str(fault) == "stopped at 12 frames (update 3): ValueError; do this"
 
 
-def test_what_happened_elsewhere_is_written_there(tmp_path: Path) -> None:
+def test_a_failure_of_another_process_writes_no_traceback_here(tmp_path: Path) -> None:
     fault = training_fault(tmp_path, "epoch 1.00 (step 4)", OSError(ELSEWHERE.format("disk full")), "do this")
     assert str(fault) == "stopped at epoch 1.00 (step 4): another process has failed: disk full"
     assert not (tmp_path / "fault.txt").exists()
 
 
-def test_what_is_kept_of_a_run_that_breaks_off(tmp_path: Path) -> None:
+def test_the_message_says_whether_a_checkpoint_is_left(tmp_path: Path) -> None:
     assert kept(tmp_path) == "nothing was saved yet"
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "0000000001.ckpt").touch()
     assert kept(tmp_path) == "the last checkpoint is intact"
 
 
-def test_a_run_that_memory_has_no_room_for_is_refused() -> None:
-    message = r"\Acpu has no room for this run: lower it \(CUDA out of memory\)\Z"
+def test_a_run_that_does_not_fit_in_memory_is_refused() -> None:
+    message = r"\Acpu has too little memory for this run: lower it \(CUDA out of memory\)\Z"
     with pytest.raises(UserError, match=message), refusing_what_exceeds(torch.device("cpu"), "lower it"):
         raise torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(RuntimeError, match="another"), refusing_what_exceeds(torch.device("cpu"), "lower it"):

@@ -1,4 +1,4 @@
-"""Files that are whole or as they were."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from curl_rl.runs.files import write_durably, write_json
 
 
-def test_the_parts_follow_each_other_and_replace_what_was_there(tmp_path: Path) -> None:
+def test_parts_are_concatenated_and_replace_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old and longer than the new")
     write_durably(path, [b"new ", b"", b"content"])
@@ -21,9 +21,7 @@ def test_the_parts_follow_each_other_and_replace_what_was_there(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -37,7 +35,7 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_content_is_synced_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -55,7 +53,7 @@ def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pyt
     assert calls == ["sync a file", "rename", "sync a directory"]
 
 
-def test_json_goes_where_a_link_points_and_through_what_is_no_file(tmp_path: Path) -> None:
+def test_json_follows_links_and_writes_directly_to_non_files(tmp_path: Path) -> None:
     (tmp_path / "real.json").write_text("old")
     (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
     write_json(tmp_path / "link.json", {"a": [1, None]})

@@ -1,4 +1,4 @@
-"""One process to a run."""
+"""One process per run."""
 
 from __future__ import annotations
 

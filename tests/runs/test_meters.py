@@ -1,4 +1,4 @@
-"""Means and speeds worked out by hand."""
+"""Means and speeds against values computed by hand."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from curl_rl.runs.meters import MetricMeans, Speedometer
 
 
 class Clock:
-    """Stands until it is told to go on."""
+    """A clock that advances only when told to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
 
-def test_each_metric_has_the_mean_of_its_own_values() -> None:
+def test_each_metric_is_averaged_over_its_own_values() -> None:
     means = MetricMeans()
     means.add({"a": torch.tensor(1.0), "b": torch.tensor(10.0)})
     means.add({"a": torch.tensor(2.0)})
@@ -34,21 +34,21 @@ def test_each_metric_has_the_mean_of_its_own_values() -> None:
     assert means.read() == {"b": 4.0}
 
 
-def test_what_was_added_is_not_changed() -> None:
+def test_added_tensors_are_not_modified() -> None:
     means, value = MetricMeans(), torch.tensor(1.0)
     means.add({"a": value})
     means.add({"a": torch.tensor(5.0)})
     assert value == 1.0
 
 
-def test_one_value_that_is_no_number_stays_until_the_means_are_cleared() -> None:
+def test_a_nan_stays_until_the_means_are_cleared() -> None:
     means = MetricMeans()
     for value in (1.0, math.nan, 2.0):
         means.add({"a": torch.tensor(value)})
     assert math.isnan(means.read()["a"])
 
 
-def test_a_state_goes_on_as_if_nothing_had_happened() -> None:
+def test_a_restored_state_continues_exactly() -> None:
     values = torch.randn(9, generator=torch.Generator().manual_seed(0))
     alone, before, after = MetricMeans(), MetricMeans(), MetricMeans()
     for value in values:
@@ -83,6 +83,6 @@ def test_paused_time_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert speed.read(10, 4) == {"speed/frames_per_second": 5.0, "speed/updates_per_second": 2.0}
 
 
-def test_no_time_at_all_is_no_division_by_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero_elapsed_time_does_not_divide_by_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch)
     assert math.isfinite(Speedometer(0, 0).read(1, 1)["speed/frames_per_second"])

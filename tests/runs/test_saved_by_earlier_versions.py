@@ -1,9 +1,9 @@
-"""What people have saved with an earlier version is loaded, and gone on with, as that version did it.
+"""Files saved by an earlier version load and resume as they did in that version.
 
-``tests/data/saved`` holds it, in the state in which the earlier version left it, and in ``expected.json`` what the
-earlier version then made of a copy. ``tests/data/saved/README.md`` says by which commands, and how these numbers are
-written. Everything here goes through the command lines and the names that README.md and docs/ tell people to use, so
-that the files of this package may move without a change to this test.
+``tests/data/saved`` holds the files as the earlier version left them; ``expected.json`` holds the results of that
+version on a copy. ``tests/data/saved/README.md`` lists the commands and how to rewrite these numbers. This test uses
+only the command lines and names documented in README.md and docs/, so that modules of the package can move without
+changing it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SAVED = Path(__file__).resolve().parents[1] / "data" / "saved"
 EXPECTED = SAVED / "expected.json"
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
-# The flags that the runs were begun with: the same command goes on with them.
+# The flags that the runs were started with; the same command resumes them.
 AGENT = (
     "--env tiny-reach --preset cpu --device cpu --seed 4 --environment.size 12 --agent.crop 10 --agent.batch_size 8 "
     "--agent.hidden 16 --agent.encoder.filters 4 --agent.encoder.strides [2] --agent.encoder.latent 8 "
@@ -55,9 +55,9 @@ PIXEL = (
 
 @contextlib.contextmanager
 def copied(place: Path) -> Iterator[None]:
-    """In a copy of all that was saved, as the working directory: what is there shall stay as it is."""
+    """Works in a copy of the saved files, so that the originals are not modified."""
     shutil.copytree(SAVED, place)
-    config = place / "pretrained-pixel" / "config.yaml"  # which names the folder of the frames by its whole path
+    config = place / "pretrained-pixel" / "config.yaml"  # holds the absolute path of the frames
     config.write_text(config.read_text().replace("data: FRAMES\n", f"data: {place / 'frames'}\n"))
     before = Path.cwd()
     os.chdir(place)
@@ -68,7 +68,7 @@ def copied(place: Path) -> Iterator[None]:
 
 
 def run(line: str) -> None:
-    """A command as a shell would take it, in this process, which saves the seconds that imports take."""
+    """Runs a shell command line in this process, which saves the import time."""
     script, *arguments = shlex.split(line)
     before, sys.argv = sys.argv, [f"{script}.py", *arguments]
     try:
@@ -76,11 +76,11 @@ def run(line: str) -> None:
             runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
     finally:
         sys.argv = before
-    assert ended.value.code == 0, f"{script}.py has failed; what it printed says why"
+    assert ended.value.code == 0, f"{script}.py failed; see its output"
 
 
 def images(channels: int, side: int) -> Tensor:
-    """Two, the same everywhere."""
+    """Two deterministic images."""
     return (torch.arange(2 * channels * side * side) * 7 % 256).to(torch.uint8).view(2, channels, side, side)
 
 
@@ -96,7 +96,7 @@ def logits(place: str) -> list[list[float]]:
 
 
 def rows(directory: str, after: int) -> list[dict[str, Any]]:
-    """The rows of metrics that came when the run went on, without what tells the time."""
+    """The metric rows logged after resuming, without times and speeds."""
     every = [json.loads(line) for line in Path(directory, "metrics.jsonl").read_text().splitlines()]
     return [
         {name: value for name, value in row.items() if name != "wall_time" and not name.startswith("speed/")}
@@ -106,13 +106,13 @@ def rows(directory: str, after: int) -> list[dict[str, Any]]:
 
 
 def actions(directory: str) -> dict[str, Any]:
-    """Those of the policy's mean, in the first frames that it plays."""
+    """The policy's mean actions in its first frames."""
     run(f"record_frames --policy {directory} --actions mean --agent_steps 10 --out played")
     played = safetensors.torch.load_file("played/frames-00000.safetensors")
     return {"actions": played["actions"].tolist(), "states": played["states"].tolist()}
 
 
-# ---- what is made of the copy. A number may differ by the share ``tolerance`` of the largest beside it.
+# ---- results on the copy. A number may differ by ``tolerance`` times the largest number in its list.
 
 OUTCOMES: dict[str, Callable[[], dict[str, Any]]] = {}
 TOLERANCE: dict[str, float] = {}
@@ -129,7 +129,7 @@ def outcome(tolerance: float) -> Callable[[Callable[[], dict[str, Any]]], Callab
 
 @outcome(1e-4)
 def encoders_are_loaded() -> dict[str, Any]:
-    """Of runs, in a single file, and in a folder for the Hugging Face Hub."""
+    """Features from runs, a single file, and a folder for the Hugging Face Hub."""
     pixels = "agent-curl", "agent-byol-joint", "agent-frozen", "pretrained-pixel"
     copies = "agent-curl-encoder.safetensors", "for-the-hub"
     found: dict[str, Any] = {place: features(place) for place in (*pixels, *copies)}
@@ -199,7 +199,7 @@ def pretraining_is_judged() -> dict[str, Any]:
 
 @outcome(1e-3)
 def pretraining_is_fine_tuned() -> dict[str, Any]:
-    """On the encoder and the first layer of the head."""
+    """Fine-tunes the encoder and the first layer of the head."""
     run("finetune_vision pretrained-resnet --labels 0.01 --from_layer 1 --epochs 3 --out new --device cpu")
     return {"logits": logits("new")}
 
@@ -257,7 +257,7 @@ def an_auxiliary_loss_goes_on() -> dict[str, Any]:
 
 @outcome(1e-3)
 def models_of_stable_baselines3_are_loaded() -> dict[str, Any]:
-    """Their files name classes of this package by where they lie."""
+    """Their files refer to classes of this package by module path."""
     pytest.importorskip("stable_baselines3")
     from stable_baselines3 import PPO, SAC
 
@@ -285,7 +285,7 @@ _MISSING = object()
 
 
 def differences(found: Any, expected: Any, tolerance: float, place: str = "") -> list[str]:
-    """Where, and how, the outcome is another than was recorded."""
+    """Lists where and how the outcome differs from the recorded one."""
     pairs: list[tuple[Any, Any, Any]]
     if isinstance(expected, dict) and isinstance(found, dict):
         pairs = [(name, found.get(name, _MISSING), expected.get(name, _MISSING)) for name in {**expected, **found}]
@@ -309,13 +309,13 @@ def _numbers(found: list[float], expected: list[float], tolerance: float, place:
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
-def test_what_was_saved_is_used_as_before(name: str, tmp_path: Path) -> None:
+def test_saved_files_are_used_as_before(name: str, tmp_path: Path) -> None:
     with copied(tmp_path / "saved"):
         found = json.loads(json.dumps(OUTCOMES[name]()))
     assert differences(found, json.loads(EXPECTED.read_text())[name], TOLERANCE[name]) == []
 
 
-def test_weights_come_out_bit_for_bit(tmp_path: Path) -> None:
+def test_weights_are_exported_bit_for_bit(tmp_path: Path) -> None:
     places = "agent-curl", "agent-byol-joint", "agent-frozen", "pretrained-pixel", "pretrained-resnet"
     with copied(tmp_path / "saved"):
         for place in places:
@@ -327,7 +327,7 @@ def test_weights_come_out_bit_for_bit(tmp_path: Path) -> None:
 
 
 def record() -> None:
-    """Writes ``expected.json``, by the code that runs now."""
+    """Writes ``expected.json`` with the current code."""
     found = {}
     for name, function in OUTCOMES.items():
         with tempfile.TemporaryDirectory() as folder, copied(Path(folder).resolve() / "saved"):

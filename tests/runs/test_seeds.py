@@ -1,4 +1,4 @@
-"""Seeds of runs, purposes and episodes never meet; random numbers go on where they were."""
+"""Seeds differ between runs, purposes and episodes; random numbers resume where they stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curl_rl.runs.seeds import Purpose, derived_seed, random_state, restore_rand
 from helpers.checkpoints import assert_same
 
 
-def test_runs_purposes_and_indices_have_seeds_of_their_own() -> None:
+def test_runs_purposes_and_indices_have_different_seeds() -> None:
     purposes = get_args(Purpose)
     seeds = [derived_seed(run, purpose, index) for run in range(5) for purpose in purposes for index in range(50)]
     assert len(set(seeds)) == len(seeds) == 5 * len(purposes) * 50
@@ -35,7 +35,7 @@ def test_a_seed_is_the_same_every_time_and_in_every_version() -> None:
 
 
 def draw() -> list[Any]:
-    # An odd count of Gaussians leaves one half of a pair in the generators that make pairs.
+    # An odd number of Gaussians leaves half a pair in generators that produce pairs.
     return [
         random.random(),
         random.gauss(0, 1),
@@ -46,7 +46,7 @@ def draw() -> list[Any]:
     ]
 
 
-def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
+def test_random_numbers_resume_where_they_stopped(tmp_path: Path) -> None:
     random.seed(1)
     np.random.seed(2)
     torch.manual_seed(3)
@@ -62,7 +62,7 @@ def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
     assert [draw() for _ in range(3)] == expected
 
 
-def test_states_of_devices_that_are_not_here_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_of_absent_devices_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     restored = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.append((state, device)))

@@ -1,6 +1,6 @@
-"""A run's session through a loop of a few lines: what breaks, what is said, and what is kept.
+"""A run's session around a loop of a few lines: faults, messages, and the files that are kept.
 
-The oracle of every resumption is a loop that was left alone.
+Every resumed loop is compared with an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from curl_rl.runs.session import Contents, Position, Processes, Remedies, Sessio
 from curl_rl.runs.signals import Stopped
 
 CPU = torch.device("cpu")
-REMEDIES = Remedies(memory="lower it", numbers="slow down", room="save less", disk="mend this")
+REMEDIES = Remedies(memory="lower it", numbers="slow down", room="save less", disk="fix this")
 LENGTH, ROW, SAVE = 20, 3, 4
 
 
 class Walk:
-    """A walk of random steps: what it adds up to depends on every step."""
+    """A random walk, whose sum depends on every step."""
 
     def __init__(
         self, directory: Path, on_step: Callable[[int], object] = lambda step: None, processes: Processes | None = None
@@ -123,7 +123,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_rows_and_checkpoints_fall_where_the_loop_puts_them(alone: Path) -> None:
+def test_rows_and_checkpoints_are_written_where_the_loop_asks(alone: Path) -> None:
     assert [row["meters"] for row in rows(alone)] == [2 * step for step in range(ROW, LENGTH + 1, ROW)]
     generator = random.Random(1)
     drawn = [generator.random() for _ in range(LENGTH)]
@@ -133,7 +133,7 @@ def test_rows_and_checkpoints_fall_where_the_loop_puts_them(alone: Path) -> None
         0
     ].keys()
     assert sorted(path.name for path in (alone / "checkpoints").iterdir()) == ["0000000032.ckpt", "0000000040.ckpt"]
-    # The two steps since the last row are on their way into the next one.
+    # The two steps since the last row will be part of the next one.
     assert saved(alone)["means"]["counts"] == {"drawn": LENGTH % ROW}
 
 
@@ -182,7 +182,7 @@ def test_a_signal_at_the_last_step_ends_a_complete_run(tmp_path: Path) -> None:
     assert saved(tmp_path / "run")["steps"] == LENGTH
 
 
-def test_a_truncated_checkpoint_is_passed_over(alone: Path, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_skipped(alone: Path, tmp_path: Path) -> None:
     killed(tmp_path / "run", lambda: Walk(tmp_path / "run", at(13, die)))
     before, newest = sorted((tmp_path / "run" / "checkpoints").glob("*.ckpt"))
     os.truncate(newest, newest.stat().st_size - 1)
@@ -200,7 +200,7 @@ def test_a_caller_may_refuse_a_checkpoint(alone: Path) -> None:
         session.restore(usable)
 
 
-def test_a_log_that_somebody_damaged_is_one_line(tmp_path: Path) -> None:
+def test_a_damaged_log_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         Walk(tmp_path / "run", at(7, lambda: os.kill(os.getpid(), signal.SIGTERM))).run()
     path = tmp_path / "run" / "metrics.jsonl"
@@ -217,14 +217,14 @@ def test_a_log_that_somebody_damaged_is_one_line(tmp_path: Path) -> None:
     [
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "[Errno 28] No space left on device; nothing that was saved is lost: mend this and start the same command",
+            "[Errno 28] No space left on device; nothing that was saved is lost: fix this and start the same command",
         ),
-        (UserError("the images\nare gone"), "the images are gone; nothing that was saved is lost: mend this and start"),
+        (UserError("the images\nare gone"), "the images are gone; nothing that was saved is lost: fix this and start"),
         (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory; the last checkpoint is intact: lower it"),
         (MemoryError(), "MemoryError; the last checkpoint is intact: lower it"),
     ],
 )
-def test_a_fault_names_where_the_run_stands_and_loses_nothing(
+def test_a_fault_reports_the_position_and_loses_nothing(
     alone: Path, tmp_path: Path, error: Exception, line: str
 ) -> None:
     with pytest.raises(TrainingFault) as fault:
@@ -237,20 +237,20 @@ def test_a_fault_names_where_the_run_stands_and_loses_nothing(
     goes_on_to_the_same_end(tmp_path / "run", alone)
 
 
-def test_nothing_saved_yet_is_said(tmp_path: Path) -> None:
+def test_a_fault_before_the_first_checkpoint_says_so(tmp_path: Path) -> None:
     with pytest.raises(TrainingFault, match=r"stopped at 4 meters \(step 2\): .*; nothing was saved yet: lower it"):
         Walk(tmp_path / "run", at(2, raising(MemoryError()))).run()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a defect"), KeyError("another")])
-def test_a_defect_keeps_its_traceback(tmp_path: Path, error: Exception) -> None:
+def test_a_bug_keeps_its_traceback(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(type(error), match=str(error.args[0])):
         Walk(tmp_path / "run", at(2, raising(error))).run()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("nth", [1, 2, 5])
-def test_a_disk_that_is_full_while_saving(
+def test_a_disk_that_fills_up_while_saving(
     alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
     calls, write = iter(range(1, 100)), checkpoint._write
@@ -270,7 +270,7 @@ def test_a_disk_that_is_full_while_saving(
 
 
 @pytest.mark.parametrize("what", ["metric", "weight"])
-def test_what_is_not_finite_is_never_saved(tmp_path: Path, what: str) -> None:
+def test_non_finite_values_are_never_saved(tmp_path: Path, what: str) -> None:
     walk = Walk(tmp_path / "run")
 
     def spoil() -> None:
@@ -281,7 +281,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, what: str) -> None:
 
     walk.on_step = at(10, spoil)
     name = "loss" if what == "metric" else "weight"
-    with pytest.raises(TrainingFault, match=rf"\(step 12\): not finite any more: {name}; slow down"):
+    with pytest.raises(TrainingFault, match=rf"\(step 12\): no longer finite: {name}; slow down"):
         walk.run()
     assert saved(tmp_path / "run")["steps"] == 8
 
@@ -299,7 +299,7 @@ def test_a_disk_without_room_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 class Second:
-    """The second of two processes, which talk through ``heard``."""
+    """The second of two processes, which communicate through ``heard``."""
 
     def __init__(self, stops_at: int = 10**9, fails_at: int = 10**9) -> None:
         self.asked, self.guarded = iter(range(1, 10**9)), iter(range(1, 10**9))
@@ -318,7 +318,7 @@ class Second:
             raise kind(ELSEWHERE.format("its disk is full"))
 
 
-def test_a_process_that_is_not_the_first_writes_and_says_nothing(
+def test_a_process_other_than_the_first_writes_and_prints_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     walk = Walk(tmp_path / "run", processes=Second())
@@ -337,7 +337,7 @@ def test_it_stops_with_the_others(tmp_path: Path) -> None:
     assert walk.steps == 5
 
 
-def test_what_breaks_elsewhere_ends_it_too(tmp_path: Path) -> None:
+def test_a_fault_in_another_process_ends_it_too(tmp_path: Path) -> None:
     with pytest.raises(TrainingFault, match=r"\Astopped at 16 meters \(step 8\): another process has failed: its disk"):
         Walk(tmp_path / "run", processes=Second(fails_at=2)).run()
     assert not (tmp_path / "run" / "fault.txt").exists()

@@ -1,4 +1,4 @@
-"""Layers of settings on a schema of three fields, against what was written into them by hand."""
+"""Layers of settings on a schema of three fields, against expected values written by hand."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_selectors_choose_the_layers_and_flags_beat_them() -> None:
     assert SCHEMA.build({"cake": "cheese"}, {"minutes": 6}) == Recipe("cheese", 6, Oven(150))
 
 
-def test_what_no_one_names_may_depend_on_what_someone_does(tmp_path: Path) -> None:
+def test_unnamed_selectors_may_depend_on_named_fields(tmp_path: Path) -> None:
     def usual(named: dict[str, str]) -> dict[str, str]:
         return {"cake": "cheese"} if named.get("minutes") == "99" else {}
 
@@ -68,13 +68,13 @@ def test_what_no_one_names_may_depend_on_what_someone_does(tmp_path: Path) -> No
     assert made(f"--config {tmp_path}/my.yaml") == Recipe("cheese", 99, Oven(150))
 
 
-def test_a_file_chooses_as_well_and_lies_between(tmp_path: Path) -> None:
+def test_a_file_selects_too_and_ranks_between_layers_and_flags(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("cake: cheese\nminutes: 7\n")
     assert parse(f"--config {tmp_path}/my.yaml") == Recipe("cheese", 7, Oven(150))
     assert parse(f"--cake plain --config {tmp_path}/my.yaml --minutes 8") == Recipe("plain", 8, Oven(200))
 
 
-def test_what_is_saved_is_read_and_compared(tmp_path: Path) -> None:
+def test_saved_settings_are_read_and_compared(tmp_path: Path) -> None:
     old = Recipe("nut", 9, Oven(99, 3))
     SCHEMA.save(old, tmp_path / "c.yaml")
     assert SCHEMA.read(tmp_path / "c.yaml") == old
@@ -91,8 +91,8 @@ def test_what_is_saved_is_read_and_compared(tmp_path: Path) -> None:
         ("--cake=", "--cake has no value"),
         ("--minutes 3 --oven.heat=", "--oven.heat has no value"),
         ("--config=", "--config has no value"),
-        ("--oven 3", "oven holds settings by name, such as --oven.heat, got 3"),
-        ("--oven=null", "oven holds settings by name, such as --oven.heat, got null"),
+        ("--oven 3", "oven must hold settings by name, such as --oven.heat, got 3"),
+        ("--oven=null", "oven must hold settings by name, such as --oven.heat, got null"),
     ],
 )
 def test_a_mistake_is_one_line(line: str, message: str) -> None:
@@ -102,12 +102,12 @@ def test_a_mistake_is_one_line(line: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("argv", "message"), [(["--cake", ""], "--cake has no value"), ([""], "an empty argument")])
-def test_an_empty_argument_as_of_an_unset_variable_is_refused(argv: list[str], message: str) -> None:
+def test_an_empty_argument_as_from_an_unset_variable_is_refused(argv: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         SCHEMA.parse_command_line(argv, program="bake", description="")
 
 
-def test_presets_are_the_files_that_are_no_tables(tmp_path: Path) -> None:
+def test_presets_are_the_files_that_are_not_tables(tmp_path: Path) -> None:
     (tmp_path / "quick.yaml").write_text("minutes: 1\n")
     (tmp_path / "table.yaml").write_text("rules: []\n")
     assert preset_layer("quick", tmp_path, (tmp_path / "table.yaml",)) == {"minutes": 1, "preset": "quick"}
@@ -115,11 +115,11 @@ def test_presets_are_the_files_that_are_no_tables(tmp_path: Path) -> None:
         preset_layer("table", tmp_path, (tmp_path / "table.yaml",))
 
 
-def test_merging_keeps_what_is_not_named() -> None:
+def test_merging_keeps_unnamed_settings() -> None:
     assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}}) == {"a": {"b": 1, "c": 4}, "d": 3}
 
 
-def test_the_kind_of_a_run_is_written_and_no_setting(tmp_path: Path) -> None:
+def test_the_kind_of_a_run_is_written_but_is_not_a_setting(tmp_path: Path) -> None:
     agent, encoder = (
         Schema(Recipe, "", ("cake",), layers, may_change=(), kind=kind)  # type: ignore[arg-type]
         for kind in ("agent", "pretraining")

@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do to a run; the expected exit codes are the shell's: 128 and the signal's number."""
+"""SIGINT and SIGTERM; the expected exit codes are the shell's, 128 + the signal's number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def send(number: int) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_first_signal_only_asks(number: int, code: int) -> None:
+def test_the_first_signal_only_sets_the_request(number: int, code: int) -> None:
     with stop_requests() as stop:
         assert not stop
         assert stop.signal_number is None
@@ -26,7 +26,7 @@ def test_the_first_signal_only_asks(number: int, code: int) -> None:
     assert Stopped(number).exit_code == code
 
 
-def test_the_second_signal_acts_as_it_did_before() -> None:
+def test_the_second_signal_has_its_usual_effect() -> None:
     def raised() -> None:
         with stop_requests():
             send(signal.SIGINT)
@@ -43,7 +43,7 @@ def test_the_other_signal_is_still_caught_after_the_first() -> None:
         assert stop
 
 
-def test_the_handlers_come_back() -> None:
+def test_the_handlers_are_restored() -> None:
     caught: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: caught.append(number))
     try:

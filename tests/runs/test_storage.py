@@ -1,4 +1,4 @@
-"""Where buffers go, against machines made up of files and numbers."""
+"""The choice of storage, on machines simulated with files and numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from curl_rl.runs.storage import available_memory, human_size
     ("asked", "free_gib", "chosen"),
     [("auto", 8, "device"), ("auto", 6, "memory"), ("auto", 0, "memory"), ("device", 4, "device")],
 )
-def test_auto_takes_the_gpu_while_4_gib_stay_free(
+def test_auto_uses_the_gpu_as_long_as_4_gib_stay_free(
     asked: Any, free_gib: int, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_gib * 2**30, 80 * 2**30))
@@ -80,17 +80,17 @@ def write_tree(root: Path, files: dict[str, str]) -> None:
         ),
     ],
 )
-def test_available_memory_heeds_the_machine_and_the_control_groups(
+def test_available_memory_respects_the_machine_and_its_control_groups(
     files: dict[str, str], available: int, tmp_path: Path
 ) -> None:
     write_tree(tmp_path, {"proc/meminfo": "MemTotal: 8000 kB\nMemAvailable:    4000 kB\n", **files})
     assert available_memory(tmp_path) == available
 
 
-def test_available_memory_without_proc_is_the_whole_machines(tmp_path: Path) -> None:
+def test_available_memory_without_proc_is_the_machines_total(tmp_path: Path) -> None:
     assert available_memory(tmp_path) == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize(("size", "text"), [(3_155_760_000, "3.2 GB"), (900_000_000, "900.0 MB"), (32_640, "32.6 kB")])
-def test_sizes_for_people(size: int, text: str) -> None:
+def test_sizes_are_readable(size: int, text: str) -> None:
     assert human_size(size) == text

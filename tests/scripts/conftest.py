@@ -1,4 +1,4 @@
-"""Running a script in this process: that of ``test_train_agent.py`` is ``scripts/train_agent.py``."""
+"""Runs a test file's script in this process: ``test_train_agent.py`` tests ``scripts/train_agent.py``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 @pytest.fixture
 def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script that the test's file is named after, not started, as a module of its own for each test."""
+    """The script named by the test's file, imported as a new module for each test."""
     name = request.path.stem.removeprefix("test_")
     spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
     assert spec is not None
@@ -29,7 +29,7 @@ def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
 
 @pytest.fixture
 def command(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Runs it with these arguments, as ``python scripts/<name>.py`` does; returns its exit code."""
+    """Runs the script with these arguments, like ``python scripts/<name>.py``; returns its exit code."""
     path = SCRIPTS / f"{request.path.stem.removeprefix('test_')}.py"
 
     def run(*arguments: object) -> int:

@@ -1,4 +1,4 @@
-"""The benchmark's command line; what it measures is not tested, only that it measures and says it."""
+"""The benchmark's command line: that it measures and reports, not the numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_update_is_measured_and_compared_with_itself(tmp_path: Path) -> None
     joint = next(row for name, row in rows.items() if name.endswith("joint") and name.startswith("update"))
     assert joint["ratio"] == pytest.approx(joint["plain_ms"] / joint["ours_ms"])
     assert all(name in done.stdout for name in rows)
-    # Worked out by hand: 744 and 499 MFLOP an image for the exact and the joint update.
+    # By hand: 744 and 499 MFLOP per image for the exact and the joint update.
     floors = {name: row["note"] for name, row in rows.items() if name.startswith("floor, ")}
     assert "floor, exact, float32, batch 2" in floors
     for name, note in floors.items():
@@ -62,14 +62,14 @@ def test_pretraining_is_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--compare", "none.json", "none.json"), "none.json is no list of benchmark rows"),
-        (("--device", "cuda:99"), "device cuda:99 is not there"),
+        (("--compare", "none.json", "none.json"), "none.json is not a list of benchmark rows"),
+        (("--device", "cuda:99"), "device cuda:99 not found"),
         (("--batch", 0), "must be at least 1"),
         (("--suite", "speed"), "invalid choice"),
         (("--suite", "replay", "--json", "/proc/none/rows.json"), "cannot write /proc/none"),
     ],
 )
-def test_mistakes_are_said_with_exit_code_2(arguments: tuple[object, ...], message: str) -> None:
+def test_mistakes_are_reported_with_exit_code_2(arguments: tuple[object, ...], message: str) -> None:
     done = run(*arguments)
     assert done.returncode == 2
     assert message in done.stderr

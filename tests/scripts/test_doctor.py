@@ -1,4 +1,4 @@
-"""The doctor on this machine, and on machines with broken libraries: stand-ins that lie before the real ones."""
+"""The doctor on this machine, and with broken libraries: stand-ins that shadow the real ones."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def run(*arguments: str, python: tuple[str, ...] = (), **environment: str) -> su
 
 
 def lines(answer: subprocess.CompletedProcess[str], what: str) -> list[str]:
-    """The report's lines about one thing, without their marks' padding."""
+    """The report's lines about one subject, without the padding of their marks."""
     rows = [line.split(maxsplit=2) for line in answer.stdout.splitlines()]
     return [f"{row[0]} {row[2]}" for row in rows if len(row) == 3 and row[1] == what]
 
 
-def test_report_says_what_is_here() -> None:
+def test_report_on_this_machine() -> None:
     answer = run()
     assert "Traceback" not in answer.stdout + answer.stderr
     for what in ("Python", "packages", "torch", "GPU", "CPU", "rendering", "TensorBoard", "memory", "disk"):
@@ -40,7 +40,7 @@ def test_report_says_what_is_here() -> None:
     assert ("This machine can train." in answer.stdout) == (not failed)
 
 
-def test_broken_libraries_cost_their_lines_and_no_more(tmp_path: Path) -> None:
+def test_broken_libraries_affect_only_their_own_lines(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("import os\nos.abort()\n")
     (tmp_path / "tensorboard.py").write_text("raise AttributeError('no pkg_resources here\\nand a second line')\n")
     (tmp_path / "mujoco.py").write_text("import sys\nsys.exit('no mujoco')\n")
@@ -67,7 +67,7 @@ def test_python_without_the_package() -> None:
     assert "make setup" in answer.stdout
 
 
-def test_help_teaches_and_mistakes_are_refused() -> None:
+def test_help_explains_and_mistakes_are_refused() -> None:
     helped = run("--help")
     assert helped.returncode == 0
     assert "exit" in helped.stdout
@@ -114,7 +114,7 @@ def test_gpu(
     _, gpu = script.check_torch()
     assert gpu.mark == mark
     assert text in gpu.value
-    assert bool(gpu.mend) == (mark == "warn")
+    assert bool(gpu.remedy) == (mark == "warn")
 
 
 def test_driver_is_read_from_nvidia_smi(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_room(script: ModuleType, free: float, mark: str) -> None:
     assert script.judge_room("memory", int(free), int(5e9), "").mark == mark
 
 
-def test_paper_settings_take_what_the_replay_says(script: ModuleType) -> None:
+def test_the_papers_replay_has_the_size_assumed_here(script: ModuleType) -> None:
     from curl_rl.rl.replay import Replay, ReplayConfig
 
-    # Main memory is taken as frames arrive, so an empty replay of any size costs nothing.
+    # Main memory is allocated as frames arrive, so an empty replay of any size costs nothing.
     replay = Replay(ReplayConfig(capacity=100_000, storage="memory"), (9, 100, 100), 6, stack=3, device="cpu")
     assert pytest.approx(replay.nbytes, rel=0.02) == script.REPLAY_BYTES

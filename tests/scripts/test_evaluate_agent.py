@@ -1,4 +1,4 @@
-"""Playing a run again: the run's own metrics are the oracle."""
+"""Replaying a run's evaluation: the run's own metrics are the oracle."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_other_seeds_are_other_episodes_and_nothing_is_written_unasked(command: 
     [
         ("{run} --episodes 0", "--episodes must be at least 1, got 0"),
         ("{run} --seed -1", "--seed must be 0 or more, got -1"),
-        ("{run} --device cuda:99", "device cuda:99 is not there"),
+        ("{run} --device cuda:99", "device cuda:99 not found"),
         ("{run} --device gpu", "device must be auto, cpu, cuda or cuda:<n>, got 'gpu'"),
         ("{run} --episode 3", "unrecognized arguments: --episode 3"),
-        ("{tmp}", "is no run: it has no config.yaml"),
-        ("{tmp}/nowhere", "is no run: it has no config.yaml"),
+        ("{tmp}", r"is not a run directory \(config.yaml is missing\)"),
+        ("{tmp}/nowhere", r"is not a run directory \(config.yaml is missing\)"),
         ("{run} --json /dev/null/score.json", "cannot write .*/dev/null"),
         ("{run} --episodes 1 --json {tmp}", "cannot write {tmp}: Is a directory"),
         ("", "the following arguments are required: run"),

@@ -1,4 +1,4 @@
-"""The command line over :mod:`curl_rl.vision.evaluation`: what it hands on, what it writes, what it refuses."""
+"""The command line of :mod:`curl_rl.vision.evaluation`: its flags, its output and its refusals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Of a network that has learned nothing, on light and dark images."""
+    """A run of an untrained network on light and dark images."""
     random = np.random.default_rng(0)
     for split, count in (("train", 8), ("test", 4)):
         for base, name in ((0, "dark"), (150, "light")):
@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Path:
     return directory
 
 
-def test_flags_reach_the_evaluation_and_json_holds_what_is_printed(
+def test_flags_reach_the_evaluation_and_json_matches_the_output(
     command: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = tmp_path / "new" / "row.json"
@@ -89,7 +89,7 @@ def test_by_default_nearest_neighbors_and_linear_evaluation_and_nothing_is_writt
     ("arguments", "line"),
     [
         ("", "the following arguments are required: RUN"),
-        ("{tmp}", "is no run: it has no config.yaml"),
+        ("{tmp}", r"is not a run directory \(config.yaml is missing\)"),
         ("{run} {run} --k 3", "is a second run of simclr tiny, seed 4: pass fewer directories"),
         ("{run} --k 0", "k must be at least 1, got 0"),
         ("{run} --k 17", "k must be between 1 and the 16 training features, got 17"),
@@ -98,7 +98,7 @@ def test_by_default_nearest_neighbors_and_linear_evaluation_and_nothing_is_writt
         ("{run} --data {tmp}/nowhere", "no folder {tmp}/nowhere"),
         ("{run} --transfer {tmp}/data/train", "has no test images"),
         ("{run} --transfer {tmp}/data/train/dark", "has no test images"),
-        ("{run} --device cuda:99", "device cuda:99 is not there"),
+        ("{run} --device cuda:99", "device cuda:99 not found"),
         ("{run} --json /dev/null/row.json", "cannot write .*/dev/null"),
         ("{run} --json {tmp}", "cannot write {tmp}: Is a directory"),
         ("{run} --untrain", "unrecognized arguments: --untrain"),

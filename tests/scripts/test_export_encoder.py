@@ -1,4 +1,4 @@
-"""The command, as a user calls it; what it writes is tested with the library that it calls."""
+"""The command, as a user calls it; the exported files are tested with the library."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_safetensors_travel_alone(command: Any, run: Path, tmp_path: Path) -> No
     assert [path.name for path in output.parent.iterdir()] == ["cheetah.safetensors"]
 
 
-def test_exported_says_what_it_takes(
+def test_exported_reports_its_input(
     command: Any, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "encoder.pt2"
@@ -64,11 +64,11 @@ def test_onnx_is_written(command: Any, run: Path, tmp_path: Path) -> None:
         (["absent", "--format", "onnx", "--output", "a.onnx"], "no encoder in absent: encoder.safetensors is missing"),
         (
             ["run", "--format", "exported", "--output", "a.pt2", "--size", "7"],
-            "side 7 is too small: the encoder sees 12×12",
+            "side must be at least 12, the size of the encoder's crop, got 7",
         ),
         (
             ["run", "--format", "safetensors", "--output", "taken.safetensors"],
-            "--output taken.safetensors exists: choose another, or say --over",
+            "--output taken.safetensors exists: choose another, or add --over",
         ),
         (["run", "--format", "safetensors", "--output", "taken.safetensors/a.safetensors"], "cannot write taken.s"),
         (["run", "--format", "torchscript", "--output", "a"], "argument --format: invalid choice: 'torchscript'"),
@@ -84,7 +84,7 @@ def test_onnx_is_written(command: Any, run: Path, tmp_path: Path) -> None:
         *(
             (
                 ["run", "--format", "safetensors", "--output", "a.safetensors", f"--{name}", value],
-                f"--{name} {value} does",
+                f"--{name} {value} does not apply",
             )
             for name, value in (("size", "20"), ("dtype", "uint8"), ("layout", "HWC"))
         ),
@@ -103,7 +103,7 @@ def test_a_mistake_is_one_line_and_code_2(
     assert sorted(path.name for path in Path().iterdir()) == ["run", "taken.safetensors"]
 
 
-def test_overwriting_is_asked_for(command: Any, run: Path, tmp_path: Path) -> None:
+def test_overwriting_needs_a_flag(command: Any, run: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.safetensors"
     output.write_text("mine")
     assert command(run, "--format", "safetensors", "--output", output, "--overwrite") == 0

@@ -1,4 +1,4 @@
-"""What bfloat16 changes in a trained agent's gradients: the sums by hand, the rest by what must be so."""
+"""The effect of bfloat16 on a trained agent's gradients: sums by hand, and properties that must hold."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_distances_are_those_of_all_gradients_kept(script: Any) -> None:
     assert sums.distances() == pytest.approx(expected, rel=1e-12)
 
 
-def test_what_batches_have_in_common_stands_out_of_chance_and_noise_does_not(script: Any) -> None:
+def test_a_common_error_exceeds_chance_and_noise_does_not(script: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     noisy, biased = (script.Sums(torch.zeros(50, dtype=torch.float64)) for _ in range(2))
     for _ in range(400):
@@ -58,14 +58,14 @@ def test_what_batches_have_in_common_stands_out_of_chance_and_noise_does_not(scr
     assert biased.distances().by_chance == pytest.approx(0.1 / 20, rel=0.05)
 
 
-def test_a_part_without_a_gradient_is_no_error(script: Any) -> None:
+def test_a_part_without_a_gradient_is_not_an_error(script: Any) -> None:
     sums = script.Sums(torch.zeros(3))
     for _ in range(2):
         sums.add(torch.zeros(3), torch.zeros(3))
     assert all(np.isnan(sums.distances()))
 
 
-def test_gradients_are_of_the_precision_asked_for_and_weights_stay_as_they_are(script: Any, run: Path) -> None:
+def test_gradients_have_the_requested_precision_and_weights_are_not_changed(script: Any, run: Path) -> None:
     learner, _ = load_learner(run, "cpu")
     agent = learner.agent
     before = {name: value.clone() for name, value in agent.state_dict().items()}
@@ -102,7 +102,10 @@ def test_the_table_has_a_line_for_each_part(command: Any, run: Path, capsys: pyt
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("--batches", 1), "--batches must be at least 2, got 1"), ((), "nowhere is no run: it has no config.yaml")],
+    [
+        (("--batches", 1), "--batches must be at least 2, got 1"),
+        ((), "nowhere is not a run directory (config.yaml is missing)"),
+    ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(
     command: Any, capsys: pytest.CaptureFixture[str], arguments: tuple[Any, ...], message: str

@@ -1,4 +1,4 @@
-"""The measurement of W's start, where statistics tell what must come out."""
+"""The measurement of the initial W, against the statistics of independent embeddings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def measure(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_independent_embeddings_give_the_deviations_that_their_variances_say() -> None:
+def test_independent_embeddings_have_the_deviations_implied_by_their_variances() -> None:
     answer = measure("--env", "tiny-reach")
     assert answer.returncode == 0
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in answer.stdout.splitlines()[2:]]

@@ -1,4 +1,4 @@
-"""The command as a user types it: what it prints, how it ends, and that a stopped run goes on."""
+"""The command as a user types it: its output, its exit code, and resuming."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def weights(run: Path) -> Any:
         ("--objectives.simclr.temperature 0", "objectives.simclr.temperature must be positive, got 0"),
         ("--optimizer.warmup_epochs 2", "optimizer.warmup_epochs must be below epochs 2, got 2"),
         ("--encoder.resnet.depth 19", "encoder.resnet.depth must be .*, got 19"),
-        ("--device cuda:99", "device cuda:99 is not there"),
+        ("--device cuda:99", "device cuda:99 not found"),
         ("--data /nowhere", "no folder /nowhere"),
         ("--run /dev/null/run", "cannot write to /dev/null/run: Not a directory"),
     ],
@@ -89,7 +89,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert not (tmp_path / "run").exists()
 
 
-def test_of_many_processes_one_says_what_is_wrong(
+def test_only_one_of_many_processes_reports_a_mistake(
     command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for rank, lines in (("0", 1), ("1", 0)):
@@ -107,7 +107,7 @@ def test_a_relative_folder_is_found_from_elsewhere(
     assert evaluate_runs([tmp_path / "run"], EvaluationConfig(protocols=("knn",)))[0].voting == (3, 0.1)
 
 
-def test_help_is_exit_code_0_and_teaches(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_exit_code_0_and_shows_the_flags(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--help") == 0
     printed = capsys.readouterr().out
     assert re.search(r"\n +python scripts/pretrain_vision.py --method moco --data cifar10/", printed)
@@ -130,7 +130,7 @@ def test_a_run_and_the_same_command_again(command: Any, tmp_path: Path, capsys: 
 def test_a_fault_is_one_line_and_exit_code_1(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--run", tmp_path / "run", "--optimizer.name", "sgd", "--optimizer.lr", "1e30") == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("pretrain_vision.py")]
-    assert re.search(r"stopped at epoch .*: not finite any more: .*; .*fault\.txt", line)
+    assert re.search(r"stopped at epoch .*: no longer finite: .*; .*fault\.txt", line)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -162,9 +162,9 @@ def in_two_processes(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
-    # The views that each process draws are its own, so that only their number and the order of images are alike: with
-    # views that leave the image as it is, the runs are the same but for rounding.
+def test_two_processes_learn_the_same_as_one(data: Path, tmp_path: Path) -> None:
+    # Each process draws its own views, so only their number and the order of images agree: with identity views the
+    # runs are the same up to rounding.
     plain = "--augment.scale [1.0,1.0] --augment.ratio [1.0,1.0] --augment.mirror 0 --augment.jitter 0 "
     plain += "--augment.greyscale 0 --batch_size 5 --optimizer.name sgd --optimizer.lr 0.01 --log.every 1 "
     plain += "--log.images_every 0"
@@ -188,7 +188,7 @@ def test_two_processes_learn_what_one_does(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_resume_and_are_refused_together(data: Path, tmp_path: Path) -> None:
-    """MoCo with shuffled batch norm, each process's parts of the batch its own."""
+    """MoCo with shuffled batch norm, each process with its own parts of the batch."""
     run, whole = tmp_path / "run", tmp_path / "whole"
     settings = "--objectives.moco.queue 12 --objectives.moco.dim 4 --encoder.resnet.batch_norm_splits 2 "
     settings += "--checkpoint.keep 9 --log.images_every 0 --method moco"
@@ -203,10 +203,10 @@ def test_two_processes_resume_and_are_refused_together(data: Path, tmp_path: Pat
     done = in_two_processes(*arguments)
     assert done.returncode == 0, done.stderr
     assert "resumed at epoch" in done.stderr
-    assert weights(run) == weights(whole), "a process that had begun anew would have pulled them elsewhere"
+    assert weights(run) == weights(whole), "a process that had started over would have changed them"
 
     refused = in_two_processes(*arguments, "--method", "byol")
     assert refused.returncode != 0
-    assert refused.stderr.count("method: moco → byol") == 1, "both hear of it, one says it"
+    assert refused.stderr.count("method: moco → byol") == 1, "both are refused, one reports it"
     assert "closed by peer" not in refused.stderr
     assert "exitcode  : 2" in refused.stderr

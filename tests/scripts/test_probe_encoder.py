@@ -1,4 +1,4 @@
-"""The probe as a user types it: what it prints, writes and draws, and that mistakes are one line."""
+"""The probe as a user types it: its output, files and picture, and one-line refusals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "probe_encoder.py"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Five episodes of frames of one brightness, which is the state."""
+    """Five episodes of uniformly bright frames whose brightness is the state."""
     generator = np.random.default_rng(0)
     writer = FrameWriter(tmp_path / "frames", Recording("lamp", 12, 1, "fast", 1, "random", ("light", "still"), 1))
     for _ in range(5):
@@ -68,9 +68,9 @@ def test_table_json_and_picture(command: Any, folder: Path, run: Path, capsys: p
         ("{folder} {run} --untrained_seeds 0", "--untrained_seeds must be at least 1, got 0"),
         (
             "{folder} {run} --untrained_seeds 5",
-            "--untrained_seeds 5 is of the row that --untrained adds: add it, or .*",
+            "--untrained_seeds 5 applies to the row that --untrained adds: add it, or .*",
         ),
-        ("{folder} {run} --device cuda:99", "device cuda:99 is not there"),
+        ("{folder} {run} --device cuda:99", "device cuda:99 not found"),
         ("{folder} {run} --json /dev/null/x.json", "cannot write /dev/null: .*"),
         ("{folder}", "the following arguments are required: ENCODER"),
     ],

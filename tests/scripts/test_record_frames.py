@@ -1,4 +1,4 @@
-"""The command as a user types it, on tiny-reach, whose state tells what its frames show."""
+"""The command as a user types it, on tiny-reach, whose frames can be redrawn from their state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(command: Any, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs the script; returns its exit code and what it said, the error's line last."""
+    """Runs the script; returns its exit code and output, with the error last."""
 
     def run(*arguments: object) -> tuple[int, str]:
         code = command(*arguments)
@@ -45,13 +45,13 @@ def test_random_frames_of_tiny_reach(command: Any, tmp_path: Path) -> None:
     line = ["--env", "tiny-reach", "--agent_steps", 60, "--out", out, "--seed", 3]
     code, said = command(*line)
     assert code == 0
-    assert "1 environment steps to a frame" in said
+    assert "1 environment steps per frame" in said
     data = RecordedFrames(out)
     r = data.recording
     # Size, quality and action repeat are those of the preset `cpu` for this task.
     assert (r.env, r.size, r.quality, r.action_repeat, r.policy, r.seed) == ("tiny-reach", 32, "fast", 1, "random", 3)
     assert data.episodes.tolist() == [0] * 25 + [1] * 25 + [2] * 10
-    # Each frame shows its state: drawn again from the state, it is the same picture.
+    # Each frame shows its state: redrawn from the state, it is the same picture.
     env = envs.make("tiny-reach", size=32, stack=1)
     env.reset()
     for index in (0, 24, 25, 59):
@@ -63,7 +63,7 @@ def test_random_frames_of_tiny_reach(command: Any, tmp_path: Path) -> None:
     assert torch.allclose(data.states[1:25, :2], moved, atol=1e-6)
 
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert command(*line) == (0, f"{out}: 60 of 60 frames of tiny-reach are there; 1 environment steps to a frame\n"
+    assert command(*line) == (0, f"{out}: has 60 of 60 frames of tiny-reach; 1 environment steps per frame\n"
                                  f"{out}: 60 frames of 3 episodes\n")  # fmt: skip
     assert {name: content for name, content in before.items() if name != "run.lock"} == {
         path.name: path.read_bytes() for path in out.iterdir() if path.name != "run.lock"
@@ -87,7 +87,7 @@ def test_a_run_acts_in_its_own_environment(command: Any, run: Path, tmp_path: Pa
     assert not torch.equal(RecordedFrames(tmp_path / "b").actions, data.actions)
 
 
-def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
+def test_ctrl_c_keeps_whole_episodes_and_the_same_command_resumes(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = ["--env", "tiny-reach", "--size", 8, "--agent_steps", 60, "--out"]
@@ -108,7 +108,7 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("curl_rl.commands.record_frames.record", interrupted)
         code, said = command(*line, tmp_path / "stopped")
-    assert (code, "the same command goes on" in said) == (130, True)
+    assert (code, "the same command resumes" in said) == (130, True)
     assert len(RecordedFrames(tmp_path / "stopped")) == 25
     assert command(*line, tmp_path / "stopped")[0] == 0
     alone, stopped = RecordedFrames(tmp_path / "alone"), RecordedFrames(tmp_path / "stopped")
@@ -119,20 +119,26 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "--env is needed where no run acts"),
+        ([], "--env is required for a random policy"),
         (["--env", "tiny-reac"], "the nearest is 'tiny-reach'"),
         (["--env", "tiny-reach", "--agent_steps", 0], "--agent_steps must be at least 1, got 0"),
         (["--env", "tiny-reach", "--seed", -1], "--seed must be 0 or more"),
         (["--env", "tiny-reach", "--size", 0], "environment.size must be at least 1, got 0"),
         (["--env", "tiny-reach", "--preset", "cpuu"], "unknown preset cpuu"),
-        (["--env", "tiny-reach", "--actions", "mean"], "--actions mean is of a run, and none acts: leave it out"),
-        (["--env", "tiny-reach", "--device", "cpu"], "--device cpu is where a run acts, and none does: leave it out"),
-        (["--env", "tiny-reach", "--actions", "sampled"], "--actions sampled is of a run"),
-        (["--policy", "{run}", "--preset", "cpu"], "--preset cpu: {run} plays in its own environment, leave it out"),
-        (["--policy", "nowhere"], "nowhere is no run"),
-        (["--policy", "{run}", "--env", "cheetah-run"], "--env cheetah-run is not what"),
-        (["--policy", "{run}", "--size", 36], "--size, --quality and --action_repeat are decided by"),
-        (["--env", "tiny-reach", "--out", "{run}"], "exists and is no recording"),
+        (
+            ["--env", "tiny-reach", "--actions", "mean"],
+            "--actions mean does not apply to a random policy: leave it out",
+        ),
+        (["--env", "tiny-reach", "--device", "cpu"], "--device cpu does not apply to a random policy: leave it out"),
+        (["--env", "tiny-reach", "--actions", "sampled"], "--actions sampled does not apply"),
+        (["--policy", "{run}", "--preset", "cpu"], "--preset cpu does not apply to {run}, which has its own"),
+        (["--policy", "nowhere"], "nowhere is not a run directory (config.yaml is missing)"),
+        (
+            ["--policy", "{run}", "--env", "cheetah-run"],
+            "must be the environment of {run}, tiny-reach, got cheetah-run",
+        ),
+        (["--policy", "{run}", "--size", 36], "--size, --quality and --action_repeat must be those of {run}"),
+        (["--env", "tiny-reach", "--out", "{run}"], "exists but is not a recording"),
         (["--env", "tiny-reach", "--frames", 3], "unrecognized arguments: --frames 3"),
     ],
 )
@@ -148,19 +154,19 @@ def test_a_mistake_is_one_line(command: Any, run: Path, tmp_path: Path, argument
     assert sorted(path.name for path in run.iterdir()) == before
 
 
-def test_a_run_of_pretraining_has_no_policy(command: Any, tmp_path: Path) -> None:
+def test_a_pretraining_run_has_no_policy(command: Any, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     vision.SCHEMA.save(vision.load_preset("cpu", "curl"), tmp_path / "run" / "config.yaml")
     code, said = command("--policy", tmp_path / "run", "--out", tmp_path / "data")
     assert code == 2
-    assert said.splitlines()[-1].endswith("run is a run of pretraining: it has an encoder and no policy")
+    assert said.splitlines()[-1].endswith("run is a pretraining run: it has an encoder but no policy")
 
 
 def test_a_damaged_recording_is_one_line(command: Any, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "frames.json").write_text(json.dumps({"format": 9}))
     code, said = command("--env", "tiny-reach", "--out", tmp_path / "data")
-    assert (code, "has format 9 and this version reads up to 1" in said) == (2, True)
+    assert (code, "has format 9, but this version reads up to 1" in said) == (2, True)
     line = ["--env", "tiny-reach", "--size", 8, "--out", tmp_path / "cut"]
     assert command(*line, "--agent_steps", 30)[0] == 0
     (tmp_path / "cut" / "frames-00000.safetensors").unlink()

@@ -1,4 +1,4 @@
-"""The command as a user types it: what it prints, how it ends, and that a stopped run goes on."""
+"""The command as a user types it: its output, its exit code, and resuming."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def weights(run: Path) -> list[Any]:
         ("--agent.crop 2", "an image of 2×2 is too small"),
         ("--replay.capacity 3", "replay.capacity 3 is smaller than agent.batch_size 4"),
         ("--replay.capacity 24", "replay.capacity 24 is smaller than an episode of tiny-reach: 25 agent steps"),
-        ("--device cuda:99", "device cuda:99 is not there"),
+        ("--device cuda:99", "device cuda:99 not found"),
         ("--config /nowhere.yaml", "cannot read /nowhere.yaml: No such file or directory"),
-        ("--env gym:NoSuch-v0", "gym:NoSuch-v0 cannot be made"),
+        ("--env gym:NoSuch-v0", "gym:NoSuch-v0 cannot be created"),
         ("--run /dev/null/run", "cannot write to /dev/null/run: Not a directory"),
         ("--run=", "--run has no value"),
         ("--seed=", "--seed has no value"),
-        ("--agent 3", "agent holds settings by name, such as --agent.objective, got 3"),
+        ("--agent 3", "agent must hold settings by name, such as --agent.objective, got 3"),
         (
             "--agent.objective moco --objectives.moco.queue 3",
             "objectives.moco.queue must be at least 4, the keys of one batch, got 3",
@@ -71,7 +71,7 @@ def weights(run: Path) -> list[Any]:
             "--agent.freeze_encoder true",
             "agent.freeze_encoder leaves agent.objective curl .*: add --agent.objective none",
         ),
-        ("--encoder_sha256 ab", "encoder_sha256 belongs to the weights in --encoder, which is not given"),
+        ("--encoder_sha256 ab", "encoder_sha256 is the hash of the weights in --encoder, which is not set"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -88,7 +88,9 @@ def test_a_directory_of_something_else(command: Any, tmp_path: Path, capsys: pyt
     (tmp_path / "thesis.tex").touch()
     for more in ((), ("--fresh",)):
         assert command(*TINY, "--run", tmp_path, *more) == 2
-        assert re.fullmatch("train_agent.py: error: .* is not empty and no run.*\n", capsys.readouterr().err)
+        assert re.fullmatch(
+            "train_agent.py: error: .* is not empty and not a run directory.*\n", capsys.readouterr().err
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -107,7 +109,7 @@ def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
 
 def test_help_is_exit_code_0(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--help") == 0
-    # The commands of the description stand on lines of their own.
+    # The description's commands are on separate lines.
     assert re.search(r"\n +python scripts/train_agent.py --env cheetah-run +# ", capsys.readouterr().out)
 
 
@@ -144,7 +146,7 @@ def test_a_fault_is_one_line_and_exit_code_1(
     assert re.search(r"stopped at 0 frames .*: the renderer is gone; .*fault\.txt", line)
 
 
-# ---- signals, to a process of its own
+# ---- signals, to a separate process
 
 
 def start(run: Path, *more: str) -> subprocess.Popen[str]:

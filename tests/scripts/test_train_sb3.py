@@ -1,4 +1,4 @@
-"""The example for Stable-Baselines3, as a user calls it: which frames it draws, and that mistakes are one line."""
+"""The example for Stable-Baselines3, as a user calls it: the size of its frames, and one-line refusals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def command(command: Any) -> Any:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sides of the frames of each environment that is made."""
+    """Frame sizes of the environments made."""
     made: list[int] = []
     make = envs.make
 
@@ -54,24 +54,24 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_run(tmp_path / "run")
 
 
-def test_frames_are_of_the_size_that_the_runs_encoder_was_trained_on(
+def test_frames_have_the_size_of_the_encoders_training_frames(
     command: Any, run: Path, drawn: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command("--encoder", "run", "--json", "rows.jsonl") == 0  # no slash: it is there
+    assert command("--encoder", "run", "--json", "rows.jsonl") == 0  # no slash, but the path exists
     assert drawn == [20, 20]
     (row,) = map(json.loads, Path("rows.jsonl").read_text().splitlines())
     assert row["steps"] == 8
     assert capsys.readouterr().err == ""
 
 
-def test_another_size_is_taken_and_said(
+def test_another_size_is_accepted_and_reported(
     command: Any, run: Path, drawn: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / "encoder.safetensors").rename("enc.safetensors")
     assert command("--encoder", "enc.safetensors", "--size", 22) == 0
     assert drawn == [22, 22]
     said = capsys.readouterr().err
-    assert said.startswith("the encoder was trained on frames of 20 pixels: in those of --size 22 ")
+    assert said.startswith("the encoder was trained on frames of 20 pixels: with --size 22 ")
     assert said.count("\n") == 1
 
 
@@ -84,15 +84,15 @@ def test_a_new_encoder_has_its_own_sizes(command: Any, drawn: list[int], flags: 
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--encoder", "run", "--crop", 18), "--crop 18 is for a new encoder of ours, and does not concern run: leave"),
-        (("--encoder", "nature", "--crop", 18), "--crop 18 is for a new encoder of ours, and does not concern nature"),
-        (("--encoder", "run", "--size", 17), "--size 17 is too small for run, which sees 18×18: take --size 20"),
-        (("--encoder", "single"), "--encoder single takes 3 channels, and the observations here have 9, 3 RGB frames"),
+        (("--encoder", "run", "--crop", 18), "--crop 18 is for a new encoder of ours and does not apply to run: leave"),
+        (("--encoder", "nature", "--crop", 18), "--crop 18 is for a new encoder of ours and does not apply to nature"),
+        (("--encoder", "run", "--size", 17), "--size 17 is too small for run, which sees 18×18: use --size 20"),
+        (("--encoder", "single"), "--encoder single takes 3 channels, but the observations here have 9, 3 RGB frames"),
         (("--encoder", "enc.safetensors"), "no encoder in .: enc.safetensors is missing"),
         (("--encoder", "crul"), "--encoder must be one of nature, pixel, curl, simclr, "),
         (("--encoder", "none"), "--encoder must be one of nature, pixel, curl, simclr, "),
-        (("--encoder", "nature", "--size", 35), "--size 35 is too small for nature: take --size 36 or more"),
-        (("--size", 30), "--size 30 is smaller than --crop 32: take --size 36, or a smaller --crop"),
+        (("--encoder", "nature", "--size", 35), "--size 35 is too small for nature: use --size 36 or more"),
+        (("--size", 30), "--size 30 is smaller than --crop 32: use --size 36, or a smaller --crop"),
         (("--size", 32), "--size 32 leaves --crop 32 nothing to choose from, so all views of curl would be the same"),
         (("--size", 0), "--size must be at least 1, got 0"),
     ],
@@ -107,5 +107,5 @@ def test_a_misfit_is_one_line_that_names_the_flag(
     assert said.count("\n") == 1
 
 
-def test_stable_baselines3_has_the_least_size_that_the_script_says(command: Any) -> None:
+def test_stable_baselines3_accepts_the_scripts_smallest_size(command: Any) -> None:
     assert command("--encoder", "nature", "--size", 36) == 0

@@ -18,9 +18,9 @@ from helpers.corridor import Corridor
 
 # Class, the first check that it fails, the finding, the remedy.
 MUTANTS: list[tuple[Any, str, str, str]] = [
-    (wrong.FloatSpace, "spaces", "must give uint8 observations (C, H, W), it gives Box(0.0", "scaling to the encoder"),
-    (wrong.DiscreteActions, "spaces", "must take a vector of real numbers", "RescaleAction"),
-    (wrong.WideActions, "spaces", "must take actions in [-1, 1], it takes Box(-2.0", "RescaleAction"),
+    (wrong.FloatSpace, "spaces", "observations must be uint8 (C, H, W), got Box(0.0", "scaling to the encoder"),
+    (wrong.DiscreteActions, "spaces", "actions must be vectors of real numbers", "RescaleAction"),
+    (wrong.WideActions, "spaces", "actions must be in [-1, 1], got Box(-2.0", "RescaleAction"),
     (wrong.ChannelsLast, "spaces", "seem to have their channels last", "np.moveaxis"),
     (wrong.FiveChannels, "spaces", "5 channels are not a stack of 2 frames", "stack=..."),
     (wrong.ResetWithoutOptions, "reset_and_step", "reset(seed=..., options=...) fails", "def reset(self, *, seed"),

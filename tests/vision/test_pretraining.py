@@ -457,7 +457,7 @@ def test_non_finite_values_end_the_run_and_keep_the_checkpoint(
             self.learner.encoder.conv1.weight.data.fill_(torch.nan)  # type: ignore[operator, union-attr]
 
     monkeypatch.setattr(Pretrainer, "step", step)
-    with pytest.raises(TrainingFault, match=r"stopped at epoch 2.67 \(step 8\): not finite any more: loss"):
+    with pytest.raises(TrainingFault, match=r"stopped at epoch 2.67 \(step 8\): no longer finite: loss"):
         pretrain(config)
     assert state(config.directory)["learner"]["steps"] == 4
     assert (config.directory / "fault.txt").is_file()

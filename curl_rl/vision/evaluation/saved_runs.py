@@ -79,9 +79,9 @@ def read_run(directory: Path, device: torch.device | str) -> Run:
         ValueError: the directory holds no pretraining run, or a run without an encoder.
     """
     if not (directory / CONFIG).is_file():
-        raise UserError(f"{directory} is no run: it has no {CONFIG}")
+        raise UserError(f"{directory} is not a run directory ({CONFIG} is missing)")
     if kind_of(directory) != "pretraining":
-        raise UserError(f"{directory} is no run of pretrain_vision.py: its {CONFIG} is of an agent")
+        raise UserError(f"{directory} is not a run of pretrain_vision.py: its {CONFIG} is for an agent")
     config, pretrained = read_config(directory / CONFIG), load_encoder(directory)
     epochs = float(pretrained.provenance.get("epochs", config.epochs))
     encoder, device = pretrained.encoder, torch.device(device)

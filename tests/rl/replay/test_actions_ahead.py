@@ -22,7 +22,7 @@ def sample(replay: Replay, future: tuple[int, ...], *, n_step: int = 1, seed: in
 
 
 def ahead_of_each(batch: Batch) -> dict[int, list[int | None]]:
-    """By the number of each transition that was drawn, the numbers of the actions ahead of it."""
+    """The numbers of the actions ahead, by the number of each sampled transition."""
     assert batch.actions_ahead is not None
     assert batch.actions_ahead.dtype == torch.float32
     found: dict[int, list[int | None]] = {}
@@ -36,7 +36,7 @@ def ahead_of_each(batch: Batch) -> dict[int, list[int | None]]:
 
 
 def one_episode(replay: Replay, steps: int, *, first: int = 0, stream: int = 0) -> None:
-    """An episode that stays open, of transitions numbered from ``first`` on; for a stack of 1."""
+    """Adds an episode that stays open, with transitions numbered from ``first``; for a stack of 1."""
     replay.start_episode(frame_of(first), stream=stream)
     for number in range(first, first + steps):
         replay.add(action_of(number), 0.0, frame_of(number + 1), terminated=False, truncated=False, stream=stream)
@@ -66,8 +66,8 @@ def test_futures_and_the_actions_on_the_way_leave_the_draws_as_they_are() -> Non
     assert numbers_in(sample(replay, ())) == numbers_in(sample(replay, (5, 2)))
 
 
-def test_they_end_with_what_is_stored_where_the_ring_has_come_round() -> None:
-    """Nine transitions in a ring of four: 5, 6, 7, 8 are left, and behind 8 in the ring lies 5."""
+def test_they_end_with_the_stored_transitions_when_the_ring_has_wrapped() -> None:
+    """Nine transitions in a ring of four: 5, 6, 7, 8 are left, and 5 follows 8 in the ring."""
     replay = make(4, stack=1)
     one_episode(replay, 9)
     none = NO_ACTION
@@ -75,8 +75,8 @@ def test_they_end_with_what_is_stored_where_the_ring_has_come_round() -> None:
     assert ahead_of_each(sample(replay, (1, 5))) == expected
 
 
-def test_an_older_episode_that_lies_behind_the_newest_in_the_ring_is_not_read() -> None:
-    """A ring of five holds 3, 4 (to their episode's end) and 5, 6, 7 of the next; behind 7 lies 3."""
+def test_an_older_episode_that_follows_the_newest_in_the_ring_is_not_read() -> None:
+    """A ring of five holds 3, 4 (to their episode's end) and 5, 6, 7 of the next; 3 follows 7 in the ring."""
     replay = make(5, stack=1)
     one_episode(replay, 5)
     replay.start_episode(frame_of(50))
@@ -93,7 +93,7 @@ def test_an_older_episode_that_lies_behind_the_newest_in_the_ring_is_not_read() 
 
 
 def test_they_come_from_their_own_stream() -> None:
-    """Both streams' rings lie one behind the other in memory: behind transition 3 of the first lies the second's."""
+    """The streams' rings are adjacent in memory: the second's first transition follows transition 3 of the first."""
     replay = make(8, stack=1, streams=2)
     one_episode(replay, 4)
     one_episode(replay, 2, first=FAR, stream=1)
@@ -108,8 +108,8 @@ def test_they_come_from_their_own_stream() -> None:
     }
 
 
-def test_what_a_restored_replay_had_gone_on_to_is_not_read(tmp_path: Path) -> None:
-    """Its ring still holds 3, 4 and 5, numbered just as they would follow."""
+def test_transitions_added_before_a_restore_are_not_read(tmp_path: Path) -> None:
+    """Its ring still holds 3, 4 and 5, with the numbers that would come next."""
     replay = make(10, stack=1)
     one_episode(replay, 3)
     manifest = replay.save(tmp_path)

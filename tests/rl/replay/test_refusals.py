@@ -1,4 +1,4 @@
-"""What the replay refuses, by name, and that nothing is stored then."""
+"""The replay's refusals name the argument and store nothing."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_config_is_checked(config: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "action_dim", "stack", "message"),
     [
-        ((7, 2, 2), 3, 3, r"observation_shape is \(7, 2, 2\)"),
-        ((6, 2), 3, 3, r"observation_shape is \(6, 2\)"),
-        ((6, 2, 2), 0, 3, "action_dim is 0"),
-        ((6, 2, 2), 3, 0, "stack is 0"),
+        ((7, 2, 2), 3, 3, r"observation_shape must be .*, got \(7, 2, 2\)"),
+        ((6, 2), 3, 3, r"observation_shape must be .*, got \(6, 2\)"),
+        ((6, 2, 2), 0, 3, "action_dim must be at least 1, got 0"),
+        ((6, 2, 2), 3, 0, "stack must be at least 1, got 0"),
     ],
 )
 def test_shapes_are_checked(shape: tuple[int, ...], action_dim: int, stack: int, message: str) -> None:
@@ -43,8 +43,8 @@ def test_shapes_are_checked(shape: tuple[int, ...], action_dim: int, stack: int,
     [
         (observation_of(0, 0, 1), "observation is not one frame repeated"),
         (observation_of(0, 1, 1), "observation is not one frame repeated"),
-        (observation_of(0, 0), r"observation has shape \(4, 2, 2\): it must be \(6, 2, 2\)"),
-        (observation_of(0, 0, 0).astype(np.float32), "observation has dtype float32: it must be uint8"),
+        (observation_of(0, 0), r"observation must have shape \(6, 2, 2\), got \(4, 2, 2\)"),
+        (observation_of(0, 0, 0).astype(np.float32), "observation must have dtype uint8, got float32"),
     ],
 )
 def test_a_first_observation_is_checked(observation: np.ndarray, message: str) -> None:
@@ -62,10 +62,10 @@ def test_a_first_observation_is_checked(observation: np.ndarray, message: str) -
         ({"next_observation": observation_of(0, 1, 0)[::-1]}, "not the observation before it shifted"),
         ({"next_observation": observation_of(0, 1)}, "next_observation has shape"),
         ({"next_observation": observation_of(0, 1, 2).astype(np.int64)}, "next_observation has dtype int64"),
-        ({"action": [0.0, 0.0]}, r"action has shape \(2,\): it must be \(3,\)"),
-        ({"action": [0.0, np.inf, 0.0]}, "action is .*inf.*: it must be finite"),
-        ({"reward": float("nan")}, "reward is nan: it must be finite"),
-        ({"reward": -1e39}, r"reward is -1e\+39: it must be finite, also as a float32"),
+        ({"action": [0.0, 0.0]}, r"action must have shape \(3,\), got \(2,\)"),
+        ({"action": [0.0, np.inf, 0.0]}, "action must be finite, got .*inf"),
+        ({"reward": float("nan")}, "reward must be finite as a float32, got nan"),
+        ({"reward": -1e39}, r"reward must be finite as a float32, got -1e\+39"),
     ],
 )
 def test_a_refused_step_leaves_no_trace(change: dict[str, Any], message: str) -> None:
@@ -85,10 +85,10 @@ def test_a_refused_step_leaves_no_trace(change: dict[str, Any], message: str) ->
 
 def test_calls_out_of_order_are_refused() -> None:
     replay = make(5)
-    with pytest.raises(RuntimeError, match="holds no transition yet"):
+    with pytest.raises(RuntimeError, match="has no transitions yet"):
         replay.sample(1, torch.Generator(), discount=0.9)
     replay.start_episode(observation_of(0, 0, 0))
-    with pytest.raises(RuntimeError, match="holds no transition yet"):
+    with pytest.raises(RuntimeError, match="has no transitions yet"):
         replay.sample(1, torch.Generator(), discount=0.9)
     replay.add(action_of(0), 0.0, observation_of(0, 0, 1), terminated=False, truncated=True)
     with pytest.raises(RuntimeError, match=r"call start_episode\(\)"):
@@ -98,14 +98,14 @@ def test_calls_out_of_order_are_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"discount": 1.5}, r"discount is 1\.5: it must lie in \[0, 1\]"),
-        ({"discount": float("nan")}, "discount is nan"),
-        ({"n_step": 0}, "n_step is 0"),
-        ({"future": (1, -1)}, r"future is \(1, -1\)"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"discount": 1.5}, r"discount must lie in \[0, 1\], got 1\.5"),
+        ({"discount": float("nan")}, "discount must lie .*, got nan"),
+        ({"n_step": 0}, "n_step must be at least 1, got 0"),
+        ({"future": (1, -1)}, r"offsets in future must be 0 or more, got \(1, -1\)"),
     ],
 )
-def test_what_is_asked_of_sample_is_checked(arguments: dict[str, Any], message: str) -> None:
+def test_the_arguments_of_sample_are_checked(arguments: dict[str, Any], message: str) -> None:
     settings = {"batch_size": 4, "discount": 0.9, **arguments}
     with pytest.raises(ValueError, match=message):
         two_episodes("terminated").sample(generator=torch.Generator(), **settings)

@@ -1,4 +1,4 @@
-"""What is sampled, against a brute-force replay and against numbers made by hand."""
+"""Samples against a brute-force replay and against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_episodes_of_twenty_steps_leave_the_whole_capacity_samplable(capacity: i
             assert len(replay) == min(transitions, capacity)
 
 
-def test_chance_comes_from_the_generator_alone() -> None:
+def test_all_randomness_comes_from_the_generator() -> None:
     replay = two_episodes("terminated")
     global_state = torch.get_rng_state()
     first = replay.sample(50, torch.Generator().manual_seed(3), discount=0.9)

@@ -1,4 +1,4 @@
-"""Saving, restoring, and what damage, a full disk or another replay's manifest do to it."""
+"""Saving and restoring, also with damaged segments, a full disk or another replay's manifest."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def assert_same_from_here(left: Replay, right: Replay, steps: Iterator[Step], co
 
 @pytest.mark.parametrize("segment_bytes", [2**20, 40])  # 40: five frames to a file
 @pytest.mark.parametrize(("capacity", "mean_length", "stack"), [(1, 2, 3), (10, 2, 1), (30, 8, 3), (30, 200, 4)])
-def test_a_restored_replay_goes_on_as_the_one_that_was_never_saved(
+def test_a_restored_replay_continues_like_one_that_was_never_saved(
     capacity: int,
     mean_length: float,
     stack: int,
@@ -75,9 +75,9 @@ def test_a_restored_replay_goes_on_as_the_one_that_was_never_saved(
 
 @pytest.mark.parametrize("moment", range(6))
 def test_the_first_moments_can_be_saved(moment: int, tmp_path: Path) -> None:
-    """No episode yet, one reset, two resets without a step between them, and the first steps."""
+    """No episode yet, one reset, two resets without a step in between, and the first steps."""
     saved, restored = make(4), make(4)
-    restored._frames.fill_(77)  # what is not restored must not look right by chance
+    restored._frames.fill_(77)  # so that unrestored frames cannot look right by chance
     steps = iter([next(play(np.random.default_rng(0), 3, 5)), *itertools.islice(steps_of_one_episode(3), 20)])
     for _ in range(moment):
         feed(saved, next(steps))
@@ -114,14 +114,14 @@ def test_an_older_manifest_restores_after_newer_segments_were_written(tmp_path: 
     restored = make(40)
     restored.restore(tmp_path, older)
     assert_same_from_here(never_saved, restored, steps, 17, 0)
-    # It now writes a file of the same name as the newer one's: over it, with the same contents.
+    # It now overwrites the newer file of the same name, with the same contents.
     assert restored.save(tmp_path) == newer
     again = make(40)
     again.restore(tmp_path, newer)
     assert_same_from_here(never_saved, again, steps, 100, 1)
 
 
-def test_a_save_writes_what_is_new_and_drops_what_is_dead(tmp_path: Path) -> None:
+def test_a_save_writes_new_data_and_drops_dead_data(tmp_path: Path) -> None:
     replay = make(100)
     steps = play(np.random.default_rng(3), 3, 50)
     written: dict[str, int] = {}
@@ -233,10 +233,10 @@ def test_damage_is_named_and_an_older_manifest_still_restores(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"capacity": 11}, "capacity is 11, but the checkpoint's is 10"),
-        ({"stack": 1}, "stack is 1, but the checkpoint's is 3"),
-        ({"action_dim": 1}, "action_dim is 1, but the checkpoint's is 3"),
-        ({"shape": (6, 2, 4)}, r"observation_shape is \[6, 2, 4\], but the checkpoint's is \[6, 2, 2\]"),
+        ({"capacity": 11}, "capacity must be the checkpoint's, 10, got 11"),
+        ({"stack": 1}, "stack must be the checkpoint's, 3, got 1"),
+        ({"action_dim": 1}, "action_dim must be the checkpoint's, 3, got 1"),
+        ({"shape": (6, 2, 4)}, r"observation_shape must be the checkpoint's, \[6, 2, 2\], got \[6, 2, 4\]"),
     ],
 )
 def test_another_replays_manifest_is_refused_by_name(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -251,9 +251,9 @@ def test_another_replays_manifest_is_refused_by_name(arguments: dict[str, Any], 
     )
     with pytest.raises(ValueError, match=message):
         replay.restore(tmp_path, manifest)
-    with pytest.raises(ValueError, match="manifest has format 3: this version reads 1 and 2"):
+    with pytest.raises(ValueError, match="manifest's format must be 1 or 2, got 3"):
         make(10).restore(tmp_path, {**manifest, "format": 3})
-    with pytest.raises(ValueError, match="replay has 2 streams, but the checkpoint's has 1"):
+    with pytest.raises(ValueError, match="replay must have as many streams as the checkpoint, 1, got 2"):
         make(10, streams=2).restore(tmp_path, manifest)
 
 
@@ -272,11 +272,11 @@ def test_several_streams_are_saved_and_restored(tmp_path: Path) -> None:
             for replay in (real, restored)
         ]
         assert_equal_batches(*batches)
-        real = restored  # the streams go on from where they were
+        real = restored  # the streams continue where they were
 
 
 def test_a_manifest_of_format_1_is_read(tmp_path: Path) -> None:
-    """What this version's only stream says stood in the manifest itself then."""
+    """Format 1 has the only stream's entries in the manifest itself."""
     saved, restored, steps = make(10), make(10), play(np.random.default_rng(3), 3, 5)
     for _ in range(25):
         feed(saved, next(steps))

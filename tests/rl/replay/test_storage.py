@@ -1,4 +1,4 @@
-"""Where the frames lie, how much room they take, and that it makes no difference to what is sampled."""
+"""Storage of the frames and its size, and that samples do not depend on it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_memory_stays_flat_once_the_replay_is_full() -> None:
     assert resident_bytes() - before < 5e6
 
 
-def test_disk_gives_what_memory_gives_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_disk_gives_the_samples_of_memory_and_leaves_nothing_behind(tmp_path: Path) -> None:
     in_memory, on_disk = make(23), make(23, storage="disk", directory=tmp_path)
     assert (in_memory.storage, on_disk.storage) == ("memory", "disk")
     assert on_disk.describe().endswith(f"on disk, in {tmp_path}")
@@ -78,7 +78,7 @@ def test_disk_gives_what_memory_gives_and_leaves_nothing_behind(tmp_path: Path) 
 
 
 def test_disk_space_is_reserved_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Path, "unlink", lambda _: None)  # so that the file has a name to be asked by
+    monkeypatch.setattr(Path, "unlink", lambda _: None)  # keeps the file's name, for the check below
     replay = Replay(ReplayConfig(500, "disk"), (9, 64, 64), 1, stack=3, device="cpu", directory=tmp_path)
     (path,) = tmp_path.iterdir()
     assert path.stat().st_blocks * 512 >= path.stat().st_size >= 500 * 3 * 64 * 64
@@ -89,7 +89,7 @@ def test_disk_space_is_reserved_at_once(monkeypatch: pytest.MonkeyPatch, tmp_pat
     ("available", "chosen"),
     [(10e9, "memory"), (4.3e9, "memory"), (4.1e9, "disk"), (1e9, "disk")],  # 3.155 GB are 3/4 of 4.21 GB
 )
-def test_auto_takes_memory_while_a_quarter_stays_free(
+def test_auto_chooses_memory_while_a_quarter_stays_free(
     available: float, chosen: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(storage_module, "available_memory", lambda: int(available))
@@ -101,7 +101,7 @@ def test_on_a_cpu_device_means_memory() -> None:
     assert make(5, storage="device").storage == "memory"
 
 
-def test_no_room_is_said_at_once_with_what_is_needed_and_what_is_free(
+def test_no_room_is_refused_at_once_with_the_sizes_needed_and_free(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(storage_module, "available_memory", lambda: 1_500_000_000)
@@ -122,7 +122,7 @@ def test_no_room_is_said_at_once_with_what_is_needed_and_what_is_free(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("storage", ["device", "memory"])
-def test_a_gpu_gets_the_batches_that_a_cpu_gets(storage: Any) -> None:
+def test_a_gpu_gets_the_same_batches_as_a_cpu(storage: Any) -> None:
     on_cpu = make(23)
     on_gpu = Replay(ReplayConfig(23, storage), (6, SIZE, SIZE), ACTION_DIM, stack=3, device="cuda")
     assert on_gpu.storage == storage
@@ -158,7 +158,7 @@ def test_sampling_for_a_gpu_never_waits_for_it(storage: Any) -> None:
 
 
 @pytest.mark.parametrize(("streams", "stack", "actions"), [(1, 3, 6), (3, 2, 1)])
-def test_the_room_that_is_asked_for_is_what_the_tensors_take(streams: int, stack: int, actions: int) -> None:
+def test_the_requested_room_is_the_size_of_the_tensors(streams: int, stack: int, actions: int) -> None:
     shape = (3 * stack, 8, 9)
     replay = Replay(ReplayConfig(61, "memory"), shape, actions, stack=stack, device="cpu", streams=streams)
     names = ("_frames", "_action", "_reward", "_terminated", "_start_frame", "_position")

@@ -1,4 +1,4 @@
-"""A run that was left alone: what every other is compared with."""
+"""An undisturbed run, the reference for all others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused before a run begins."""
+"""Refusals before a run begins."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class Long(Corridor):
 @pytest.mark.parametrize(
     ("make", "change", "line"),
     [
-        (Floats, {}, "must give uint8 observations"),
-        (Wide, {}, "must take actions in .-1, 1."),
-        (Buttons, {}, "must take a vector of real numbers"),
+        (Floats, {}, "observations must be uint8"),
+        (Wide, {}, "actions must be in .-1, 1."),
+        (Buttons, {}, "actions must be vectors of real numbers"),
         (Long, {}, "replay.capacity 20 is smaller than an episode of corridor: 21 agent steps"),
         (Corridor, {"environment": EnvironmentConfig(size=SIZE, stack=4)}, "environment.stack 4 does not divide the 6"),
-        (Corridor, {"device": "cuda:99"}, "device cuda:99 is not there: PyTorch sees"),
+        (Corridor, {"device": "cuda:99"}, "device cuda:99 not found: PyTorch sees"),
     ],
 )
-def test_what_cannot_be_trained_is_said_before_anything_is_written(
+def test_an_untrainable_run_is_refused_before_anything_is_written(
     tmp_path: Path, make: Callable[[], Corridor], change: dict[str, Any], line: str
 ) -> None:
     with pytest.raises(UserError, match=line):
@@ -67,7 +67,7 @@ def test_what_cannot_be_trained_is_said_before_anything_is_written(
 def test_a_disk_without_room_is_refused_and_the_corrected_command_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
 ) -> None:
-    # The replay's file takes 20 + 1 + 2 + 1 frames of 300 bytes; the rest is for the checkpoints.
+    # The replay's file needs 20 + 1 + 2 + 1 frames of 300 bytes; the rest is for the checkpoints.
     config = tiny(tmp_path / "run", replay=ReplayConfig(capacity=20, storage="disk"))
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=free, used=0, free=free))
@@ -77,7 +77,7 @@ def test_a_disk_without_room_is_refused_and_the_corrected_command_is_not(
     trained(replace(config, replay=ReplayConfig(capacity=19), frames=20))
 
 
-def test_rows_that_somebody_damaged_are_one_clear_line(tmp_path: Path) -> None:
+def test_damaged_rows_are_one_clear_line(tmp_path: Path) -> None:
     config = tiny(tmp_path / "run", frames=20)
     trained(config)
     path = tmp_path / "run" / "metrics.jsonl"

@@ -1,4 +1,4 @@
-"""Losses and environments that break, disks that fill up: what is said and what is kept."""
+"""Losses and environments that fail, disks that fill up: the message, and the saved state."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from helpers.corridor import (
 )
 
 
-def test_a_broken_environment_saves_says_why_and_the_run_goes_on_bit_for_bit(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_broken_environment_saves_and_the_run_resumes_bit_for_bit(undisturbed: Path, tmp_path: Path) -> None:
     config = tiny(tmp_path / "run")
 
     def broken() -> None:
@@ -53,7 +53,7 @@ def test_a_broken_environment_saves_says_why_and_the_run_goes_on_bit_for_bit(und
     with pytest.raises(TrainingFault) as fault:
         trained(config, at(17, broken))
     line = str(fault.value)
-    assert re.search(r"\Astopped at \d+ frames \(update 10\): the renderer is gone; the run is saved: mend the", line)
+    assert re.search(r"\Astopped at \d+ frames \(update 10\): the renderer is gone; the run is saved: fix the", line)
     assert "\n" not in line
     assert "RuntimeError: the renderer" in (tmp_path / "run" / "fault.txt").read_text()
     assert state(tmp_path / "run")["/progress/agent_steps"] == 16
@@ -77,7 +77,7 @@ def test_an_environment_that_breaks_in_reset(
     make = environments()
     with monkeypatch.context() as patch:
         patch.setattr(Corridor, "reset", breaking)
-        with pytest.raises(TrainingFault, match="no more licences; the run is saved: mend the environment"):
+        with pytest.raises(TrainingFault, match="no more licences; the run is saved: fix the environment"):
             train(config, lambda: made.append(make()) or made[-1])  # type: ignore[func-returns-value]
     resumed(config)
     assert_same_run(tmp_path / "run", undisturbed)
@@ -92,13 +92,13 @@ def test_a_reward_that_is_not_a_number(undisturbed: Path, tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(Corridor, "step", nan)
-        with pytest.raises(TrainingFault, match="reward is nan: it must be finite.*; the run is saved"):
+        with pytest.raises(TrainingFault, match="reward must be finite as a float32, got nan; the run is saved"):
             trained(config)
     resumed(config)
     assert_same_run(tmp_path / "run", undisturbed)
 
 
-def test_an_environment_that_fails_while_it_is_brought_back(undisturbed: Path, tmp_path: Path) -> None:
+def test_an_environment_that_fails_while_its_episode_is_replayed(undisturbed: Path, tmp_path: Path) -> None:
     config = tiny(tmp_path / "run")
     with pytest.raises(Stopped):
         trained(config, at(18, terminate))
@@ -106,7 +106,7 @@ def test_an_environment_that_fails_while_it_is_brought_back(undisturbed: Path, t
     def broken() -> None:
         raise RuntimeError("no display")
 
-    with pytest.raises(TrainingFault, match="no display; the run is as it was saved"):
+    with pytest.raises(TrainingFault, match="no display; the run is unchanged"):
         trained(config, at(1, broken))
     resumed(config)
     assert_same_run(tmp_path / "run", undisturbed)
@@ -120,10 +120,10 @@ def test_diverging_networks_overwrite_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(TrainingFault) as fault:
         trained(config)
     assert re.search(
-        r"stopped at \d+ frames \(update \d\): .*; the last checkpoint is from before; try a lower", str(fault.value)
+        r"stopped at \d+ frames \(update \d\): .*; the last checkpoint predates it; try a lower", str(fault.value)
     )
     assert "\n" not in str(fault.value)
-    assert "mend the environment" not in str(fault.value)
+    assert "fix the environment" not in str(fault.value)
     weights = [value for value in networks(tmp_path / "run").values() if isinstance(value, torch.Tensor)]
     assert all(value.isfinite().all() for value in weights)
 
@@ -145,12 +145,12 @@ def test_nan_in_a_loss_or_a_weight_is_never_saved(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(training, "estimated_time", lambda *_: "no estimate")
     config = tiny(tmp_path / "run", checkpoint=CheckpointConfig(every=1), log=LogConfig(every=1000))
     name = "critic/loss" if what == "loss" else "log_alpha"
-    with pytest.raises(TrainingFault, match=f"not finite any more: {name}; the last checkpoint is from before"):
+    with pytest.raises(TrainingFault, match=f"no longer finite: {name}; the last checkpoint predates it"):
         trained(config)
     assert state(tmp_path / "run")["/agent/updates"] == 10
 
 
-def test_a_first_observation_that_the_replay_refuses_is_said_again_at_the_next_start(
+def test_a_first_observation_that_the_replay_refuses_is_reported_again_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reset, episodes = Corridor.reset, itertools.count()
@@ -167,7 +167,7 @@ def test_a_first_observation_that_the_replay_refuses_is_said_again_at_the_next_s
             train(tiny(tmp_path, evaluation=EvaluationConfig(every=0)), environments())
 
 
-def test_too_little_memory_in_an_update_names_what_to_lower(
+def test_too_little_memory_in_an_update_names_the_settings_to_lower(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update, count = Agent.update, itertools.count()
@@ -186,12 +186,12 @@ def test_too_little_memory_in_an_update_names_what_to_lower(
     assert differing(state(undisturbed), state(resumed(config))) == []
 
 
-def test_too_little_memory_at_the_start_is_the_users_to_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_at_the_start_is_the_users_to_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def exhausted(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(training, "Replay", exhausted)
-    with pytest.raises(UserError, match=r"cpu has no room for this run: lower agent\.batch_size"):
+    with pytest.raises(UserError, match=r"cpu has too little memory for this run: lower agent\.batch_size"):
         trained(tiny(tmp_path))
 
 
@@ -211,7 +211,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(
         with pytest.raises(TrainingFault) as fault:
             trained(config)
     assert "No space left on device" in str(fault.value)
-    assert "make room and start the same command again" in str(fault.value)
+    assert "free some disk space and start the same command again" in str(fault.value)
     assert "\n" not in str(fault.value)
     assert 28 <= state(tmp_path / "run")["/progress/frames"] < 42
     resumed(config)
@@ -226,12 +226,12 @@ def test_a_broken_environment_on_a_full_disk_names_both(tmp_path: Path, monkeypa
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    saying = "renderer is gone; the last checkpoint is intact, a new one could not be written"
-    with pytest.raises(TrainingFault, match=saying):
+    message = "renderer is gone; the last checkpoint is intact; a new one could not be written"
+    with pytest.raises(TrainingFault, match=message):
         trained(tiny(tmp_path / "run"), at(17, broken))
 
 
-def test_the_environments_are_closed_whatever_happens(tmp_path: Path) -> None:
+def test_the_environments_are_closed_after_a_fault(tmp_path: Path) -> None:
     closed: list[bool] = []
 
     class Closing(Corridor):
@@ -249,7 +249,7 @@ def test_the_environments_are_closed_whatever_happens(tmp_path: Path) -> None:
 def test_a_row_of_an_episode_that_finds_no_room_is_the_disks_fault_and_not_the_environments(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The step is taken and its update is not: saved here, the run would go on without that update."""
+    """The step is taken but its update is not: a run saved here would resume without that update."""
     config, scalars, episodes = tiny(tmp_path / "run"), Logger.scalars, itertools.count()
 
     def full(logger: Logger, frames: int, metrics: Any) -> None:
@@ -259,7 +259,9 @@ def test_a_row_of_an_episode_that_finds_no_room_is_the_disks_fault_and_not_the_e
 
     with monkeypatch.context() as patch:
         patch.setattr(Logger, "scalars", full)
-        with pytest.raises(TrainingFault, match="No space left on device; nothing that was saved is lost: make room"):
+        with pytest.raises(
+            TrainingFault, match="No space left on device; nothing that was saved is lost: free some disk"
+        ):
             trained(config)
     resumed(config)
     assert_same_run(tmp_path / "run", undisturbed)
@@ -267,7 +269,7 @@ def test_a_row_of_an_episode_that_finds_no_room_is_the_disks_fault_and_not_the_e
 
 @pytest.mark.parametrize("environments", [1, 2])
 def test_a_step_that_cannot_be_undone_goes_back_to_the_last_checkpoint(tmp_path: Path, environments: int) -> None:
-    """Of two environments one has taken its step when the other's is refused; with overlap an update has run too."""
+    """One of two environments has taken its step when the other's is refused; with overlap an update has run too."""
     session = SimpleNamespace(directory=tmp_path, fail=lambda error, advice: said.append(advice) or 1 / 0)
     said: list[str] = []
     generator = torch.Generator()
@@ -277,13 +279,13 @@ def test_a_step_that_cannot_be_undone_goes_back_to_the_last_checkpoint(tmp_path:
     guard.can_undo = environments == 1
     with pytest.raises(ZeroDivisionError), guard:
         raise RuntimeError("the renderer is gone")
-    assert torch.equal(generator.get_state(), before), "what was drawn is drawn again"
-    mend = "mend the environment and start the same command again"
-    saved, kept = ["saved", f"the run is saved: {mend}"], [f"nothing was saved yet: {mend}"]
+    assert torch.equal(generator.get_state(), before), "the same numbers are drawn again"
+    remedy = "fix the environment and start the same command again"
+    saved, kept = ["saved", f"the run is saved: {remedy}"], [f"nothing was saved yet: {remedy}"]
     assert said == (saved if environments == 1 else kept)
 
 
-def test_a_guard_lets_pass_what_is_not_the_environments(tmp_path: Path) -> None:
+def test_a_guard_passes_on_errors_that_are_not_the_environments(tmp_path: Path) -> None:
     session = SimpleNamespace(directory=tmp_path)
     guard = EnvironmentGuard(session, lambda: None, torch.Generator())  # type: ignore[arg-type]
     for error in (KeyboardInterrupt(), torch.OutOfMemoryError("CUDA out of memory")):

@@ -1,7 +1,7 @@
-"""Runs that were killed or stopped, and went on.
+"""Runs that were killed or stopped, and resumed.
 
-The oracle is a run that was left alone: weights, optimizers, random states, what the replay samples and the rows of
-metrics have to be the same to the last bit.
+The oracle is an undisturbed run: weights, optimizers, random states, replay samples and rows of metrics must be the
+same to the last bit.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from helpers.corridor import (
 def test_killed_at_a_step_and_resumed_is_as_if_nothing_had_happened(
     undisturbed: Path, tmp_path: Path, step: int
 ) -> None:
-    # Step 5 lies before the first checkpoint.
+    # Step 5 is before the first checkpoint.
     config = tiny(tmp_path / "run")
     in_a_process_that_is_killed(config, lambda: at(step, die))
     resumed(config)
@@ -167,7 +167,7 @@ def test_only_damaged_checkpoints_are_one_clear_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("step", [3, 17])
-def test_a_signal_saves_at_once_and_the_run_goes_on_bit_for_bit(
+def test_a_signal_saves_at_once_and_the_run_resumes_bit_for_bit(
     undisturbed: Path, tmp_path: Path, number: int, code: int, step: int
 ) -> None:
     config = tiny(tmp_path / "run")
@@ -201,7 +201,7 @@ def test_a_signal_in_the_middle_of_an_evaluation(
         patch.setattr(training, "evaluate", interrupted)
         with pytest.raises(Stopped):
             trained(config)
-    # The one that was under way is given up, and made up for later.
+    # The interrupted evaluation is aborted, and repeated after resuming.
     assert [row["frames"] for row in rows(tmp_path / "run") if "evaluation/return_mean" in row] == [0]
     resumed(config)
     assert_same_run(tmp_path / "run", undisturbed)
@@ -243,11 +243,11 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-# ---- the environment, brought back by repeating its actions
+# ---- the environment, restored by replaying its actions
 
 
 class Forgetful(Corridor):
-    """Has pictures of its own in every process: the same seed and actions do not lead to the same place."""
+    """Draws different pictures in every process: the same seed and actions do not reproduce the observation."""
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
         super().reset(seed=seed)
@@ -257,7 +257,7 @@ class Forgetful(Corridor):
 
 
 class Hasty(Corridor):
-    """Ends every episode after so many actions, once it is told to, and refuses another action then."""
+    """Ends every episode after ``last`` actions, if set, and then refuses another action."""
 
     last: int | None = None
 
@@ -272,9 +272,9 @@ class Hasty(Corridor):
         return observation, reward, terminated or self.taken == self.last, truncated, info
 
 
-# After two actions the picture is the saved one, and still the episode cannot go on.
+# After two actions the picture is the saved one, but the episode is over.
 @pytest.mark.parametrize(("kind", "last"), [(Forgetful, None), (Hasty, 1), (Hasty, 2)])
-def test_an_environment_that_does_not_repeat_itself_goes_on_with_its_next_episode(
+def test_an_environment_that_is_not_reproducible_continues_with_its_next_episode(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -290,13 +290,13 @@ def test_an_environment_that_does_not_repeat_itself_goes_on_with_its_next_episod
     train(config, kind)
     assert "an environment did not repeat itself" in capsys.readouterr().err
     later = [row["episode/number"] for row in rows(tmp_path / "run") if "episode/number" in row]
-    # The unfinished episode is never reported, its number not given again, and none other is missing.
+    # The unfinished episode is never reported, its number is not reused, and no other is missing.
     number = before["/progress/under_way/0/number"]
     assert later == [n for n in range(later[-1] + 1) if n != number]
 
 
-def test_a_checkpoint_of_format_1_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    """Written as the older version wrote it: one environment's episode spread over the state, and one stream."""
+def test_a_checkpoint_of_format_1_resumes_to_the_same_end(tmp_path: Path) -> None:
+    """As written by the older version: one environment's episode spread over the state, and one stream."""
     config = tiny(tmp_path / "run")
     undisturbed = trained(replace(config, run=tmp_path / "undisturbed"))
     with pytest.raises(Stopped):
@@ -326,7 +326,7 @@ def test_a_checkpoint_of_format_1_goes_on_to_the_same_end(tmp_path: Path) -> Non
 # ---- MuJoCo
 
 
-def test_a_mujoco_run_goes_on_in_the_middle_of_an_episode(tmp_path: Path) -> None:
+def test_a_mujoco_run_resumes_in_the_middle_of_an_episode(tmp_path: Path) -> None:
     envs = pytest.importorskip("envs")
     rendering = pytest.importorskip("envs.rendering")
     try:

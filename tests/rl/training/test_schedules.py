@@ -1,4 +1,4 @@
-"""What falls where in a run, counted by hand; what it reports; and what must not change it."""
+"""The schedule of a run, counted by hand; its reports; and settings that must not change its results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from helpers.corridor import (
     trained,
 )
 
-# ---- what must not change a run
+# ---- invariance
 
 
 def test_the_comparison_sees_a_difference(undisturbed: Path, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_estimate_of_the_time_changes_nothing(
 # ---- schedules
 
 
-def test_updates_evaluations_rows_and_checkpoints_fall_where_they_must(
+def test_the_frames_of_updates_evaluations_rows_and_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
@@ -93,8 +93,8 @@ def test_updates_evaluations_rows_and_checkpoints_fall_where_they_must(
     config = tiny(tmp_path / "run", training=TrainingConfig(random_steps=6, update_every=3), frames=55)
     directory = trained(config)
 
-    # The frames after each step, from an environment that is asked directly: the number of steps of an episode
-    # depends on its seed alone.
+    # The frames after each step, from an environment stepped directly: the length of an episode depends only on its
+    # seed.
     frames, counts, lengths = 0, [0], []
     episode = 0
     while frames < 55:
@@ -140,7 +140,7 @@ def test_updates_are_counted_from_the_end_of_the_six_random_steps(
     assert state(tmp_path / "run")["/agent/updates"] == updates
 
 
-def test_random_steps_are_uniform_and_the_policys_are_not_used_before(
+def test_random_steps_are_uniform_and_the_policy_acts_only_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     actions: list[npt.NDArray[np.float32]] = []
@@ -178,7 +178,7 @@ def test_random_steps_are_uniform_and_the_policys_are_not_used_before(
 
 
 @pytest.mark.parametrize(("objective", "diagnosed"), [("curl", 5), ("none", 0)])
-def test_one_update_between_two_rows_is_diagnosed_and_one_with_the_objective(
+def test_one_update_per_row_is_diagnosed_and_it_includes_the_objective(
     objective: Any, diagnosed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A diagnosed update runs eagerly on a GPU, and makes the host wait."""
@@ -203,7 +203,7 @@ def test_terminated_and_truncated_reach_the_replay(undisturbed: Path) -> None:
     replay = Replay(ReplayConfig(20), (3 * STACK, SIZE, SIZE), 2, stack=STACK, device="cpu")
     replay.restore(undisturbed / "checkpoints" / "segments", manifest)
     discounts = replay.sample(500, torch.Generator().manual_seed(0), discount=0.9).discount.unique()
-    # Which of the 20 newest transitions terminated follows from the lengths of the episodes alone.
+    # The lengths of the episodes determine which of the 20 newest transitions terminated.
     ends, episode = [], 0
     while len(ends) < found[1]["progress"]["agent_steps"]:
         env = Corridor()
@@ -216,7 +216,7 @@ def test_terminated_and_truncated_reach_the_replay(undisturbed: Path) -> None:
     assert stored == ends[-20:]
 
 
-# ---- what is reported
+# ---- reports
 
 
 def test_tensorboard_and_the_rows_hold_the_same_metrics(undisturbed: Path) -> None:
@@ -277,7 +277,7 @@ def test_the_means_of_an_interval_survive_a_stop_in_its_middle(undisturbed: Path
     assert rows(tmp_path / "run") == rows(undisturbed)
 
 
-def test_the_directory_holds_what_the_design_says(undisturbed: Path) -> None:
+def test_the_contents_of_the_directory(undisturbed: Path) -> None:
     names = {path.name for path in undisturbed.iterdir() if not path.name.startswith("events.")}
     assert {"config.yaml", "metrics.jsonl", "checkpoints", "encoder.safetensors", "encoder.json", "videos"} <= names
     provenance = json.loads((undisturbed / "encoder.json").read_text())["provenance"]

@@ -1,4 +1,4 @@
-"""Commands on a directory that holds a run already: the same one, another one, a fresh one."""
+"""Commands on a directory that already has a run: the same one, another one, a fresh one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from curl_rl.runs.lock import lock_run
 from helpers.corridor import differing, environments, resumed, rows, state, tiny, trained
 
 
-def test_a_complete_run_says_so_and_a_larger_budget_goes_on(
+def test_a_complete_run_is_reported_and_a_larger_budget_extends_it(
     undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny(tmp_path / "run", frames=38)
@@ -38,11 +38,11 @@ def test_a_complete_run_says_so_and_a_larger_budget_goes_on(
     before = state(tmp_path / "run")
     capsys.readouterr()
     resumed(config)
-    assert re.search(r"this run is complete at \d+ frames; --frames takes it further", capsys.readouterr().err)
+    assert re.search(r"this run is complete at \d+ frames; --frames extends it", capsys.readouterr().err)
     assert differing(before, state(tmp_path / "run")) == []
     resumed(replace(config, frames=60))
-    # The rows at the end of the smaller budget are two more (the metrics so far, which the next row then leaves out,
-    # and an evaluation), and change nothing.
+    # The end of the smaller budget adds two rows (the metrics so far, which the next row then leaves out, and an
+    # evaluation), and changes nothing.
     assert differing(state(undisturbed), state(tmp_path / "run")) == []
     more = [row for row in rows(tmp_path / "run") if row not in rows(undisturbed)]
     end = before["/progress/frames"]
@@ -78,7 +78,7 @@ def test_any_other_change_is_refused_by_name(
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_automatic_precision_is_no_other_setting_on_another_machine(
+def test_automatic_precision_is_the_same_setting_on_another_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(tmp_path, frames=30)
@@ -114,7 +114,7 @@ def test_fresh_renames_and_never_deletes(tmp_path: Path, capsys: pytest.CaptureF
 def test_too_little_memory_is_the_agents_fault_and_not_the_environments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """PyTorch has no exception of its own for a CPU that has no memory left."""
+    """PyTorch has no dedicated exception for a CPU without memory."""
 
     def no_room(*_: Any, **__: Any) -> NoReturn:
         torch.empty(2**62, dtype=torch.uint8)
@@ -140,16 +140,16 @@ def test_a_replay_without_room_is_refused_before_a_run_is_set_aside(undisturbed:
 @pytest.mark.parametrize(
     ("device", "capture", "storage", "message"),
     [
-        ("cpu", True, "auto", "compute.capture: there are no CUDA graphs on cpu"),
+        ("cpu", True, "auto", "compute.capture: cpu has no CUDA graphs"),
         (
             "cuda:0",
             True,
             "memory",
-            "the replay would lie in memory, and an update can be captured only",
+            "compute.capture needs the replay on the GPU, got a replay in memory",
         ),
     ],
 )
-def test_what_a_device_cannot_do_is_refused_before_a_run_is_set_aside(
+def test_an_unsupported_device_setting_is_refused_before_a_run_is_set_aside(
     undisturbed: Path, tmp_path: Path, device: str, capture: bool, storage: Any, message: str
 ) -> None:
     run = shutil.copytree(undisturbed, tmp_path / "run")

@@ -82,7 +82,7 @@ def test_refusals_to_save_or_load_are_one_line(tmp_path: Path) -> None:
     save_classifier(network, tmp_path, classes=["a", "b", "c"], image_size=12, provenance={})
     description = json.loads((tmp_path / "classifier.json").read_text())
     (tmp_path / "classifier.json").write_text(json.dumps(description | {"classes": ["c", "b", "a"]}))
-    with pytest.raises(ValueError, match="are not of one classifier: they differ in classes"):
+    with pytest.raises(ValueError, match="are not of the same classifier: they differ in classes"):
         load_classifier(tmp_path)
     (tmp_path / "classifier.json").unlink()
     weights = safetensors.torch.load_file(tmp_path / "classifier.safetensors")

@@ -124,8 +124,8 @@ def test_the_row_of_an_unfinished_run_is_marked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: (run / "config.yaml").unlink(), "is no run: it has no config.yaml"),
-        (lambda run: (run / "config.yaml").write_text("env: a\n"), "is no run of pretrain_vision.py"),
+        (lambda run: (run / "config.yaml").unlink(), r"is not a run directory \(config.yaml is missing\)"),
+        (lambda run: (run / "config.yaml").write_text("env: a\n"), "is not a run of pretrain_vision.py"),
         (lambda run: (run / "encoder.safetensors").unlink(), "no encoder in .*: encoder.safetensors is missing"),
     ],
 )

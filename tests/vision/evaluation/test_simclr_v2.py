@@ -150,5 +150,5 @@ def test_what_does_not_fit_is_one_line_before_anything_is_learned(run: Path, dat
         distill_classifier(teacher, out)
     description = json.loads((teacher / "classifier.json").read_text())
     (teacher / "classifier.json").write_text(json.dumps(description | {"classes": ["one"]}))
-    with pytest.raises(ValueError, match="are not of one classifier: they differ in classes"):
+    with pytest.raises(ValueError, match="are not of the same classifier: they differ in classes"):
         distill_classifier(teacher, out)
