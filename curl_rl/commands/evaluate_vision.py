@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         "training [0.01 0.1]",
     )
     parser.add_argument("--untrained", action="store_true", help="add a row: the same backbone with random weights")
-    parser.add_argument("--raw_pixels", action="store_true", help="add a row: nearest neighbours of the images")
+    parser.add_argument("--raw_pixels", action="store_true", help="add a row: nearest neighbors of the images")
     parser.add_argument(
         "--seed", type=int, default=default.seed, help="of the protocols, not of the runs [%(default)s]"
     )
