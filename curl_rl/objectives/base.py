@@ -1,7 +1,7 @@
 """The interface of a self-supervised objective: the views it needs and the loss it computes from their features.
 
-An objective sees features, never images: it declares the views and which encoder encodes each, and its user (the agent, a
-pretraining run, a custom training loop) crops and encodes them. ``forward`` is pure; state changes in ``after_step``,
+An objective sees features, never images: it declares the views and which encoder encodes each, and its user (the agent,
+a pretraining run, a custom training loop) crops and encodes them. ``forward`` is pure; state changes in ``after_step``,
 and, for methods that look at all images at once, in ``remember`` and ``between_epochs``.
 
 All state is in buffers, including slow copies of heads (``momentum.momentum_buffers``), so that ``parameters()`` holds
