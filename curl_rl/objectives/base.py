@@ -1,7 +1,7 @@
 """The interface of a self-supervised objective: the views it needs and the loss it computes from their features.
 
-An objective sees features, never images: it declares the views and who encodes each, and its user (the agent, a
-pretraining run, a custom training loop) crops and encodes them. ``forward`` is pure; state changes in ``after_step``,
+An objective sees features, never images: it declares the views and which encoder encodes each, and its user (the agent,
+a pretraining run, a custom training loop) crops and encodes them. ``forward`` is pure; state changes in ``after_step``,
 and, for methods that look at all images at once, in ``remember`` and ``between_epochs``.
 
 All state is in buffers, including slow copies of heads (``momentum.momentum_buffers``), so that ``parameters()`` holds
@@ -56,7 +56,7 @@ class BatchInfo(NamedTuple):
     labels: Tensor | None = None
     """``(B,)`` classes."""
     actions: Tensor | None = None
-    """``(B, K, A)``: the K actions taken from the observation on, where K is the largest ``ViewSpec.future``; zeros
+    """``(B, K, A)``: the K actions that follow the observation, where K is the largest ``ViewSpec.future``; zeros
     after the end of the episode."""
 
 
@@ -86,7 +86,7 @@ class Result:
 class Objective(nn.Module):
     """A self-supervised method: the heads that it adds, the memory that it keeps and the loss that it computes.
 
-    A new method subclasses it in its own file, which ends with a :class:`~curl_rl.objectives.registry.Method`.
+    A new method subclasses it in its own file, which ends with a :class:`~curl_rl.objectives.method.Method`.
     """
 
     online_views: tuple[ViewSpec, ...]

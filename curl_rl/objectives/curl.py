@@ -1,7 +1,8 @@
 """CURL: Contrastive Unsupervised Representations for Reinforcement Learning (Laskin et al. 2020, arXiv 2004.04136).
 
 From two independent crops of an observation, the encoder embeds the query and its slow copy the key. A bilinear form
-scores every query against every key of the batch; the loss is the cross-entropy of each query picking its own key.
+scores every query against every key of the batch; the loss is the cross-entropy of classifying each query's own key
+among all keys.
 """
 
 from __future__ import annotations

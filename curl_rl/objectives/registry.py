@@ -1,6 +1,6 @@
 """The table of methods, from which the command line's choices, the settings and the refusals are built.
 
-A new method is a file in this folder and a line in :data:`METHODS`. :func:`register` adds methods defined elsewhere.
+A new method is a file in this folder and a line in ``_FILES``. :func:`register` adds methods defined elsewhere.
 """
 
 from __future__ import annotations
@@ -8,25 +8,28 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import importlib
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from curl_rl.encoders import FeatureSpec
-from curl_rl.objectives import barlow, byol, curl, moco, simclr, simsiam
 from curl_rl.objectives.base import DataSpec, Need, Objective
 from curl_rl.objectives.method import Method
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        curl.METHOD,
-        simclr.METHOD,
-        moco.METHOD,
-        byol.METHOD,
-        simsiam.METHOD,
-        barlow.METHOD,
-    )
-}
-"""All methods by name, in the order in which the command line lists them."""
+_FILES = (
+    "curl",
+    "simclr",
+    "moco",
+    "byol",
+    "simsiam",
+    "barlow",
+)
+"""The methods' files in this folder, in the order in which the command line lists them."""
+
+METHODS: dict[str, Method] = {}
+"""All methods by name: those of the files above, and those added by :func:`register`."""
+for _file in _FILES:
+    _method: Method = importlib.import_module(f"curl_rl.objectives.{_file}").METHOD
+    METHODS[_method.name] = _method
 
 if TYPE_CHECKING:
     ObjectiveName = str

@@ -1,6 +1,6 @@
 """The paper's update: Soft Actor-Critic, then a self-supervised objective, on one encoder.
 
-``joint_update`` and ``frozen_update`` are alternative update rules, each a different algorithm.
+``joint_update`` and ``frozen_update`` are alternative update rules, which are different algorithms.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def exact_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -
     metrics = critic_metrics(critic_loss, q, target, inputs.reward)
     metrics["critic/gradient_norm"] = step(critic_loss, agent.critic_parameters, agent.critic_optimizer)
 
-    # The encoder has changed, and does not change again until the objective's step: one pass serves actor and query.
+    # The critics' step changed the encoder. It stays fixed until the objective's: one pass serves actor and query.
     if due.actor or due.objective:
         with torch.set_grad_enabled(due.objective):
             observed = agent.encoder.encode(inputs.observation)

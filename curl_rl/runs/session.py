@@ -235,7 +235,7 @@ class Session:
         return self._processes.any_process(bool(self.stop))
 
     def leave(self) -> NoReturn:
-        """Ends a run that was saved before it was complete, because a signal stopped this process or another.
+        """Ends a run that a signal, to any of its processes, has interrupted. The caller has saved it.
 
         Raises:
             Stopped: always.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -198,3 +200,26 @@ def test_a_custom_program_brings_it_to_the_command_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert any(row.keys() >= METRICS for row in read_metrics(directory / "metrics.jsonl"))
+
+
+def test_one_file_and_one_line_in_a_copy_of_the_package_are_all_there_is_to_it(tmp_path: Path) -> None:
+    package = shutil.copytree(ROOT / "curl_rl", tmp_path / "curl_rl", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (package / "objectives" / "align_uniform.py").write_text(blocks(PAGE)[METHOD_FILE])
+    table = package / "objectives" / "registry.py"
+    page = (DOCS / PAGE).read_text()
+    (line,) = re.findall(r'^Add `(".*",)` to `_FILES` in `curl_rl/objectives/registry.py`', page, flags=re.MULTILINE)
+    table.write_text(table.read_text().replace('    "barlow",\n', f'    "barlow",\n    {line}\n'))
+    program = (
+        "from curl_rl.rl.config import parse_command_line as agent\n"
+        "from curl_rl.vision.config import parse_command_line\n"
+        "names = {'program': 'p', 'description': 'd'}\n"
+        "one = ['--agent.objective', 'align_uniform', '--objectives.align_uniform.weight', '2']\n"
+        "two = ['--method', 'align_uniform', '--objectives.align_uniform.dim', '3']\n"
+        "print(agent(one, **names)[0].objectives.align_uniform, parse_command_line(two, **names)[0].method)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    assert done.stdout.split("\n")[0] == "AlignUniformConfig(dim=128, weight=2.0) align_uniform"
