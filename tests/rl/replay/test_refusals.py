@@ -61,7 +61,10 @@ def test_a_first_observation_is_checked(observation: np.ndarray, message: str) -
         ({"next_observation": observation_of(0, 0, 2)}, "not the previous observation shifted by one frame"),
         ({"next_observation": observation_of(0, 1, 0)[::-1]}, "not the previous observation shifted"),
         ({"next_observation": observation_of(0, 1)}, r"next_observation must have shape \(6, 2, 2\), got"),
-        ({"next_observation": observation_of(0, 1, 2).astype(np.int64)}, "next_observation must have dtype uint8, got int64"),
+        (
+            {"next_observation": observation_of(0, 1, 2).astype(np.int64)},
+            "next_observation must have dtype uint8, got int64",
+        ),
         ({"action": [0.0, 0.0]}, r"action must have shape \(3,\), got \(2,\)"),
         ({"action": [0.0, np.inf, 0.0]}, "action must be finite, got .*inf"),
         ({"reward": float("nan")}, "reward must be finite as a float32, got nan"),
