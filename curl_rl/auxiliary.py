@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from curl_rl.augment import random_crops
 from curl_rl.encoders import Features, FeatureSpec, ModuleEncoder, evaluating
@@ -253,8 +254,7 @@ class AuxiliaryLoss(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restores the result of :meth:`get_extra_state`."""
-        carry = state["carry"]
-        self._carry = carry.to(self.steps.device) if isinstance(carry, Tensor) else carry
+        self._carry = tree_map_only(Tensor, lambda tensor: tensor.to(self.steps.device), state["carry"])
         self._unfinished = state["unfinished"]
         self._evaluation_seed = state["evaluation_seed"]
         # Another kind of device cannot use the state: its generator keeps its own.

@@ -94,6 +94,15 @@ RENAMED = {
     "solarise": "solarize",
 }
 """Names that were spelled differently in the former modules."""
+WITHDRAWN = {
+    "Backbone": "curl_rl.encoders.Encoder",
+    "compute_in": "the attribute precision of every encoder",
+    "describe_encoder": "the method describe of every encoder",
+    "described_encoder": "curl_rl.encoders.build_encoder",
+    "precision_of": "the attribute precision of every encoder",
+    "side_of": "the attribute input_shape of every encoder",
+}
+"""Names that are gone, and what took their place."""
 
 
 def install() -> None:
@@ -119,7 +128,8 @@ class _Finder(MetaPathFinder, Loader):
             for place in modules:
                 if not now.startswith("__") and hasattr(place, now):
                     return getattr(place, now)
-            raise AttributeError(f"module {name!r} has no attribute {attribute!r}: {advice}")
+            instead = f"use {WITHDRAWN[attribute]}" if attribute in WITHDRAWN else advice
+            raise AttributeError(f"module {name!r} has no attribute {attribute!r}: {instead}")
 
         module.__dict__["__getattr__"] = look_up  # PEP 562
         module.__dict__["__all__"] = sorted({each for place in modules for each in vars(place) if each[0] != "_"})

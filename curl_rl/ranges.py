@@ -111,7 +111,11 @@ def check_ranges(settings: Any, section: str = "") -> None:
 
 def declared_ranges(settings: type) -> dict[str, Range]:
     """The ranges of a class's fields by name, for those that have one. They include None where the type allows it."""
-    found = {name: _declared(hint) for name, hint in get_type_hints(settings, include_extras=True).items()}
+    try:
+        hints = get_type_hints(settings, include_extras=True)
+    except NameError as error:  # names inside a function are out of reach of annotations that are strings
+        raise TypeError(f"{settings.__name__} must be defined at the top level of its module, got {error}") from None
+    found = {name: _declared(hint) for name, hint in hints.items()}
     return {name: declared for name, declared in found.items() if declared is not None}
 
 

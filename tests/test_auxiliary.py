@@ -317,6 +317,32 @@ def test_any_module_can_be_trained() -> None:
     assert set(aux.metrics) == {"accuracy", "confidence", "logits_std"}
 
 
+def test_a_carry_of_several_tensors_moves_to_the_device_of_the_one_that_loads_it() -> None:
+    encoder = _encoder()
+    saved = AuxiliaryLoss(encoder, TwoTensors(encoder.feature_spec).double())
+    saved(_images())
+    state = saved.state_dict()
+    elsewhere = AuxiliaryLoss(encoder, TwoTensors(encoder.feature_spec).double())
+    elsewhere.steps = elsewhere.steps.to("meta")  # for a device that every machine has
+    elsewhere.set_extra_state(state["_extra_state"])
+    assert [tensor.device.type for tensor in elsewhere._carry[1]] == ["meta", "meta"]
+    assert elsewhere._carry[0] == "queue"
+
+
+class TwoTensors(Objective):
+    """Hands a name and two tensors to the step."""
+
+    online_views = (ViewSpec(0), ViewSpec(1))
+
+    def __init__(self, features: FeatureSpec) -> None:
+        super().__init__()
+        self.head = nn.Linear(features.dim, 2)
+
+    def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+        vectors = [view.vector for view in online]
+        return Result(self.head(vectors[0]).mean(), {}, ("queue", [vector.detach() for vector in vectors]))
+
+
 # ------------------------------------------------------- futures, labels, actions
 
 

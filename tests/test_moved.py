@@ -96,3 +96,9 @@ def test_nothing_here_imports_an_earlier_name() -> None:
                 if isinstance(node, ast.ImportFrom) and path != Path(__file__):
                     names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
                 assert not MOVED.keys() & set(names), path
+
+
+@pytest.mark.filterwarnings("ignore:.* has moved:DeprecationWarning")
+def test_a_name_that_is_gone_says_what_took_its_place() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'side_of': use the attribute input_shape of every encoder"):
+        _ = importlib.import_module("curl_rl.vision.learner").side_of

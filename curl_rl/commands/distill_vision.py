@@ -10,6 +10,7 @@ student is written to --out in the same format. See docs/simclr_v2.md for the wh
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,3 +70,7 @@ def main(argv: Sequence[str]) -> int:
         )
     print(f"test accuracy {accuracy:.2%}; student: {out}")
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ crops like the run's views. The probe is the linear classifier trained during th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,3 +81,7 @@ def main(argv: Sequence[str]) -> int:
         if arguments.json:
             write_json(arguments.json, report(rows, config))
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

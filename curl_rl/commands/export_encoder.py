@@ -77,3 +77,7 @@ def _write(encoder: PretrainedEncoder, file_format: str, output: Path, program_i
         f"{program_input.dtype} (batch, {sizes}) to float32 (batch, {encoder.features}); "
         f"at most {difference:.0e} from the encoder's features on noise"
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -10,6 +10,7 @@ classes; scripts/distill_vision.py uses it as a teacher. See docs/simclr_v2.md f
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,3 +57,7 @@ def main(argv: Sequence[str]) -> int:
         )
     print(f"test accuracy {accuracy:.2%}; classifier: {out}")
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -11,6 +11,7 @@ runs' random steps.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,3 +32,7 @@ def main(argv: Sequence[str]) -> int:
         draw_curves(curves, arguments.out)
     print(f"{sum(len(curve.seeds) for curve in curves)} runs drawn: {arguments.out}")
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

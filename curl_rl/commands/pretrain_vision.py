@@ -31,3 +31,7 @@ def main(argv: Sequence[str]) -> int:
         pretrain(config, fresh=fresh)
 
     return exit_code_of(program, work, tells_mistakes=is_first())  # all processes find the same mistake
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

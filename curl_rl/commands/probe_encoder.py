@@ -11,6 +11,7 @@ is reported as constant and left out of the mean.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,3 +88,7 @@ def draw(rows: list[Row], out: Path) -> None:
     axis.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.tight_layout()
     figure.savefig(out, dpi=120)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

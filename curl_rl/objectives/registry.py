@@ -42,6 +42,16 @@ if TYPE_CHECKING:
         def __getattr__(self, name: str) -> Any: ...
 
 
+def _reduce(settings: Any) -> tuple[Any, ...]:
+    """Pickles settings by the methods' names, because :func:`register` replaces their class."""
+    return _restored, (vars(settings),)
+
+
+def _restored(settings: dict[str, Any]) -> ObjectiveConfigs:
+    """The settings of the methods that this process knows; methods registered since have their defaults."""
+    return ObjectiveConfigs(**{name: own for name, own in settings.items() if name in METHODS})
+
+
 @functools.cache
 def _settings_of(methods: tuple[Method, ...]) -> Any:
     """Builds the dataclass with the settings of these methods; the same class for the same methods."""
@@ -51,7 +61,7 @@ def _settings_of(methods: tuple[Method, ...]) -> Any:
         "ObjectiveConfigs",
         [(method.name, method.config, dataclasses.field(default_factory=method.config)) for method in methods],
         frozen=True,
-        namespace={"__module__": __name__, "__doc__": "\n".join(lines)},
+        namespace={"__module__": __name__, "__doc__": "\n".join(lines), "__reduce__": _reduce},
     )
 
 

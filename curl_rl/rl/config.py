@@ -252,5 +252,6 @@ SCHEMA = Schema(
     selectors=("env", "preset"),
     base=_layers,
     may_change=MAY_CHANGE,
+    registered=("objectives",),
     kind="agent",
 )

@@ -42,6 +42,9 @@ class Schema(Generic[C]):
     """Takes the selectors' values by name and returns the base layers, weakest first."""
     may_change: tuple[str, ...]
     """Fields or sections that may differ when a run is resumed."""
+    registered: tuple[str, ...] = ()
+    """Sections with one entry per method in a registry. A saved file may hold entries of methods that this process has
+    not registered, which :meth:`read` leaves out: only the method in use matters."""
     consulted: tuple[str, ...] = ()
     """Further fields that ``usual`` reads; strings."""
     usual: Callable[[dict[str, str]], dict[str, str]] = lambda named: {}
@@ -113,6 +116,10 @@ class Schema(Generic[C]):
             UserError: the file cannot be read, or holds a field or value that this version does not know.
         """
         content = self._settings_in(path)
+        known = to_dict(self.config())
+        for section in self.registered:
+            if isinstance(content.get(section), dict):
+                content[section] = {name: own for name, own in content[section].items() if name in known[section]}
         self._check_names(content, path)
         parser = self._parser()
         try:
@@ -126,7 +133,7 @@ class Schema(Generic[C]):
         return {
             name: (before[name], after[name])
             for name in before
-            if before[name] != after[name] and name.split(".")[0] not in self.may_change
+            if name in after and before[name] != after[name] and name.split(".")[0] not in self.may_change
         }
 
     def _parser(self, program: str | None = None, description: str | None = None) -> ArgumentParser:

@@ -192,6 +192,7 @@ SCHEMA = Schema(
     selectors=("method", "preset"),
     base=_layers,
     may_change=MAY_CHANGE,
+    registered=("objectives",),
     kind="pretraining",
     consulted=("data", "device"),
     usual=_usual_selectors,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -11,6 +13,9 @@ import pytest
 
 from curl_rl.encoders import FeatureSpec
 from curl_rl.objectives import METHODS, ObjectiveConfigs, build_objective, registry
+from curl_rl.rl.agent import AgentConfig
+from curl_rl.rl.config import SCHEMA, RunConfig, read_config
+from curl_rl.runs.errors import UserError
 from helpers.dummy_objectives import DUMMIES, DummyConfig, Local
 from helpers.registry import restored_registry
 
@@ -67,3 +72,31 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         ValueError, match=r"^unknown objective 'simclear': the methods are curl, .*; did you mean simclr\?$"
     ):
         build_objective("simclear", SPEC)
+
+
+@pytest.mark.usefixtures("table")
+def test_settings_made_before_a_method_was_registered_are_pickled_and_compared() -> None:
+    older = RunConfig(frames=7)
+    pickled = pickle.dumps(older)
+    registry.register(DUMMIES["local"])
+    assert older.schema.changed_fields(older, RunConfig(frames=7)) == {}
+    for read in (pickle.loads(pickled), pickle.loads(pickle.dumps(older)), copy.deepcopy(older)):
+        assert read == RunConfig(frames=7)
+        assert read.objectives.local == DummyConfig()
+    newer = pickle.dumps(RunConfig(objectives=registry.ObjectiveConfigs(local=DummyConfig(scale=2.0))))
+    assert pickle.loads(newer).objectives.local.scale == 2.0
+
+
+def test_a_run_is_read_by_a_process_that_does_not_know_a_method_which_the_run_does_not_use(tmp_path: Path) -> None:
+    with restored_registry():
+        registry.register(DUMMIES["local"])
+        SCHEMA.save(RunConfig(frames=7), tmp_path / "other.yaml")
+        SCHEMA.save(RunConfig(frames=7, agent=AgentConfig(objective="local")), tmp_path / "own.yaml")
+    assert "local:" in (tmp_path / "other.yaml").read_text()
+    assert read_config(tmp_path / "other.yaml") == RunConfig(frames=7)
+    with pytest.raises(UserError, match=r"agent\.objective must be curl or simclr .* or none, got local"):
+        read_config(tmp_path / "own.yaml")
+    written = (tmp_path / "other.yaml").read_text()
+    (tmp_path / "other.yaml").write_text(written.replace("objectives:\n", "objectivs:\n"))
+    with pytest.raises(UserError, match="unknown setting objectivs; did you mean objectives"):
+        read_config(tmp_path / "other.yaml")

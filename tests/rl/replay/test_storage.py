@@ -113,7 +113,7 @@ def test_no_room_is_refused_at_once_with_the_sizes_needed_and_free(
     for storage in ("disk", "auto"):
         with pytest.raises(ValueError, match=r"needs 3\.2 GB and .* has 900\.0 MB free"):
             paper_sized(storage, tmp_path)
-    with pytest.raises(ValueError, match=r"needs 3\.2 GB on disk, and no directory"):
+    with pytest.raises(ValueError, match=r"needs 3\.2 GB on disk, but no directory"):
         paper_sized("disk")
     with pytest.raises(ValueError, match=r"needs 3\.0 GB and cuda has 2\.5 GB free"):
         storage_module.choose_storage("device", 3_000_000_000, torch.device("cuda"), None)

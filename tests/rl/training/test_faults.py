@@ -92,7 +92,7 @@ def test_a_reward_that_is_not_a_number(undisturbed: Path, tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(Corridor, "step", nan)
-        with pytest.raises(TrainingFault, match="reward must be finite as a float32, got nan; the run is saved"):
+        with pytest.raises(TrainingFault, match="reward must be finite, got nan; the run is saved"):
             trained(config)
     resumed(config)
     assert_same_run(tmp_path / "run", undisturbed)
