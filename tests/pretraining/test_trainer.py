@@ -220,8 +220,8 @@ class Failing(NoiseSource):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(errno.EIO, "Input/output error"), "Input/output error; nothing that was saved is lost: mend this and"),
-        (UserError("9 pictures in a row cannot be read"), "cannot be read; nothing that was saved is lost: mend this"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error; nothing that was saved is lost: fix this and"),
+        (UserError("9 pictures in a row cannot be read"), "cannot be read; nothing that was saved is lost: fix this"),
         (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory; the last checkpoint is intact: lower it"),
     ],
 )
