@@ -58,6 +58,8 @@ def write_onnx(program: Program, path: Path) -> float:
         # The exporter's own calls into torch raise warnings.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Several inputs share the one dynamic dimension, as they should.
+        warnings.filterwarnings("ignore", "# The axis name", UserWarning)
         exported = torch.onnx.export(
             program.module,
             program.example(),

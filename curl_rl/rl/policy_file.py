@@ -82,7 +82,7 @@ def load_policy(path: Path | str, *, scale: float = 1.0, layout: Layout = "auto"
             "seed": config.seed,
             "frames": frames,
         }
-        return policy_of(agent, config, provenance, scale=scale, layout=layout)
+        return policy_of(agent, config.environment, provenance, scale=scale, layout=layout)
     files = network_files(path, POLICY)
     networks, description = load_network(files, POLICY, _build)
     encoder, actor = networks["encoder"], networks["actor"]

@@ -51,7 +51,7 @@ def policy_program(
         restricted, copy.deepcopy(policy.actor).cpu(), stack=policy.stack, action_repeat=policy.action_repeat
     )
     if sampled:
-        module = _Sampled(module)
+        module = _Sampled(module).eval()
         inputs[NOISE] = lambda batch, generator: torch.randn(batch, size, generator=generator)
         shape = ["batch", size]
         specs.append({"name": NOISE, "shape": shape, "dtype": "float32", "distribution": "standard normal"})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
 from curl_rl.rl import sac
 from curl_rl.rl.agent import Agent
-from curl_rl.rl.config import RunConfig
+from curl_rl.rl.config import EnvironmentConfig
 
 
 class PretrainedPolicy(nn.Module):
@@ -79,13 +79,18 @@ class PretrainedPolicy(nn.Module):
 
 
 def policy_of(
-    agent: Agent, config: RunConfig, provenance: dict[str, Any], *, scale: float = 1.0, layout: Layout = "auto"
+    agent: Agent,
+    environment: EnvironmentConfig,
+    provenance: dict[str, Any],
+    *,
+    scale: float = 1.0,
+    layout: Layout = "auto",
 ) -> PretrainedPolicy:
     """A copy of an agent's policy, on the CPU.
 
     Args:
         agent: the agent.
-        config: its run's configuration, for the size and the stacking of the frames.
+        environment: the settings that it was trained with: size and stacking of the frames, action repeat.
         provenance: how the agent was trained, JSON-serializable.
         scale: factor on floating-point observations, as in :func:`~curl_rl.load_encoder`.
         layout: order of an observation's dimensions, as in :func:`~curl_rl.load_encoder`.
@@ -96,8 +101,6 @@ def policy_of(
     network = copy.deepcopy(agent.encoder).cpu()
     network.projection = copy.deepcopy(agent.actor_projection).cpu()
     network.precision = "float32"
-    encoder = PretrainedEncoder(network, config.environment.size, provenance, scale=scale, layout=layout, freeze=True)
+    encoder = PretrainedEncoder(network, environment.size, provenance, scale=scale, layout=layout, freeze=True)
     actor = copy.deepcopy(agent.actor).cpu()
-    return PretrainedPolicy(
-        encoder, actor, stack=config.environment.stack, action_repeat=config.environment.action_repeat
-    )
+    return PretrainedPolicy(encoder, actor, stack=environment.stack, action_repeat=environment.action_repeat)
