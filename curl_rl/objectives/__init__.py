@@ -11,6 +11,7 @@ from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result
 from curl_rl.objectives.byol import BYOL, BYOLConfig
 from curl_rl.objectives.curl import Curl, CurlConfig
 from curl_rl.objectives.encode import encode_views
+from curl_rl.objectives.instdisc import InstDisc, InstDiscConfig
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
@@ -40,6 +41,8 @@ __all__ = [
     "DataSpec",
     "FeatureSpec",
     "Features",
+    "InstDisc",
+    "InstDiscConfig",
     "Method",
     "MethodName",
     "MoCo",

@@ -20,6 +20,7 @@ from curl_rl.objectives import (
     CurlConfig,
     DataSpec,
     FeatureSpec,
+    InstDiscConfig,
     Method,
     MoCoConfig,
     Need,
@@ -71,6 +72,10 @@ BYOL = {
     "byol": BYOLConfig(dim=4),
     "byol, multi-crop": BYOLConfig(dim=4, local_views=2),
 }
+INSTDISC = {
+    "instdisc": InstDiscConfig(dim=4),
+    "instdisc nce, a part of the bank": InstDiscConfig(loss="nce", dim=4, negatives=9, proximal=0.5),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -78,6 +83,7 @@ ROWS = {
     **{row: Row(METHODS["byol"], config) for row, config in BYOL.items()},
     **{row: Row(METHODS["simsiam"], config, stops_gradient=True) for row, config in SIMSIAM.items()},
     "barlow": Row(METHODS["barlow"], BarlowConfig(dim=7, loss_scale=0.1)),
+    **{row: Row(METHODS["instdisc"], config) for row, config in INSTDISC.items()},
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
