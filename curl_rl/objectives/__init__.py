@@ -14,6 +14,7 @@ from curl_rl.objectives.encode import encode_views
 from curl_rl.objectives.instdisc import InstDisc, InstDiscConfig
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
+from curl_rl.objectives.nnclr import NNCLR, NNCLRConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
 from curl_rl.objectives.simsiam import SimSiam, SimSiamConfig
@@ -32,6 +33,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "BYOL",
     "METHODS",
+    "NNCLR",
     "BYOLConfig",
     "BarlowConfig",
     "BarlowTwins",
@@ -47,6 +49,7 @@ __all__ = [
     "MethodName",
     "MoCo",
     "MoCoConfig",
+    "NNCLRConfig",
     "Need",
     "Objective",
     "ObjectiveConfigs",

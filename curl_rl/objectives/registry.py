@@ -23,6 +23,7 @@ _FILES = (
     "simsiam",
     "barlow",
     "instdisc",
+    "nnclr",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

@@ -24,6 +24,7 @@ from curl_rl.objectives import (
     Method,
     MoCoConfig,
     Need,
+    NNCLRConfig,
     ObjectiveConfigs,
     ObjectiveUser,
     SimCLRConfig,
@@ -76,6 +77,10 @@ INSTDISC = {
     "instdisc": InstDiscConfig(dim=4),
     "instdisc nce, a part of the bank": InstDiscConfig(loss="nce", dim=4, negatives=9, proximal=0.5),
 }
+NNCLR = {
+    "nnclr": NNCLRConfig(dim=4, queue=13),
+    "nnclr, shallow": NNCLRConfig(dim=4, queue=9, projector_layers=1, predictor_hidden=7),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -84,6 +89,7 @@ ROWS = {
     **{row: Row(METHODS["simsiam"], config, stops_gradient=True) for row, config in SIMSIAM.items()},
     "barlow": Row(METHODS["barlow"], BarlowConfig(dim=7, loss_scale=0.1)),
     **{row: Row(METHODS["instdisc"], config) for row, config in INSTDISC.items()},
+    **{row: Row(METHODS["nnclr"], config) for row, config in NNCLR.items()},
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
