@@ -17,11 +17,11 @@ when the first environment that uses them is created. Vector environments must s
 "forkserver"; see `envs.rendering`.
 """
 
-import difflib
 from typing import Any, get_args
 
 import gymnasium
 
+from envs.catalog import nearest
 from envs.dmcontrol import TASKS, DMControl
 from envs.foreign import Foreign
 from envs.pixels import Action, Observation, PixelEnv
@@ -87,15 +87,17 @@ def make_registered(
 
 def _inner(name: str, size: int, quality: Quality) -> gymnasium.Env[Any, Any]:
     """The environment that renders single images of `size`."""
-    if name.startswith("gym:"):
+    if name.startswith("gym:") and name.removeprefix("gym:") not in NAMES:
         return Foreign(name.removeprefix("gym:"), size=size)
     if name == "tiny-reach":
         return TinyReach(size=size)
     domain, _, task = name.partition("-")
     if task in TASKS.get(domain, ()):
         return DMControl(domain, task, size=size, quality=quality)
-    nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
-    raise ValueError(f"environment {name!r} is unknown; the nearest is {nearest!r} (others: 'gym:<gymnasium id>')")
+    raise ValueError(
+        f"environment {name!r} is unknown; the nearest is {nearest(name)!r} (others: 'gym:<gymnasium id>', or "
+        "'gym:<module>:<id>' with the module that registers it)"
+    )
 
 
 for _name in NAMES:
