@@ -29,11 +29,8 @@ NO_LIBRARIES = "import ctypes.util; ctypes.util.find_library = lambda name: None
 
 def outcome(before: str = "", **variables: str) -> str:
     """The output of `TRY` after the code `before`, with only these rendering-related environment variables."""
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", DEVICE)
-    }
+    ours = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "MUJOCO_EGL_DEVICE_ID")
+    kept = {key: value for key, value in os.environ.items() if key not in ours}
     done = subprocess.run(
         [sys.executable, "-c", before + TRY], capture_output=True, text=True, env=kept | variables, check=False
     )
