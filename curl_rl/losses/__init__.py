@@ -1,6 +1,6 @@
 """Self-supervised losses and measures of embeddings: pure functions of tensors."""
 
-from curl_rl.losses.clustering import sinkhorn
+from curl_rl.losses.clustering import sinkhorn, swapped_accuracy, swapped_prediction, used_share
 from curl_rl.losses.contrastive import (
     PairScores,
     bank_scores,
@@ -42,6 +42,9 @@ __all__ = [
     "semi_hard_triplet",
     "sinkhorn",
     "softmax_confidence",
+    "swapped_accuracy",
+    "swapped_prediction",
     "two_view_scores",
     "uniformity",
+    "used_share",
 ]

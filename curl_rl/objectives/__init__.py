@@ -16,6 +16,7 @@ from curl_rl.objectives.moco import MoCo, MoCoConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
 from curl_rl.objectives.simsiam import SimSiam, SimSiamConfig
+from curl_rl.objectives.swav import SwAV, SwAVConfig
 
 if TYPE_CHECKING:
     from curl_rl.objectives.registry import MethodName, ObjectiveConfigs, ObjectiveName
@@ -54,6 +55,8 @@ __all__ = [
     "SimCLRConfig",
     "SimSiam",
     "SimSiamConfig",
+    "SwAV",
+    "SwAVConfig",
     "ViewSpec",
     "build_objective",
     "encode_views",

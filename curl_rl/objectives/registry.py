@@ -22,6 +22,7 @@ _FILES = (
     "byol",
     "simsiam",
     "barlow",
+    "swav",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 
