@@ -43,7 +43,7 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
 
 
 def swapped_prediction(scores: Mapping[View, Tensor], codes: Mapping[View, Tensor], temperature: float) -> Tensor:
-    """Mean cross-entropy of predicting each view's code from every other view's scores (SwAV, 2006.09882, eqs. 2 and 6).
+    """Mean cross-entropy of predicting each view's code from every other view (SwAV, 2006.09882, equations 2 and 6).
 
     Args:
         scores: by view, ``(B, K)`` similarities of its embeddings with K prototypes.

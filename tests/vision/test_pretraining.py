@@ -40,7 +40,7 @@ from curl_rl.vision.views import AugmentConfig
 
 SIDE, TRAIN, BATCH, EPOCHS = 8, 23, 6, 3
 STEPS_PER_EPOCH = 3  # of 6 images; 5 are left over
-METHODS = ("simclr", "moco", "byol", "simsiam", "barlow", "curl")
+METHODS = ("simclr", "moco", "byol", "simsiam", "barlow", "curl", "swav")
 
 
 def draw(folder: Path, count: int, label: int, first: int = 0) -> None:
@@ -115,7 +115,7 @@ def equal(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-@pytest.mark.parametrize("method", ["byol", "simsiam"])
+@pytest.mark.parametrize("method", ["byol", "simsiam", "swav"])
 def test_local_views_are_smaller_and_learned_from(
     data: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
