@@ -67,11 +67,25 @@ def test_blocks_run_in_order(page: str) -> None:
 
 def test_the_options_of_methods_that_a_page_names_are_there() -> None:
     table = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", (DOCS / "images.md").read_text(), flags=re.MULTILINE)
-    assert [method for method, _ in table] == ["simclr", "moco", "byol", "simsiam", "barlow", "curl"]
+    assert [method for method, _ in table] == ["simclr", "moco", "byol", "simsiam", "barlow", "swav", "curl"]
     for method, options in table:
         named = re.findall(r"`(\w+)`", options)
         assert named
         assert set(named) <= vars(getattr(ObjectiveConfigs(), method)).keys(), method
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "methods").glob("*.md")), ids=lambda page: page.stem)
+def test_the_page_of_a_method_lists_its_settings_with_their_defaults(page: Path) -> None:
+    table = re.findall(
+        r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", page.read_text().partition("| setting | default |")[2], re.M
+    )
+    if not table:
+        pytest.skip("no table of settings")
+    defaults = vars(getattr(ObjectiveConfigs(), page.stem))
+    assert [name for name, _ in table] == list(defaults)
+    for name, default in table:
+        if defaults[name] is not None:  # otherwise the page states what it follows from
+            assert default == str(defaults[name]).lower(), name
 
 
 # Options that make a page's commands small enough for a test, by script; later options override earlier ones.
@@ -146,7 +160,7 @@ def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytes
 # ---- what the pages name
 
 ROOT = DOCS.parent
-TEXTS = [ROOT / "README.md", ROOT / "results" / "README.md", *sorted(DOCS.glob("*.md"))]
+TEXTS = [ROOT / "README.md", ROOT / "results" / "README.md", *sorted(DOCS.rglob("*.md"))]
 PRESETS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 

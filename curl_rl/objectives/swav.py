@@ -104,14 +104,15 @@ class SwAV(Objective):
         sizes = [config.dim, hidden, config.dim]
         self.predictor = MLP(sizes, batch_norm=False, last="affine") if config.predictor else None
         self.prototypes = nn.Parameter(F.normalize(torch.randn(config.prototypes, config.dim)))
-        self.queues = nn.ModuleList(Ring(config.queue, config.dim) for _ in self._coded if config.queue)
+        # A row holds the embeddings of all views that have codes, side by side.
+        self.queue = Ring(config.queue, len(self._coded) * config.dim) if config.queue else None
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
         size = len(online[0].vector)
         if size < 2:
             raise ValueError(f"balanced codes need at least 2 samples in a batch (batch_size), got {size}")
-        if self.queues and size > self.config.queue:
+        if self.queue is not None and size > self.config.queue:
             raise ValueError(
                 f"objectives.swav.queue must be at least {size}, the samples of one batch, got {self.config.queue}"
             )
@@ -148,21 +149,25 @@ class SwAV(Objective):
     def _codes(self, coded: Sequence[Tensor]) -> list[Tensor]:
         """The codes of each view, balanced over the batch and, once it is in use, the view's queue."""
         c, prototypes = self.config, widened(self.prototypes)
-        codes = [sinkhorn(embeddings @ prototypes.T, c.epsilon, c.sinkhorn_iterations) for embeddings in coded]
-        for place, queue in enumerate(self.queues):
-            embeddings = torch.cat([coded[place], widened(queue.embeddings)])
-            together = sinkhorn(embeddings @ prototypes.T, c.epsilon, c.sinkhorn_iterations)[: len(coded[place])]
-            in_use = queue.valid.all() & (self.steps >= c.queue_after)
-            codes[place] = torch.where(in_use, together, codes[place])
-        return codes
+
+        def balanced(embeddings: Tensor) -> Tensor:
+            return sinkhorn(embeddings @ prototypes.T, c.epsilon, c.sinkhorn_iterations)
+
+        alone = [balanced(embeddings) for embeddings in coded]
+        if self.queue is None:
+            return alone
+        past = widened(self.queue.embeddings).split(c.dim, 1)
+        together = [balanced(torch.cat([now, old]))[: len(now)] for now, old in zip(coded, past, strict=True)]
+        in_use = self.queue.valid.all() & (self.steps >= c.queue_after)
+        return [torch.where(in_use, code, other) for code, other in zip(together, alone, strict=True)]
 
     @torch.no_grad()
     def after_step(self, carry: Sequence[Tensor], momentum: Tensor) -> None:
         self.prototypes.copy_(F.normalize(self.prototypes))
         if self.slow_head is not None:
             move_towards(self.slow_head.buffers(), self.head.parameters(), 1 - momentum)
-        for queue, embeddings in zip(self.queues, carry, strict=False):
-            queue.push(embeddings)
+        if self.queue is not None:
+            self.queue.push(torch.cat(list(carry), 1))
         self.steps += 1
 
     def momentum(self, progress: Tensor) -> Tensor:
