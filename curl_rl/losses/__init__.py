@@ -1,6 +1,13 @@
 """Self-supervised losses and measures of embeddings: pure functions of tensors."""
 
-from curl_rl.losses.clustering import sinkhorn, swapped_accuracy, swapped_prediction, used_share
+from curl_rl.losses.clustering import (
+    cluster_accuracy,
+    cluster_cross_entropy,
+    sinkhorn,
+    swapped_accuracy,
+    swapped_prediction,
+    used_share,
+)
 from curl_rl.losses.contrastive import (
     PairScores,
     bank_scores,
@@ -28,6 +35,8 @@ __all__ = [
     "alignment",
     "bank_scores",
     "bilinear_similarity",
+    "cluster_accuracy",
+    "cluster_cross_entropy",
     "contrastive_accuracy",
     "cross_correlation",
     "cross_prediction",

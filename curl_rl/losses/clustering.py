@@ -1,4 +1,4 @@
-"""Losses on cluster assignments: balanced soft codes and their prediction (SwAV)."""
+"""Losses on cluster assignments: balanced soft codes and their prediction (SwAV), and given clusters (DeepCluster)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from curl_rl.losses.half_precision import widened
@@ -79,3 +80,27 @@ def used_share(scores: Tensor, temperature: float) -> Tensor:
     """
     mean = (widened(scores) / temperature).softmax(1).mean(0)
     return torch.exp(-torch.special.xlogy(mean, mean).sum()) / scores.shape[1]
+
+
+def cluster_cross_entropy(scores: Tensor, clusters: Tensor, temperature: float) -> Tensor:
+    """Mean cross-entropy of finding each embedding's cluster (DeepCluster v2, arXiv 2006.09882), a scalar.
+
+    Args:
+        scores: ``(..., B, K)`` similarities of B embeddings with K centroids.
+        clusters: ``(..., B)`` integers below K, or -1 where there is no cluster: such rows are left out of the mean.
+        temperature: above 0.
+
+    Returns:
+        The mean over all rows with a cluster, 0 if there are none.
+    """
+    logits = (widened(scores) / temperature).flatten(0, -2)
+    total = F.cross_entropy(logits, clusters.flatten(), ignore_index=-1, reduction="sum")
+    return total / (clusters >= 0).sum().clamp(min=1)
+
+
+def cluster_accuracy(scores: Tensor, clusters: Tensor) -> Tensor:
+    """Fraction of the embeddings with a cluster whose best centroid it is; a detached scalar.
+
+    Takes the arguments of :func:`cluster_cross_entropy`.
+    """
+    return (scores.argmax(-1) == clusters).sum() / (clusters >= 0).sum().clamp(min=1)

@@ -10,6 +10,7 @@ from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
 from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
 from curl_rl.objectives.curl import Curl, CurlConfig
+from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
 from curl_rl.objectives.encode import encode_views
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
@@ -39,6 +40,8 @@ __all__ = [
     "Curl",
     "CurlConfig",
     "DataSpec",
+    "DeepCluster",
+    "DeepClusterConfig",
     "FeatureSpec",
     "Features",
     "Method",

@@ -24,6 +24,7 @@ _FILES = (
     "simsiam",
     "barlow",
     "swav",
+    "deepcluster",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

@@ -7,8 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from curl_rl.losses import sinkhorn, swapped_accuracy, swapped_prediction, used_share
+from curl_rl.losses import (
+    cluster_accuracy,
+    cluster_cross_entropy,
+    sinkhorn,
+    swapped_accuracy,
+    swapped_prediction,
+    used_share,
+)
 from helpers.random_tensors import draw, unit
 
 
@@ -149,3 +157,29 @@ def test_accuracy_counts_predictions_whose_best_prototype_is_the_codes() -> None
 @pytest.mark.parametrize(("best", "share"), [([0, 0, 0, 0], 1 / 4), ([0, 1, 0, 1], 2 / 4), ([0, 1, 2, 3], 1)])
 def test_the_share_of_prototypes_in_use(best: list[int], share: float) -> None:
     assert used_share(torch.eye(4)[best], 0.01).item() == pytest.approx(share, rel=1e-6)
+
+
+def test_rows_without_a_cluster_are_left_out_of_the_mean() -> None:
+    """Two clusterings of five embeddings, of which two and one have no cluster, row by row."""
+    scores = draw(2, 5, 3)
+    clusters = torch.tensor([[2, -1, 0, -1, 1], [0, 0, -1, 2, 1]])
+    rows = [(h, i) for h in range(2) for i in range(5) if clusters[h, i] >= 0]
+    losses = [F.cross_entropy(scores[h, i] / 0.3, clusters[h, i]).item() for h, i in rows]
+    right = [scores[h, i].argmax().item() == clusters[h, i].item() for h, i in rows]
+    assert cluster_cross_entropy(scores, clusters, 0.3).item() == pytest.approx(sum(losses) / 7, rel=1e-12)
+    assert cluster_accuracy(scores, clusters).item() == pytest.approx(sum(right) / 7)
+    assert 0 < sum(right) < 7
+
+
+def test_no_cluster_at_all_costs_nothing_and_one_cluster_neither() -> None:
+    nowhere = torch.full((4,), -1)
+    assert cluster_cross_entropy(draw(4, 3), nowhere, 0.1) == cluster_accuracy(draw(4, 3), nowhere) == 0
+    assert cluster_cross_entropy(draw(4, 1), torch.zeros(4, dtype=torch.int64), 0.1) == 0
+
+
+def test_half_precision_similarities_of_clusters_are_widened() -> None:
+    scores = (unit(4, 8) @ unit(3, 8, seed=1).T).half()
+    clusters = torch.tensor([0, 2, 1, 1])
+    loss = cluster_cross_entropy(scores, clusters, 0.01)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(F.cross_entropy(scores.double() / 0.01, clusters).item(), rel=1e-5)
