@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -23,6 +23,11 @@ VIDEOS = "videos"
 
 # Left by a process that was killed before it wrote its configuration.
 _LEFT_BY_A_START = (LOCK, f"{CONFIG}.partial")
+
+
+def is_run(names: Collection[str]) -> bool:
+    """Whether a directory with these names in it is that of a run, even if it was moved or set aside."""
+    return CONFIG in names and (LOCK in names or METRICS_FILE in names)
 
 
 def kind_of(directory: Path) -> Kind:

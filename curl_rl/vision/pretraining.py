@@ -15,6 +15,7 @@ from curl_rl.pretraining.trainer import Pretrainer
 from curl_rl.recordings.store import is_recording
 from curl_rl.runs.allocator import keep_freed_memory
 from curl_rl.runs.compute import resolve_device
+from curl_rl.runs.console import say
 from curl_rl.runs.directory import claimed
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.faults import refusing_what_exceeds
@@ -68,6 +69,8 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
         with distributed.raised_together(UserError):
             images = images_of(config, "train", device)
             source = source_of(config, images)
+        if distributed.is_first():
+            _say_if_inside_data(config)
         with distributed.raised_together(UserError):  # the others wait until the directory is this run's
             if distributed.rank() == 0:
                 stack.enter_context(claimed(config.directory, config, fresh=fresh))
@@ -76,6 +79,14 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
         stack.callback(pretrainer.close)
         pretrainer.run()
     return config.directory
+
+
+def _say_if_inside_data(config: VisionConfig) -> None:
+    if config.data != DIGITS and config.directory.resolve().is_relative_to(Path(config.data).resolve()):
+        say(
+            f"the run directory {config.directory} lies in the folder of the images: its pictures are not taken for "
+            "data here, but may be by other programs; --run chooses another directory"
+        )
 
 
 def source_of(config: VisionConfig, images: ImageSet) -> ImageSource:

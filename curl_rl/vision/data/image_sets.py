@@ -22,6 +22,7 @@ from curl_rl.vision.data.decoding import decode, say_unreadable
 
 Split = Literal["train", "test"]
 Storage = Literal["auto", "memory", "stream"]
+SmallImages = Literal["upscale", "skip", "refuse"]
 
 _SHARE_OF_MEMORY = 0.25  # of the free memory: training needs the rest
 _GIVE_UP = 1000  # consecutive unreadable images after which the disk is to blame, not the images
@@ -78,7 +79,7 @@ class ImageSet:
         classes: names of the classes; empty if there are none.
         labels: ``(count,)`` int64, or None.
         device: device of the batches.
-        skipped: paths of unreadable images.
+        skipped: paths of images that are left out, such as unreadable ones.
     """
 
     def __init__(

@@ -130,7 +130,7 @@ def test_an_image_smaller_than_the_size_is_named(tmp_path: Path) -> None:
         ValueError,
         match=r"image_size 9 is larger than 2 images in .*, such as .*1.png with 5 pixels: set it to 5 or less",
     ):
-        load(tmp_path, size=9)
+        load(tmp_path, size=9, small_images="refuse")
     with pytest.raises(
         ValueError, match=r"image_size is needed: the images in .* have shorter sides from 5 to 9 pixels"
     ):
