@@ -61,9 +61,13 @@ def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> I
     Nothing is written before both succeed. If ``fresh``, an earlier run is set aside.
 
     Raises:
-        UserError: the directory holds a run with other settings or something else, is in use by another process, or
-            is not writable.
+        UserError: the directory holds a run with other settings or something else, is in use by another process, is
+            not writable, or has a name that is not UTF-8.
     """
+    try:
+        str(directory).encode()
+    except UnicodeEncodeError:  # TensorBoard would refuse it after the first step
+        raise UserError(f"run must be a path in UTF-8, got {directory}: choose another --run directory") from None
     if fresh and (aside := set_aside(directory)):
         say(f"the earlier run is now {aside}")
     with contextlib.ExitStack() as stack:

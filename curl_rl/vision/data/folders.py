@@ -270,10 +270,10 @@ def _say(line: str) -> None:
 
 def _say_left_out(name: str, left_out: LeftOut) -> None:
     if left_out.runs:
-        _say(f"{name}: left out {len(left_out.runs)} run directories, whose pictures are no data: {few(left_out.runs)}")
+        _say(f"{name}: left out run directories, whose pictures are no data: {few(left_out.runs)}")
     if left_out.suffixes:
         counts = few(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in left_out.suffixes.most_common())
-        _say(f"{name}: passed over {left_out.suffixes.total():,} files that are not read as images: {counts}")
+        _say(f"{name}: passed over files that are not read as images: {counts}")
 
 
 def _warn_about_twins(name: str, classes: tuple[str, ...]) -> None:
