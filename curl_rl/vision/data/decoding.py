@@ -59,6 +59,7 @@ def decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             image.draft(None, (size, size))  # a large JPEG is decoded at a half, a quarter or an eighth, never below S
+            image.load()  # turns a TIFF, which some versions of Pillow would turn once more
             ImageOps.exif_transpose(image, in_place=True)
             rgb = to_rgb(image)
     except MemoryError:

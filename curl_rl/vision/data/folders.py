@@ -110,7 +110,7 @@ def load(
         raise UserError(f"{source} holds recorded frames, which have no classes: only pretraining takes them")
     if source == DIGITS:
         return _digits(split, size or 8, torch.device(device))
-    part, left_out = _part(os.fspath(source), split)
+    part, left_out = _part(str(Path(source)), split)
     return _load_folder(part, left_out, size, torch.device(device), storage, workers, small_images)
 
 
@@ -166,10 +166,10 @@ def _load_folder(
 
     what = f"{len(usable)} images of {size}×{size}"
     streamed = not lies_in_memory(storage, len(usable) * 3 * size * size, device, what, ", or a smaller image_size")
-    if streamed:
-        files, pixels = usable, torch.empty(0)
-    else:
-        files, pixels = _decoded(name, usable, size)
+    files, pixels = usable, torch.empty(0)
+    if not streamed:
+        pixels, problems = _decoded(name, usable, size)
+        files = _readable(usable, problems)
     if len(files) < 2:
         raise UserError(f"{name} has {len(files)} readable images: training needs at least two")
     unreadable = len(found) - len(readable) + len(usable) - len(files)
@@ -177,7 +177,7 @@ def _load_folder(
         _say(f"{name}: skipped {unreadable} of {len(found)} images, which cannot be read")
     if is_first():
         evenly = slice(None, None, -(-len(files) // _SAMPLE))
-        _warn_if_nearly_constant(name, _decoded(name, files[evenly], size)[1] if streamed else pixels[evenly])
+        _warn_if_nearly_constant(name, _decoded(name, files[evenly], size)[0] if streamed else pixels[evenly])
 
     kept = {file.path for file in files}
     skipped = tuple(file.path for file in found if file.path not in kept)
@@ -210,14 +210,14 @@ def _files(part: Part, left_out: LeftOut) -> list[_File]:
     return files
 
 
-def _decoded(name: str, files: list[_File], size: int) -> tuple[list[_File], Tensor]:
-    """Decodes images: those that can be read, and ``(N, 3, S, S)`` uint8."""
+def _decoded(name: str, files: list[_File], size: int) -> tuple[Tensor, list[str | None]]:
+    """Decodes files: ``(N, 3, S, S)`` uint8, the images that can be read, and what is wrong with each file, or None."""
     pixels = torch.empty((len(files), 3, size, size), dtype=torch.uint8)
     rows = pixels.numpy()
     problems = _in_threads(lambda i: decode(files[i].path, size, rows[i]), len(files), f"reading {name}")
     if any(problems):
         pixels = pixels[[i for i, problem in enumerate(problems) if problem is None]]
-    return _readable(files, problems), pixels
+    return pixels, problems
 
 
 def _readable(files: list[_File], problems: list[str | None]) -> list[_File]:
