@@ -59,8 +59,8 @@ def decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             image.draft(None, (size, size))  # a large JPEG is decoded at a half, a quarter or an eighth, never below S
-            image.load()  # turns a TIFF, which some versions of Pillow would turn once more
-            ImageOps.exif_transpose(image, in_place=True)
+            if image.format != "TIFF":  # turned on loading, and by Pillow 10.0 here once more
+                ImageOps.exif_transpose(image, in_place=True)
             rgb = to_rgb(image)
     except MemoryError:
         raise
