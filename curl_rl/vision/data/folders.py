@@ -245,7 +245,7 @@ def _large_enough(
     name: str, files: list[_File], sides: dict[str, int], size: int, small_images: SmallImages
 ) -> list[_File]:
     """Returns the files to load, after reporting or refusing those smaller than ``size``."""
-    small = {file.path for file in files if sides[file.path] < size}
+    small = dict.fromkeys(file.path for file in files if sides[file.path] < size)  # a set in the order of the files
     if not small:
         return files
     smallest = min(small, key=sides.__getitem__)
