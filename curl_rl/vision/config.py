@@ -94,9 +94,9 @@ class VisionConfig:
     """Images per batch, over all processes; each gives as many views as the method compares."""
     image_size: Annotated[int | None, at_least(1)] = None
     """Side that images are scaled to on loading, in pixels. [default: their own, if it is the same for all]"""
-    small_images: SmallImages = "upscale"
+    small_images: SmallImages = "auto"
     """Images smaller than image_size. upscale: scale them up, as torchvision's crops do. skip: leave them out. refuse:
-    stop before training."""
+    stop before training. auto: upscale, if they are fewer than half of the images, else refuse."""
     seed: Annotated[int, SEED] = 1
     """Seed of the networks, the order of the images and the augmentation."""
     device: Annotated[str, DEVICE] = "auto"

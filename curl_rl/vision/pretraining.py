@@ -69,20 +69,21 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
         with distributed.raised_together(UserError):
             images = images_of(config, "train", device)
             source = source_of(config, images)
-        if distributed.is_first():
-            _say_if_inside_data(config)
         with distributed.raised_together(UserError):  # the others wait until the directory is this run's
             if distributed.rank() == 0:
                 stack.enter_context(claimed(config.directory, config, fresh=fresh))
         with distributed.raised_together(UserError), refusing_what_exceeds(device, _REMEDIES.memory):
             pretrainer = image_pretrainer(config, device, source)
         stack.callback(pretrainer.close)
+        if distributed.is_first() and images.layout:
+            say(images.layout)
+            _say_if_inside(config)
         pretrainer.run()
     return config.directory
 
 
-def _say_if_inside_data(config: VisionConfig) -> None:
-    if config.data != DIGITS and config.directory.resolve().is_relative_to(Path(config.data).resolve()):
+def _say_if_inside(config: VisionConfig) -> None:
+    if config.directory.resolve().is_relative_to(Path(config.data).resolve()):
         say(
             f"the run directory {config.directory} lies in the folder of the images: its pictures are not taken for "
             "data here, but may be by other programs; --run chooses another directory"

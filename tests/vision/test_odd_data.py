@@ -18,10 +18,12 @@ from curl_rl.pretraining.config import BackboneConfig, LogConfig, OptimizerConfi
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.config import VisionConfig, read_config
 from curl_rl.vision.evaluation.classifier_file import load_classifier
+from curl_rl.vision.evaluation.comparison import evaluate_runs
+from curl_rl.vision.evaluation.protocols import EvaluationConfig
 from curl_rl.vision.evaluation.simclr_v2 import fine_tune_run
 from curl_rl.vision.pretraining import pretrain
 from curl_rl.vision.views import AugmentConfig
-from helpers.image_folders import make_classes
+from helpers.image_folders import make_classes, pixels, save
 
 
 def config(data: Path, run: Path | None) -> VisionConfig:
@@ -90,3 +92,19 @@ def test_a_run_inside_its_data_does_not_become_a_class(
     assert f"left out run directories, whose pictures are no data: {tmp_path / run}\n" in said
     pretrain(replace(config(Path(), None), seed=2))
     assert "8 images of" in capsys.readouterr().err
+
+
+def test_an_encoder_is_evaluated_on_images_as_large_as_those_of_its_run(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for split in ("train", "test"):
+        make_classes(data / split, ant=4, bee=4)
+        save(data / split / "ant" / "small.png", pixels(0, 3))
+    counts = {}
+    for choice in ("upscale", "skip"):
+        settings = replace(config(data, tmp_path / choice), image_size=6, small_images=choice)
+        run = pretrain(settings)
+        (row,) = evaluate_runs([run], EvaluationConfig(protocols=("knn",), k=3))
+        counts[choice] = (row.data[0].train_images, row.data[0].test_images)
+    assert counts == {"upscale": (9, 9), "skip": (8, 8)}
+    fine_tune_run(tmp_path / "skip", tmp_path / "classifier", labels=1, epochs=1)
+    assert load_classifier(tmp_path / "classifier").provenance["small_images"] == "skip"

@@ -38,7 +38,7 @@ from curl_rl.vision.data.image_sets import (
     lies_in_memory,
 )
 from curl_rl.vision.data.listing import LeftOut, images_below
-from curl_rl.vision.data.splits import Part, few, find_splits, refuse_splits_in_classes
+from curl_rl.vision.data.splits import Part, Splits, few, find_splits, refuse_splits_in_classes
 
 DIGITS = "digits"
 """Name of the built-in set; ``./digits`` means a folder of that name."""
@@ -69,7 +69,7 @@ def load(
     device: torch.device | str = "cpu",
     storage: Storage = "auto",
     workers: int | None = None,
-    small_images: SmallImages = "upscale",
+    small_images: SmallImages = "auto",
 ) -> ImageSet:
     """Loads the images of a folder, or the built-in set ``digits``.
 
@@ -87,7 +87,8 @@ def load(
         storage: memory: one tensor on the device. stream: decode the images in every epoch. auto: memory, if the set
             takes at most a quarter of the free memory. The digits are always in memory.
         workers: decoding processes when streaming; None: one per core, less one for training.
-        small_images: images smaller than ``size`` are scaled up, as torchvision's crops do, skipped, or refused.
+        small_images: images smaller than ``size`` are scaled up, as torchvision's crops do, skipped, or refused. auto:
+            scaled up, if they are fewer than half of the images; otherwise ``size`` must be a mistake, and is refused.
 
     Raises:
         UserError: the folder or the split does not exist or cannot be read, its layout is ambiguous (see
@@ -102,20 +103,27 @@ def load(
         raise UserError(f"storage must be auto, memory or stream, got {storage!r}")
     if size is not None and size < 1:
         raise UserError(f"size must be at least 1, got {size}")
-    if small_images not in ("upscale", "skip", "refuse"):
-        raise UserError(f"small_images must be upscale, skip or refuse, got {small_images!r}")
+    if small_images not in ("auto", "upscale", "skip", "refuse"):
+        raise UserError(f"small_images must be auto, upscale, skip or refuse, got {small_images!r}")
     if workers is not None and workers < 0:
         raise UserError(f"workers must be 0 or more, got {workers}")
     if is_recording(source):
         raise UserError(f"{source} holds recorded frames, which have no classes: only pretraining takes them")
     if source == DIGITS:
         return _digits(split, size or 8, torch.device(device))
-    part, left_out = _part(str(Path(source)), split)
-    return _load_folder(part, left_out, size, torch.device(device), storage, workers, small_images)
+    folder = str(Path(source))
+    splits = _splits(folder)
+    if split == "train":
+        part, left_out = splits.train, splits.left_out
+        _warn_about_twins(folder, part.classes)
+    else:
+        part, left_out = _test_part(folder, splits), LeftOut()
+    images = _load_folder(part, left_out, size, torch.device(device), storage, workers, small_images)
+    images.layout = splits.found if split == "train" else ""
+    return images
 
 
-def _part(folder: str, split: Split) -> tuple[Part, LeftOut]:
-    """Finds the folder of a split, and what the search has left out."""
+def _splits(folder: str) -> Splits:
     try:
         if not stat.S_ISDIR(os.stat(folder).st_mode):
             raise UserError(f"no folder {folder}: it is a file")
@@ -123,17 +131,16 @@ def _part(folder: str, split: Split) -> tuple[Part, LeftOut]:
         raise UserError(f"no folder {folder}") from None
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}") from None
-    splits = find_splits(folder)
-    if split == "train":
-        _say(splits.found)
-        _warn_about_twins(folder, splits.train.classes)
-        return splits.train, splits.left_out
-    if splits.test is None:
-        train, test = os.path.join(folder, "train"), os.path.join(folder, "test")
-        if splits.train.folder == folder:
-            raise UserError(f"{folder} has no test images: put them into {test}, next to {train}")
-        raise UserError(f"{folder} has no test images: neither {test} nor {os.path.join(folder, 'val')} exists")
-    return splits.test, LeftOut()
+    return find_splits(folder)
+
+
+def _test_part(folder: str, splits: Splits) -> Part:
+    if splits.test is not None:
+        return splits.test
+    train, test = os.path.join(folder, "train"), os.path.join(folder, "test")
+    if splits.train.folder == folder:
+        raise UserError(f"{folder} has no test images: put them into {test}, next to {train}")
+    raise UserError(f"{folder} has no test images: neither {test} nor {os.path.join(folder, 'val')} exists")
 
 
 class _File(NamedTuple):
@@ -250,7 +257,7 @@ def _large_enough(
         return files
     smallest = min(small, key=sides.__getitem__)
     example = f"such as {smallest} with {sides[smallest]} pixels"
-    if small_images == "refuse":
+    if small_images == "refuse" or (small_images == "auto" and 2 * len(small) >= len(files)):
         raise UserError(
             f"image_size {size} is larger than {len(small)} images in {name}, {example}: set it to {sides[smallest]} "
             "or less, remove them, or set small_images to upscale or skip"

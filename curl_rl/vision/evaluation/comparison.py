@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from curl_rl.runs.console import printable
+from curl_rl.runs.console import printable, say
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.data.image_sets import SmallImages
 from curl_rl.vision.evaluation.finetuning import Crops
@@ -168,6 +168,8 @@ def evaluate_runs(
         if raw_pixels and not baselines.has(f"raw pixels{on}", None):
             scores = judged(run, partial(evaluate_pixels, run.encoder.input_shape[-1], config=config))
             baselines.add(f"raw pixels{on}", None, scores)
+    for layout in filter(None, dict.fromkeys(images.train.layout for images in benchmarks.values())):
+        say(layout)
     return trained.rows() + baselines.rows()
 
 

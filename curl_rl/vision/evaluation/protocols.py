@@ -92,7 +92,7 @@ def load_benchmark(
     *,
     device: torch.device | str = "cpu",
     in_memory: bool = False,
-    small_images: SmallImages = "upscale",
+    small_images: SmallImages = "auto",
 ) -> Benchmark:
     """Loads training and test images of ``source`` with their labels, at ``size``×``size`` pixels.
 

@@ -16,6 +16,7 @@ from curl_rl.artifacts.head_file import load_head
 from curl_rl.encoders import Encoder, ResNet, ResNetConfig
 from curl_rl.encoders.base import weights_from
 from curl_rl.runs.compute import resolve_precision
+from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.data import balanced_subset, load, warn_about_unseen_classes
@@ -100,6 +101,8 @@ def fine_tune_run(
         "training": dataclasses.asdict(settings),
         "test_accuracy": accuracy,
     }
+    if train.layout:
+        say(train.layout)
     save_classifier(trained.network, directory, classes=train.classes, image_size=side, provenance=provenance)
     return accuracy
 
@@ -182,7 +185,7 @@ def distill_classifier(
     _make_room(directory)
 
     source, size = data or made_of["data"], made_of["loaded_size"]
-    small_images: SmallImages = made_of.get("small_images", "upscale")  # earlier classifiers: all were large enough
+    small_images: SmallImages = made_of.get("small_images", "auto")  # not in earlier classifiers
     train, test = _both(source, size, small_images, device)
     if test.classes != master.classes:
         raise UserError(f"{test.name} has the classes {_few(test.classes)}; the teacher's are {_few(master.classes)}")
@@ -217,6 +220,8 @@ def distill_classifier(
         "training": dataclasses.asdict(training),
         "test_accuracy": accuracy,
     }
+    if train.layout:
+        say(train.layout)
     save_classifier(
         trained.network, directory, classes=master.classes, image_size=master.image_size, provenance=provenance
     )

@@ -132,7 +132,7 @@ def test_an_image_smaller_than_the_size_is_named(tmp_path: Path) -> None:
         ValueError,
         match=r"image_size 9 is larger than 2 images in .*, such as .*1.png with 5 pixels: set it to 5 or less",
     ):
-        load(tmp_path, size=9, small_images="refuse")
+        load(tmp_path, size=9)
     with pytest.raises(
         ValueError, match=r"image_size is needed: the images in .* have shorter sides from 5 to 9 pixels"
     ):
@@ -144,11 +144,12 @@ def test_small_images_are_scaled_up_or_skipped_and_counted(tmp_path: Path, capsy
     save(tmp_path / "a" / "large.png", pixels(1, 8))
     save(tmp_path / "b" / "small.png", np.full((2, 4, 3), 90, np.uint8))
     save(tmp_path / "b" / "right.png", pixels(2, 4))
-    for images in loaders(tmp_path, size=4, small_images="upscale"):
+    for choice in ("upscale", "auto"):  # auto: fewer than half are small
+        (images, _) = loaders(tmp_path, size=4, small_images=choice)
         assert torch.equal(images_of(images)[1], as_tensor(pixels(2, 4)))
         assert (images_of(images)[2] == 90).all()
     line = f"scaled up 1 of 3 images, which are smaller than image_size 4, such as {tmp_path}/b/small.png with 2 pixels"
-    assert capsys.readouterr().err.count(line) == 2
+    assert capsys.readouterr().err.count(line) == 4
     for images in loaders(tmp_path, size=4, small_images="skip"):
         assert images.required_labels().tolist() == [0, 1]
         assert images.skipped == (f"{tmp_path}/b/small.png",)
@@ -156,6 +157,10 @@ def test_small_images_are_scaled_up_or_skipped_and_counted(tmp_path: Path, capsy
     said = capsys.readouterr().err
     assert said.count(line.replace("scaled up", "skipped")) == 2
     assert "cannot be read" not in said
+    with pytest.raises(
+        ValueError, match="image_size 4 is larger than 1 images in .* or set small_images to upscale or"
+    ):
+        load(tmp_path, size=4, small_images="refuse")
 
 
 def test_scaling_up_is_bilinear(tmp_path: Path) -> None:
@@ -163,7 +168,7 @@ def test_scaling_up_is_bilinear(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save(tmp_path / name, small)
     expected = torch.nn.functional.interpolate(as_tensor(small)[None].float(), size=8, mode="bilinear")[0]
-    assert (images_of(load(tmp_path, size=8))[0] - expected).abs().max() <= 1
+    assert (images_of(load(tmp_path, size=8, small_images="upscale"))[0] - expected).abs().max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,10 @@ def test_what_systems_leave_behind_is_ignored(tmp_path: Path) -> None:
 def test_other_files_are_counted_by_suffix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_classes(tmp_path, cat=2)
     touch(tmp_path, "cat/1.heic", "cat/2.HEIC", "cat/notes.txt", "README", "dog/1.heic", "dog/a.b c")
-    load(tmp_path)
+    images = load(tmp_path)
     said = capsys.readouterr().err
     assert "passed over files that are not read as images: 3 .heic, 2 without a suffix, 1 .txt\n" in said
-    assert "1 class (cat), no images in dog" in said
+    assert "1 class (cat), no images in dog" in images.layout
 
 
 def test_a_folder_of_other_files_alone_is_refused_after_they_were_named(

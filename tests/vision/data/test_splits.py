@@ -134,9 +134,8 @@ def test_one_line_tells_what_was_taken_for_what(tmp_path: Path, paths: str, line
     assert find_splits(lay_out(tmp_path, paths)).found == f"{tmp_path}: {line}"
 
 
-def test_the_line_is_printed_once_for_the_training_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_training_images_bring_the_line_along(tmp_path: Path) -> None:
     for split in ("train", "valid"):
         make_classes(tmp_path / split, ant=2)
-    load(tmp_path)
-    load(tmp_path, "test")
-    assert capsys.readouterr().err.count("train for training, valid for testing; 1 class (ant)\n") == 1
+    assert load(tmp_path).layout == f"{tmp_path}: train for training, valid for testing; 1 class (ant)"
+    assert load(tmp_path, "test").layout == ""
