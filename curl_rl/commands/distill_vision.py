@@ -16,6 +16,7 @@ from pathlib import Path
 
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.compute import prepared_device
+from curl_rl.runs.console import printable
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig
 from curl_rl.vision.evaluation.simclr_v2 import distill_classifier
 
@@ -33,7 +34,13 @@ def main(argv: Sequence[str]) -> int:
         default=0.0,
         help="share of the training labels in the loss, the same number from each class; 1 uses all [0]",
     )
-    parser.add_argument("--alpha", type=float, default=1.0, help="the teacher's share of the loss [1]")
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        default=1.0,
+        help="weight of the teacher's predictions, on all images; the labels' is 1 - alpha, on those that have one: "
+        "docs/simclr_v2.md gives the shares of the loss [1]",
+    )
     parser.add_argument(
         "--temperature", type=float, help="of both softmaxes [0.1 for the teacher's architecture, else 1]"
     )
@@ -68,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
             seed=a.seed,
             device=prepared_device(a.device),
         )
-    print(f"test accuracy {accuracy:.2%}; student: {out}")
+    print(f"test accuracy {accuracy:.2%}; student: {printable(str(out))}")
     return 0
 
 
