@@ -16,6 +16,7 @@ from curl_rl.objectives.instdisc import InstDisc, InstDiscConfig
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
 from curl_rl.objectives.nnclr import NNCLR, NNCLRConfig
+from curl_rl.objectives.pcl import PCL, PCLConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
 from curl_rl.objectives.simsiam import SimSiam, SimSiamConfig
@@ -36,6 +37,7 @@ __all__ = [
     "BYOL",
     "METHODS",
     "NNCLR",
+    "PCL",
     "BYOLConfig",
     "BarlowConfig",
     "BarlowTwins",
@@ -59,6 +61,7 @@ __all__ = [
     "ObjectiveConfigs",
     "ObjectiveName",
     "ObjectiveUser",
+    "PCLConfig",
     "Result",
     "SimCLR",
     "SimCLRConfig",

@@ -27,6 +27,7 @@ _FILES = (
     "deepcluster",
     "instdisc",
     "nnclr",
+    "pcl",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

@@ -28,6 +28,7 @@ from curl_rl.objectives import (
     NNCLRConfig,
     ObjectiveConfigs,
     ObjectiveUser,
+    PCLConfig,
     SimCLRConfig,
     SimSiamConfig,
     SwAVConfig,
@@ -95,6 +96,10 @@ NNCLR = {
     "nnclr": NNCLRConfig(dim=4, queue=13),
     "nnclr, shallow": NNCLRConfig(dim=4, queue=9, projector_layers=1, predictor_hidden=7),
 }
+PCL = {
+    "pcl": PCLConfig(clusters=(3, 5), warmup_epochs=0, queue=13, dim=4),
+    "pcl v1": PCLConfig(clusters=(4,), warmup_epochs=0, restarts=1, queue=13, head_layers=1, dim=4),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -106,6 +111,7 @@ ROWS = {
     "barlow": Row(METHODS["barlow"], BarlowConfig(dim=7, loss_scale=0.1)),
     **{row: Row(METHODS["instdisc"], config) for row, config in INSTDISC.items()},
     **{row: Row(METHODS["nnclr"], config) for row, config in NNCLR.items()},
+    **{row: Row(METHODS["pcl"], config) for row, config in PCL.items()},
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
@@ -219,7 +225,14 @@ def test_unmet_needs_are_refused_by_name(name: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("clustered", "samples"), ("deepcluster", "images"), ("labeled", "classes"), ("dynamics", "an action")],
+    [
+        ("clustered", "samples"),
+        ("deepcluster", "images"),
+        ("instdisc", "images"),
+        ("pcl", "images"),
+        ("labeled", "classes"),
+        ("dynamics", "an action"),
+    ],
 )
 def test_an_unknown_size_is_requested(name: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, name, (METHODS | DUMMIES)[name])

@@ -22,7 +22,10 @@ from curl_rl.objectives import (
     BarlowConfig,
     BatchInfo,
     BYOLConfig,
+    DataSpec,
+    InstDiscConfig,
     MoCoConfig,
+    NNCLRConfig,
     Objective,
     ObjectiveConfigs,
     ObjectiveName,
@@ -34,7 +37,7 @@ from curl_rl.objectives import (
 from curl_rl.pretraining import distributed
 from curl_rl.runs.errors import UserError
 
-RANKS, BATCH = 2, 5
+RANKS, BATCH, COUNT = 2, 5, 9
 SHARDS = (slice(0, 3), slice(3, 5))
 SPEC = FeatureSpec(6, (2, 3, 3))
 MOMENTUM = torch.tensor(0.9)
@@ -52,6 +55,9 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "barlow": ("barlow", ObjectiveConfigs(barlow=BarlowConfig(dim=7))),
     "swav": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, queue=5, local_views=1))),
     "swav, slow": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, target="slow"))),
+    "instdisc": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig(dim=4, negatives=7))),
+    "instdisc nce": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig("nce", dim=4, proximal=0.5))),
+    "nnclr": ("nnclr", ObjectiveConfigs(nnclr=NNCLRConfig(dim=4, queue=7))),
 }
 Outcome = dict[str, Tensor]
 
@@ -62,14 +68,10 @@ def drawn(*shape: int, seed: int) -> Tensor:
 
 def method(row: str, features: FeatureSpec = SPEC) -> Objective:
     torch.manual_seed(0)
-    objective = build_objective(*_split(row, features))
+    name, configs = ROWS[row]
+    objective = build_objective(name, features, configs, DataSpec(count=COUNT))
     assert objective is not None
     return objective.double()
-
-
-def _split(row: str, features: FeatureSpec) -> tuple[ObjectiveName, FeatureSpec, ObjectiveConfigs]:
-    name, configs = ROWS[row]
-    return name, features, configs
 
 
 def network(splits: int, norm: Literal["batch", "group"] = "batch") -> ResNet:
@@ -99,7 +101,7 @@ def steps_on_features(row: str, own: slice) -> Outcome:
         result = objective(
             distributed.gather_features(online, BATCH, maps=False),
             distributed.gather_features(target, BATCH, maps=True),
-            BatchInfo(),
+            BatchInfo(indices=(2 * torch.arange(BATCH) + 3 * step) % COUNT),
         )
         objective.zero_grad()
         weight.grad = None
