@@ -97,7 +97,8 @@ def test_the_page_of_a_method_lists_its_settings_with_their_defaults(page: Path)
     assert [name for name, _ in table] == list(defaults)
     for name, default in table:
         if defaults[name] is not None:  # otherwise the page states what it follows from
-            assert default == str(defaults[name]).lower(), name
+            value = list(defaults[name]) if isinstance(defaults[name], tuple) else defaults[name]
+            assert default == str(value).lower(), name
 
 
 # Options that make a page's commands small enough for a test, by script; later options override earlier ones.
