@@ -16,9 +16,10 @@ from curl_rl.artifacts.head_file import load_head
 from curl_rl.encoders import Encoder, ResNet, ResNetConfig
 from curl_rl.encoders.base import weights_from
 from curl_rl.runs.compute import resolve_precision
+from curl_rl.runs.disk_errors import cannot_write
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import check_seed
-from curl_rl.vision.data import balanced_subset, load, warn_about_unseen_classes
+from curl_rl.vision.data import balanced_subset, load, warn_about_unseen_classes, whole_path
 from curl_rl.vision.data.image_sets import ImageSet, ResidentImages
 from curl_rl.vision.evaluation.classifier_file import CLASSIFIER, SavedClassifier, load_classifier, save_classifier
 from curl_rl.vision.evaluation.distillation import UNLABELED, DistillationConfig, distill
@@ -70,7 +71,7 @@ def fine_tune_run(
         raise UserError(f"from_layer must be from 0 to {layers}, the layers of the head in {run}, got {from_layer}")
     settings = fine_tuning(labels, pretrained.crops, epochs=epochs, learning_rate=learning_rate)
     _make_room(directory)
-    source, side = data or pretrained.config.data, pretrained.encoder.input_shape[-1]
+    source, side = whole_path(data or pretrained.config.data), pretrained.encoder.input_shape[-1]
     train, test = _both(source, pretrained.image_size, device)
     warn_about_unseen_classes(train, test)
     targets = train.required_labels()
@@ -179,7 +180,7 @@ def distill_classifier(
     settings = dataclasses.replace(settings, training=training)
     _make_room(directory)
 
-    source, size = data or made_of["data"], made_of["loaded_size"]
+    source, size = whole_path(data or made_of["data"]), made_of["loaded_size"]
     train, test = _both(source, size, device)
     if test.classes != master.classes:
         raise UserError(f"{test.name} has the classes {_few(test.classes)}; the teacher's are {_few(master.classes)}")
@@ -244,7 +245,7 @@ def _make_room(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror}") from None
+        raise UserError(cannot_write(directory, error)) from None
 
 
 def _both(source: str, size: int, device: torch.device | str) -> tuple[ImageSet, ImageSet]:
