@@ -126,6 +126,28 @@ def test_a_run_records_path_and_hash_and_resumes_without_the_file(tmp_path: Path
     assert (tmp_path / "run" / "checkpoints").is_dir()
 
 
+def test_a_run_resumes_with_its_encoder_at_another_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = trained_run(tmp_path / "source")
+    run = train(config(tmp_path / "run", source, frames=15), make)
+    monkeypatch.chdir(run)
+    train(config(run, Path("../source"), frames=16), make)
+    assert "resumed with other settings: frames: 15 → 16\n" in capsys.readouterr().err
+    # The same weights elsewhere; the file that the run began with is gone.
+    source.rename(tmp_path / "moved")
+    other = trained_run(tmp_path / "other", seed=10)
+    settings = (run / "config.yaml").read_bytes()
+    with pytest.raises(UserError, match=r"other settings \(encoder: .*source → .*other; encoder_sha256: .*; choose"):
+        train(config(run, other), make)
+    with pytest.raises(UserError, match="encoder: no encoder in .*nowhere"):
+        train(config(run, tmp_path / "nowhere"), make)
+    assert (run / "config.yaml").read_bytes() == settings
+    train(config(run, tmp_path / "moved", frames=16), make)
+    assert f"encoder: ../source → {tmp_path / 'moved'}" in capsys.readouterr().err
+    assert read_config(run / "config.yaml").encoder == tmp_path / "moved"
+
+
 def test_an_encoder_may_lie_in_the_run_that_is_set_aside(tmp_path: Path) -> None:
     run = train(config(tmp_path / "run", None), make)
     given = load_encoder(run).encoder.state_dict()

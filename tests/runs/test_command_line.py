@@ -25,7 +25,10 @@ class Unavailable(RuntimeError):
         (FloatingPointError("the loss is nan"), "the loss is nan"),
         (ImportError("install onnx"), "install onnx"),
         (Unavailable("no screen"), "no screen"),
-        (PermissionError(13, "Permission denied", "here"), "cannot write here: Permission denied: change the permissions of the file or of its folder"),
+        (
+            PermissionError(13, "Permission denied", "here"),
+            "cannot write here: Permission denied: change the permissions of the file or of its folder",
+        ),
         (OSError("the disk is gone"), "the disk is gone"),
     ],
 )
