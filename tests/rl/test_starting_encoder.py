@@ -18,6 +18,7 @@ from curl_rl.augment import center_crop
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.report.curves import read_curves
+from curl_rl.rl import training
 from curl_rl.rl.config import CheckpointConfig, RunConfig, UserError, load_preset, read_config
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.starting_encoder import read_starting_encoder
@@ -129,6 +130,7 @@ def test_a_run_records_path_and_hash_and_resumes_without_the_file(tmp_path: Path
 def test_a_run_resumes_with_its_encoder_at_another_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(training, "estimated_time", lambda *_: "no estimate")
     source = trained_run(tmp_path / "source")
     run = train(config(tmp_path / "run", source, frames=15), make)
     monkeypatch.chdir(run)

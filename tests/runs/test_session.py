@@ -217,6 +217,14 @@ def test_a_damaged_log_is_one_line(tmp_path: Path) -> None:
             OSError(errno.ENOSPC, "No space left on device"),
             "[Errno 28] No space left on device; nothing that was saved is lost: free some disk space and start the",
         ),
+        (
+            PermissionError(errno.EACCES, "Permission denied"),
+            "[Errno 13] Permission denied; nothing that was saved is lost: change the permissions of the",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system"),
+            "[Errno 30] Read-only file system; nothing that was saved is lost: mount the file system for writing and",
+        ),
         (UserError("the images\nare gone"), "the images are gone; nothing that was saved is lost: fix this and start"),
         (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory; the last checkpoint is intact: lower it"),
         (MemoryError(), "MemoryError; the last checkpoint is intact: lower it"),
