@@ -64,6 +64,12 @@ def test_a_students_default_images_are_found_from_another_directory(
     assert load_classifier(tmp_path / "out").provenance["data"] == str(data)
 
 
+def test_a_mistake_leaves_no_directory_behind(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder /nowhere"):
+        fine_tune_run(run, tmp_path / "out", data="/nowhere")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("layers", [0, 1, 3])
 def test_fine_tuning_learns_and_saves_a_classifier_of_that_accuracy(
     run: Path, data: Path, tmp_path: Path, layers: int
