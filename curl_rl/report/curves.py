@@ -64,8 +64,8 @@ def read_curves(directories: list[Path]) -> list[Curve]:
 
 
 def _label(config: RunConfig) -> str:
-    """The preset, and every setting that differs from it, except for the seed and the encoder's hash."""
-    preset = replace(load_preset(config.preset, config.env), seed=config.seed)
+    """The preset, and every setting that differs from it, except for seed, budget and the encoder's hash."""
+    preset = replace(load_preset(config.preset, config.env), seed=config.seed, frames=config.frames)
     changed = SCHEMA.distinguishing_fields(preset, config)
     return ", ".join(
         [config.preset, *(f"{name} {value}" for name, (_, value) in changed.items() if name != "encoder_sha256")]
