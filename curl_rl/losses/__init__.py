@@ -20,6 +20,7 @@ from curl_rl.losses.contrastive import (
 from curl_rl.losses.decorrelation import cross_correlation, redundancy
 from curl_rl.losses.diagnostics import (
     alignment,
+    class_accuracy,
     contrastive_accuracy,
     effective_rank,
     embedding_std,
@@ -27,7 +28,7 @@ from curl_rl.losses.diagnostics import (
     softmax_confidence,
     uniformity,
 )
-from curl_rl.losses.metric import semi_hard_triplet
+from curl_rl.losses.metric import semi_hard_triplet, supervised_nt_xent
 from curl_rl.losses.prediction import cross_prediction, negative_cosine
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "alignment",
     "bank_scores",
     "bilinear_similarity",
+    "class_accuracy",
     "cluster_accuracy",
     "cluster_cross_entropy",
     "contrastive_accuracy",
@@ -51,6 +53,7 @@ __all__ = [
     "semi_hard_triplet",
     "sinkhorn",
     "softmax_confidence",
+    "supervised_nt_xent",
     "swapped_accuracy",
     "swapped_prediction",
     "two_view_scores",

@@ -1,4 +1,4 @@
-"""Margin losses on triplets mined from the batch."""
+"""Metric learning: losses of pairs and triplets of a batch, of the same class or of different ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.losses.contrastive import PairScores
+from curl_rl.losses.half_precision import widened
 
 
 def semi_hard_triplet(scores: PairScores, margin: float) -> Tensor:
@@ -18,3 +19,32 @@ def semi_hard_triplet(scores: PairScores, margin: float) -> Tensor:
     too_hard = scores.negatives >= scores.positive[:, None]
     hardest = scores.negatives.masked_fill(too_hard, -torch.inf).amax(1)
     return (hardest - scores.positive + margin).relu().mean()
+
+
+def supervised_nt_xent(similarity: Tensor, classes: Tensor, temperature: float) -> Tensor:
+    """NT-Xent whose positives are all other embeddings of the class (SupCon, arXiv 2004.11362, equation 2: L_out).
+
+    With s the similarities of an anchor over the temperature, it is the mean over its positives p of
+    −log(exp(s_p) / Σ exp(s)), where the sum runs over all other embeddings, positives included. Anchors without a
+    positive are left out. The released code's factor, temperature / 0.07, is not included.
+
+    Args:
+        similarity: ``(N, N)`` inner products of N ≥ 2 embeddings, in the paper of length 1.
+        classes: ``(N,)`` integers.
+        temperature: above 0.
+
+    Returns:
+        The mean over the anchors, a scalar; 0 if no class occurs twice.
+
+    Raises:
+        ValueError: fewer than 2 embeddings.
+    """
+    if len(similarity) < 2:
+        raise ValueError(f"similarity must be of at least 2 embeddings, got {len(similarity)}")
+    scores = widened(similarity) / temperature
+    itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    log_probability = scores - scores.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
+    positive = (classes == classes[:, None]) & ~itself
+    count = positive.sum(1)
+    losses = -log_probability.masked_fill(~positive, 0).sum(1) / count.clamp_min(1)
+    return losses.sum() / (count > 0).sum().clamp_min(1)

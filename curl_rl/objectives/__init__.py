@@ -17,6 +17,7 @@ from curl_rl.objectives.moco import MoCo, MoCoConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
 from curl_rl.objectives.simsiam import SimSiam, SimSiamConfig
+from curl_rl.objectives.supcon import SupCon, SupConConfig
 from curl_rl.objectives.swav import SwAV, SwAVConfig
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ __all__ = [
     "SimCLRConfig",
     "SimSiam",
     "SimSiamConfig",
+    "SupCon",
+    "SupConConfig",
     "SwAV",
     "SwAVConfig",
     "ViewSpec",

@@ -25,6 +25,7 @@ _FILES = (
     "barlow",
     "swav",
     "deepcluster",
+    "supcon",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

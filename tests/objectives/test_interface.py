@@ -28,6 +28,7 @@ from curl_rl.objectives import (
     ObjectiveUser,
     SimCLRConfig,
     SimSiamConfig,
+    SupConConfig,
     SwAVConfig,
     build_objective,
 )
@@ -93,6 +94,7 @@ ROWS = {
     **{row: Row(METHODS["simsiam"], config, stops_gradient=True) for row, config in SIMSIAM.items()},
     **{row: Row(METHODS["swav"], config, stops_gradient=config.target == "online") for row, config in SWAV.items()},
     **{row: Row(METHODS["deepcluster"], config) for row, config in DEEPCLUSTER.items()},
+    "supcon": Row(METHODS["supcon"], SupConConfig(dim=4)),
     "barlow": Row(METHODS["barlow"], BarlowConfig(dim=7, loss_scale=0.1)),
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
