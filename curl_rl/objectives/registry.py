@@ -26,6 +26,9 @@ _FILES = (
     "swav",
     "deepcluster",
     "supcon",
+    "pair_margin",
+    "triplet",
+    "n_pair",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

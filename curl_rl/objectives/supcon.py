@@ -16,8 +16,8 @@ from curl_rl.encoders.heads import MLP
 from curl_rl.losses import alignment, class_accuracy, embedding_std, supervised_nt_xent
 from curl_rl.losses.half_precision import widened
 from curl_rl.objectives.base import BatchInfo, DataSpec, Objective, Result, ViewSpec
-from curl_rl.objectives.classes import refuse_one_class, two_view_classes
 from curl_rl.objectives.method import Method
+from curl_rl.objectives.metric import refuse_one_class, two_view_classes
 from curl_rl.ranges import at_least, check_ranges, positive
 
 
@@ -55,7 +55,7 @@ class SupCon(Objective):
 
     @classmethod
     def build(cls, features: FeatureSpec, config: SupConConfig, data: DataSpec) -> SupCon:
-        refuse_one_class("supcon", data, "simclr")
+        refuse_one_class(data, "take simclr")
         return cls(features, config)
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:

@@ -68,7 +68,7 @@ def test_users_without_labels_are_sent_to_simclr() -> None:
         ValueError, match=r"^agent.objective supcon needs labels, which a replay does not have: take simclr$"
     ):
         build_objective("supcon", SPEC, None, DataSpec(), replay)
-    with pytest.raises(ValueError, match=r"^supcon needs at least 2 classes, got 1: take simclr$"):
+    with pytest.raises(ValueError, match=r"^labels must have at least 2 classes, got 1: take simclr$"):
         build_objective("supcon", SPEC, None, DataSpec(classes=1))
 
 

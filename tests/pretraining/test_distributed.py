@@ -23,13 +23,16 @@ from curl_rl.objectives import (
     BatchInfo,
     BYOLConfig,
     MoCoConfig,
+    NPairConfig,
     Objective,
     ObjectiveConfigs,
     ObjectiveName,
+    PairMarginConfig,
     SimCLRConfig,
     SimSiamConfig,
     SupConConfig,
     SwAVConfig,
+    TripletConfig,
     build_objective,
 )
 from curl_rl.pretraining import distributed
@@ -53,6 +56,10 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "simsiam": ("simsiam", ObjectiveConfigs(simsiam=SimSiamConfig(dim=8))),
     "barlow": ("barlow", ObjectiveConfigs(barlow=BarlowConfig(dim=7))),
     "supcon": ("supcon", ObjectiveConfigs(supcon=SupConConfig(dim=4))),
+    "pair_margin": ("pair_margin", ObjectiveConfigs(pair_margin=PairMarginConfig(dim=4))),
+    "triplet": ("triplet", ObjectiveConfigs(triplet=TripletConfig(dim=4, margin=0.9, supervised=True))),
+    "triplet all": ("triplet", ObjectiveConfigs(triplet=TripletConfig(dim=4, margin=0.9, mining="all"))),
+    "n_pair": ("n_pair", ObjectiveConfigs(n_pair=NPairConfig(dim=4, supervised=True))),
     "swav": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, queue=5, local_views=1))),
     "swav, slow": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, target="slow"))),
 }
