@@ -1,4 +1,4 @@
-"""Multi-class N-pair loss (Sohn 2016, "Improved deep metric learning with multi-class N-pair loss objective").
+"""Multi-class N-pair loss (Sohn 2016, NeurIPS: Improved deep metric learning with multi-class N-pair loss objective).
 
 The first view of a sample should have a larger inner product with second views of its class than with those of all
 other classes, in one softmax. Without labels, each sample is its own class, as in CURL with W = I and one encoder.

@@ -1,4 +1,4 @@
-"""Max-margin contrastive loss (Hadsell et al. 2006, "Dimensionality reduction by learning an invariant mapping").
+"""Max-margin contrastive loss (Hadsell et al. 2006, CVPR: Dimensionality reduction by learning an invariant mapping).
 
 Embeddings of one class attract each other; those of different classes repel each other until they are a margin apart.
 """
