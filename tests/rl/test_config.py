@@ -393,8 +393,8 @@ def test_what_may_change_is_a_place_a_time_or_an_amount() -> None:
 def test_settings_of_methods_that_a_run_does_not_use_are_no_part_of_it() -> None:
     """A preset gains settings with each new method, and earlier runs still resume."""
     old = load_preset("cpu", "cheetah-run")
-    moco = dataclasses.replace(old.objectives.moco, dim=old.objectives.moco.dim + 1)
+    moco = dataclasses.replace(old.objectives.moco, queue=old.objectives.moco.queue + 1)
     new = dataclasses.replace(old, objectives=dataclasses.replace(old.objectives, moco=moco))
     assert changed_fields(old, new) == SCHEMA.allowed_changes(old, new) == {}
     old, new = (dataclasses.replace(run, agent=dataclasses.replace(run.agent, objective="moco")) for run in (old, new))
-    assert changed_fields(old, new).keys() == {"objectives.moco.dim"}
+    assert changed_fields(old, new).keys() == {"objectives.moco.queue"}
