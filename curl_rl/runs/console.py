@@ -7,10 +7,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from curl_rl.runs.errors import printable
+
 
 def say(line: str) -> None:
     """Prints one line to stderr, above the progress bar."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(printable(line), file=sys.stderr)
 
 
 def progress_bar(

@@ -14,3 +14,10 @@ class TrainingFault(RuntimeError):
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks, or its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Escapes what would control a terminal: names of files and settings may come from anywhere. Line breaks stay."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )

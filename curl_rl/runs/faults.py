@@ -16,6 +16,7 @@ from torch import Tensor
 
 from curl_rl.runs.directory import CHECKPOINTS
 from curl_rl.runs.errors import TrainingFault, UserError, one_line
+from curl_rl.runs.files import write_durably
 
 FAULT = "fault.txt"
 """Name of the file in a run's directory that holds the traceback of the fault that ended it."""
@@ -87,7 +88,7 @@ def training_fault(directory: Path, where: str, error: Exception, advice: str) -
         return TrainingFault(f"stopped at {where}: {error}")
     details = directory / FAULT
     try:
-        details.write_text("".join(traceback.format_exception(error)))
+        write_durably(details, ["".join(traceback.format_exception(error)).encode(errors="backslashreplace")])
         advice += f" (details: {details})"
     except OSError:
         pass  # the line below still reports the fault
