@@ -12,11 +12,16 @@ The final frame of an episode, at which no action is taken, is not stored. An ep
 one shard, starting with the frame of the reset. The last episode may be cut; ``frames.json`` records this. An
 observation is a stack of frames up to its index, padded with the episode's first frame, as in the replay. Only shards
 listed in ``frames.json`` count: a killed recording is readable up to the last listed shard and resumes from there.
+
+``frames.json`` also holds two SHA-256 per shard: one of its pixels (``pixels``), compared when they are first read, so
+that opening a large recording reads no pixels, and one of its other tensors (``numbers``), compared on opening.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import re
 from collections import Counter
@@ -32,13 +37,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.runs.files import write_durably
+from curl_rl.runs.files import delete_file, open_regular, read_file, write_durably
 
 DESCRIPTION = "frames.json"
 SHARD_FRAMES = 1000
 """Number of frames at which a shard is written: about 30 MB at 100×100 pixels."""
 _FORMAT = 1
+_LONGEST_DESCRIPTION = 2**26  # bytes: some 200,000 shards; a larger file is not read
+_LOOKS = 20  # a recording in progress replaces its last shard while another process opens it
 _DTYPES = {
     "frames": torch.uint8,
     "states": torch.float64,
@@ -46,6 +54,7 @@ _DTYPES = {
     "rewards": torch.float32,
     "episodes": torch.int64,
 }
+_NUMBERS = tuple(name for name in _DTYPES if name != "frames")
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,10 @@ class Shard(NamedTuple):
     name: str
     frames: int
     episodes: int
+    pixels: str | None = None
+    """SHA-256 of its frames; None in recordings of earlier versions, which have no checksums."""
+    numbers: str | None = None
+    """SHA-256 of its other tensors, in the order of ``_DTYPES``."""
 
 
 class FrameWriter:
@@ -186,7 +199,10 @@ class FrameWriter:
         if not self._waiting:
             return
         whole = {name: torch.cat([part[name] for part in self._waiting]) for name in _DTYPES}
-        shard = Shard(f"frames-{self._next_number:05d}.safetensors", len(whole["frames"]), len(self._waiting))
+        name = f"frames-{self._next_number:05d}.safetensors"
+        shard = Shard(
+            name, len(whole["frames"]), len(self._waiting), _sha256(whole, "frames"), _sha256(whole, *_NUMBERS)
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._shards and self._replaced is None:
             self._describe()  # a shard without a description could belong to any recording
@@ -196,7 +212,7 @@ class FrameWriter:
         self._waiting.clear()
         self._describe()
         if self._replaced:
-            (self.folder / self._replaced.name).unlink(missing_ok=True)
+            delete_file(self.folder / self._replaced.name)
             self._replaced = None
 
     def _drop_last(self) -> None:
@@ -204,6 +220,7 @@ class FrameWriter:
         if not self._waiting:
             self._replaced = self._shards[-1]
             tensors = _read_shard(self.folder, self._replaced, self.recording)
+            _check_pixels(self.folder, self._replaced, tensors["frames"])  # they are about to get a new checksum
             lengths = tensors["episodes"].unique_consecutive(return_counts=True)[1].tolist()
             parts = zip(*(tensors[name].split(lengths) for name in _DTYPES), strict=True)
             self._waiting = [dict(zip(_DTYPES, part, strict=True)) for part in parts]
@@ -217,13 +234,17 @@ class FrameWriter:
             "frames": sum(shard.frames for shard in self._shards),
             "episodes": sum(shard.episodes for shard in self._shards),
             "cut": self._cut_frames > 0,
-            "shards": [shard._asdict() for shard in self._shards],
+            "shards": [
+                {name: value for name, value in shard._asdict().items() if value is not None} for shard in self._shards
+            ],
         }
         write_durably(self.folder / DESCRIPTION, [(json.dumps(description, indent=2) + "\n").encode()])
 
 
 class RecordedFrames:
     """The frames of a folder; pixels are memory-mapped and read on demand.
+
+    Pixels are compared with their checksum a shard at a time, when the first of its frames is read.
 
     Raises:
         UserError: a file is missing, damaged, of a newer format or inconsistent with ``frames.json``; or the folder
@@ -232,11 +253,15 @@ class RecordedFrames:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.recording, shards, _ = _read_description(self.folder)
-        if not shards:
-            raise UserError(f"{self.folder} holds no frames: {DESCRIPTION} lists no shards")
-        parts = [_read_shard(self.folder, shard, self.recording) for shard in shards]
+        self.recording, shards, parts = _read_shards(self.folder)
+        if unsigned := sum(shard.pixels is None for shard in shards):
+            _say_once(
+                f"{self.folder}: {unsigned} of {len(shards)} shards are of an earlier version, without checksums: a "
+                "damaged number or pixel in them would not be noticed"
+            )
+        self._shards = shards
         self._pixels = [part["frames"] for part in parts]
+        self._checked = [shard.pixels is None for shard in shards]
         self._shard_starts = torch.tensor([0, *(shard.frames for shard in shards)]).cumsum(0)
         self.states, self.actions, self.rewards, self.episodes = (
             torch.cat([part[name] for part in parts]) for name in ("states", "actions", "rewards", "episodes")
@@ -246,6 +271,8 @@ class RecordedFrames:
         in_order = self.episodes[0] == 0 and bool(((steps == 0) | (steps == 1)).all())
         if not in_order or self.episodes[-1] + 1 != sum(shard.episodes for shard in shards):
             raise UserError(f"{self.folder}: episode numbers must count up from 0 as described in {DESCRIPTION}")
+        for shard, part in zip(shards, parts, strict=True):
+            _check_numbers(self.folder, shard, part)
         self.starts = torch.searchsorted(self.episodes, self.episodes)
         """``(N,)`` int64: index of the first frame of each frame's episode."""
         self.ends = torch.searchsorted(self.episodes, self.episodes, right=True) - 1
@@ -269,11 +296,18 @@ class RecordedFrames:
         return self.episodes == last if 1 <= last < 4 else self.episodes % 5 == 4
 
     def frames(self, indices: Tensor) -> Tensor:
-        """``(B, C, H, W)`` uint8: the frames at these ``(B,)`` indices."""
+        """``(B, C, H, W)`` uint8: the frames at these ``(B,)`` indices.
+
+        Raises:
+            UserError: the pixels of a shard are damaged.
+        """
         found = torch.empty((len(indices), *self._pixels[0].shape[1:]), dtype=torch.uint8)
         shards = torch.searchsorted(self._shard_starts, indices, right=True) - 1
         for shard in shards.unique().tolist():
             chosen = shards == shard
+            if not self._checked[shard]:
+                _check_pixels(self.folder, self._shards[shard], self._pixels[shard])
+                self._checked[shard] = True
             found[chosen] = self._pixels[shard][indices[chosen] - self._shard_starts[shard]]
         return found
 
@@ -288,7 +322,7 @@ class RecordedFrames:
             ``(B, stack·C, H, W)`` uint8.
 
         Raises:
-            UserError: an index out of range, or a stack below 1.
+            UserError: an index out of range, a stack below 1, or damaged pixels.
         """
         if stack < 1:
             raise UserError(f"stack must be at least 1, got {stack}")
@@ -323,7 +357,9 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
     """Reads ``frames.json``: the recording, its shards, and whether the last episode was cut."""
     path = folder / DESCRIPTION
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = json.loads(read_file(path, _LONGEST_DESCRIPTION))
+    except UserError:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"no recorded frames in {folder}: {DESCRIPTION} is missing") from None
     except OSError as error:
@@ -345,14 +381,17 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
         if not isinstance(fields["state_names"], list):
             raise UserError(f"{path} is damaged: state_names must be a list, got {fields['state_names']!r:.40}")
         names = fields["state_names"] = tuple(fields["state_names"])
-        shards = [Shard(entry["name"], entry["frames"], entry["episodes"]) for entry in content["shards"]]
-        counts = [content["frames"], content["episodes"], *(count for shard in shards for count in shard[1:])]
+        shards = [
+            Shard(entry["name"], entry["frames"], entry["episodes"], entry.get("pixels"), entry.get("numbers"))
+            for entry in content["shards"]
+        ]
+        counts = [content["frames"], content["episodes"], *(count for shard in shards for count in shard[1:3])]
         texts = [fields["env"], fields["quality"], fields["policy"], *names, *(shard.name for shard in shards)]
         numbers = [fields["size"], fields["action_repeat"], fields["channels"], fields["action_size"]]
         numbers += [fields["seed"], *counts]
         # Older recordings have no such field; recording a complete episode again does no harm.
         cut = content.get("cut", True)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: not a description of a recording ({one_line(error)})") from None
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
         raise UserError(f"{path} is damaged: names must be strings and counts whole numbers")
@@ -376,8 +415,11 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
 def _read_shard(folder: Path, shard: Shard, recording: Recording) -> dict[str, Tensor]:
     path = folder / shard.name
     try:
+        open_regular(path).close()  # safetensors would wait for the other end of a pipe
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in _DTYPES if name in file.keys()}  # noqa: SIM118
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it, or record again") from None
     except OSError as error:
@@ -389,6 +431,46 @@ def _read_shard(folder: Path, shard: Shard, recording: Recording) -> dict[str, T
     except ValueError as error:
         raise UserError(str(error)) from None
     return tensors
+
+
+def _read_shards(folder: Path) -> tuple[Recording, list[Shard], list[dict[str, Tensor]]]:
+    """The description and all shards of one moment, also while the recording is being written."""
+    for look in range(_LOOKS):
+        recording, shards, _ = _read_description(folder)
+        if not shards:
+            raise UserError(f"{folder} holds no frames: {DESCRIPTION} lists no shards")
+        try:
+            return recording, shards, [_read_shard(folder, shard, recording) for shard in shards]
+        except UserError:
+            if look == _LOOKS - 1 or _read_description(folder)[1] == shards:
+                raise
+    raise AssertionError("the last look returns or raises")
+
+
+def _check_numbers(folder: Path, shard: Shard, tensors: dict[str, Tensor]) -> None:
+    if shard.numbers is not None and _sha256(tensors, *_NUMBERS) != shard.numbers:
+        raise _damaged(folder / shard.name, ", ".join(_NUMBERS[:-1]) + f" or {_NUMBERS[-1]}")
+
+
+def _check_pixels(folder: Path, shard: Shard, pixels: Tensor) -> None:
+    if shard.pixels is not None and _sha256({"frames": pixels}, "frames") != shard.pixels:
+        raise _damaged(folder / shard.name, "frames")
+
+
+def _sha256(tensors: dict[str, Tensor], *names: str) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(memoryview(tensors[name].contiguous().numpy()).cast("B") if tensors[name].numel() else b"")
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, part: str) -> UserError:
+    return UserError(f"{path} is damaged: its {part} do not match their checksum; restore it, or record again")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    say(line)
 
 
 def _check_shard(name: str, tensors: dict[str, Tensor], recording: Recording, count: int) -> None:

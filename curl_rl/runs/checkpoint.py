@@ -27,7 +27,7 @@ import shutil
 import struct
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from curl_rl.runs.errors import one_line, printable
 from curl_rl.runs.files import PARTIAL, delete_file, open_regular, own_folder, sync_directory
 
-__all__ = ["SEGMENTS", "load_newest", "of_this_run", "save"]
+__all__ = ["SEGMENTS", "load_newest", "save"]
 
 SEGMENTS = "segments"
 """Folder inside a checkpoint directory that holds the attachments."""
@@ -181,21 +181,6 @@ def load_newest(
             "restore one from a backup, or delete them to start over"
         )
     return None
-
-
-@contextlib.contextmanager
-def of_this_run() -> Iterator[None]:
-    """Guards the restoring of a state: what another kind of run has saved, or one of other networks, does not fit.
-
-    Raises:
-        ValueError: the state does not fit, as the error of whatever took it says.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise ValueError(f"it is not of this run: {type(error).__name__}: {one_line(error)[:200]}") from error
 
 
 # ---- writing
@@ -389,7 +374,7 @@ def _load(path: Path, incomplete: bool) -> dict[str, Any]:
 def _prune(directory: Path, keep: int) -> None:
     """Deletes all but the newest `keep` intact checkpoints, and the attachments that none of these lists.
 
-    A file in `segments/` that neither a deleted checkpoint lists nor is named like an attachment is not ours, and stays.
+    A file in `segments/` that no deleted checkpoint lists, and that is not named like an attachment, is not ours.
     """
     needed: set[str] = set()
     listed: set[str] = set()

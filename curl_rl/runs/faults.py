@@ -69,6 +69,21 @@ def refusing_what_exceeds(device: torch.device, remedy: str) -> Iterator[None]:
         raise UserError(f"{device} has too little memory for this run: {remedy} ({one_line(error)})") from None
 
 
+@contextlib.contextmanager
+def of_this_run() -> Iterator[None]:
+    """Guards the restoring of a checkpoint: what a run of another kind, or of other networks, has saved does not fit.
+
+    Raises:
+        ValueError: the state does not fit, as the error of whatever took it says.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"it is not of this run: {type(error).__name__}: {one_line(error)[:200]}") from error
+
+
 def kept(directory: Path) -> str:
     """States what remains of a run that ends without being saved."""
     saved = any((directory / CHECKPOINTS).glob("*.ckpt"))

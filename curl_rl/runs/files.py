@@ -41,7 +41,8 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
     """
     temporary = path.with_name(path.name + PARTIAL)
     try:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         with open(temporary, "xb") as file:
             file.writelines(parts)
             file.flush()
@@ -55,9 +56,10 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes ``content`` as indented JSON to a file that the user named, as :func:`write_durably` does, following links.
+    """Writes ``content`` as indented JSON to a file that the user named.
 
-    Anything but a regular file, such as ``/dev/stdout``, is written to directly.
+    It is written as by :func:`write_durably`, but following links. Anything but a regular file, such as
+    ``/dev/stdout``, is written to directly.
     """
     text = json.dumps(content, indent=2) + "\n"
     if path.exists() and not path.is_file():

@@ -25,7 +25,14 @@ from curl_rl.runs import checkpoint
 from curl_rl.runs.console import progress_bar, say
 from curl_rl.runs.directory import CHECKPOINTS, VIDEOS, check_room
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.runs.faults import is_out_of_memory, kept, non_finite_error, non_finite_names, training_fault
+from curl_rl.runs.faults import (
+    is_out_of_memory,
+    kept,
+    non_finite_error,
+    non_finite_names,
+    of_this_run,
+    training_fault,
+)
 from curl_rl.runs.files import own_folder
 from curl_rl.runs.logger import METRICS_FILE, Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer
@@ -93,8 +100,8 @@ class Contents(NamedTuple):
     """The contents of a loop's checkpoint."""
 
     state: dict[str, Any]
-    """As :func:`checkpoint.save` takes it; the means of the metrics are added under ``means``, and the number of rows in
-    the log under ``rows``."""
+    """As :func:`checkpoint.save` takes it; the means of the metrics are added under ``means``, and the number of rows
+    in the log under ``rows``."""
     attachments: Sequence[str] = ()
     """Additional files that the checkpoint needs."""
 
@@ -177,7 +184,7 @@ class Session:
         """
 
         def fits(state: dict[str, Any]) -> None:
-            with checkpoint.of_this_run():
+            with of_this_run():
                 self.means.load(state["means"], self._device)
                 if usable is not None:
                     usable(state)

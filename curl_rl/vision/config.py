@@ -152,7 +152,7 @@ def parse_command_line(argv: list[str], *, program: str, description: str) -> tu
     Raises:
         UserError: the command line, or a file that it names, cannot be parsed.
     """
-    return SCHEMA.parse_command_line(argv, program=program, description=description)
+    return SCHEMA.parse_command_line(argv, program=program, description=description)[:2]
 
 
 def read_config(path: Path) -> VisionConfig:
@@ -193,6 +193,10 @@ SCHEMA = Schema(
     base=_layers,
     may_change=MAY_CHANGE,
     registered=("objectives",),
+    always=(
+        *("method", "data", "preset", "epochs", "batch_size", "seed", "device", "encoder", "augment", "objectives"),
+        *("optimizer", "knn", "checkpoint", "log", "compute"),
+    ),
     kind="pretraining",
     consulted=("data", "device"),
     usual=_usual_selectors,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
