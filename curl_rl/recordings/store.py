@@ -460,7 +460,7 @@ def _check_pixels(folder: Path, shard: Shard, pixels: Tensor) -> None:
 def _sha256(tensors: dict[str, Tensor], *names: str) -> str:
     digest = hashlib.sha256()
     for name in names:
-        digest.update(memoryview(tensors[name].contiguous().numpy()).cast("B") if tensors[name].numel() else b"")
+        digest.update(tensors[name].contiguous().numpy().data)
     return digest.hexdigest()
 
 

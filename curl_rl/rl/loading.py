@@ -48,7 +48,8 @@ def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig,
         UserError: the directory has no run, no intact checkpoint or no agent, or the device is missing.
     """
     config = _configuration(directory, device)
-    agent, state = _newest(directory, lambda state: _agent_of(config, state))
+    # Playing needs no replay, which may have been left out of a copy.
+    agent, state = _newest(directory, lambda state: _agent_of(config, state), incomplete=True)
     return agent, config, state["progress"]["frames"]
 
 
@@ -97,7 +98,9 @@ def _configuration(directory: Path, device: str) -> RunConfig:
     return replace(read_config(path), device=str(resolve_device(device)))
 
 
-def _newest(directory: Path, built: Callable[[dict[str, Any]], Built]) -> tuple[Built, dict[str, Any]]:
+def _newest(
+    directory: Path, built: Callable[[dict[str, Any]], Built], *, incomplete: bool = False
+) -> tuple[Built, dict[str, Any]]:
     """What ``built`` makes of the newest checkpoint that it can use, and that checkpoint's state."""
     made: list[Built] = []
 
@@ -106,7 +109,8 @@ def _newest(directory: Path, built: Callable[[dict[str, Any]], Built]) -> tuple[
             made.append(built(state))
 
     try:
-        found = checkpoint.load_newest(directory / run_directory.CHECKPOINTS, usable=build, read_only=True)
+        checkpoints = directory / run_directory.CHECKPOINTS
+        found = checkpoint.load_newest(checkpoints, usable=build, read_only=True, incomplete=incomplete)
     except (ValueError, OSError) as error:
         raise UserError(one_line(error)) from None
     if found is None:

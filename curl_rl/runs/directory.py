@@ -12,6 +12,7 @@ from typing import Any, Protocol, get_args
 from curl_rl.runs.checkpoint import SEGMENTS
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.files import refuse_link
 from curl_rl.runs.lock import LOCK, lock_run
 from curl_rl.runs.logger import METRICS_FILE
 from curl_rl.runs.settings import Kind, Schema, read_yaml
@@ -63,6 +64,8 @@ def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> I
         say(f"the earlier run is now {aside}")
     with contextlib.ExitStack() as stack:
         try:
+            for folder in (CHECKPOINTS, REPLAY_SEGMENTS, VIDEOS):
+                refuse_link(directory / folder)
             _check_owner(directory, config)
             stack.enter_context(lock_run(directory))
             _check_owner(directory, config)  # again: another process may have started a run in between
