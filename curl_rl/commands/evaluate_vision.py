@@ -20,6 +20,7 @@ from pathlib import Path
 
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import prepared_device
+from curl_rl.runs.errors import printable
 from curl_rl.runs.files import write_json
 from curl_rl.vision.evaluation.comparison import evaluate_runs, report, table
 from curl_rl.vision.evaluation.protocols import EvaluationConfig
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
             raw_pixels=arguments.raw_pixels,
             device=prepared_device(arguments.device),
         )
-        print(table(rows, config))
+        print(printable(table(rows, config)))
         if arguments.json:
             write_json(arguments.json, report(rows, config))
     return 0
