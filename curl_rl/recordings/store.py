@@ -19,16 +19,10 @@ that opening a large recording reads no pixels, and one of its other tensors (``
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
-import json
-import re
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,15 +31,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from curl_rl.recordings.description import DESCRIPTION, Shard, differences, read_description, write_description
+from curl_rl.recordings.description import Recording as Recording
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.runs.files import delete_file, open_regular, read_file, write_durably
+from curl_rl.runs.files import delete_file, open_regular, write_durably
 
-DESCRIPTION = "frames.json"
 SHARD_FRAMES = 1000
 """Number of frames at which a shard is written: about 30 MB at 100×100 pixels."""
-_FORMAT = 1
-_LONGEST_DESCRIPTION = 2**26  # bytes: some 200,000 shards; a larger file is not read
 _LOOKS = 20  # a recording in progress replaces its last shard while another process opens it
 _DTYPES = {
     "frames": torch.uint8,
@@ -55,47 +48,6 @@ _DTYPES = {
     "episodes": torch.int64,
 }
 _NUMBERS = tuple(name for name in _DTYPES if name != "frames")
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Description of a recording. A folder can be continued only with the same description."""
-
-    env: str
-    """Name of the environment."""
-    size: int
-    """Height and width of a frame, in pixels."""
-    action_repeat: int
-    """Environment steps from one frame to the next."""
-    quality: str
-    """Rendering quality of the frames: faithful or fast."""
-    seed: int
-    """Seed of episodes and actions."""
-    policy: str
-    """The policy that acted: random, or a run and how its policy was used."""
-    state_names: tuple[str, ...]
-    """Unique name of each number of the physical state, such as position/slider; empty if there is none."""
-    action_size: int
-    """Numbers in an action."""
-    channels: int = 3
-    """Channels of a frame."""
-
-    def __post_init__(self) -> None:
-        doubled = [name for name, count in Counter(self.state_names).items() if count > 1]
-        if doubled:
-            raise UserError(f"state_names must be unique, got {doubled[0]} twice")
-
-
-class Shard(NamedTuple):
-    """An entry of the list in ``frames.json``."""
-
-    name: str
-    frames: int
-    episodes: int
-    pixels: str | None = None
-    """SHA-256 of its frames; None in recordings of earlier versions, which have no checksums."""
-    numbers: str | None = None
-    """SHA-256 of its other tensors, in the order of ``_DTYPES``."""
 
 
 class FrameWriter:
@@ -116,9 +68,9 @@ class FrameWriter:
         self._next_number = 0
         self._replaced: Shard | None = None  # stays on disk and listed until its content is rewritten
         if (folder / DESCRIPTION).exists():
-            earlier, self._shards, cut = _read_description(folder)
-            if differences := _differences(earlier, recording):
-                raise UserError(f"{folder} holds another recording ({differences}): choose another folder")
+            earlier, self._shards, cut = read_description(folder)
+            if changed := differences(earlier, recording):
+                raise UserError(f"{folder} holds another recording ({changed}): choose another folder")
             if self._shards:
                 # An unreadable recording must not be continued; pixels are not loaded.
                 lengths = RecordedFrames(folder).episodes.bincount()
@@ -228,17 +180,7 @@ class FrameWriter:
         self._waiting.pop()
 
     def _describe(self) -> None:
-        description = {
-            "format": _FORMAT,
-            **dataclasses.asdict(self.recording),
-            "frames": sum(shard.frames for shard in self._shards),
-            "episodes": sum(shard.episodes for shard in self._shards),
-            "cut": self._cut_frames > 0,
-            "shards": [
-                {name: value for name, value in shard._asdict().items() if value is not None} for shard in self._shards
-            ],
-        }
-        write_durably(self.folder / DESCRIPTION, [(json.dumps(description, indent=2) + "\n").encode()])
+        write_description(self.folder, self.recording, self._shards, cut=self._cut_frames > 0)
 
 
 class RecordedFrames:
@@ -353,65 +295,6 @@ def is_recording(folder: Path | str) -> bool:
 _LEFT_BY_A_START = ("run.lock", f"{DESCRIPTION}.partial")
 
 
-def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
-    """Reads ``frames.json``: the recording, its shards, and whether the last episode was cut."""
-    path = folder / DESCRIPTION
-    try:
-        content: Any = json.loads(read_file(path, _LONGEST_DESCRIPTION))
-    except UserError:
-        raise
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no recorded frames in {folder}: {DESCRIPTION} is missing") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:  # invalid JSON or UTF-8
-        raise UserError(f"{path} is damaged: {one_line(error)}") from None
-    except RecursionError:
-        raise UserError(f"{path} is damaged: its brackets are nested too deeply") from None
-    try:
-        if type(content["format"]) is not int or content["format"] < 1:
-            raise UserError(
-                f"{path} is damaged: its format must be a whole number from 1, got {content['format']!r:.40}"
-            )
-        if content["format"] > _FORMAT:
-            raise UserError(
-                f"{path} has format {content['format']}, but this version reads up to {_FORMAT}: update curl_rl"
-            )
-        fields = {field.name: content[field.name] for field in dataclasses.fields(Recording)}
-        if not isinstance(fields["state_names"], list):
-            raise UserError(f"{path} is damaged: state_names must be a list, got {fields['state_names']!r:.40}")
-        names = fields["state_names"] = tuple(fields["state_names"])
-        shards = [
-            Shard(entry["name"], entry["frames"], entry["episodes"], entry.get("pixels"), entry.get("numbers"))
-            for entry in content["shards"]
-        ]
-        counts = [content["frames"], content["episodes"], *(count for shard in shards for count in shard[1:3])]
-        texts = [fields["env"], fields["quality"], fields["policy"], *names, *(shard.name for shard in shards)]
-        numbers = [fields["size"], fields["action_repeat"], fields["channels"], fields["action_size"]]
-        numbers += [fields["seed"], *counts]
-        # Older recordings have no such field; recording a complete episode again does no harm.
-        cut = content.get("cut", True)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: not a description of a recording ({one_line(error)})") from None
-    if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
-        raise UserError(f"{path} is damaged: names must be strings and counts whole numbers")
-    if not isinstance(cut, bool):
-        raise UserError(f"{path} is damaged: cut must be true or false, got {cut!r}")
-    for shard in shards:
-        if not re.fullmatch(r"frames-\d{5,}\.safetensors", shard.name):
-            raise UserError(f"{path} is damaged: {shard.name!r} is not a shard name")
-    totals = (sum(shard.frames for shard in shards), sum(shard.episodes for shard in shards))
-    if totals != (content["frames"], content["episodes"]):
-        raise UserError(
-            f"{path} is damaged: its shards have {totals[0]} frames of {totals[1]} episodes in total, but it states "
-            f"{content['frames']} of {content['episodes']}"
-        )
-    try:
-        return Recording(**fields), shards, cut
-    except UserError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-
-
 def _read_shard(folder: Path, shard: Shard, recording: Recording) -> dict[str, Tensor]:
     path = folder / shard.name
     try:
@@ -436,13 +319,13 @@ def _read_shard(folder: Path, shard: Shard, recording: Recording) -> dict[str, T
 def _read_shards(folder: Path) -> tuple[Recording, list[Shard], list[dict[str, Tensor]]]:
     """The description and all shards of one moment, also while the recording is being written."""
     for look in range(_LOOKS):
-        recording, shards, _ = _read_description(folder)
+        recording, shards, _ = read_description(folder)
         if not shards:
             raise UserError(f"{folder} holds no frames: {DESCRIPTION} lists no shards")
         try:
             return recording, shards, [_read_shard(folder, shard, recording) for shard in shards]
         except UserError:
-            if look == _LOOKS - 1 or _read_description(folder)[1] == shards:
+            if look == _LOOKS - 1 or read_description(folder)[1] == shards:
                 raise
     raise AssertionError("the last look returns or raises")
 
@@ -488,9 +371,3 @@ def _check_shard(name: str, tensors: dict[str, Tensor], recording: Recording, co
         found = (tuple(tensors[key].shape), tensors[key].dtype)
         if found != (shapes[key], dtype):
             raise ValueError(f"{name}: {key} must be {shapes[key]} {dtype}, got {found[0]} {found[1]}")
-
-
-def _differences(earlier: Recording, now: Recording) -> str:
-    fields = (field.name for field in dataclasses.fields(Recording))
-    changed = [(name, getattr(earlier, name), getattr(now, name)) for name in fields]
-    return "; ".join(f"{name}: {old} → {new}" for name, old, new in changed if old != new)

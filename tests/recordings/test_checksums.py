@@ -120,7 +120,7 @@ def test_a_reader_gets_the_recording_before_or_after_a_shard_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = recorded(tmp_path / "data", (4, 3, 2, 3), cut=True)
-    original, looks = store._read_description, []
+    original, looks = store.read_description, []
 
     def then_extended(folder: Path) -> Any:
         found = original(folder)
@@ -131,7 +131,7 @@ def test_a_reader_gets_the_recording_before_or_after_a_shard_is_replaced(
             writer.flush()
         return found
 
-    monkeypatch.setattr(store, "_read_description", then_extended)
+    monkeypatch.setattr(store, "read_description", then_extended)
     assert RecordedFrames(folder).episodes.bincount().tolist() == [4, 3, 2, 5]
 
 
