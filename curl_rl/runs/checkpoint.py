@@ -34,7 +34,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from curl_rl.runs.errors import one_line, printable
+from curl_rl.runs.console import printable
+from curl_rl.runs.errors import one_line
 from curl_rl.runs.files import PARTIAL, delete_file, open_regular, own_folder, sync_directory
 
 __all__ = ["SEGMENTS", "load_newest", "save"]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from curl_rl.runs.errors import TrainingFault, UserError, one_line, printable
+from curl_rl.runs.errors import TrainingFault, UserError, one_line
 from curl_rl.runs.faults import is_out_of_memory
 from curl_rl.runs.signals import Stopped
 
@@ -38,15 +38,14 @@ def refusals(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterato
     try:
         yield
     except mistakes as error:
-        parser.error(printable(one_line(error)))
+        parser.error(one_line(error))
     except OSError as error:
         # Readers report a missing or broken file as a ValueError, so this OSError comes from writing.
-        line = f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error)
-        parser.error(printable(line))
+        parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        parser.error(printable(f"out of memory: {one_line(error)}"))
+        parser.error(f"out of memory: {one_line(error)}")
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
 
@@ -60,10 +59,10 @@ def exit_code_of(program: str, work: Callable[[], object], *, tells_mistakes: bo
         work()
     except UserError as error:
         if tells_mistakes:
-            print(printable(f"{program}: error: {error}"), file=sys.stderr)
+            print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         return 2
     except TrainingFault as error:
-        print(printable(f"{program}: {error}"), file=sys.stderr)
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
         return 1
     except Stopped as stopped:
         return stopped.exit_code
