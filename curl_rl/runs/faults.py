@@ -84,10 +84,14 @@ def of_this_run() -> Iterator[None]:
         raise ValueError(f"it is not of this run: {type(error).__name__}: {one_line(error)[:200]}") from error
 
 
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a run has a checkpoint to resume from."""
+    return any((directory / CHECKPOINTS).glob("*.ckpt"))
+
+
 def kept(directory: Path) -> str:
     """States what remains of a run that ends without being saved."""
-    saved = any((directory / CHECKPOINTS).glob("*.ckpt"))
-    return "the last checkpoint is intact" if saved else "nothing was saved yet"
+    return "the last checkpoint is intact" if has_checkpoint(directory) else "nothing was saved yet"
 
 
 def training_fault(directory: Path, where: str, error: Exception, advice: str) -> TrainingFault:

@@ -128,6 +128,20 @@ def has_other_names(file: FileIO) -> bool:
     return os.fstat(file.fileno()).st_nlink > 1
 
 
+def open_to_append(path: Path) -> FileIO:
+    """Opens a file of a run for appending, as :func:`open_own` does.
+
+    Raises:
+        UserError: it is a link, also a hard one, or not a regular file.
+        OSError: it cannot be opened.
+    """
+    file = open_own(path, os.O_WRONLY | os.O_APPEND)
+    if has_other_names(file):
+        file.close()
+        raise UserError(f"{path} has a hard link elsewhere, which writing would change: replace it by a copy")
+    return file
+
+
 def delete_file(path: Path) -> None:
     """Deletes a file, or a link but not what it points to; a folder of that name stays."""
     if path.is_symlink() or not path.is_dir():

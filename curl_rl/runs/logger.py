@@ -27,8 +27,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch import Tensor
 
-from curl_rl.runs.errors import UserError
-from curl_rl.runs.files import has_other_names, open_own, open_regular, refuse_link, write_durably
+from curl_rl.runs.files import open_regular, open_to_append, refuse_link, write_durably
 
 __all__ = ["METRICS_FILE", "Logger", "read_metrics", "write_gif"]
 
@@ -71,10 +70,7 @@ class Logger:
         if resume_at is not None and path.exists():
             self.rows = _cut(path, resume_at, axis)
         # Unbuffered: each line is one write that reaches the operating system before scalars() returns.
-        self._rows = open_own(path, os.O_WRONLY | os.O_APPEND)
-        if has_other_names(self._rows):
-            self._rows.close()
-            raise UserError(f"{path} has a hard link elsewhere, which writing would change: replace it by a copy")
+        self._rows = open_to_append(path)
         # Nobody can have prepared a link of a name that cannot be guessed: the writer itself would follow it.
         unique = f".{secrets.token_hex(8)}"
         self._events = EventFileWriter(str(directory), flush_secs=_TENSORBOARD_FLUSH_SECONDS, filename_suffix=unique)

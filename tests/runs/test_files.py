@@ -17,6 +17,7 @@ from curl_rl.runs.files import (
     has_other_names,
     open_own,
     open_regular,
+    open_to_append,
     own_folder,
     read_file,
     write_durably,
@@ -170,6 +171,8 @@ def test_a_hard_link_of_the_log_is_refused(tmp_path: Path) -> None:
     os.link(tmp_path / "precious", tmp_path / "run" / "metrics.jsonl")
     with pytest.raises(UserError, match="has a hard link elsewhere"):
         Logger(tmp_path / "run")
+    with pytest.raises(UserError, match="has a hard link elsewhere"):
+        open_to_append(tmp_path / "run" / "metrics.jsonl")
     os.link(tmp_path / "precious", tmp_path / "run" / "run.lock")
     with lock_run(tmp_path / "run"):
         assert (tmp_path / "precious").read_bytes() == b""

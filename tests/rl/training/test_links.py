@@ -105,6 +105,18 @@ def test_folders_and_files_written_in_place_are_refused_as_links(finished: Path,
     assert contents(outside) == before
 
 
+def test_the_list_of_changed_settings_is_not_written_through_a_link(finished: Path, tmp_path: Path) -> None:
+    run, outside = shutil.copytree(finished, tmp_path / "run"), tmp_path / "outside"
+    for kind, message in (("symbolic", "is a link"), ("hard", "has a hard link elsewhere")):
+        moved_outside(run / "changes.jsonl", outside, kind)
+        before = contents(outside)
+        with pytest.raises(UserError, match=f"changes.jsonl {message}"):
+            trained(tiny(run, frames=80))
+        assert contents(outside) == before
+        (run / "changes.jsonl").unlink()
+        (outside / "changes.jsonl").unlink()
+
+
 def everything(finished: Path) -> Iterator[str]:
     yield from (str(path.relative_to(finished)) for path in sorted(finished.rglob("*")))
     yield from ALSO
