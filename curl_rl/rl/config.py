@@ -276,5 +276,6 @@ SCHEMA = Schema(
         *("env", "preset", "frames", "seed", "device", "environment", "agent", "objectives", "replay", "training"),
         *("evaluation", "checkpoint", "log", "compute"),
     ),
+    methods=lambda config: (config.agent.objective,),
     kind="agent",
 )

@@ -227,6 +227,7 @@ SCHEMA = Schema(
         *("method", "data", "preset", "epochs", "batch_size", "seed", "device", "encoder", "augment", "objectives"),
         *("optimizer", "knn", "checkpoint", "log", "compute"),
     ),
+    methods=lambda config: (config.method,),
     kind="pretraining",
     consulted=("data", "device"),
     usual=_usual_selectors,
