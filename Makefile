@@ -6,9 +6,10 @@ PRESET ?= cpu
 # Extra arguments for the target's program: make train ARGS="--seed 2", make test ARGS="-k replay"
 ARGS ?=
 
-# The first supported Python that actually runs (a pyenv shim may exist and fail).
-SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
-PYTHON ?= $(shell for python in python3.12 python3.11 python3.10 python3; do \
+# The first supported Python that actually runs (a pyenv shim may exist and fail); first those for which dm_control is
+# complete.
+SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 15))
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.10 python3.14 python3.13 python3; do \
 	$$python -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$python && break; done)
 
 # An explicitly requested torch is installed even after setup.
@@ -48,7 +49,7 @@ help: ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: ENV, PRESET, ARGS, PYTHON (3.10 to 3.12), TORCH (\"$(TORCH)\")"
+	@echo "Variables: ENV, PRESET, ARGS, PYTHON (3.10 to 3.14), TORCH (\"$(TORCH)\")"
 
 train: setup
 	$(PY) scripts/train_agent.py --env $(ENV) --preset $(PRESET) $(ARGS)
@@ -73,7 +74,7 @@ setup-test: .venv/test .venv/opengl .venv/osmesa
 .venv/created:
 	@$(PY) -c 'import pip; $(SUPPORTED)' 2>/dev/null && touch $@ && exit; \
 	python='$(PYTHON)'; "$$python" -c '$(SUPPORTED)' 2>/dev/null || { \
-	  echo "Python must be 3.10, 3.11 or 3.12, found $$("$${python:-python3}" --version 2>/dev/null || \
+	  echo "Python must be 3.10 to 3.14, found $$("$${python:-python3}" --version 2>/dev/null || \
 	    echo "none"): install one (Debian: python3 and python3-venv), or pass it: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
 	venv=$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
 	"$$python" -c 'import ensurepip' 2>/dev/null || { $(call apt_install,$$venv); } || { \
@@ -85,6 +86,7 @@ setup-test: .venv/test .venv/opengl .venv/osmesa
 	@echo "Installing $(TORCH), then the package and its dependencies: takes minutes the first time"
 	@$(PIP) '$(TORCH)'
 	@$(PIP) --editable '.[vision]'
+	@$(PY) scripts/install_dm_control.py
 	@printf '%s' '$(TORCH)' > .venv/torch; printf '%s' '$(CURDIR)' > .venv/place; touch $@
 
 .venv/test: .venv/setup
@@ -93,11 +95,13 @@ setup-test: .venv/test .venv/opengl .venv/osmesa
 	@touch $@
 
 # OpenGL for off-screen rendering. Without it only environments that MuJoCo does not render can be trained: warn and go on.
-# libopengl0: PyOpenGL looks up OpenGL's functions there with every backend.
-OPENGL := libegl1 libopengl0 libgl1-mesa-dri libosmesa6
+# libopengl0: PyOpenGL looks up OpenGL's functions there with every backend. libosmesa6 is a fallback that newer releases
+# of Debian and Ubuntu no longer have.
+OPENGL := libegl1 libopengl0 libgl1-mesa-dri
 can_render = $(PY) -c 'from envs.rendering import choose_backend; choose_backend()' 2>/dev/null
 .venv/opengl: | .venv/setup
 	@$(can_render) && touch $@ && exit; $(call apt_install,$(OPENGL)); $(can_render) && touch $@ && exit; \
+	$(call apt_install,libosmesa6) 2>/dev/null; $(can_render) && touch $@ && exit; \
 	echo "MuJoCo cannot render here (make doctor shows why): ask for the packages, apt-get install $(OPENGL)" >&2
 
 # The tests of the choice of backend need both: a machine that renders by EGL may lack OSMesa. Without it they are skipped.
