@@ -35,7 +35,7 @@ _OFF = ("off", "disable", "disabled", "false", "0")
 _EGL_PLATFORM_DEVICE_EXT = 0x313F
 _MISSING = (
     "rendering: neither EGL nor OSMesa works on this machine; on Debian or Ubuntu install them with "
-    "`sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6`"
+    "`sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri`"
 )
 
 
@@ -81,7 +81,7 @@ def choose_backend() -> Backend:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise RenderingUnavailable(
             f"rendering: {name} ({reason}) does not work here ({cause}); unset MUJOCO_GL or set it to another of egl, "
-            "osmesa, glfw, and on Debian or Ubuntu `sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6`"
+            "osmesa, glfw, and on Debian or Ubuntu `sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri`"
         ) from error
 
 
