@@ -76,8 +76,8 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
             if error.name != "dm_control":
                 raise
             raise ImportError(
-                "dm_control is missing, which the tasks of DeepMind Control need: python scripts/install_dm_control.py in "
-                "curl_rl's clone"
+                "the tasks of DeepMind Control need dm_control, which is not installed: python "
+                "scripts/install_dm_control.py in curl_rl's clone"
             ) from None
 
         from envs.camera import Camera
