@@ -85,13 +85,13 @@ setup-test: .venv/test .venv/opengl .venv/osmesa
 .venv/setup: .venv/created setup.cfg pyproject.toml
 	@echo "Installing $(TORCH), then the package and its dependencies: takes minutes the first time"
 	@$(PIP) '$(TORCH)'
-	@$(PIP) --editable '.[vision]'
+	@$(PIP) --editable '.[vision,mujoco]'
 	@$(PY) scripts/install_dm_control.py
 	@printf '%s' '$(TORCH)' > .venv/torch; printf '%s' '$(CURDIR)' > .venv/place; touch $@
 
 .venv/test: .venv/setup
 	@echo "Installing the test dependencies"
-	@$(PIP) --editable '.[vision,test]'
+	@$(PIP) --editable '.[vision,mujoco,test]'
 	@touch $@
 
 # OpenGL for off-screen rendering. Without it only environments that MuJoCo does not render can be trained: warn and go on.

@@ -13,11 +13,13 @@ import ctypes
 import ctypes.util
 import functools
 import importlib
+import importlib.util
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 Quality = Literal["faithful", "fast"]
@@ -68,6 +70,7 @@ def choose_backend() -> Backend:
     Raises:
         RenderingUnavailable: no backend works, or the one named by `MUJOCO_GL` does not.
     """
+    _load_triton()
     name, reason = _already_settled() or _first_that_starts()
     before = os.environ.get("MUJOCO_GL")
     os.environ["MUJOCO_GL"] = name
@@ -115,6 +118,20 @@ def _leaving_current() -> Iterator[None]:
         display = display or EGL.eglGetCurrentDisplay()  # releasing the context also needs a display
         if display:
             EGL.eglMakeCurrent(display, EGL.EGL_NO_SURFACE, EGL.EGL_NO_SURFACE, previous)
+
+
+def _load_triton() -> None:
+    """Loads the library of triton, if it is installed: torch's builds for CUDA bring it along and import it later.
+
+    It contains LLVM, as Mesa's software renderer does. Older Mesas (Debian 12's) load theirs with global symbols, and
+    triton, loaded afterwards, would be bound to those and crash the process. Loaded first, it keeps its own.
+    """
+    if "OpenGL" in sys.modules:  # too late
+        return
+    with contextlib.suppress(OSError):
+        for folder in getattr(importlib.util.find_spec("triton"), "submodule_search_locations", None) or ():
+            for library in Path(folder).glob("_C/libtriton*.so"):
+                ctypes.CDLL(str(library))
 
 
 def _already_settled() -> tuple[Any, str] | None:
