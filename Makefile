@@ -42,7 +42,7 @@ apt_install = { [ "$$(id -u)" = 0 ] && sudo= || { sudo -n true 2>/dev/null && su
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends $(1) >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help train test slow-test lint setup setup-test doctor
+.PHONY: help train test slow-test test-newest lint setup setup-test doctor
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -62,6 +62,26 @@ test: setup-test lint ## the quick tests, ruff and mypy
 
 slow-test: setup-test ## the tests that take longer
 	$(PYTEST) -m slow $(ARGS)
+
+# In an environment of its own, .venv-newest, with the newest release of every dependency, whatever range setup.cfg allows.
+# Only three keep their range: dm_control and mujoco, whose newest releases do not go together, and ruff, for its format.
+# `pip check` then lists the ranges that are exceeded. torch, gigabytes with CUDA, is chosen by make test-newest TORCH=...
+NEWEST_PY := .venv-newest/bin/python
+NEWEST = import configparser, re; settings = configparser.ConfigParser(); settings.read("setup.cfg"); \
+	lines = settings["options"]["install_requires"] + settings["options.extras_require"]["test"]; \
+	print(*(re.match("(dm-control|mujoco|ruff).*|[^<>=;]+", line)[0] for line in lines.split("\n") if line), sep="\n")
+test-newest: .venv/opengl .venv/osmesa ## the quick tests with the newest release of every dependency
+	@$(PY) -m venv --clear .venv-newest && $(NEWEST_PY) -c '$(NEWEST)' > .venv-newest/requirements.txt
+	@echo "Installing the newest releases into .venv-newest: takes minutes"
+	@$(NEWEST_PY) -m pip install --quiet --upgrade pip
+	@$(NEWEST_PY) -m pip install --quiet --upgrade $(if $(filter file,$(origin TORCH)),torch,'$(TORCH)') \
+	  --requirement .venv-newest/requirements.txt
+	@$(NEWEST_PY) -m pip install --quiet --no-deps --editable .
+	@$(NEWEST_PY) scripts/install_dm_control.py
+	-@$(NEWEST_PY) -m pip check
+	$(NEWEST_PY) -m pip freeze --exclude-editable > .venv-newest/versions.txt
+	OMP_NUM_THREADS=1 $(NEWEST_PY) -m pytest -n auto --maxprocesses 8 --dist loadfile \
+	  --deselect tests/test_packaging.py::test_installed_version_lies_in_the_declared_range $(ARGS)
 
 lint: setup-test ## ruff and mypy alone
 	$(PY) -m ruff check --quiet .
