@@ -213,6 +213,16 @@ def test_train_passes_its_variables_on(clone: Path) -> None:
 
 
 @needs_make
+def test_newest_releases_have_an_environment_of_their_own(clone: Path) -> None:
+    commands = make(clone, "-n", "test-newest").stdout
+    assert ".venv/bin/python -m pip" not in commands
+    assert "pip install --quiet --upgrade torch " in commands
+    assert (
+        "pip install --quiet --upgrade 'torch==2.8.0' " in make(clone, "-n", "test-newest", "TORCH=torch==2.8.0").stdout
+    )
+
+
+@needs_make
 @pytest.mark.parametrize(("gpu", "torch"), [("exit 9", '"torch==2.13.0"'), ("echo GPU 0: H200", '"torch>=2.8,<3"')])
 def test_torch_is_chosen_by_the_gpu(clone: Path, gpu: str, torch: str) -> None:
     (clone / ".venv" / "torch").unlink()
