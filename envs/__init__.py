@@ -4,7 +4,8 @@
 
 Names are `<domain>-<task>` for every task of the DeepMind Control Suite (`ball_in_cup-catch`), `tiny-reach` for a
 small environment without a physics engine, and `gym:<id>` for any other gymnasium environment that renders
-(`gym:CarRacing-v3`). The first two are also in gymnasium's registry once this package is imported:
+(`gym:CarRacing-v3`, or `gym:my_module:MyEnv-v0` with the module that registers it). The first two are also in
+gymnasium's registry once this package is imported:
 `gymnasium.make("pixels/cheetah-run-v0", size=84)`, or, without the import,
 `gymnasium.make("envs:pixels/cheetah-run-v0")`.
 
@@ -17,11 +18,11 @@ when the first environment that uses them is created. Vector environments must s
 "forkserver"; see `envs.rendering`.
 """
 
-import difflib
 from typing import Any, get_args
 
 import gymnasium
 
+from envs.catalog import nearest
 from envs.dmcontrol import TASKS, DMControl
 from envs.foreign import Foreign
 from envs.pixels import Action, Observation, PixelEnv
@@ -36,16 +37,24 @@ NAMES: tuple[str, ...] = ("tiny-reach", *(f"{domain}-{task}" for domain, tasks i
 
 
 def make(
-    name: str, *, size: int = 100, stack: int = 3, action_repeat: int = 1, quality: Quality = "faithful"
+    name: str,
+    *,
+    size: int = 100,
+    stack: int = 3,
+    action_repeat: int = 1,
+    quality: Quality = "faithful",
+    max_episode_steps: int | None = None,
 ) -> PixelEnv:
     """Creates an environment whose observations are frame stacks; see `envs.pixels.PixelEnv`.
 
     Args:
-        name: one of `NAMES`, or `gym:<id>`.
+        name: one of `NAMES`, `gym:<id>`, or `gym:<module>:<id>`; see `envs.catalog.find`.
         size: height and width of a frame, in pixels.
         stack: frames in an observation.
         action_repeat: environment steps per agent step.
         quality: rendering quality of DeepMind Control, see `envs.rendering.Quality`; other environments ignore it.
+        max_episode_steps: environment steps after which an episode is truncated at the latest; None leaves the end of
+            an episode to the environment, which may have a time limit of its own.
 
     Returns:
         An environment with observations uint8 (3*stack, size, size) and actions float32 (A,) in [-1, 1].
@@ -54,14 +63,26 @@ def make(
         ValueError: an argument is out of range, or the environment is unsuitable; the message names the reason.
         envs.rendering.RenderingUnavailable: the environment renders with OpenGL, which does not work on this machine.
     """
-    for field, value in (("size", size), ("stack", stack), ("action_repeat", action_repeat)):
-        if value < 1:
+    for field, value in (
+        ("size", size),
+        ("stack", stack),
+        ("action_repeat", action_repeat),
+        ("max_episode_steps", max_episode_steps),
+    ):
+        if value is not None and value < 1:
             raise ValueError(f"{field} must be at least 1, got {value}")
     if quality not in get_args(Quality):
         raise ValueError(f"quality must be {' or '.join(get_args(Quality))}, got {quality!r}")
     inner = _inner(name, size, quality)
     try:
-        return PixelEnv(inner, name=name, size=size, stack=stack, action_repeat=action_repeat)
+        return PixelEnv(
+            inner,
+            name=name,
+            size=size,
+            stack=stack,
+            action_repeat=action_repeat,
+            max_episode_steps=max_episode_steps,
+        )
     except ValueError:
         inner.close()
         raise
@@ -87,15 +108,17 @@ def make_registered(
 
 def _inner(name: str, size: int, quality: Quality) -> gymnasium.Env[Any, Any]:
     """The environment that renders single images of `size`."""
-    if name.startswith("gym:"):
+    if name.startswith("gym:") and name.removeprefix("gym:") not in NAMES:
         return Foreign(name.removeprefix("gym:"), size=size)
     if name == "tiny-reach":
         return TinyReach(size=size)
     domain, _, task = name.partition("-")
     if task in TASKS.get(domain, ()):
         return DMControl(domain, task, size=size, quality=quality)
-    nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
-    raise ValueError(f"environment {name!r} is unknown; the nearest is {nearest!r} (others: 'gym:<gymnasium id>')")
+    raise ValueError(
+        f"environment {name!r} is unknown; the nearest is {nearest(name)!r} (others: 'gym:<gymnasium id>', or "
+        "'gym:<module>:<id>' with the module that registers it)"
+    )
 
 
 for _name in NAMES:

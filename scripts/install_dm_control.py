@@ -15,6 +15,7 @@ import argparse
 import configparser
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,8 @@ def main(argv: list[str]) -> int:
     dm_control, mujoco = declared("dm-control"), declared("mujoco")
     if dm_control.marker is None or dm_control.marker.evaluate():
         if importlib.util.find_spec("dm_control") is None:
-            print(f"on this Python, pip can install dm_control: {sys.executable} -m pip install -e {ROOT}")
+            command = shlex.join([sys.executable, "-m", "pip", "install", "-e", str(ROOT)])
+            print(f"on this Python, pip can install dm_control: {command}")
         return 0
     try:
         version, requirements = metadata(without_marker(dm_control))

@@ -12,6 +12,8 @@ episode. Nothing else is ever overwritten.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +23,16 @@ from tqdm import tqdm
 
 from curl_rl.commands.environments import MakeEnvironment, make_configured
 from curl_rl.recordings.recorder import Recordable, open_recording, random_policy, record
-from curl_rl.recordings.store import Recording
+from curl_rl.recordings.store import RecordedFrames, Recording
 from curl_rl.rl.acting import agent_policy
 from curl_rl.rl.agent import Agent
+from curl_rl.rl.checks import remark_on_endless
 from curl_rl.rl.config import EnvironmentConfig, load_preset
 from curl_rl.rl.loading import load_agent
 from curl_rl.runs.command_line import command_parser, refusals
+from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.settings import is_same_place
 from curl_rl.runs.signals import stop_requests
 
 
@@ -52,7 +57,9 @@ def main(argv: Sequence[str], make: MakeEnvironment[Recordable], *unavailable: t
     """
     parser = command_parser(__doc__)
     parser.add_argument("--env", help="environment, as for train_agent.py [that of the run, with --policy RUN]")
-    parser.add_argument("--policy", default="random", help="random, or the directory of a run [%(default)s]")
+    parser.add_argument(
+        "--policy", type=os.path.expanduser, default="random", help="random, or the directory of a run [%(default)s]"
+    )
     parser.add_argument("--actions", choices=("sampled", "mean"), help="actions of a run's policy [sampled]")
     parser.add_argument(
         "--agent_steps", type=int, default=10_000, help="total number of frames, one per agent step [%(default)s]"
@@ -66,6 +73,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Recordable], *unavailable: t
     parser.add_argument("--size", type=int, help="height and width of a frame, in pixels")
     parser.add_argument("--quality", choices=("faithful", "fast"), help="rendering quality")
     parser.add_argument("--action_repeat", type=int, help="environment steps per agent step")
+    parser.add_argument("--max_episode_steps", type=int, help="environment steps after which an episode is truncated")
     parser.add_argument("--device", default="auto", help="device of a run's policy: auto, cpu, cuda or cuda:<n>")
     arguments = parser.parse_args(argv)
     if arguments.agent_steps < 1:
@@ -105,17 +113,29 @@ def _trained_player(arguments: argparse.Namespace) -> Player:
     if arguments.env not in (None, config.env):
         raise UserError(f"--env must be the environment of {run}, {config.env}, got {arguments.env}: leave it out")
     shown = config.environment
+    if arguments.max_episode_steps is not None:  # it changes no picture
+        shown = replace(shown, max_episode_steps=arguments.max_episode_steps)
     if _with_flags(shown, arguments) != shown:
         raise UserError(
             f"--size, --quality and --action_repeat must be those of {run}, {shown.size}, {shown.quality} and "
             f"{shown.action_repeat}: leave them out"
         )
-    return Player(config.env, shown, f"{run} at {trained} frames, {arguments.actions or 'sampled'} actions", agent)
+    policy = _described(run, f" at {trained} frames, {arguments.actions or 'sampled'} actions", arguments.out)
+    return Player(config.env, shown, policy, agent)
+
+
+def _described(run: str, acting: str, out: Path) -> str:
+    """The policy's description, with the run's path as an earlier recording in ``out`` spells it."""
+    with contextlib.suppress(UserError):
+        earlier = RecordedFrames(out).recording.policy
+        if earlier.endswith(acting) and is_same_place(earlier.removesuffix(acting), run):
+            return earlier
+    return f"{run}{acting}"
 
 
 def _with_flags(shown: EnvironmentConfig, arguments: argparse.Namespace) -> EnvironmentConfig:
     """The preset's or the run's environment settings, overridden by the flags."""
-    flags = {name: getattr(arguments, name) for name in ("size", "quality", "action_repeat")}
+    flags = {name: getattr(arguments, name) for name in ("size", "quality", "action_repeat", "max_episode_steps")}
     return replace(shown, **{name: value for name, value in flags.items() if value is not None})
 
 
@@ -124,6 +144,8 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
     out, wanted, shown = arguments.out, arguments.agent_steps, player.shown
     env = make_configured(make, player.env, shown)
     try:
+        if remark := remark_on_endless(env, player.env, "--max_episode_steps"):
+            say(remark)
         recording = Recording(
             env=player.env,
             size=shown.size,
@@ -133,6 +155,7 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
             policy=player.policy,
             state_names=env.state_names,
             action_size=len(env.action_space.sample()),
+            max_episode_steps=shown.max_episode_steps,
         )
         if player.agent is None:
             policy = random_policy(recording.action_size)

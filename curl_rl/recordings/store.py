@@ -71,6 +71,8 @@ class Recording:
     """Numbers in an action."""
     channels: int = 3
     """Channels of a frame."""
+    max_episode_steps: int | None = None
+    """Environment steps after which episodes were truncated at the latest; None for the environment's own limit."""
 
     def __post_init__(self) -> None:
         doubled = [name for name, count in Counter(self.state_names).items() if count > 1]
@@ -342,6 +344,7 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
             raise UserError(
                 f"{path} has format {content['format']}, but this version reads up to {_FORMAT}: update curl_rl"
             )
+        content.setdefault("max_episode_steps", None)  # older recordings have no such field
         fields = {field.name: content[field.name] for field in dataclasses.fields(Recording)}
         if not isinstance(fields["state_names"], list):
             raise UserError(f"{path} is damaged: state_names must be a list, got {fields['state_names']!r:.40}")
@@ -357,6 +360,9 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
         raise UserError(f"{path} is damaged: not a description of a recording ({one_line(error)})") from None
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
         raise UserError(f"{path} is damaged: names must be strings and counts whole numbers")
+    limit = fields["max_episode_steps"]
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise UserError(f"{path} is damaged: max_episode_steps must be null or at least 1, got {limit!r:.40}")
     if not isinstance(cut, bool):
         raise UserError(f"{path} is damaged: cut must be true or false, got {cut!r}")
     for shard in shards:

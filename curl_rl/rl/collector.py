@@ -9,6 +9,7 @@ from curl_rl.rl.progress import Episode, Progress
 from curl_rl.rl.replay import Replay
 from curl_rl.rl.workers import Beginning, Environments, Observation, Outcome
 from curl_rl.runs.console import say
+from curl_rl.runs.pictures import PictureWatch
 from curl_rl.runs.seeds import derived_seed
 
 
@@ -20,11 +21,14 @@ class Collector:
         replay: has one stream per environment.
         progress: the run's progress, including the unfinished episodes.
         seed: the run's seed; an episode's seed is derived from it and the episode's number.
+        watch: looks at the pictures.
     """
 
-    def __init__(self, environments: Environments, replay: Replay, progress: Progress, seed: int) -> None:
+    def __init__(
+        self, environments: Environments, replay: Replay, progress: Progress, seed: int, watch: PictureWatch
+    ) -> None:
         self.environments = environments
-        self._replay, self._progress, self._seed = replay, progress, seed
+        self._replay, self._progress, self._seed, self._watch = replay, progress, seed, watch
 
     def begin_episodes(self) -> None:
         """Begins the next episode in every environment without an unfinished one."""
@@ -34,6 +38,7 @@ class Collector:
         for number, first in self.environments.begin(begin).items():
             assert first is not None, "an episode without actions cannot be over"
             self._replay.start_episode(first, stream=number)
+            self._watch.begin(first, number=number)
             p.under_way[number] = Episode(p.episodes_begun, first)
             p.episodes_begun += 1
 
@@ -47,6 +52,7 @@ class Collector:
         frames = int(info.get("environment_steps", 1))
         ends = {"terminated": terminated, "truncated": truncated}
         self._replay.add(action.numpy(), reward, observation, **ends, stream=number)
+        self._watch.step(observation, over=terminated or truncated, number=number)
         p = self._progress
         episode = p.under_way[number]
         episode.observation = observation

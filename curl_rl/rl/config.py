@@ -23,8 +23,20 @@ from curl_rl.runs.settings import to_dict as to_dict  # re-exported for callers 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 TASKS = PRESETS / "tasks.yaml"
 
-# Settings that a resumed run may change: its budget, device, workers and logging.
-MAY_CHANGE = ("frames", "device", "compute", "log", "run")
+MAY_CHANGE = {
+    "frames": "the budget: a longer run begins like a shorter one",
+    "run": "a place",
+    "device": "a place; the same numbers up to rounding, though a GPU draws other random numbers than a CPU",
+    "compute": "how the machine is used; the same numbers up to rounding",
+    "replay.storage": "a place; the same frames, though a GPU samples others",
+    "evaluation.every": "how often; an evaluation changes nothing that training depends on",
+    "evaluation.video": "how much is kept",
+    "checkpoint": "how often, and how many are kept",
+    "log": "how often",
+}
+"""What a resumed run may change, and why. Everything else is part of what the run is: it changes the weights, the data
+or what the results mean, such as the episodes that an evaluation is the mean of. The encoder to start from may move to
+another path, see ``SCHEMA``. docs/resuming.md has this table for users."""
 
 # A checkpoint's name has room for ten digits.
 _FRAMES = within("[1, 9999999999]", "be at least 1 and have at most ten digits")
@@ -43,6 +55,9 @@ class EnvironmentConfig:
     quality: Literal["faithful", "fast"] = "faithful"
     """Rendering: faithful, the benchmark's pixels; fast, without shadows, reflections and multisampling (about ten
     times faster in software, with slightly different pixels)."""
+    max_episode_steps: Annotated[int | None, at_least(1)] = None
+    """Environment steps after which an episode is truncated at the latest, in training and in evaluation. Needed by an
+    environment whose episodes may never end. [default: the environment's own limit, if it has one]"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "environment")
@@ -133,7 +148,8 @@ class RunConfig:
     """One training run."""
 
     env: str = "cheetah-run"
-    """Task: domain-task of the DeepMind Control suite, tiny-reach, or gym:<id> for another environment that renders."""
+    """Task: domain-task of the DeepMind Control suite, tiny-reach, gym:<id> for another environment that renders, or
+    gym:<module>:<id> with the module that registers it, which may be in the current folder."""
     preset: str = "curl"
     """YAML file in configs/ with the base settings: curl, official, cpu or sac."""
     frames: Annotated[int, _FRAMES] = 500_000
@@ -252,6 +268,8 @@ SCHEMA = Schema(
     selectors=("env", "preset"),
     base=_layers,
     may_change=MAY_CHANGE,
+    paths=("encoder", "run"),
+    identified_by={"encoder": "encoder_sha256"},
     registered=("objectives",),
     kind="agent",
 )

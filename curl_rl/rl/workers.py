@@ -187,10 +187,10 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
 
     def _checked(self, observation: Observation) -> Observation:
         """Refuses an observation that shared memory would silently reshape or cast."""
-        shape = self.observation_space.shape
-        if not isinstance(observation, np.ndarray) or observation.dtype != np.uint8 or observation.shape != shape:
-            kind = f"{getattr(observation, 'dtype', type(observation).__name__)} {np.shape(observation)}"
-            raise EnvironmentFault(f"the environment's observation must be uint8 {shape}, got {kind}")
+        try:
+            check_observation(observation, self.observation_space)
+        except UserError as error:
+            raise EnvironmentFault(str(error)) from None
         return observation
 
 
@@ -280,6 +280,17 @@ def open_environments(make: Callable[[], Environment], count: int, *, overlap: b
         yield environments
     finally:
         environments.close()
+
+
+def check_observation(observation: Any, space: gymnasium.Space[Any]) -> None:
+    """Refuses an observation that is not what ``space``, of uint8 pixels, declares.
+
+    Raises:
+        UserError: it is no array, or one of another type or shape.
+    """
+    if not isinstance(observation, np.ndarray) or observation.dtype != np.uint8 or observation.shape != space.shape:
+        kind = f"{getattr(observation, 'dtype', type(observation).__name__)} {np.shape(observation)}"
+        raise UserError(f"the environment's observation must be uint8 {space.shape}, got {kind}")
 
 
 def pixel_spaces(environment: Environment | Environments) -> tuple[tuple[int, int, int], int]:
