@@ -68,7 +68,7 @@ class Pretrainer:
             torch.manual_seed(derived_seed(config.seed, "networks"))
             user = ObjectiveUser("method", source.name, source.has)
             encoder, objective = build_networks(config, source.shape, device, source.data, user)
-        encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         distributed.distribute_batch_norm(encoder)
         self.learner = Learner(
             encoder,
