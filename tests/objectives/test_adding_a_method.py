@@ -145,7 +145,7 @@ def test_its_settings_are_flags(method: Any, capsys: pytest.CaptureFixture[str])
             parse(["--help"], program="command", description="")
         assert end.value.code == 0
         told = " ".join(capsys.readouterr().out.split())
-        assert re.search(rf"--{choice} \{{[^}}]*barlow,align_uniform[^}}]*\}}", told)
+        assert re.search(rf"--{choice} \{{[^}}]*barlow,[^}}]*align_uniform[^}}]*\}}", told)
         assert re.search(r"--objectives\.align_uniform\.weight \S+ Weight of uniformity relative to alignment", told)
 
 
@@ -153,7 +153,7 @@ def test_its_settings_are_flags(method: Any, capsys: pytest.CaptureFixture[str])
     ("arguments", "message"),
     [
         ("--objectives.align_uniform.weight -1", "objectives.align_uniform.weight must be at least 0, got -1"),
-        ("--agent.objective align_uniforms", "barlow or align_uniform or none, got align_uniforms"),
+        ("--agent.objective align_uniforms", " or align_uniform or none, got align_uniforms"),
     ],
 )
 @pytest.mark.usefixtures("page")
