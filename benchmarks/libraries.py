@@ -17,6 +17,7 @@ from curl_rl.objectives.banks import Ring
 QUEUE = 65536
 PROTOTYPES = 3000
 _TEMPERATURE = 0.2
+_MARGIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,25 @@ def comparisons(inputs: Inputs) -> list[Comparison]:
 
 def with_pytorch_metric_learning(inputs: Inputs, library: str) -> list[Comparison]:
     """Comparisons with PyTorch Metric Learning, whose similarities are of normalized embeddings by default."""
+    from pytorch_metric_learning import distances, miners, reducers
     from pytorch_metric_learning import losses as theirs
 
     nt_xent = theirs.NTXentLoss(temperature=_TEMPERATURE)
-    return [Comparison("NT-Xent", library, _nt_xent, lambda i: nt_xent(i.views, i.samples))]
+    cosine, mean = distances.CosineSimilarity(), reducers.MeanReducer()
+    triplet = theirs.TripletMarginLoss(margin=_MARGIN, distance=cosine, reducer=mean)
+    # Each view has one positive, which is its hardest.
+    semi_hard = miners.BatchEasyHardMiner(pos_strategy="hard", neg_strategy="semihard", distance=cosine)
+
+    def our_triplet(i: Inputs) -> Tensor:
+        return losses.semi_hard_triplet(losses.two_view_scores(*F.normalize(i.views).chunk(2)), _MARGIN)
+
+    def their_triplet(i: Inputs) -> Tensor:
+        return triplet(i.views, i.samples, semi_hard(i.views, i.samples))
+
+    return [
+        Comparison("NT-Xent", library, _nt_xent, lambda i: nt_xent(i.views, i.samples)),
+        Comparison("semi-hard triplet, cosines", library, our_triplet, their_triplet),
+    ]
 
 
 def with_lightly(inputs: Inputs, library: str) -> list[Comparison]:
@@ -134,7 +150,8 @@ def with_lightly(inputs: Inputs, library: str) -> list[Comparison]:
         return queued(query, key.detach())
 
     def our_barlow(i: Inputs) -> Tensor:
-        return losses.redundancy(losses.cross_correlation(*i.views.chunk(2)), 5e-3)
+        first, second = i.views.chunk(2)
+        return losses.redundancy(losses.cross_correlation(first, second), 5e-3)
 
     def our_cosine(i: Inputs) -> Tensor:
         first, second = i.views.chunk(2)
