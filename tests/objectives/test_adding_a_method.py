@@ -131,7 +131,7 @@ def test_a_custom_loop_trains_with_it(page: dict[str, Any]) -> None:
 
 def test_its_settings_are_flags(method: Any, capsys: pytest.CaptureFixture[str]) -> None:
     line = "--env tiny-reach --preset cpu --agent.objective align_uniform --objectives.align_uniform.weight 0.25"
-    config, _ = parse_command_line(line.split(), program="train_agent.py", description="")
+    config, *_ = parse_command_line(line.split(), program="train_agent.py", description="")
     assert config.agent.objective == "align_uniform"
     assert config.objectives.align_uniform == method.AlignUniformConfig(weight=0.25)
     images, _ = vision_config.parse_command_line(
