@@ -22,6 +22,7 @@ from curl_rl.losses.contrastive import (
 from curl_rl.losses.decorrelation import cross_correlation, redundancy
 from curl_rl.losses.diagnostics import (
     alignment,
+    class_accuracy,
     contrastive_accuracy,
     effective_rank,
     embedding_std,
@@ -29,14 +30,26 @@ from curl_rl.losses.diagnostics import (
     softmax_confidence,
     uniformity,
 )
-from curl_rl.losses.metric import semi_hard_triplet
+from curl_rl.losses.metric import (
+    MarginLoss,
+    Mining,
+    n_pair,
+    pair_margin,
+    semi_hard_triplet,
+    squared_distances,
+    supervised_nt_xent,
+    triplet,
+)
 from curl_rl.losses.prediction import cross_prediction, negative_cosine
 
 __all__ = [
+    "MarginLoss",
+    "Mining",
     "PairScores",
     "alignment",
     "bank_scores",
     "bilinear_similarity",
+    "class_accuracy",
     "cluster_accuracy",
     "cluster_cross_entropy",
     "contrastive_accuracy",
@@ -46,17 +59,22 @@ __all__ = [
     "embedding_std",
     "info_nce",
     "log_mean_exp",
+    "n_pair",
     "nce",
     "negative_cosine",
     "nt_logistic",
     "nt_xent",
     "pair_accuracy",
+    "pair_margin",
     "redundancy",
     "semi_hard_triplet",
     "sinkhorn",
     "softmax_confidence",
+    "squared_distances",
+    "supervised_nt_xent",
     "swapped_accuracy",
     "swapped_prediction",
+    "triplet",
     "two_view_scores",
     "uniformity",
     "used_share",

@@ -15,12 +15,16 @@ from curl_rl.objectives.encode import encode_views
 from curl_rl.objectives.instdisc import InstDisc, InstDiscConfig
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
+from curl_rl.objectives.n_pair import NPair, NPairConfig
 from curl_rl.objectives.nnclr import NNCLR, NNCLRConfig
+from curl_rl.objectives.pair_margin import PairMargin, PairMarginConfig
 from curl_rl.objectives.pcl import PCL, PCLConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
 from curl_rl.objectives.simsiam import SimSiam, SimSiamConfig
+from curl_rl.objectives.supcon import SupCon, SupConConfig
 from curl_rl.objectives.swav import SwAV, SwAVConfig
+from curl_rl.objectives.triplet import Triplet, TripletConfig
 
 if TYPE_CHECKING:
     from curl_rl.objectives.registry import MethodName, ObjectiveConfigs, ObjectiveName
@@ -56,19 +60,27 @@ __all__ = [
     "MoCo",
     "MoCoConfig",
     "NNCLRConfig",
+    "NPair",
+    "NPairConfig",
     "Need",
     "Objective",
     "ObjectiveConfigs",
     "ObjectiveName",
     "ObjectiveUser",
     "PCLConfig",
+    "PairMargin",
+    "PairMarginConfig",
     "Result",
     "SimCLR",
     "SimCLRConfig",
     "SimSiam",
     "SimSiamConfig",
+    "SupCon",
+    "SupConConfig",
     "SwAV",
     "SwAVConfig",
+    "Triplet",
+    "TripletConfig",
     "ViewSpec",
     "build_objective",
     "encode_views",

@@ -28,6 +28,10 @@ _FILES = (
     "instdisc",
     "nnclr",
     "pcl",
+    "supcon",
+    "pair_margin",
+    "triplet",
+    "n_pair",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

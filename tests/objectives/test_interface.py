@@ -26,12 +26,16 @@ from curl_rl.objectives import (
     MoCoConfig,
     Need,
     NNCLRConfig,
+    NPairConfig,
     ObjectiveConfigs,
     ObjectiveUser,
+    PairMarginConfig,
     PCLConfig,
     SimCLRConfig,
     SimSiamConfig,
+    SupConConfig,
     SwAVConfig,
+    TripletConfig,
     build_objective,
 )
 from curl_rl.testing import OBJECTIVE_CHECKS, check_objective
@@ -100,6 +104,15 @@ PCL = {
     "pcl": PCLConfig(clusters=(3, 5), warmup_epochs=0, queue=13, dim=4),
     "pcl v1": PCLConfig(clusters=(4,), warmup_epochs=0, restarts=1, queue=13, head_layers=1, dim=4),
 }
+METRIC = {
+    "pair_margin": PairMarginConfig(dim=4, margin=2.0),
+    "pair_margin, supervised": PairMarginConfig(dim=4, supervised=True),
+    "triplet": TripletConfig(dim=4, margin=0.9),
+    "triplet, supervised": TripletConfig(dim=4, margin=0.9, mining="all", supervised=True),
+    "triplet, hard": TripletConfig(dim=4, head_layers=1, mining="hard"),
+    "n_pair": NPairConfig(dim=4),
+    "n_pair, supervised": NPairConfig(dim=4, supervised=True),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -108,6 +121,8 @@ ROWS = {
     **{row: Row(METHODS["simsiam"], config, stops_gradient=True) for row, config in SIMSIAM.items()},
     **{row: Row(METHODS["swav"], config, stops_gradient=config.target == "online") for row, config in SWAV.items()},
     **{row: Row(METHODS["deepcluster"], config) for row, config in DEEPCLUSTER.items()},
+    "supcon": Row(METHODS["supcon"], SupConConfig(dim=4)),
+    **{row: Row(METHODS[row.partition(",")[0]], config) for row, config in METRIC.items()},
     "barlow": Row(METHODS["barlow"], BarlowConfig(dim=7, loss_scale=0.1)),
     **{row: Row(METHODS["instdisc"], config) for row, config in INSTDISC.items()},
     **{row: Row(METHODS["nnclr"], config) for row, config in NNCLR.items()},
@@ -265,6 +280,11 @@ REFUSALS: list[Refusal] = [
     (lambda: PCLConfig(clusters=(4, 0)), "objectives.pcl.clusters must be one or more numbers of clusters of at least"),
     (lambda: BarlowConfig(dim=0), "objectives.barlow.dim must be at least 1, got 0"),
     (lambda: BarlowConfig(off_diagonal_weight=-1), "objectives.barlow.off_diagonal_weight must be at least 0, got -1"),
+    (lambda: SupConConfig(temperature=0), "objectives.supcon.temperature must be positive, got 0"),
+    (lambda: PairMarginConfig(margin=5), "objectives.pair_margin.margin must lie in (0, 4], got 5"),
+    (lambda: TripletConfig(margin=0), "objectives.triplet.margin must lie in (0, 4], got 0"),
+    (lambda: TripletConfig(head_layers=0), "objectives.triplet.head_layers must be at least 1, got 0"),
+    (lambda: NPairConfig(regularization=-1), "objectives.n_pair.regularization must be at least 0, got -1"),
     (lambda: BarlowConfig(loss_scale=0), "objectives.barlow.loss_scale must be positive, got 0"),
 ]
 
