@@ -27,7 +27,6 @@ from curl_rl.objectives import (
     BYOLConfig,
     DeepClusterConfig,
     MoCoConfig,
-    NNCLRConfig,
     ObjectiveConfigs,
     PCLConfig,
     SwAVConfig,
@@ -49,25 +48,11 @@ from curl_rl.vision.views import AugmentConfig
 
 SIDE, TRAIN, BATCH, EPOCHS = 8, 23, 6, 3
 STEPS_PER_EPOCH = 3  # of 6 images; 5 are left over
-METHODS = (
-    "simclr",
-    "moco",
-    "byol",
-    "simsiam",
-    "barlow",
-    "curl",
-    "swav",
-    "deepcluster",
-    "instdisc",
-    "nnclr",
-    "pcl",
-    "supcon",
-)
+METHODS = ("simclr", "moco", "byol", "simsiam", "barlow", "curl", "swav", "deepcluster", "instdisc", "pcl", "supcon")
 OBJECTIVES = ObjectiveConfigs(
     moco=MoCoConfig(dim=4, queue=14),
     swav=SwAVConfig(prototypes=8, dim=4, frozen_steps=4, queue=8, queue_after=3),
     deepcluster=DeepClusterConfig(clusters=4, dim=4),
-    nnclr=NNCLRConfig(dim=4, queue=14),
     pcl=PCLConfig((3, 4), warmup_epochs=1, dim=4, queue=14),
 )
 
