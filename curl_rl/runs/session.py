@@ -221,7 +221,7 @@ class Session:
             unit_scale=unit_scale,
             hidden=not self.writes,
         )
-        with self.memory_guarded(), stop_requests() as self.stop, bar as self.bar:
+        with self.memory_guarded(), stop_requests(tell=self.writes) as self.stop, bar as self.bar:
             self._speed.read(at.count, at.updates)
             try:
                 yield
