@@ -135,11 +135,9 @@ def checked_outcome(outcome: Any, space: gymnasium.Space[Any]) -> Outcome:
         raise UserError(f"the environment's step must return {wanted}, got {_kind(outcome)}")
     observation, reward, terminated, truncated, info = outcome
     check_observation(observation, space)
-    if not isinstance(reward, (int, float, np.number)):
-        try:
-            reward = np.asarray(reward, np.float64).reshape(())
-        except (TypeError, ValueError):
-            raise UserError(f"the environment's reward must be a number, got {_kind(reward)}") from None
+    number = np.asarray(reward)
+    if number.size != 1 or number.dtype.kind not in "biuf":
+        raise UserError(f"the environment's reward must be a number, got {_kind(reward)}")
     for name, flag in (("terminated", terminated), ("truncated", truncated)):
         if not isinstance(flag, (bool, np.bool_)) and not (np.ndim(flag) == 0 and flag in (0, 1)):
             raise UserError(f"the environment's {name} must be true or false, got {_kind(flag)}")
@@ -151,7 +149,7 @@ def checked_outcome(outcome: Any, space: gymnasium.Space[Any]) -> Outcome:
         raise UserError(
             f'the environment\'s info["environment_steps"] must be a whole number of at least 1, got {steps!r}'
         )
-    return observation, float(reward), bool(terminated), bool(truncated), dict(info)
+    return observation, float(number.item()), bool(terminated), bool(truncated), dict(info)
 
 
 class _Calls:
@@ -160,11 +158,9 @@ class _Calls:
     def __init__(self) -> None:
         self._directory: str | None = None
 
-    @contextlib.contextmanager
-    def to(self, method: str) -> Iterator[None]:
+    def to(self, method: str) -> _Call:
         """Contains one call; ``method`` is its name in messages."""
-        with waiting_for(f"the environment's {method}"), handlers_kept(), self._own_directory(), _Exits(method):
-            yield
+        return _Call(method, self._own_directory())
 
     @contextlib.contextmanager
     def _own_directory(self) -> Iterator[None]:
@@ -184,22 +180,29 @@ class _Calls:
                 os.chdir(ours)
 
 
-class _Exits(contextlib.AbstractContextManager[None]):
-    """Turns what would end the loop or the program into an :class:`EnvironmentFault`.
+class _Call(contextlib.AbstractContextManager[None]):
+    """A call into an environment, whose attempts to end the loop or the program become an :class:`EnvironmentFault`.
 
     A class, since a generator could not tell a StopIteration from its own end.
     """
 
-    def __init__(self, method: str) -> None:
-        self._method = method
+    def __init__(self, method: str, own_directory: contextlib.AbstractContextManager[None]) -> None:
+        self._method, self._own_directory = method, own_directory
+
+    def __enter__(self) -> None:
         self._handler = signal.getsignal(signal.SIGINT)
+        with contextlib.ExitStack() as entered:
+            entered.enter_context(waiting_for(f"the environment's {self._method}"))
+            entered.enter_context(handlers_kept())
+            entered.enter_context(self._own_directory)
+            self._entered = entered.pop_all()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or (
-            isinstance(error, Exception) and not isinstance(error, (StopIteration, StopAsyncIteration))
-        ):
+        self._entered.close()
+        ends_loops = isinstance(error, (StopIteration, StopAsyncIteration))
+        if error is None or (isinstance(error, Exception) and not ends_loops):
             return
         # In a run's loop Ctrl-C raises nothing until it comes a second time.
         if isinstance(error, KeyboardInterrupt) and interrupts(self._handler):
@@ -214,8 +217,6 @@ def _named(error: BaseException) -> str:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype}, shape {value.shape}"
     if isinstance(value, tuple):
         return f"{len(value)} values"
     return "None" if value is None else f"a {type(value).__name__}"

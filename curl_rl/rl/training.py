@@ -176,15 +176,18 @@ class Trainer:
                 # The checkpoint that a run resumed from does not include this evaluation yet.
                 if p.frames:
                     self.save()
+            saved = False
             while not session.stopping and p.frames < c.frames:
                 before = p.frames
                 self.advance()
                 # Evaluate before saving, so that the checkpoint includes the evaluation.
                 if self._evaluation_due():
                     self._evaluate()
-                if _crossed(before, p.frames, c.checkpoint.every):
+                saved = _crossed(before, p.frames, c.checkpoint.every)
+                if saved:
                     self.save()
-            self.save()
+            if not saved:
+                self.save()
         if not self._complete():
             session.leave()
         say(f"done: {p.frames:,} frames; play it with: python scripts/evaluate_agent.py {session.directory}")

@@ -15,6 +15,7 @@ from curl_rl.runs.errors import UserError
 from curl_rl.runs.lock import LOCK, lock_run
 from curl_rl.runs.logger import METRICS_FILE
 from curl_rl.runs.settings import Kind, Schema, read_yaml
+from curl_rl.runs.storage import human_size
 
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
@@ -130,6 +131,6 @@ def check_room(directory: Path, needed: int, remedy: str) -> None:
     missing, free = needed - present, shutil.disk_usage(directory).free
     if missing > free:
         raise UserError(
-            f"the disk of {directory} has {free / 1e9:.1f} GB free, and the checkpoints of this run need "
-            f"{missing / 1e9:.1f} GB: free some space, {remedy}, or choose another --run directory"
+            f"the disk of {directory} has {human_size(free)} free, and the checkpoints of this run need "
+            f"{human_size(missing)}: free some space, {remedy}, or choose another --run directory"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from curl_rl.runs import checkpoint
 from curl_rl.runs.console import progress_bar, say
-from curl_rl.runs.directory import CHECKPOINTS, VIDEOS, check_room
+from curl_rl.runs.directory import CHECKPOINTS, CONFIG, REPLAY_SEGMENTS, VIDEOS, check_room
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import is_out_of_memory, kept, non_finite_error, non_finite_names, training_fault
 from curl_rl.runs.logger import Logger
@@ -137,6 +138,8 @@ class Session:
         self._processes = processes or OneProcess()
         self._speed = Speedometer(0, 0, axis)
         self._logger: Logger | None = None
+        self._place: os.stat_result | None = None
+        self._has_config = False
 
     @property
     def writes(self) -> bool:
@@ -187,6 +190,9 @@ class Session:
         at = self.position()
         self._speed = Speedometer(at.count, at.updates, self._axis)
         if self.writes:
+            self._place = os.stat(self.directory)
+            self._has_config = (self.directory / CONFIG).exists()
+            self._delete_partial_files()
             try:
                 self._logger = Logger(self.directory, resume_at=at.count if resumed else -1, axis=self._axis)
             except (ValueError, OSError) as error:
@@ -275,6 +281,7 @@ class Session:
     def video(self, name: str, images: npt.NDArray[np.uint8] | Tensor, fps: float) -> None:
         """Logs a video, as :meth:`Logger.video` does, and saves it with the run's videos."""
         if self._logger is not None:
+            self._refuse_missing_files(self._missing())  # a folder would otherwise be made anew
             count = self.position().count
             self._logger.video(count, name, images, fps, self.directory / VIDEOS / f"{count:010d}.gif")
 
@@ -290,16 +297,23 @@ class Session:
                 restarted to create missing files.
 
         Raises:
-            TrainingFault: a metric or a weight is not finite; nothing is written.
+            TrainingFault: a metric or a weight is not finite, or the run's files were deleted; nothing is written.
             OSError: writing failed; earlier checkpoints are intact.
         """
         self._finite_means()
         self.refuse_non_finite(non_finite_names(weights))
+        missing = self._missing()
+        if self._processes.any_process(bool(missing)):
+            self._refuse_missing_files(missing or str(self.directory))
         with self._processes.raised_together(OSError):
             if self._logger is not None:
                 with self._speed.paused():
                     self._logger.flush()
                     state, attachments = contents()
+                    folder = self.directory / REPLAY_SEGMENTS
+                    self._refuse_missing_files(
+                        next((str(folder / name) for name in attachments if not (folder / name).is_file()), "")
+                    )
                     checkpoint.save(
                         self.directory / CHECKPOINTS,
                         self.position().count,
@@ -351,6 +365,31 @@ class Session:
         """
         at = self.position()
         raise training_fault(self.directory, f"{at.place} ({at.detail})", error, advice) from error
+
+    def _missing(self) -> str:
+        """The path of the run's directory or configuration if it is no longer there; otherwise an empty text."""
+        if self._place is None:
+            return ""
+        try:
+            if not os.path.samestat(os.stat(self.directory), self._place):
+                return str(self.directory)
+        except OSError:
+            return str(self.directory)
+        config = self.directory / CONFIG
+        return str(config) if self._has_config and not config.exists() else ""
+
+    def _refuse_missing_files(self, missing: str) -> None:
+        """Ends a run whose files somebody has deleted or moved, since what it saved could not be resumed."""
+        if missing:
+            error = FileNotFoundError(f"{missing} was deleted or moved while the run used it")
+            self.fail(error, "put it back and start the same command again, or start the run anew if it is lost")
+
+    def _delete_partial_files(self) -> None:
+        """Deletes what a killed process was writing; this one alone writes here."""
+        for folder in ("", CHECKPOINTS, REPLAY_SEGMENTS, VIDEOS):
+            for partial in (self.directory / folder).glob("*.partial"):
+                with contextlib.suppress(OSError):
+                    partial.unlink()
 
     def _finite_means(self) -> dict[str, float]:
         means = self.means.read()
