@@ -23,8 +23,8 @@ from curl_rl.runs.settings import to_dict as to_dict  # re-exported for callers 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 TASKS = PRESETS / "tasks.yaml"
 
-# Settings that a resumed run may change: its budget, device, workers and logging.
-MAY_CHANGE = ("frames", "device", "compute", "log", "run")
+# Settings that a resumed run may change: its budget, device, workers and logging, and how long it waits.
+MAY_CHANGE = ("frames", "device", "compute", "log", "run", "training.step_timeout")
 
 # A checkpoint's name has room for ten digits.
 _FRAMES = within("[1, 9999999999]", "be at least 1 and have at most ten digits")

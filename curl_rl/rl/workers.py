@@ -108,7 +108,7 @@ class WorkerEnvironments:
         self.count, self._step_timeout = count, step_timeout
         self.observation_space = self._vector.single_observation_space
         self.action_space = self._vector.single_action_space
-        self.metadata = self._vector.metadata
+        self.metadata = {name: value for name, value in self._vector.metadata.items() if name != "autoreset_mode"}
 
     @property
     def max_episode_steps(self) -> int | None:

@@ -26,11 +26,13 @@ class EventFile:
     """
 
     def __init__(self, directory: Path) -> None:
-        now = time.time()
-        name = f"events.out.tfevents.{now:010.0f}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(8)}"
+        now = time.time_ns()
+        # TensorBoard reads the files of a directory in the order of their names.
+        unique = f"{os.getpid()}.{now}.{secrets.token_hex(8)}"
+        name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{unique}"
         self._file = open(directory / name, "xb")  # noqa: SIM115  # closed by close()
         self._records = RecordWriter(self._file)
-        self.add(Event(wall_time=now, file_version="brain.Event:2"))
+        self.add(Event(wall_time=now / 1e9, file_version="brain.Event:2"))
 
     def add(self, event: Event) -> None:
         """Appends an event.

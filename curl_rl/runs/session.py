@@ -98,6 +98,10 @@ class Contents(NamedTuple):
     """Additional files that the checkpoint needs."""
 
 
+class _MissingError(OSError):
+    """A file or folder of the run is no longer there."""
+
+
 class Session:
     """One run in progress.
 
@@ -231,6 +235,8 @@ class Session:
             self._speed.read(at.count, at.updates)
             try:
                 yield
+            except _MissingError as error:
+                self.fail(error, "put it back and start the same command again, or start the run anew if it is lost")
             except (OSError, UserError) as error:
                 advice = f"nothing that was saved is lost: {self._remedies.disk} and start the same command again"
                 self.fail(error, advice)
@@ -281,7 +287,7 @@ class Session:
     def video(self, name: str, images: npt.NDArray[np.uint8] | Tensor, fps: float) -> None:
         """Logs a video, as :meth:`Logger.video` does, and saves it with the run's videos."""
         if self._logger is not None:
-            self._refuse_missing_files(self._missing())  # a folder would otherwise be made anew
+            self._refuse_missing_files()  # a folder would otherwise be made anew
             count = self.position().count
             self._logger.video(count, name, images, fps, self.directory / VIDEOS / f"{count:010d}.gif")
 
@@ -297,23 +303,18 @@ class Session:
                 restarted to create missing files.
 
         Raises:
-            TrainingFault: a metric or a weight is not finite, or the run's files were deleted; nothing is written.
-            OSError: writing failed; earlier checkpoints are intact.
+            TrainingFault: a metric or a weight is not finite; nothing is written.
+            OSError: writing failed, or the run's files were deleted; earlier checkpoints are intact.
         """
         self._finite_means()
         self.refuse_non_finite(non_finite_names(weights))
-        missing = self._missing()
-        if self._processes.any_process(bool(missing)):
-            self._refuse_missing_files(missing or str(self.directory))
         with self._processes.raised_together(OSError):
             if self._logger is not None:
                 with self._speed.paused():
+                    self._refuse_missing_files()
                     self._logger.flush()
                     state, attachments = contents()
-                    folder = self.directory / REPLAY_SEGMENTS
-                    self._refuse_missing_files(
-                        next((str(folder / name) for name in attachments if not (folder / name).is_file()), "")
-                    )
+                    self._refuse_missing_files(*(REPLAY_SEGMENTS / name for name in attachments))
                     checkpoint.save(
                         self.directory / CHECKPOINTS,
                         self.position().count,
@@ -366,23 +367,18 @@ class Session:
         at = self.position()
         raise training_fault(self.directory, f"{at.place} ({at.detail})", error, advice) from error
 
-    def _missing(self) -> str:
-        """The path of the run's directory or configuration if it is no longer there; otherwise an empty text."""
-        if self._place is None:
-            return ""
-        try:
-            if not os.path.samestat(os.stat(self.directory), self._place):
-                return str(self.directory)
-        except OSError:
-            return str(self.directory)
-        config = self.directory / CONFIG
-        return str(config) if self._has_config and not config.exists() else ""
+    def _refuse_missing_files(self, *more: Path) -> None:
+        """Checks that the run's directory, its configuration and ``more`` files in it are still there.
 
-    def _refuse_missing_files(self, missing: str) -> None:
-        """Ends a run whose files somebody has deleted or moved, since what it saved could not be resumed."""
-        if missing:
-            error = FileNotFoundError(f"{missing} was deleted or moved while the run used it")
-            self.fail(error, "put it back and start the same command again, or start the run anew if it is lost")
+        Raises:
+            _MissingError: somebody has deleted or moved one of them, so what is saved now could not be resumed.
+        """
+        same = self.directory.is_dir() and (self._place is None or os.path.samestat(self.directory.stat(), self._place))
+        needed = (Path(CONFIG), *more) if self._has_config else more
+        missing = [path for path in needed if not (self.directory / path).is_file()]
+        if missing or not same:
+            lost = self.directory / missing[0] if same else self.directory
+            raise _MissingError(f"{lost} was deleted or moved while the run used it")
 
     def _delete_partial_files(self) -> None:
         """Deletes what a killed process was writing; this one alone writes here."""

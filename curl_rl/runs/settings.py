@@ -133,7 +133,7 @@ class Schema(Generic[C]):
         return {
             name: (before[name], after[name])
             for name in before
-            if name in after and before[name] != after[name] and name.split(".")[0] not in self.may_change
+            if name in after and before[name] != after[name] and not {name, name.split(".")[0]} & {*self.may_change}
         }
 
     def _parser(self, program: str | None = None, description: str | None = None) -> ArgumentParser:
