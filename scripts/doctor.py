@@ -14,6 +14,7 @@ import importlib.metadata
 import multiprocessing
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -29,8 +30,8 @@ from typing import Any, Literal
 PACKAGE = "curl_rl"
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-SET_UP = f"cd {ROOT} && make setup, then .venv/bin/python scripts/doctor.py"
-INSTALL = f"{sys.executable} -m pip install -e {ROOT}"
+SET_UP = f"cd {shlex.quote(str(ROOT))} && make setup, then .venv/bin/python scripts/doctor.py"
+INSTALL = shlex.join([sys.executable, "-m", "pip", "install", "-e", str(ROOT)])
 SET_UP_AFRESH = "rm -rf .venv && make setup"
 PATIENCE = 90.0  # timeout of a probe in seconds: importing torch from a cold network disk takes tens of seconds
 

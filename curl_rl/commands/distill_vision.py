@@ -10,6 +10,7 @@ student is written to --out in the same format. See docs/simclr_v2.md for the wh
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,9 @@ def main(argv: Sequence[str]) -> int:
         "--temperature", type=float, help="of both softmaxes [0.1 for the teacher's architecture, else 1]"
     )
     parser.add_argument("--out", type=Path, help="directory of the student [TEACHER/student]")
-    parser.add_argument("--data", help="folder with train and test, or digits [the teacher's training data]")
+    parser.add_argument(
+        "--data", type=os.path.expanduser, help="folder with train and test, or digits [the teacher's training data]"
+    )
     parser.add_argument("--epochs", type=int, default=100, help="[%(default)s]")
     parser.add_argument(
         "--learning_rate",

@@ -95,7 +95,6 @@ class Pretrainer:
             axis=f"{source.unit}s",
             processes=distributed,
         )
-        self.session.check_room(self._bytes_to_save())
         resumed = self._restore()
         self._make_equal()
         self.session.begin(resumed=resumed)
@@ -314,7 +313,11 @@ class Pretrainer:
                 f"{source.name} has {len(source)} {units}, but had {state['images']} when this run was saved: restore "
                 "them, or start over with --fresh"
             )
-        if state.get("identity", source.identity) != source.identity:
+        if "identity" not in state:
+            self.session.say(
+                f"this run was saved by an earlier version, which did not record its {units}: not compared"
+            )
+        elif state["identity"] != source.identity:
             raise UserError(
                 f"{source.name} has as many {units} as when this run was saved, but not the same ones (renaming one or "
                 "moving it to another class counts): restore them, or start over with --fresh"
@@ -335,12 +338,6 @@ class Pretrainer:
             self.session.say(
                 f"the processes had different values in {', '.join(different[:3])}{more}: all continue with process 0's"
             )
-
-    def _bytes_to_save(self) -> int:
-        """Approximate disk space for the checkpoints of the whole run, in bytes."""
-        networks = sum(value.nbytes for value in self.learner.state_dict().values())
-        # An optimizer keeps two numbers per weight; while a checkpoint is being written, all others still exist.
-        return 3 * networks * (self.config.checkpoint.keep + 1)
 
 
 def _position(learner: Learner, steps_per_epoch: int) -> Position:

@@ -23,8 +23,21 @@ from curl_rl.runs.settings import to_dict as to_dict  # re-exported for callers 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 TASKS = PRESETS / "tasks.yaml"
 
-# Settings that a resumed run may change: its budget, device, workers and logging, and how long it waits.
-MAY_CHANGE = ("frames", "device", "compute", "log", "run", "training.step_timeout")
+MAY_CHANGE = {
+    "frames": "the budget: a longer run begins like a shorter one",
+    "run": "a place",
+    "device": "a place; the same numbers up to rounding, though a GPU draws other random numbers than a CPU",
+    "compute": "how the machine is used; the same numbers up to rounding",
+    "training.step_timeout": "how long to wait; the same numbers",
+    "replay.storage": "a place; the same frames, though a GPU samples others",
+    "evaluation.every": "how often; an evaluation changes nothing that training depends on",
+    "evaluation.video": "how much is kept",
+    "checkpoint": "how often, and how many are kept",
+    "log": "how often",
+}
+"""What a resumed run may change, and why. Everything else is part of what the run is: it changes the weights, the data
+or what the results mean, such as the episodes that an evaluation is the mean of. The encoder to start from may move to
+another path, see ``SCHEMA``. docs/resuming.md has this table for users."""
 
 # A checkpoint's name has room for ten digits.
 _FRAMES = within("[1, 9999999999]", "be at least 1 and have at most ten digits")
@@ -260,6 +273,8 @@ SCHEMA = Schema(
     selectors=("env", "preset"),
     base=_layers,
     may_change=MAY_CHANGE,
+    paths=("encoder", "run"),
+    identified_by={"encoder": "encoder_sha256"},
     registered=("objectives",),
     kind="agent",
 )

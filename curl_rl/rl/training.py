@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,15 +38,14 @@ from curl_rl.runs.errors import TrainingFault as TrainingFault  # raised by trai
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import refusing_what_exceeds
 from curl_rl.runs.pictures import PictureWatch
-from curl_rl.runs.seeds import derived_seed
+from curl_rl.runs.seeds import derived_seed, unchanged_random_state
 from curl_rl.runs.session import Contents, Position, Remedies, Session
 from curl_rl.runs.signals import Stopped as Stopped  # likewise
 
 _REMEDIES = Remedies(
-    memory="lower agent.batch_size or replay.capacity, or move the replay with replay.storage",
-    numbers="the last checkpoint predates it; try a lower learning rate, or check the rewards",
-    room="lower replay.capacity",
-    disk="free some disk space",
+    memory="lower agent.batch_size or replay.capacity, with --fresh if the run has begun, or move the replay with "
+    "replay.storage",
+    numbers="try a lower learning rate, with --fresh or in another --run directory, or check the rewards",
 )
 
 
@@ -89,12 +88,13 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
                 raise  # raised in this process, so the traceback shows the defect
             raise UserError(f"environment: {one_line(error)}") from None
         stack.callback(evaluation_environment.close)
-        check_environment(config, evaluation_environment, device)
+        check_environment(config, evaluation_environment, device, fresh=fresh)
         config, start = find_starting_encoder(config, evaluation_environment, resumes=not fresh)
-        stack.enter_context(claimed(config.directory, config, fresh=fresh))
+        claim = stack.enter_context(claimed(config.directory, config, fresh=fresh))
         with refusing_what_exceeds(device, _REMEDIES.memory):
             trainer = Trainer(config, config.directory, device, environments, evaluation_environment, start=start)
         stack.callback(trainer.close)
+        claim.record(trainer.progress.frames)
         trainer.run()
     return config.directory
 
@@ -139,7 +139,6 @@ class Trainer:
             _REMEDIES,
             keep=config.checkpoint.keep,
         )
-        self.session.check_room(self._bytes_to_save())
         self._watch = PictureWatch()
         self.collector = Collector(environments, self.replay, self.progress, config.seed, self._watch)
         self.generators = Generators(config.seed, device, self.replay.storage_device)
@@ -167,7 +166,7 @@ class Trainer:
             say(f"this run is complete at {p.frames:,} frames; --frames extends it, --fresh starts over")
             return
         if self.device.type == "cpu":
-            with session.memory_guarded(), self._guard():
+            with session.memory_guarded(), self._guard(), unchanged_random_state():
                 to_go = c.frames - p.frames
                 say(estimated_time(c, self.agent, self.evaluation_environment, to_go, p.agent_steps))
         with session.training(c.frames, unit="frame", description=c.env):
@@ -190,7 +189,8 @@ class Trainer:
                 self.save()
         if not self._complete():
             session.leave()
-        say(f"done: {p.frames:,} frames; play it with: python scripts/evaluate_agent.py {session.directory}")
+        play = shlex.join(["python", "scripts/evaluate_agent.py", str(session.directory)])
+        say(f"done: {p.frames:,} frames; play it with: {play}")
 
     def _introduce(self) -> None:
         c, p = self.config, self.progress
@@ -290,7 +290,7 @@ class Trainer:
     def _evaluate(self) -> None:
         c, p, session = self.config.evaluation, self.progress, self.session
         with session.paused():
-            with self._guard():
+            with self._guard(), unchanged_random_state():
                 result = evaluate(
                     self.agent,
                     self.evaluation_environment,
@@ -348,15 +348,6 @@ class Trainer:
             "progress": self.progress.state(),
             **self.generators.state(),
         }
-
-    def _bytes_to_save(self) -> int:
-        """Approximate disk space for the whole run's checkpoints."""
-        c = self.config
-        transitions = min(c.replay.capacity, math.ceil(c.frames / c.environment.action_repeat))
-        channels, height, width = pixel_spaces(self.environments)[0]
-        networks = sum(value.nbytes for value in self.agent.state_dict().values())
-        # Adam keeps two numbers per weight; all kept checkpoints still exist while another is written.
-        return transitions * (channels // c.environment.stack) * height * width + 3 * networks * (c.checkpoint.keep + 1)
 
     def _restore(self) -> bool:
         """Restores the newest usable checkpoint; returns False if there is none."""

@@ -82,7 +82,7 @@ def save(
     Raises:
         ValueError: `state` holds a value that cannot be saved (the message names its place), an attachment is missing,
             or the directory holds a later checkpoint.
-        OSError: the file could not be written; the message states the space needed and the space free.
+        OSError: the file could not be written; on a full disk the message states the space needed and the space free.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1 checkpoint, got {keep}")
@@ -262,11 +262,11 @@ def _tensor_bytes(value: Any) -> int:
 
 def _why_not_written(path: Path, state: dict[str, Any], error: OSError) -> str:
     reason = f"checkpoint {path} was not written ({error.strerror or error})"
-    with contextlib.suppress(OSError):
-        free = shutil.disk_usage(path.parent).free
-        reason += f": it needs about {_tensor_bytes(state) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
-    advice = "free some space and resume" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "fix this and resume"
-    return f"{reason}; earlier checkpoints are intact: {advice}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(path.parent).free
+            reason += f": it needs about {_tensor_bytes(state) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+    return f"{reason}; earlier checkpoints are intact"
 
 
 # ---- reading

@@ -68,10 +68,14 @@ def refusing_what_exceeds(device: torch.device, remedy: str) -> Iterator[None]:
         raise UserError(f"{device} has too little memory for this run: {remedy} ({one_line(error)})") from None
 
 
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a run has a checkpoint to resume from."""
+    return any((directory / CHECKPOINTS).glob("*.ckpt"))
+
+
 def kept(directory: Path) -> str:
     """States what remains of a run that ends without being saved."""
-    saved = any((directory / CHECKPOINTS).glob("*.ckpt"))
-    return "the last checkpoint is intact" if saved else "nothing was saved yet"
+    return "the last checkpoint is intact" if has_checkpoint(directory) else "nothing was saved yet"
 
 
 def training_fault(directory: Path, where: str, error: Exception, advice: str) -> TrainingFault:

@@ -24,9 +24,17 @@ from tqdm import tqdm
 
 from curl_rl.runs import checkpoint
 from curl_rl.runs.console import progress_bar, say
-from curl_rl.runs.directory import CHECKPOINTS, CONFIG, REPLAY_SEGMENTS, VIDEOS, check_room
+from curl_rl.runs.directory import CHECKPOINTS, CONFIG, REPLAY_SEGMENTS, VIDEOS
+from curl_rl.runs.disk_errors import remedy
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.runs.faults import is_out_of_memory, kept, non_finite_error, non_finite_names, training_fault
+from curl_rl.runs.faults import (
+    has_checkpoint,
+    is_out_of_memory,
+    kept,
+    non_finite_error,
+    non_finite_names,
+    training_fault,
+)
 from curl_rl.runs.logger import Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer
 from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
@@ -48,16 +56,15 @@ class Position:
 
 @dataclass(frozen=True)
 class Remedies:
-    """Advice for each kind of fault, naming the settings of this kind of run."""
+    """Advice for each kind of fault, naming the settings of this kind of run.
+
+    It says where a setting needs ``--fresh``: most may not change when the run is resumed.
+    """
 
     memory: str
     """The device's memory is full."""
     numbers: str
     """Losses or weights have become NaN or infinite."""
-    room: str
-    """The checkpoints of the whole run would not fit on the disk."""
-    disk: str
-    """Reading from or writing to the disk failed."""
 
 
 class Processes(Protocol):
@@ -105,8 +112,8 @@ class _MissingError(OSError):
 class Session:
     """One run in progress.
 
-    Order of use: :meth:`check_room`, :meth:`restore`, :meth:`begin`, the loop inside :meth:`training`, and
-    :meth:`leave` if the loop was stopped.
+    Order of use: :meth:`restore`, :meth:`begin`, the loop inside :meth:`training`, and :meth:`leave` if the loop was
+    stopped.
 
     Args:
         directory: the run's directory, already claimed.
@@ -156,15 +163,6 @@ class Session:
             say(line)
 
     # ------------------------------------------------------------ opening, closing
-
-    def check_room(self, needed: int) -> None:
-        """Checks that ``needed`` bytes of checkpoints fit on the disk.
-
-        Raises:
-            UserError: they do not fit.
-        """
-        if self.writes:
-            check_room(self.directory, needed, self._remedies.room)
 
     def restore(self, usable: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any] | None:
         """The state of the newest intact and ``usable`` checkpoint, from which the loop resumes; None without any.
@@ -238,7 +236,7 @@ class Session:
             except _MissingError as error:
                 self.fail(error, "put it back and start the same command again, or start the run anew if it is lost")
             except (OSError, UserError) as error:
-                advice = f"nothing that was saved is lost: {self._remedies.disk} and start the same command again"
+                advice = f"nothing that was saved is lost: {remedy(error)} and start the same command again"
                 self.fail(error, advice)
 
     @property
@@ -338,7 +336,8 @@ class Session:
         Raises:
             TrainingFault: always.
         """
-        self.fail(error, self._remedies.numbers)
+        kept = "the last checkpoint predates it" if has_checkpoint(self.directory) else "nothing was saved yet"
+        self.fail(error, f"{kept}; {self._remedies.numbers}")
 
     @contextlib.contextmanager
     def memory_guarded(self) -> Iterator[None]:

@@ -11,7 +11,10 @@ import yaml
 
 from curl_rl.rl.config import (
     PRESETS,
+    SCHEMA,
+    CheckpointConfig,
     ComputeConfig,
+    EvaluationConfig,
     LogConfig,
     ReplayConfig,
     RunConfig,
@@ -283,7 +286,7 @@ def test_help_shows_the_fields_docstrings(capsys: pytest.CaptureFixture[str]) ->
         ("--frames 0", "frames must be at least 1 and have at most ten digits, got 0"),
         ("--frames 10000000000", "frames must be at least 1 and have at most ten digits, got 10000000000"),
         ("--frames many", "frames must be a whole number, got many"),
-        ("--frames 1e5", "frames must be a whole number, got 100000.0"),
+        ("--frames 1.5", "frames must be a whole number, got 1.5"),
         ("--frames null", "frames must be a whole number, got None"),
         ("--seed -1", "seed must be 0 or more and below 2**32, got -1"),
         ("--seed 4294967296", "seed must be 0 or more and below 2**32, got 4294967296"),
@@ -354,12 +357,26 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
 # ---- which changes a resumed run may make
 
 
-def test_budget_device_workers_and_logging_may_change_and_nothing_else() -> None:
+def test_what_may_change_is_a_place_a_time_or_an_amount() -> None:
     old = RunConfig()
     allowed = dataclasses.replace(
-        old, frames=9, device="cpu", compute=ComputeConfig(threads=3), log=LogConfig(every=5), run=Path("moved")
+        old,
+        frames=9,
+        device="cpu",
+        compute=ComputeConfig(threads=3),
+        log=LogConfig(every=5),
+        run=Path("moved"),
+        evaluation=EvaluationConfig(every=7, video=False),
+        checkpoint=CheckpointConfig(every=8, keep=1),
+        replay=ReplayConfig(storage="disk"),
     )
     assert changed_fields(old, allowed) == {}
+    assert SCHEMA.allowed_changes(old, allowed).keys() == {
+        *("frames", "device", "compute.threads", "log.every", "run", "evaluation.every", "evaluation.video"),
+        *("checkpoint.every", "checkpoint.keep", "replay.storage"),
+    }
+    more = EvaluationConfig(every=7, episodes=11)
+    assert changed_fields(old, dataclasses.replace(old, evaluation=more)) == {"evaluation.episodes": (10, 11)}
     forbidden = dataclasses.replace(
         old, seed=2, replay=ReplayConfig(capacity=600), training=TrainingConfig(update_every=2), env="walker-run"
     )

@@ -73,6 +73,18 @@ def test_a_full_disk_leaves_the_earlier_ones(two: Path, monkeypatch: pytest.Monk
     assert checkpoint.load_newest(two) == (two / "0000000010.ckpt", {"frames": 10})
 
 
+def test_only_a_full_disk_makes_the_message_speak_of_space(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(
+        OSError, match=r"was not written \(Permission denied\); earlier checkpoints are intact\Z"
+    ) as caught:
+        checkpoint.save(two, 11, {})
+    assert caught.value.errno == errno.EACCES
+
+
 def test_an_interrupt_leaves_the_earlier_ones(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -42,7 +42,7 @@ class Run:
         """
         preset = load_preset(self.config.preset, self.config.method)
         preset = dataclasses.replace(preset, seed=self.config.seed, data=self.config.data)
-        changed = SCHEMA.changed_fields(preset, self.config)
+        changed = SCHEMA.distinguishing_fields(preset, self.config)
         parts = [f"{self.config.method} {self.config.preset}"]
         parts += [f"{name} {value}" for name, (_, value) in changed.items()]
         if self.epochs < self.config.epochs:

@@ -42,14 +42,17 @@ def test_an_environment_that_would_end_the_program_saves_and_the_run_resumes_bit
 def test_an_environment_changes_neither_the_runs_place_nor_its_random_numbers(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+
     def disturb(step: int) -> None:
+        assert step == 1 or os.getcwd() == "/"
         os.chdir("/")
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(step)
 
-    monkeypatch.chdir(tmp_path)
     trained(tiny(Path("relative") / "run"), disturb)
-    assert_same_run(tmp_path / "relative" / "run", undisturbed)
+    # The checkpoint also holds the state of the global generators, since environments may use them.
+    assert differing(networks(tmp_path / "relative" / "run"), networks(undisturbed)) == []
 
 
 def test_a_count_of_environment_steps_below_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,8 @@ from curl_rl.rl import training
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.checks import check_device
 from curl_rl.rl.config import (
-    CheckpointConfig,
     ComputeConfig,
+    EvaluationConfig,
     LogConfig,
     UserError,
 )
@@ -65,7 +65,7 @@ def test_compute_and_log_may_change(tmp_path: Path) -> None:
     [
         ({"seed": 4}, "seed: 3 → 4"),
         ({"replay": ReplayConfig(capacity=21)}, "replay.capacity: 20 → 21"),
-        ({"checkpoint": CheckpointConfig(every=15)}, "checkpoint.every: 14 → 15"),
+        ({"evaluation": EvaluationConfig(every=20, episodes=3)}, "evaluation.episodes: 2 → 3"),
     ],
 )
 def test_any_other_change_is_refused_by_name(
