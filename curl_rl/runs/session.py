@@ -312,7 +312,6 @@ class Session:
                     self._refuse_missing_files()
                     self._logger.flush()
                     state, attachments = contents()
-                    self._refuse_missing_files(*(REPLAY_SEGMENTS / name for name in attachments))
                     checkpoint.save(
                         self.directory / CHECKPOINTS,
                         self.position().count,
@@ -366,17 +365,18 @@ class Session:
         at = self.position()
         raise training_fault(self.directory, f"{at.place} ({at.detail})", error, advice) from error
 
-    def _refuse_missing_files(self, *more: Path) -> None:
-        """Checks that the run's directory, its configuration and ``more`` files in it are still there.
+    def _refuse_missing_files(self) -> None:
+        """Checks that the run's directory and its configuration are still there.
 
         Raises:
-            _MissingError: somebody has deleted or moved one of them, so what is saved now could not be resumed.
+            _MissingError: somebody has deleted or moved them, so what is saved now could not be resumed.
         """
-        same = self.directory.is_dir() and (self._place is None or os.path.samestat(self.directory.stat(), self._place))
-        needed = (Path(CONFIG), *more) if self._has_config else more
-        missing = [path for path in needed if not (self.directory / path).is_file()]
-        if missing or not same:
-            lost = self.directory / missing[0] if same else self.directory
+        lost = None
+        if not self.directory.is_dir() or (self._place and not os.path.samestat(self.directory.stat(), self._place)):
+            lost = self.directory
+        elif self._has_config and not (self.directory / CONFIG).is_file():
+            lost = self.directory / CONFIG
+        if lost is not None:
             raise _MissingError(f"{lost} was deleted or moved while the run used it")
 
     def _delete_partial_files(self) -> None:

@@ -20,7 +20,6 @@ import pytest
 import torch
 
 from curl_rl.rl.config import CheckpointConfig, EvaluationConfig, TrainingConfig
-from curl_rl.rl.replay import ReplayConfig
 from curl_rl.rl.training import TrainingFault, train
 from curl_rl.rl.workers import Beginning, EnvironmentFault, WorkerEnvironment, WorkerEnvironments
 from curl_rl.runs import session
@@ -79,7 +78,7 @@ def test_a_run_that_is_done_survives_a_close_that_fails(undisturbed: Path, tmp_p
 # ---- the run's directory
 
 
-@pytest.mark.parametrize("lost", ["", "config.yaml", "checkpoints/segments"])
+@pytest.mark.parametrize("lost", ["", "config.yaml"])
 def test_a_run_whose_files_are_deleted_ends_with_a_fault_and_makes_nothing_anew(tmp_path: Path, lost: str) -> None:
     run = tmp_path / "run"
 
@@ -88,8 +87,13 @@ def test_a_run_whose_files_are_deleted_ends_with_a_fault_and_makes_nothing_anew(
         gone.unlink() if gone.is_file() else shutil.rmtree(gone)
 
     with pytest.raises(TrainingFault, match=r"was deleted or moved while the run used it; put it back and start"):
-        trained(tiny(run, replay=ReplayConfig(capacity=100)), at(17, delete))
-    assert not (run / lost).exists() or lost == "checkpoints/segments"
+        trained(tiny(run), at(17, delete))
+    assert not (run / lost).exists()
+
+
+def test_deleted_checkpoints_are_made_up_for_by_the_next_one(undisturbed: Path, tmp_path: Path) -> None:
+    trained(tiny(tmp_path / "run"), at(17, lambda: shutil.rmtree(tmp_path / "run" / "checkpoints")))
+    assert_same_run(tmp_path / "run", undisturbed)
 
 
 def test_no_state_is_saved_twice_and_what_a_killed_save_left_is_deleted(
