@@ -276,5 +276,6 @@ SCHEMA = Schema(
     paths=("encoder", "run"),
     identified_by={"encoder": "encoder_sha256"},
     registered=("objectives",),
+    methods=lambda config: (config.agent.objective,),
     kind="agent",
 )

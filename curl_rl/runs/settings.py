@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -76,6 +76,9 @@ class Schema(Generic[C]):
     registered: tuple[str, ...] = ()
     """Sections with one entry per method in a registry. A saved file may hold entries of methods that this process has
     not registered, which :meth:`read` leaves out: only the method in use matters."""
+    methods: Callable[[C], Collection[str]] = lambda config: ()
+    """Names of the entries of :attr:`registered` that the run uses. The others are no part of it: a preset may gain
+    settings of a new method, and earlier runs still resume."""
     consulted: tuple[str, ...] = ()
     """Further fields that ``usual`` reads; strings."""
     usual: Callable[[dict[str, str]], dict[str, str]] = lambda named: {}
@@ -161,7 +164,7 @@ class Schema(Generic[C]):
     def changed_fields(self, old: C, new: C) -> Changes:
         """The fields that prevent ``new`` from resuming the run of ``old``."""
         allowed = self.allowed_changes(old, new)
-        return {name: values for name, values in _differences(old, new).items() if name not in allowed}
+        return {name: values for name, values in self._differences(old, new).items() if name not in allowed}
 
     def allowed_changes(self, old: C, new: C) -> Changes:
         """The fields in which ``new`` differs from ``old`` and may resume its run nevertheless."""
@@ -176,12 +179,26 @@ class Schema(Generic[C]):
                 return same_content or is_same_place(before[name], after[name])
             return False
 
-        return {name: values for name, values in _differences(old, new).items() if is_allowed(name)}
+        return {name: values for name, values in self._differences(old, new).items() if is_allowed(name)}
 
     def distinguishing_fields(self, one: C, other: C) -> Changes:
         """The fields by which a table or a plot tells two runs apart: all but those of their surroundings."""
+        differences = self._differences(one, other)
+        return {name: values for name, values in differences.items() if name.split(".")[0] not in _SURROUNDINGS}
+
+    def _differences(self, old: C, new: C) -> Changes:
+        """The settings in which two configurations differ, without those of methods that neither uses."""
+        before, after = _flat(to_dict(old)), _flat(to_dict(new))
+        used = {*self.methods(old), *self.methods(new)}
+
+        def matters(name: str) -> bool:
+            section, _, rest = name.partition(".")
+            return section not in self.registered or rest.partition(".")[0] in used
+
         return {
-            name: values for name, values in _differences(one, other).items() if name.split(".")[0] not in _SURROUNDINGS
+            name: (before[name], after[name])
+            for name in before
+            if name in after and before[name] != after[name] and matters(name)
         }
 
     def _parser(self, program: str | None = None, description: str | None = None) -> ArgumentParser:
@@ -412,11 +429,6 @@ def _refuse_empty_values(argv: list[str]) -> None:
 def _flags(argv: list[str]) -> set[str]:
     """Names of the settings that a command line sets."""
     return {argument[2:].split("=")[0] for argument in argv if argument.startswith("--")}
-
-
-def _differences(old: Any, new: Any) -> Changes:
-    before, after = _flat(to_dict(old)), _flat(to_dict(new))
-    return {name: (before[name], after[name]) for name in before if name in after and before[name] != after[name]}
 
 
 def _as_yaml(config: Any) -> str:

@@ -223,6 +223,7 @@ SCHEMA = Schema(
     paths=("data", "run"),
     fit=_fit,
     registered=("objectives",),
+    methods=lambda config: (config.method,),
     kind="pretraining",
     consulted=("data", "device"),
     usual=_usual_selectors,

@@ -114,9 +114,11 @@ def test_presets_differ_from_curl_only_in_the_named_fields(
     preset: str, differences: dict[str, tuple[object, object]]
 ) -> None:
     curl = load_preset("curl", "walker-walk")
-    found = changed_fields(curl, load_preset(preset, "walker-walk"))
-    assert found == differences | {"preset": ("curl", preset)}
-    assert load_preset(preset, "walker-walk").frames == curl.frames
+    other = load_preset(preset, "walker-walk")
+    assert changed_fields(curl, other) == differences | {"preset": ("curl", preset)}
+    assert other.frames == curl.frames
+    of_other_methods = [{**to_dict(config.objectives), "curl": None} for config in (curl, other)]
+    assert of_other_methods[0] == of_other_methods[1]
 
 
 @pytest.mark.parametrize(
@@ -386,3 +388,13 @@ def test_what_may_change_is_a_place_a_time_or_an_amount() -> None:
         "seed": (1, 2),
         "training.update_every": (1, 2),
     }
+
+
+def test_settings_of_methods_that_a_run_does_not_use_are_no_part_of_it() -> None:
+    """A preset gains settings with each new method, and earlier runs still resume."""
+    old = load_preset("cpu", "cheetah-run")
+    moco = dataclasses.replace(old.objectives.moco, queue=old.objectives.moco.queue + 1)
+    new = dataclasses.replace(old, objectives=dataclasses.replace(old.objectives, moco=moco))
+    assert changed_fields(old, new) == SCHEMA.allowed_changes(old, new) == {}
+    old, new = (dataclasses.replace(run, agent=dataclasses.replace(run.agent, objective="moco")) for run in (old, new))
+    assert changed_fields(old, new).keys() == {"objectives.moco.queue"}
