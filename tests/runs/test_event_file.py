@@ -1,4 +1,4 @@
-"""TensorBoard's event file: written, and failing, in the call that adds an event; test_logger.py reads what it holds."""
+"""TensorBoard's event file: written, and failing, in the call that adds an event; test_logger.py reads the content."""
 
 from __future__ import annotations
 
