@@ -18,6 +18,7 @@ from pathlib import Path
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.console import printable
+from curl_rl.runs.files import refuse_link
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig
 from curl_rl.vision.evaluation.simclr_v2 import distill_classifier
 
@@ -63,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
     a = parser.parse_args(argv)
     out: Path = a.out or a.teacher / "student"
     with refusals(parser):
+        if a.out is None:
+            refuse_link(out)
         accuracy = distill_classifier(
             a.teacher,
             out,

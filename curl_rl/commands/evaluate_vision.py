@@ -21,6 +21,7 @@ from pathlib import Path
 
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import prepared_device
+from curl_rl.runs.console import printable
 from curl_rl.runs.files import write_json
 from curl_rl.vision.evaluation.comparison import evaluate_runs, report, table
 from curl_rl.vision.evaluation.protocols import EvaluationConfig
@@ -82,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
             raw_pixels=arguments.raw_pixels,
             device=prepared_device(arguments.device),
         )
-        print(table(rows, config))
+        print("\n".join(map(printable, table(rows, config).splitlines())))
         if arguments.json:
             write_json(arguments.json, report(rows, config))
     return 0

@@ -18,6 +18,7 @@ from pathlib import Path
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.console import printable
+from curl_rl.runs.files import refuse_link
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig
 from curl_rl.vision.evaluation.simclr_v2 import fine_tune_run
 
@@ -48,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
     a = parser.parse_args(argv)
     out: Path = a.out or a.run / f"finetuned-{a.labels:g}-layer{a.from_layer}"
     with refusals(parser):
+        if a.out is None:
+            refuse_link(out)
         accuracy = fine_tune_run(
             a.run,
             out,

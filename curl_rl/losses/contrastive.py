@@ -78,7 +78,7 @@ def bank_scores(query: Tensor, key: Tensor, bank: Tensor, valid: Tensor) -> Pair
     """
     query = widened(query)
     negatives = query @ bank.to(query.dtype).T
-    return PairScores((query * key).sum(1), negatives.masked_fill(~valid, -torch.inf))
+    return PairScores((query * key).sum(1), torch.where(valid, negatives, -torch.inf))
 
 
 def nt_xent(scores: PairScores, temperature: float, *, tau_plus: float = 0.0, beta: float = 0.0) -> Tensor:
@@ -104,8 +104,10 @@ def nt_xent(scores: PairScores, temperature: float, *, tau_plus: float = 0.0, be
         The mean over the queries, a scalar.
     """
     positive, negatives = scores.positive / temperature, scores.negatives / temperature
-    count = (negatives != -torch.inf).sum(1, dtype=negatives.dtype)
     log_sum = negatives.logsumexp(1)
+    if not beta and not tau_plus:
+        return -F.logsigmoid(positive - log_sum).mean()
+    count = (negatives != -torch.inf).sum(1, dtype=negatives.dtype)
     if beta:
         log_sum = ((1 + beta) * negatives).logsumexp(1) - (beta * negatives).logsumexp(1) + count.log()
     if tau_plus:

@@ -25,6 +25,10 @@ _FILES = (
     "barlow",
     "swav",
     "deepcluster",
+    "supcon",
+    "pair_margin",
+    "triplet",
+    "n_pair",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

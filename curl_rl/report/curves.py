@@ -7,6 +7,7 @@ from pathlib import Path
 
 from curl_rl.rl.config import SCHEMA, RunConfig, load_preset, read_config
 from curl_rl.runs.directory import CONFIG, kind_of
+from curl_rl.runs.errors import UserError
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
 
 
@@ -43,7 +44,10 @@ def read_curves(directories: list[Path]) -> list[Curve]:
         run = path.parent
         if not (run / CONFIG).is_file() or ".before-" in run.name or kind_of(run) != "agent":
             continue
-        config, rows = read_config(run / CONFIG), read_metrics(path)
+        try:
+            config, rows = read_config(run / CONFIG), read_metrics(path)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
         returns = {row["frames"]: row["evaluation/return_mean"] for row in rows if "evaluation/return_mean" in row}
         if not returns:
             continue

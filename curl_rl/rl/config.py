@@ -225,8 +225,8 @@ def load_preset(name: str, env: str, changes: dict[str, Any] | None = None) -> R
     return SCHEMA.build({"env": env, "preset": name}, changes)
 
 
-def parse_command_line(argv: list[str], *, program: str, description: str) -> tuple[RunConfig, bool]:
-    """The configuration given by a command line, and its ``--fresh`` flag.
+def parse_command_line(argv: list[str], *, program: str, description: str) -> tuple[RunConfig, bool, bool]:
+    """The configuration given by a command line, and its flags ``--fresh`` and ``--salvage``.
 
     ``--help`` and ``--print_config`` print and exit with code 0.
 
@@ -276,6 +276,11 @@ SCHEMA = Schema(
     paths=("encoder", "run"),
     identified_by={"encoder": "encoder_sha256"},
     registered=("objectives",),
+    salvages=True,
+    always=(
+        *("env", "preset", "frames", "seed", "device", "environment", "agent", "objectives", "replay", "training"),
+        *("evaluation", "checkpoint", "log", "compute"),
+    ),
     methods=lambda config: (config.agent.objective,),
     kind="agent",
 )

@@ -16,6 +16,7 @@ from curl_rl.runs.checkpoint import SEGMENTS
 from curl_rl.runs.console import say
 from curl_rl.runs.disk_errors import cannot_write, in_words
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.files import open_to_append, refuse_link
 from curl_rl.runs.lock import LOCK, lock_run
 from curl_rl.runs.logger import METRICS_FILE
 from curl_rl.runs.settings import Changes, Kind, Schema, is_same_place, read_yaml
@@ -87,8 +88,8 @@ class Claim:
         try:
             if changes:
                 row = {axis: count, "wall_time": time.time(), "changed": changes}
-                with open(self.directory / CHANGES, "a") as file:
-                    file.write(json.dumps(row) + "\n")
+                with open_to_append(self.directory / CHANGES) as file:
+                    file.write(f"{json.dumps(row)}\n".encode())
             schema.save(self.config, self.directory / CONFIG)
         except OSError as error:
             raise UserError(cannot_write(self.directory, error)) from None
@@ -115,6 +116,8 @@ def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> I
         say(f"the earlier run is now {aside}")
     with contextlib.ExitStack() as stack:
         try:
+            for folder in (CHECKPOINTS, REPLAY_SEGMENTS, VIDEOS):
+                refuse_link(directory / folder)
             _changes(directory, config)
             stack.enter_context(lock_run(directory))
             changes = _changes(directory, config)  # again: another process may have started a run in between

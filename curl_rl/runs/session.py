@@ -33,9 +33,11 @@ from curl_rl.runs.faults import (
     kept,
     non_finite_error,
     non_finite_names,
+    of_this_run,
     training_fault,
 )
-from curl_rl.runs.logger import Logger
+from curl_rl.runs.files import own_folder
+from curl_rl.runs.logger import METRICS_FILE, Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer
 from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
 
@@ -100,7 +102,8 @@ class Contents(NamedTuple):
     """The contents of a loop's checkpoint."""
 
     state: dict[str, Any]
-    """As :func:`checkpoint.save` takes it; the means of the metrics are added under ``means``."""
+    """As :func:`checkpoint.save` takes it; the means of the metrics are added under ``means``, and the number of rows
+    in the log under ``rows``."""
     attachments: Sequence[str] = ()
     """Additional files that the checkpoint needs."""
 
@@ -151,6 +154,7 @@ class Session:
         self._logger: Logger | None = None
         self._place: os.stat_result | None = None
         self._has_config = False
+        self._rows_saved = 0
 
     @property
     def writes(self) -> bool:
@@ -164,24 +168,36 @@ class Session:
 
     # ------------------------------------------------------------ opening, closing
 
-    def restore(self, usable: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any] | None:
+    def restore(
+        self, usable: Callable[[dict[str, Any]], None] | None = None, *, incomplete: bool = False
+    ) -> dict[str, Any] | None:
         """The state of the newest intact and ``usable`` checkpoint, from which the loop resumes; None without any.
 
         Args:
-            usable: as :func:`checkpoint.load_newest` takes it.
+            usable: takes over the state, as :func:`checkpoint.load_newest` calls it. Whatever it raises because the
+                state is of another run makes that checkpoint unusable.
+            incomplete: accept a checkpoint without its attachments.
 
         Raises:
             UserError: checkpoints exist, but none can be used.
         """
+
+        def fits(state: dict[str, Any]) -> None:
+            with of_this_run():
+                self.means.load(state["means"], self._device)
+                if usable is not None:
+                    usable(state)
+
         try:
-            found = checkpoint.load_newest(self.directory / CHECKPOINTS, usable=usable, read_only=not self.writes)
+            found = checkpoint.load_newest(
+                self.directory / CHECKPOINTS, usable=fits, read_only=not self.writes, incomplete=incomplete
+            )
         except (ValueError, OSError) as error:
             raise UserError(one_line(error)) from None
         if found is None:
             return None
-        state = found[1]
-        self.means.load(state["means"], self._device)
-        return state
+        self._rows_saved = found[1].get("rows", 0)  # earlier versions did not count them
+        return found[1]
 
     def begin(self, *, resumed: bool) -> None:
         """Opens the log; if the run was ``resumed``, drops the rows after its position.
@@ -199,6 +215,11 @@ class Session:
                 self._logger = Logger(self.directory, resume_at=at.count if resumed else -1, axis=self._axis)
             except (ValueError, OSError) as error:
                 raise UserError(one_line(error)) from None
+            if (lost := self._rows_saved - self._logger.rows) > 0:
+                self.say(
+                    f"{self.directory / METRICS_FILE} has lost {lost} of the {self._rows_saved} rows that were there "
+                    "when the checkpoint was saved: training is not affected, but the curves have a gap"
+                )
 
     def close(self) -> None:
         """Closes the log."""
@@ -287,7 +308,8 @@ class Session:
         if self._logger is not None:
             self._refuse_missing_files()  # a folder would otherwise be made anew
             count = self.position().count
-            self._logger.video(count, name, images, fps, self.directory / VIDEOS / f"{count:010d}.gif")
+            folder = own_folder(self.directory, VIDEOS)
+            self._logger.video(count, name, images, fps, folder / f"{count:010d}.gif")
 
     # -------------------------------------------------------------- saving, failing
 
@@ -315,7 +337,7 @@ class Session:
                     checkpoint.save(
                         self.directory / CHECKPOINTS,
                         self.position().count,
-                        {**state, "means": self.means.state()},
+                        {**state, "means": self.means.state(), "rows": self._logger.rows},
                         attachments=attachments,
                         keep=self._keep,
                     )

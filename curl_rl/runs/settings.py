@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from curl_rl.runs.errors import UserError
-from curl_rl.runs.files import write_durably
 from curl_rl.runs.whole_numbers import whole_number_settings, with_whole_numbers
+from curl_rl.runs.yaml_file import Layer as Layer
+from curl_rl.runs.yaml_file import as_yaml, check_complete, write_settings
+from curl_rl.runs.yaml_file import read_yaml as read_yaml
 
 C = TypeVar("C")
-Layer = dict[str, Any]
-"""Settings by name, nested like the dataclasses; settings not named keep their value from the layers below."""
 Kind = Literal["agent", "pretraining"]
 """The kind of a run: it trains an agent, or an encoder without labels."""
 
@@ -84,6 +83,10 @@ class Schema(Generic[C]):
     usual: Callable[[dict[str, str]], dict[str, str]] = lambda named: {}
     """Values for selectors that a command line does not name, computed from the ``selectors`` and ``consulted`` fields
     that it does name; a selector without such a value gets the dataclass's default."""
+    always: tuple[str, ...] = ()
+    """The fields and sections that every version has written into a run's file. One without them is cut short."""
+    salvages: bool = False
+    """Whether a run can continue from a damaged checkpoint, with ``--salvage``."""
     kind: Kind | None = None
     """The kind that :meth:`save` writes into a file under ``kind``, which is not a setting. None writes no kind."""
 
@@ -99,8 +102,8 @@ class Schema(Generic[C]):
         cfg = self._applied(parser, cfg, changes or {})
         return self._instantiate(parser, self._fitted(cfg, base, set(_flat(changes or {}))))
 
-    def parse_command_line(self, argv: list[str], *, program: str, description: str) -> tuple[C, bool]:
-        """Parses a command line into a configuration, and whether ``--fresh`` was passed.
+    def parse_command_line(self, argv: list[str], *, program: str, description: str) -> tuple[C, bool, bool]:
+        """Parses a command line into a configuration, and whether ``--fresh`` and ``--salvage`` were passed.
 
         ``--help`` and ``--print_config`` print and exit with code 0.
 
@@ -112,6 +115,13 @@ class Schema(Generic[C]):
         parser.add_argument(
             "--fresh", action="store_true", help="start a new run and set aside an earlier one in the directory"
         )
+        if self.salvages:
+            parser.add_argument(
+                "--salvage",
+                action="store_true",
+                help="if every checkpoint is damaged, resume from one whose networks are whole, without the damaged "
+                "part of its replay",
+            )
         parser.add_argument(
             "--print_config", action="store_true", help="print all settings as YAML, for --config, and exit"
         )
@@ -134,22 +144,26 @@ class Schema(Generic[C]):
         except (ValueError, argparse.ArgumentError) as error:
             raise UserError(self._explained(error)) from None
         if cfg.print_config:
-            print(_as_yaml(config), end="")
+            print(as_yaml(to_dict(config)), end="")
             raise SystemExit(0)
-        return config, cfg.fresh
+        salvage = self.salvages and cfg.salvage
+        if cfg.fresh and salvage:
+            raise UserError("--fresh starts a new run and --salvage continues the earlier one: choose one of them")
+        return config, cfg.fresh, salvage
 
     def save(self, config: C, path: Path) -> None:
         """Writes the kind of the run and all resolved settings as YAML; the file is replaced atomically."""
-        kind = "" if self.kind is None else f"kind: {self.kind}\n"
-        write_durably(path, [(kind + _as_yaml(config)).encode()])
+        write_settings(path, to_dict(config), self.kind)
 
     def read(self, path: Path) -> C:
         """Reads a file written by :meth:`save`.
 
         Raises:
-            UserError: the file cannot be read, or holds a field or value that this version does not know.
+            UserError: the file cannot be read, is incomplete, or holds a field or value that this version does not
+                know.
         """
         content = self._settings_in(path)
+        whole = dict(content)
         known = to_dict(self.config())
         for section in self.registered:
             if isinstance(content.get(section), dict):
@@ -157,9 +171,11 @@ class Schema(Generic[C]):
         self._check_names(content, path)
         parser = self._parser()
         try:
-            return self._instantiate(parser, self._applied(parser, parser.get_defaults(), content))
+            config = self._instantiate(parser, self._applied(parser, parser.get_defaults(), content))
         except (ValueError, argparse.ArgumentError) as error:
             raise UserError(f"{path}: {self._explained(error)}") from None
+        check_complete(path, whole, self.always)
+        return config
 
     def changed_fields(self, old: C, new: C) -> Changes:
         """The fields that prevent ``new`` from resuming the run of ``old``."""
@@ -374,23 +390,6 @@ def preset_layer(name: str, directory: Path, others: tuple[Path, ...] = ()) -> L
     return {**read_yaml(directory / f"{name}.yaml"), "preset": name}
 
 
-def read_yaml(path: str | Path) -> Layer:
-    """Reads settings by name from a YAML file.
-
-    Raises:
-        UserError: the file cannot be read, is not YAML, or holds something else.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold settings by name, such as `frames: 100000`")
-    return content
-
-
 def merge(under: Layer, over: Layer) -> Layer:
     """Merges two layers; values of ``over`` win."""
     merged = dict(under)
@@ -429,11 +428,6 @@ def _refuse_empty_values(argv: list[str]) -> None:
 def _flags(argv: list[str]) -> set[str]:
     """Names of the settings that a command line sets."""
     return {argument[2:].split("=")[0] for argument in argv if argument.startswith("--")}
-
-
-def _as_yaml(config: Any) -> str:
-    text: str = yaml.safe_dump(to_dict(config), sort_keys=False)
-    return text
 
 
 def _flat(nested: Any, prefix: str = "") -> dict[str, Any]:

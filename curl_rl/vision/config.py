@@ -168,7 +168,7 @@ def parse_command_line(argv: list[str], *, program: str, description: str) -> tu
     Raises:
         UserError: the command line, or a file that it names, cannot be parsed.
     """
-    return SCHEMA.parse_command_line(argv, program=program, description=description)
+    return SCHEMA.parse_command_line(argv, program=program, description=description)[:2]
 
 
 def read_config(path: Path) -> VisionConfig:
@@ -223,6 +223,10 @@ SCHEMA = Schema(
     paths=("data", "run"),
     fit=_fit,
     registered=("objectives",),
+    always=(
+        *("method", "data", "preset", "epochs", "batch_size", "seed", "device", "encoder", "augment", "objectives"),
+        *("optimizer", "knn", "checkpoint", "log", "compute"),
+    ),
     methods=lambda config: (config.method,),
     kind="pretraining",
     consulted=("data", "device"),

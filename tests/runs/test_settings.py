@@ -127,7 +127,7 @@ def test_the_kind_of_a_run_is_written_but_is_not_a_setting(tmp_path: Path) -> No
     )
     path, line = tmp_path / "c.yaml", ["--config", str(tmp_path / "c.yaml")]
     agent.save(Recipe("cheese", 9), path)
-    assert path.read_text().startswith("kind: agent\ncake: cheese\n")
+    assert path.read_text().startswith("kind: agent\n# settings: 4\ncake: cheese\n")
     assert agent.read(path) == Recipe("cheese", 9)
     assert agent.parse_command_line(line, program="bake", description="")[0].minutes == 9
     with pytest.raises(UserError, match="unrecognized arguments: --kind"):
