@@ -22,8 +22,9 @@ from curl_rl.ranges import check_ranges, within
 class PairMarginConfig(MetricConfig):
     """Margin and head of the max-margin loss."""
 
-    margin: Annotated[float, within("(0, 4]")] = 1.0
-    """Squared distance, from 0 to 4 for embeddings of length 1, beyond which different classes no longer repel."""
+    margin: Annotated[float, within("(0, 4]")] = 2.0
+    """Squared distance beyond which embeddings of different classes no longer repel. For embeddings of length 1 it is
+    at most 4, and 2 at a right angle."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "objectives.pair_margin")
