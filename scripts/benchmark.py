@@ -28,6 +28,7 @@ import torch
 from benchmarks import clustering, libraries, objectives, precision, pretrain, render, replay, timing, train, update
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import prepared_device
+from curl_rl.runs.whole_numbers import whole_number
 from envs.rendering import RenderingUnavailable
 
 SUITES = ("update", "replay", "render", "train", "precision", "vision", "objectives")
@@ -81,7 +82,7 @@ def _measure(suite: str, device: torch.device, options: argparse.Namespace) -> l
 
 def _parser() -> argparse.ArgumentParser:
     def positive(text: str) -> int:
-        number = int(text)
+        number = whole_number(text)
         if number < 1:
             raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
         return number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from curl_rl import AuxiliaryLoss, EncoderConfig, ModuleEncoder, PixelEncoder
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.objectives import (
     BYOL,
+    METHODS,
     BatchInfo,
     BYOLConfig,
     MoCo,
@@ -401,7 +403,9 @@ def test_missing_needs_of_an_objective_are_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "none"}, "objective must be a method such as 'curl', got 'none'"),
+        ({"objective": "none"}, "objective must be one of curl, simclr, .*, got 'none'"),
+        ({"objective": "CURLL"}, "unknown objective 'CURLL': the methods are curl, simclr, .*; did you mean curl"),
+        ({"objective": None}, "unknown objective None: the methods are curl, simclr, "),
         ({"objective": "culr"}, "unknown objective 'culr'"),
         ({"objective": Clustered(FeatureSpec(5, (4, 2, 2)), count=9)}, "objective Clustered needs epochs, which a"),
         ({"pad": -1}, "pad must be at least 0, got -1"),
@@ -432,3 +436,24 @@ def test_impossible_settings_are_refused_in_one_line(options: dict[str, Any], me
 def test_impossible_observations_are_refused_in_one_line(observations: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AuxiliaryLoss(_encoder(), "curl")(observations)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("method", [name for name, own in METHODS.items() if "epochs" not in own.objective.needs])
+def test_a_single_sample_is_refused_by_methods_that_need_others(method: str, train: bool) -> None:
+    aux = AuxiliaryLoss(_encoder(), method).train(train)
+    if not aux.objective.batch_dependent:  # its negatives, if it has any, are in a bank
+        aux(_images()[:1])
+        return
+    with pytest.raises(ValueError, match=r"needs? at least 2 samples in a batch \(batch_size\), got 1"):
+        aux(_images()[:1])
+
+
+def test_the_first_floats_beyond_1_are_a_warning() -> None:
+    aux = AuxiliaryLoss(_encoder(), "curl")
+    floats = _images().fill_(255).float()
+    with pytest.warns(UserWarning, match=r"must lie in \[0, 1\], got 255: divide them by 255, or pass uint8"):
+        aux(floats)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        aux(floats)

@@ -22,9 +22,11 @@ def info_nce(logits: Tensor) -> Tensor:
         The mean over the batch, a scalar (van den Oord et al. 2018, arXiv 1807.03748, equation 4).
 
     Raises:
-        ValueError: fewer keys than queries.
+        ValueError: fewer keys than queries, or a single key: its loss would be 0, whatever the embeddings.
     """
     queries, keys = logits.shape
+    if keys < 2:
+        raise ValueError(f"negatives from the batch need at least 2 samples in a batch (batch_size), got {keys}")
     if keys < queries:
         raise ValueError(f"keys must include every query's positive, got {queries} queries and {keys} keys")
     return F.cross_entropy(logits, torch.arange(queries, device=logits.device))

@@ -18,6 +18,6 @@ _SMALL = (
 def train_on_tiny_reach(directory: Path, flags: str) -> Path:
     """A run of a few seconds with seed 4; ``flags`` of train_agent.py override those that make it small."""
     line = f"{_SMALL} {flags} --run {directory}"
-    config, _ = parse_command_line(line.split(), program="train_agent.py", description="")
+    config, *_ = parse_command_line(line.split(), program="train_agent.py", description="")
     e = config.environment
     return train(config, lambda: envs.make("tiny-reach", size=e.size, stack=e.stack, action_repeat=e.action_repeat))
