@@ -112,7 +112,7 @@ def with_pytorch_metric_learning(inputs: Inputs, library: str) -> list[Compariso
     from pytorch_metric_learning import distances, miners, reducers
     from pytorch_metric_learning import losses as theirs
 
-    nt_xent = theirs.NTXentLoss(temperature=_TEMPERATURE)
+    nt_xent, supcon = theirs.NTXentLoss(temperature=_TEMPERATURE), theirs.SupConLoss(temperature=_TEMPERATURE)
     cosine, mean = distances.CosineSimilarity(), reducers.MeanReducer()
     triplet = theirs.TripletMarginLoss(margin=_MARGIN, distance=cosine, reducer=mean)
     # Each view has one positive, which is its hardest.
@@ -125,7 +125,10 @@ def with_pytorch_metric_learning(inputs: Inputs, library: str) -> list[Compariso
         return triplet(i.views, i.samples, semi_hard(i.views, i.samples))
 
     return [
+        # Its NT-Xent compares each positive pair with all negative pairs of the batch; its SupCon, the same number if each
+        # sample is a class, is the fairer rival.
         Comparison("NT-Xent", library, _nt_xent, lambda i: nt_xent(i.views, i.samples)),
+        Comparison("NT-Xent by SupConLoss", library, _nt_xent, lambda i: supcon(i.views, i.samples)),
         Comparison("semi-hard triplet, cosines", library, our_triplet, their_triplet),
     ]
 
