@@ -126,8 +126,8 @@ def with_pytorch_metric_learning(inputs: Inputs, library: str) -> list[Compariso
         return triplet(i.views, i.samples, semi_hard(i.views, i.samples))
 
     return [
-        # Its NT-Xent compares each positive pair with all negative pairs of the batch; its SupCon, the same number if each
-        # sample is a class, is the fairer rival.
+        # Its NT-Xent compares each positive pair with all negative pairs of the batch; its SupCon, with each sample as
+        # a class, computes the same number much faster.
         Comparison("NT-Xent", library, _nt_xent, lambda i: nt_xent(i.views, i.samples)),
         Comparison("NT-Xent by SupConLoss", library, _nt_xent, lambda i: supcon(i.views, i.samples)),
         Comparison("semi-hard triplet, cosines", library, our_triplet, their_triplet),
