@@ -19,7 +19,7 @@ from curl_rl import auxiliary
 from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.encoders import PixelEncoder
 from curl_rl.encoders.resnet import ResNetConfig
-from curl_rl.objectives import DeepClusterConfig, ObjectiveConfigs, registry
+from curl_rl.objectives import DeepClusterConfig, NNCLRConfig, ObjectiveConfigs, PCLConfig, registry
 from curl_rl.pretraining.config import BackboneConfig, LogConfig, OptimizerConfig
 from curl_rl.rl.config import load_preset
 from curl_rl.runs.logger import read_metrics
@@ -75,6 +75,9 @@ def test_the_options_of_methods_that_a_page_names_are_there() -> None:
         "barlow",
         "swav",
         "deepcluster",
+        "instdisc",
+        "nnclr",
+        "pcl",
         "supcon",
         "pair_margin",
         "triplet",
@@ -98,7 +101,8 @@ def test_the_page_of_a_method_lists_its_settings_with_their_defaults(page: Path)
     assert [name for name, _ in table] == list(defaults)
     for name, default in table:
         if defaults[name] is not None:  # otherwise the page states what it follows from
-            assert default == str(defaults[name]).lower(), name
+            value = list(defaults[name]) if isinstance(defaults[name], tuple) else defaults[name]
+            assert default == str(value).lower(), name
 
 
 # Options that make a page's commands small enough for a test, by script; later options override earlier ones.
@@ -276,15 +280,18 @@ def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None
         device="cpu",
         encoder=BackboneConfig(resnet=ResNetConfig(width=1 / 16, stem="small"), precision="float32"),
         augment=AugmentConfig(size=6),
-        objectives=ObjectiveConfigs(deepcluster=DeepClusterConfig(clusters=2)),
+        objectives=ObjectiveConfigs(
+            deepcluster=DeepClusterConfig(clusters=2), nnclr=NNCLRConfig(queue=8), pcl=PCLConfig((2,), warmup_epochs=0)
+        ),
         optimizer=OptimizerConfig("adamw", lr=1e-3, lr_scaling="none"),
         knn=KNNConfig(every=1, k=3),
         log=LogConfig(every=1, images_every=0, projector=0),
         compute=ComputeConfig(threads=1),
     )
     for method in registry.METHODS:
-        epochs = 2 if method == "deepcluster" else 1  # it compares the clusters of two epochs
-        run = replace(config, method=method, epochs=epochs, run=tmp_path / method)
+        epochs = 2 if method in ("deepcluster", "pcl") else 1  # they compare the clusters of two epochs
+        augment = AugmentConfig(size=6, views=1 if method == "instdisc" else 2)
+        run = replace(config, method=method, epochs=epochs, augment=augment, run=tmp_path / method)
         directories.append((pretrain(run), "images"))
     logged = {name for path, axis in directories for row in read_metrics(path / "metrics.jsonl", axis) for name in row}
     assert {name for name in rows if not name.endswith("<name>")} == logged

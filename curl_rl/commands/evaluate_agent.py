@@ -17,6 +17,7 @@ from tqdm import tqdm
 from curl_rl.commands.environments import MakeEnvironment, make_configured
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.checks import remark_on_endless
+from curl_rl.rl.contained import EnvironmentFault, contained
 from curl_rl.rl.evaluation import Evaluation, evaluate
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.workers import Environment
@@ -53,7 +54,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
         parser.error(f"--seed must be 0 or more, got {arguments.seed}")
     if arguments.max_episode_steps is not None and arguments.max_episode_steps < 1:
         parser.error(f"--max_episode_steps must be at least 1, got {arguments.max_episode_steps}")
-    with refusals(parser, *unavailable):
+    with refusals(parser, EnvironmentFault, *unavailable):
         agent, config, frames = load_agent(arguments.run, arguments.device)
         # Playing takes minutes: refuse unwritable outputs first.
         for path in filter(None, (arguments.gif, arguments.json)):
@@ -61,7 +62,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
         shown = config.environment
         if arguments.max_episode_steps is not None:
             shown = replace(shown, max_episode_steps=arguments.max_episode_steps)
-        env = make_configured(make, config.env, shown)
+        env = contained(lambda: make_configured(make, config.env, shown))
         if remark := remark_on_endless(env, config.env, "--max_episode_steps"):
             say(remark)
         record = arguments.gif is not None

@@ -17,7 +17,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -28,6 +28,7 @@ from curl_rl.rl.acting import agent_policy
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.checks import remark_on_endless
 from curl_rl.rl.config import EnvironmentConfig, load_preset
+from curl_rl.rl.contained import EnvironmentFault, contained
 from curl_rl.rl.loading import load_agent
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.console import say
@@ -80,7 +81,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Recordable], *unavailable: t
         parser.error(f"--agent_steps must be at least 1, got {arguments.agent_steps}")
     if not 0 <= arguments.seed < 2**32:
         parser.error(f"--seed must be 0 or more and below 2**32, got {arguments.seed}")
-    with refusals(parser, *unavailable):
+    with refusals(parser, EnvironmentFault, *unavailable):
         if arguments.policy == "random":
             return _record(arguments, _random_player(arguments), make)
         return _record(arguments, _trained_player(arguments), make)
@@ -142,7 +143,7 @@ def _with_flags(shown: EnvironmentConfig, arguments: argparse.Namespace) -> Envi
 def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment[Recordable]) -> int:
     """Plays until the folder holds the requested number of frames; returns the exit code."""
     out, wanted, shown = arguments.out, arguments.agent_steps, player.shown
-    env = make_configured(make, player.env, shown)
+    env: Any = contained(lambda: make_configured(make, player.env, shown))  # type: ignore[arg-type]
     try:
         if remark := remark_on_endless(env, player.env, "--max_episode_steps"):
             say(remark)
@@ -161,7 +162,7 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
             policy = random_policy(recording.action_size)
         else:
             policy = agent_policy(player.agent, sampled=arguments.actions != "mean")
-        with open_recording(out, recording) as writer, stop_requests() as stop:
+        with open_recording(out, recording) as writer, stop_requests(tell=True) as stop:
             print(
                 f"{out}: has {writer.frames:,} of {wanted:,} frames of {player.env}; {shown.action_repeat} environment "
                 "steps per frame"

@@ -71,7 +71,8 @@ def bank_scores(query: Tensor, key: Tensor, bank: Tensor, valid: Tensor) -> Pair
         query: ``(B, D)``.
         key: ``(B, D)``; key i is query i's positive.
         bank: ``(K, D)``.
-        valid: ``(K,)`` booleans, True for rows of the bank that hold a key.
+        valid: ``(K,)`` booleans, True for rows of the bank that hold a key; or ``(B, K)``, True for the negatives of
+            each query.
 
     Returns:
         ``(B,)`` and ``(B, K)`` inner products.
@@ -127,6 +128,38 @@ def nt_logistic(scores: PairScores, temperature: float) -> Tensor:
     attraction = -F.logsigmoid(scores.positive / temperature)
     repulsion = -F.logsigmoid(-scores.negatives / temperature).sum(1) / (scores.negatives != -torch.inf).sum(1)
     return (attraction + repulsion).mean()
+
+
+def nce(scores: PairScores, temperature: float, log_normalizer: Tensor) -> Tensor:
+    """Noise-contrastive estimation: telling positives from noise (InstDisc, arXiv 1805.01978, equations 4 to 7).
+
+    With m negatives drawn evenly from N rows, P = exp(score / temperature) / Z is the probability of a row, and
+    h = P / (P + m/N) that it is no noise. The loss is the mean over the queries of −log h(positive) − Σ log(1 − h).
+
+    Args:
+        scores: of B queries; m is counted for each query. A query without negatives counts as solved.
+        temperature: above 0.
+        log_normalizer: log(Z/N), a scalar: the logarithm of the mean of exp(score / temperature) over all rows.
+
+    Returns:
+        The mean over the queries, a scalar.
+    """
+    count = (scores.negatives != -torch.inf).sum(1, dtype=scores.negatives.dtype)
+    # h is the sigmoid of this difference, which is finite where exp(score / temperature) overflows.
+    shift = log_normalizer + count.log()
+    attraction = -F.logsigmoid(scores.positive / temperature - shift)
+    repulsion = -F.logsigmoid(log_normalizer + count.clamp(min=1).log()[:, None] - scores.negatives / temperature)
+    return (attraction + repulsion.sum(1)).mean()
+
+
+@torch.no_grad()
+def log_mean_exp(scores: PairScores, temperature: float) -> Tensor:
+    """Logarithm of the mean of exp(score / temperature) over positives and negatives, a detached scalar.
+
+    An estimate of :func:`nce`'s ``log_normalizer`` from one batch.
+    """
+    logits = torch.cat([scores.positive[:, None], scores.negatives], 1) / temperature
+    return logits.flatten().logsumexp(0) - (logits != -torch.inf).sum(dtype=logits.dtype).log()
 
 
 def bilinear_similarity(query: Tensor, weight: Tensor, key: Tensor) -> Tensor:

@@ -12,10 +12,13 @@ from curl_rl.objectives.byol import BYOL, BYOLConfig
 from curl_rl.objectives.curl import Curl, CurlConfig
 from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
 from curl_rl.objectives.encode import encode_views
+from curl_rl.objectives.instdisc import InstDisc, InstDiscConfig
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
 from curl_rl.objectives.n_pair import NPair, NPairConfig
+from curl_rl.objectives.nnclr import NNCLR, NNCLRConfig
 from curl_rl.objectives.pair_margin import PairMargin, PairMarginConfig
+from curl_rl.objectives.pcl import PCL, PCLConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
 from curl_rl.objectives.simsiam import SimSiam, SimSiamConfig
@@ -37,6 +40,8 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "BYOL",
     "METHODS",
+    "NNCLR",
+    "PCL",
     "BYOLConfig",
     "BarlowConfig",
     "BarlowTwins",
@@ -48,10 +53,13 @@ __all__ = [
     "DeepClusterConfig",
     "FeatureSpec",
     "Features",
+    "InstDisc",
+    "InstDiscConfig",
     "Method",
     "MethodName",
     "MoCo",
     "MoCoConfig",
+    "NNCLRConfig",
     "NPair",
     "NPairConfig",
     "Need",
@@ -59,6 +67,7 @@ __all__ = [
     "ObjectiveConfigs",
     "ObjectiveName",
     "ObjectiveUser",
+    "PCLConfig",
     "PairMargin",
     "PairMarginConfig",
     "Result",

@@ -73,6 +73,16 @@ class DataSpec:
     text: FeatureSpec | None = None
     """Sizes of the text encoder's features."""
 
+    def images_for(self, method: str) -> int:
+        """``count``, for a method that keeps something for each image.
+
+        Raises:
+            ValueError: it is unknown.
+        """
+        if self.count is None:
+            raise ValueError(f"objectives.{method} needs the number of images, got none: give data=DataSpec(count=...)")
+        return self.count
+
 
 @dataclass(frozen=True)
 class Result:

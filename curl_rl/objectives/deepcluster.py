@@ -90,11 +90,7 @@ class DeepCluster(Objective):
 
     @classmethod
     def build(cls, features: FeatureSpec, config: DeepClusterConfig, data: DataSpec) -> DeepCluster:
-        if data.count is None:
-            raise ValueError(
-                "objectives.deepcluster needs the number of images, got none: give data=DataSpec(count=...)"
-            )
-        return cls(features, config, count=data.count)
+        return cls(features, config, count=data.images_for("deepcluster"))
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
         assert batch.indices is not None

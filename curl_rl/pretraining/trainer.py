@@ -85,6 +85,7 @@ class Pretrainer:
         self.collapse = CollapseWatch()
         self.newest: tuple[Batch, dict[ViewSpec, Tensor]] | None = None
         """Batch and views of the last step."""
+        self._saved_at = -1
         self.session = Session(
             config.directory,
             device,
@@ -143,7 +144,8 @@ class Pretrainer:
                 with distributed.raised_together(OSError):
                     for watcher in self.watchers:
                         watcher.finish(self)
-            self.save()
+            if self._saved_at != learner.steps:
+                self.save()
         if not self.complete:
             session.leave()
         session.say(f"done: {c.epochs} epochs; {self.next_step}")
@@ -176,7 +178,8 @@ class Pretrainer:
                 self._log()
             for watcher in self.watchers:
                 watcher.after_step(self)
-            if learner.steps % c.checkpoint.every == 0:
+            # The last checkpoint says that the run is complete, which it is only after the watchers have finished.
+            if learner.steps % c.checkpoint.every == 0 and not self.complete:
                 self.save()
             if session.stopping:
                 break
@@ -268,6 +271,7 @@ class Pretrainer:
                 distributed.average_running_statistics(network)
         self._make_equal()
         self.session.save(self.learner.state_dict(), self._write_networks)
+        self._saved_at = self.learner.steps
 
     def _write_networks(self) -> Contents:
         c, directory = self.config, self.session.directory

@@ -9,10 +9,11 @@ import torch
 from curl_rl.objectives import DataSpec
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.config import RunConfig
+from curl_rl.rl.contained import EnvironmentFault, contained
 from curl_rl.rl.learner import check_capture
 from curl_rl.rl.loading import build_agent
 from curl_rl.rl.replay import replay_bytes
-from curl_rl.rl.workers import Environment, check_observation, pixel_spaces
+from curl_rl.rl.workers import Environment, pixel_spaces
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.runs.directory import check_room
 from curl_rl.runs.errors import UserError, one_line
@@ -106,12 +107,11 @@ def remark_on_endless(environment: object, name: str, setting: str) -> str | Non
 
 def _check_first_observation(environment: Environment, seed: int) -> None:
     try:
-        beginning = environment.reset(seed=derived_seed(seed, "evaluation episode"))
+        contained(lambda: environment).reset(seed=derived_seed(seed, "evaluation episode"))
+    except (UserError, EnvironmentFault) as error:
+        raise UserError(one_line(error)) from error
     except Exception as error:  # an environment is user code and may raise any exception
         raise UserError(f"the environment's reset raised {type(error).__name__}: {one_line(error)}") from error
-    if not isinstance(beginning, tuple) or len(beginning) != 2:
-        raise UserError(f"the environment's reset must return (observation, info), got a {type(beginning).__name__}")
-    check_observation(beginning[0], environment.observation_space)
 
 
 def _check_limit(config: RunConfig, environment: Environment) -> None:

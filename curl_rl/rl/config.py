@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from curl_rl.objectives import registry
-from curl_rl.ranges import at_least, check_ranges, within, zero_or_more
+from curl_rl.ranges import at_least, check_ranges, positive_finite, within, zero_or_more
 from curl_rl.rl.agent import AgentConfig
 from curl_rl.rl.replay import ReplayConfig
 from curl_rl.runs.compute import DEVICE
@@ -28,6 +28,7 @@ MAY_CHANGE = {
     "run": "a place",
     "device": "a place; the same numbers up to rounding, though a GPU draws other random numbers than a CPU",
     "compute": "how the machine is used; the same numbers up to rounding",
+    "training.step_timeout": "how long to wait; the same numbers",
     "replay.storage": "a place; the same frames, though a GPU samples others",
     "evaluation.every": "how often; an evaluation changes nothing that training depends on",
     "evaluation.video": "how much is kept",
@@ -78,6 +79,10 @@ class TrainingConfig:
     """Environments that step together, each in its own process if there are 2 or more. The updates for all these steps
     follow or, with overlap, run during the simulation. Neither helps on two CPU cores, because the update uses both.
     Each environment has an equal share of the replay, and its process takes about 250 MB."""
+    step_timeout: Annotated[float | None, positive_finite] = None
+    """Seconds after which an environment that has not returned from a step or a reset ends the run, which then resumes
+    from where it was saved; null: never. With a limit all environments run in processes of their own, which alone can
+    be ended at any moment."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "training")

@@ -19,6 +19,7 @@ from curl_rl.rl.agent import Agent
 from curl_rl.rl.checks import check_device, check_environment, remark_on_endless
 from curl_rl.rl.collector import Collector
 from curl_rl.rl.config import RunConfig
+from curl_rl.rl.contained import EnvironmentFault, contained
 from curl_rl.rl.estimate import estimated_time
 from curl_rl.rl.evaluation import evaluate
 from curl_rl.rl.generators import Generators
@@ -29,7 +30,7 @@ from curl_rl.rl.pictures import crops_picture
 from curl_rl.rl.progress import Episode, Progress
 from curl_rl.rl.replay import Replay, segment_files
 from curl_rl.rl.starting_encoder import find_starting_encoder
-from curl_rl.rl.workers import Environment, Environments, open_environments, pixel_spaces
+from curl_rl.rl.workers import Environment, Environments, WorkerEnvironment, open_environments, pixel_spaces
 from curl_rl.runs.compute import precision_in_words, prepared_device
 from curl_rl.runs.console import say
 from curl_rl.runs.directory import REPLAY_SEGMENTS, claimed
@@ -76,13 +77,20 @@ def train(
         torch.set_num_threads(config.compute.threads)
     with contextlib.ExitStack() as stack:
         t = config.training
+        in_worker = t.overlap or t.environments > 1 or t.step_timeout is not None
+        evaluation_environment: Environment
         try:
-            environments = stack.enter_context(open_environments(make_environment, t.environments, overlap=t.overlap))
+            environments = stack.enter_context(
+                open_environments(make_environment, t.environments, overlap=t.overlap, step_timeout=t.step_timeout)
+            )
+            if t.step_timeout is None:
+                evaluation_environment = contained(make_environment)
+            else:
+                evaluation_environment = WorkerEnvironment(make_environment, t.step_timeout)
         except RuntimeError as error:
-            if t.environments == 1 and not t.overlap:
+            if not in_worker and not isinstance(error, EnvironmentFault):
                 raise  # raised in this process, so the traceback shows the defect
             raise UserError(f"environment: {one_line(error)}") from None
-        evaluation_environment = make_environment()
         stack.callback(evaluation_environment.close)
         check_environment(config, evaluation_environment, device, fresh=fresh)
         config, start = find_starting_encoder(config, evaluation_environment, resumes=not fresh)
@@ -174,15 +182,18 @@ class Trainer:
                 # The checkpoint that a run resumed from does not include this evaluation yet.
                 if p.frames:
                     self.save()
+            saved = False
             while not session.stopping and p.frames < c.frames:
                 before = p.frames
                 self.advance()
                 # Evaluate before saving, so that the checkpoint includes the evaluation.
                 if self._evaluation_due():
                     self._evaluate()
-                if _crossed(before, p.frames, c.checkpoint.every):
+                saved = _crossed(before, p.frames, c.checkpoint.every)
+                if saved:
                     self.save()
-            self.save()
+            if not saved:
+                self.save()
         if not self._complete():
             session.leave()
         play = shlex.join(["python", "scripts/evaluate_agent.py", str(session.directory)])

@@ -13,20 +13,17 @@ from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
+from curl_rl.rl.contained import Action as Action  # re-exported, like the next three
+from curl_rl.rl.contained import Environment as Environment
+from curl_rl.rl.contained import EnvironmentFault as EnvironmentFault
+from curl_rl.rl.contained import Observation as Observation
+from curl_rl.rl.contained import Outcome as Outcome
+from curl_rl.rl.contained import contained
 from curl_rl.runs.errors import UserError
-
-Observation = npt.NDArray[np.uint8]
-Action = npt.NDArray[np.float32]
-Environment = gymnasium.Env[Observation, Action]
-Outcome = tuple[Observation, float, bool, bool, dict[str, Any]]
-
-
-class EnvironmentFault(RuntimeError):
-    """An exception raised by an environment in a worker, as text: its own class may be unknown in this process."""
+from curl_rl.runs.signals import waiting_for
 
 
 class Beginning(NamedTuple):
@@ -93,22 +90,32 @@ class WorkerEnvironments:
     Args:
         make: makes one environment, in the worker; cloudpickle must be able to serialize it.
         count: number of environments.
+        step_timeout: seconds that a reset, a step, or each replayed step may take; None: any time.
 
     Raises:
-        EnvironmentFault: an environment raised an exception or could not be made; a FloatingPointError stays one.
+        EnvironmentFault: an environment raised an exception, could not be made, or took longer than ``step_timeout``;
+            a FloatingPointError stays one.
         RuntimeError: a process died.
     """
 
-    def __init__(self, make: Callable[[], Environment], count: int = 1) -> None:
+    def __init__(self, make: Callable[[], Environment], count: int = 1, *, step_timeout: float | None = None) -> None:
         makers = [functools.partial(_make_in_worker, make, number, os.getpid()) for number in range(count)]
         with _reporting_dead_workers():
             # No automatic reset: begin() starts every episode, with its own seed.
             self._vector = AsyncVectorEnv(
                 makers, context="spawn", autoreset_mode=AutoresetMode.DISABLED, worker=_worker
             )
-        self.count = count
+        self.count, self._step_timeout = count, step_timeout
         self.observation_space = self._vector.single_observation_space
         self.action_space = self._vector.single_action_space
+        self.metadata = {name: value for name, value in self._vector.metadata.items() if name != "autoreset_mode"}
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """The environment's own limit on the agent steps of an episode, if it states one."""
+        with _reporting_dead_workers():
+            limit: int | None = self._vector.get_attr("max_episode_steps")[0]
+        return limit
 
     def begin(self, episodes: Mapping[int, Beginning]) -> dict[int, Observation | None]:
         """See :class:`Environments`."""
@@ -117,8 +124,10 @@ class WorkerEnvironments:
         seeds = [episodes[number].seed if number in episodes else None for number in range(self.count)]
         chosen = np.array([number in episodes for number in range(self.count)])
         actions = {number: list(beginning.actions) for number, beginning in episodes.items()}
-        with _reporting_dead_workers():
-            observations, infos = self._vector.reset(seed=seeds, options={"reset_mask": chosen, _ACTIONS: actions})
+        longest = max(map(len, actions.values()))
+        with _reporting_dead_workers(), self._waiting("reset()", 1 + longest) as seconds:
+            self._vector.reset_async(seed=seeds, options={"reset_mask": chosen, _ACTIONS: actions})
+            observations, infos = self._vector.reset_wait(timeout=seconds)
         return {number: None if _only(infos, number)[_OVER] else observations[number] for number in episodes}
 
     def send(self, actions: Action) -> None:
@@ -128,8 +137,8 @@ class WorkerEnvironments:
 
     def receive(self) -> list[Outcome]:
         """See :class:`Environments`."""
-        with _reporting_dead_workers():
-            observations, rewards, terminated, truncated, infos = self._vector.step_wait()
+        with _reporting_dead_workers(), self._waiting("step()", 1) as seconds:
+            observations, rewards, terminated, truncated, infos = self._vector.step_wait(timeout=seconds)
         return [
             (observations[n], float(rewards[n]), bool(terminated[n]), bool(truncated[n]), _only(infos, n))
             for n in range(self.count)
@@ -139,11 +148,65 @@ class WorkerEnvironments:
         """Ends the processes, aborting a step in progress."""
         if self._vector.closed:
             return
-        for process in self._vector.processes:
-            process.kill()  # workers ignore SIGTERM
+        self._kill()
         # Otherwise gymnasium would wait for the result of the step in progress, even from a dead process.
         self._vector._state = AsyncState.DEFAULT
         self._vector.close(terminate=True)
+
+    @contextlib.contextmanager
+    def _waiting(self, method: str, calls: int) -> Iterator[float | None]:
+        """Limits the wait for as many calls of each environment to the seconds that it yields."""
+        seconds = None if self._step_timeout is None else calls * self._step_timeout
+        try:
+            with waiting_for(f"the environment's {method}"):
+                yield seconds
+        except multiprocessing.TimeoutError:
+            late = [str(number) for number, pipe in enumerate(self._vector.parent_pipes) if not pipe.poll(0)]
+            self._kill()
+            raise EnvironmentFault(
+                f"{method} of environment {', '.join(late) or '0'} did not return within {seconds:g} s "
+                "(training.step_timeout), so its process was ended"
+            ) from None
+
+    def _kill(self) -> None:
+        for process in self._vector.processes:
+            process.kill()  # workers ignore SIGTERM
+
+
+class WorkerEnvironment(gymnasium.Env[Observation, Action]):
+    """One environment in a worker process, for those who play it by itself.
+
+    Args:
+        make: as in :class:`WorkerEnvironments`, whose exceptions it raises.
+        step_timeout: likewise.
+    """
+
+    def __init__(self, make: Callable[[], Environment], step_timeout: float) -> None:
+        self._environments = WorkerEnvironments(make, step_timeout=step_timeout)
+        self.observation_space = self._environments.observation_space
+        self.action_space = self._environments.action_space
+        self.metadata = self._environments.metadata
+        self.max_episode_steps = self._environments.max_episode_steps
+        """Agent steps in an episode that runs to its time limit; None if there is no limit."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts an episode; without a seed, with a random one."""
+        super().reset(seed=seed)
+        chosen = int(self.np_random.integers(2**31)) if seed is None else seed
+        observation = self._environments.begin({0: Beginning(chosen)})[0]
+        assert observation is not None, "an episode without actions cannot be over"
+        return observation, {}
+
+    def step(self, action: Action) -> Outcome:
+        """Takes a step."""
+        self._environments.send(action[None])
+        return self._environments.receive()[0]
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._environments.close()
 
 
 def _begin(environment: Environment, beginning: Beginning) -> tuple[Observation | None, dict[str, Any]]:
@@ -167,6 +230,7 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
     def __init__(self, environment: Environment, number: int) -> None:
         super().__init__(environment)
         self._number = number
+        self.max_episode_steps = getattr(environment, "max_episode_steps", None)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -178,20 +242,11 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         if observation is None:
             assert self.observation_space.shape is not None
             return np.zeros(self.observation_space.shape, np.uint8), {**info, _OVER: True}
-        return self._checked(observation), {**info, _OVER: False}
+        return observation, {**info, _OVER: False}
 
     def step(self, action: Action) -> Outcome:
         with _picklable_errors():
-            observation, reward, terminated, truncated, info = self.env.step(action)
-        return self._checked(observation), float(reward), terminated, truncated, info
-
-    def _checked(self, observation: Observation) -> Observation:
-        """Refuses an observation that shared memory would silently reshape or cast."""
-        try:
-            check_observation(observation, self.observation_space)
-        except UserError as error:
-            raise EnvironmentFault(str(error)) from None
-        return observation
+            return self.env.step(action)  # type: ignore[return-value]  # contained
 
 
 def _make_in_worker(make: Callable[[], Environment], number: int, trainer: int) -> Environment:
@@ -203,7 +258,7 @@ def _make_in_worker(make: Callable[[], Environment], number: int, trainer: int) 
         for number_of_signal in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number_of_signal, signal.SIG_IGN)
     with _picklable_errors():
-        return _Beginner(make(), number)
+        return _Beginner(contained(make), number)
 
 
 def _worker(
@@ -237,6 +292,8 @@ def _picklable_errors() -> Iterator[None]:
         yield
     except EnvironmentFault:
         raise
+    except UserError as error:
+        raise EnvironmentFault(str(error)) from None
     except Exception as error:
         if multiprocessing.parent_process() is None:
             raise
@@ -269,28 +326,24 @@ def _reporting_dead_workers() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_environments(make: Callable[[], Environment], count: int, *, overlap: bool) -> Iterator[Environments]:
-    """Opens one environment in this process or, with several or ``overlap``, each in a worker; closes them at the end.
+def open_environments(
+    make: Callable[[], Environment], count: int, *, overlap: bool, step_timeout: float | None = None
+) -> Iterator[Environments]:
+    """Opens one environment in this process or, with several, ``overlap`` or ``step_timeout``, each in a worker; closes
+    them at the end.
 
     Raises:
         EnvironmentFault: an environment could not be made in its process.
     """
-    environments = WorkerEnvironments(make, count) if overlap or count > 1 else LocalEnvironment(make())
+    environments: Environments
+    if overlap or count > 1 or step_timeout is not None:
+        environments = WorkerEnvironments(make, count, step_timeout=step_timeout)
+    else:
+        environments = LocalEnvironment(contained(make))
     try:
         yield environments
     finally:
         environments.close()
-
-
-def check_observation(observation: Any, space: gymnasium.Space[Any]) -> None:
-    """Refuses an observation that is not what ``space``, of uint8 pixels, declares.
-
-    Raises:
-        UserError: it is no array, or one of another type or shape.
-    """
-    if not isinstance(observation, np.ndarray) or observation.dtype != np.uint8 or observation.shape != space.shape:
-        kind = f"{getattr(observation, 'dtype', type(observation).__name__)} {np.shape(observation)}"
-        raise UserError(f"the environment's observation must be uint8 {space.shape}, got {kind}")
 
 
 def pixel_spaces(environment: Environment | Environments) -> tuple[tuple[int, int, int], int]:

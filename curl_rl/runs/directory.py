@@ -20,6 +20,7 @@ from curl_rl.runs.files import open_to_append, refuse_link
 from curl_rl.runs.lock import LOCK, lock_run
 from curl_rl.runs.logger import METRICS_FILE
 from curl_rl.runs.settings import Changes, Kind, Schema, is_same_place, read_yaml
+from curl_rl.runs.storage import human_size
 
 CONFIG = "config.yaml"
 CHANGES = "changes.jsonl"
@@ -190,6 +191,6 @@ def check_room(directory: Path, needed: int, remedy: str, *, fresh: bool = False
     missing, free = needed - present, shutil.disk_usage(disk).free
     if missing > free:
         raise UserError(
-            f"the disk of {directory} has {free / 1e9:.1f} GB free, and the checkpoints of this run need "
-            f"{missing / 1e9:.1f} GB: free some space, {remedy}, or choose another --run directory"
+            f"the disk of {directory} has {human_size(free)} free, and the checkpoints of this run need "
+            f"{human_size(missing)}: free some space, {remedy}, or choose another --run directory"
         )

@@ -3,7 +3,7 @@
 The x axis counts environment frames or another unit that the caller names, such as images. `metrics.jsonl` has one JSON
 object per line: `frames`, `wall_time` (seconds since 1970) and the metrics. Non-finite values are written as null,
 since JSON has no NaN. Each line is written immediately in a single write, so a killed process loses no line.
-TensorBoard's event files are stored in the same directory and receive their data within seconds.
+TensorBoard's event files are stored in the same directory.
 """
 
 import io
@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +23,9 @@ import torch
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch import Tensor
 
+from curl_rl.runs.event_file import EventFile
 from curl_rl.runs.files import open_regular, open_to_append, refuse_link, write_durably
 
 __all__ = ["METRICS_FILE", "Logger", "read_metrics", "write_gif"]
@@ -35,7 +34,6 @@ METRICS_FILE = "metrics.jsonl"
 """Name of the metrics file in a run's directory."""
 
 _NAME = re.compile(r"[\w./-]+")
-_TENSORBOARD_FLUSH_SECONDS = 10
 _LONGEST_ROW = 2**20  # bytes; a longer line is not a row, and is not read to its end
 
 
@@ -71,13 +69,11 @@ class Logger:
             self.rows = _cut(path, resume_at, axis)
         # Unbuffered: each line is one write that reaches the operating system before scalars() returns.
         self._rows = open_to_append(path)
-        # Nobody can have prepared a link of a name that cannot be guessed: the writer itself would follow it.
-        unique = f".{secrets.token_hex(8)}"
-        self._events = EventFileWriter(str(directory), flush_secs=_TENSORBOARD_FLUSH_SECONDS, filename_suffix=unique)
+        self._events = EventFile(directory)
         if resume_at is not None:
             # TensorBoard drops the data of earlier files from this step on.
             start = SessionLog(status=SessionLog.START)
-            self._events.add_event(Event(wall_time=time.time(), step=resume_at + 1, session_log=start))
+            self._events.add(Event(wall_time=time.time(), step=resume_at + 1, session_log=start))
 
     def scalars(self, frames: int, metrics: Mapping[str, float | Tensor]) -> None:
         """Logs numbers as one row of metrics.jsonl and one point per curve in TensorBoard.
@@ -99,7 +95,7 @@ class Logger:
         row.update((name, value if math.isfinite(value) else None) for name, value in numbers.items())
         self._append(json.dumps(row, allow_nan=False).encode() + b"\n")
         values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
-        self._events.add_event(Event(wall_time=now, step=frames, summary=Summary(value=values)))
+        self._events.add(Event(wall_time=now, step=frames, summary=Summary(value=values)))
 
     def image(self, frames: int, name: str, image: npt.NDArray[np.uint8] | Tensor) -> None:
         """Logs an image to TensorBoard, without compression loss.
@@ -146,15 +142,14 @@ class Logger:
         self._picture(frames, name, gif, pixels.shape[1], pixels.shape[2], 3)
 
     def flush(self) -> None:
-        """Syncs metrics.jsonl to disk and passes TensorBoard's events to the operating system.
+        """Syncs metrics.jsonl to disk.
 
         Called before a checkpoint is saved, so that no row before the checkpoint is lost, even in a power cut.
         """
         os.fsync(self._rows.fileno())
-        self._events.flush()
 
     def close(self) -> None:
-        """Writes pending data and closes the files; a second call does nothing."""
+        """Closes the files; a second call does nothing."""
         self._events.close()
         self._rows.close()
 
@@ -182,7 +177,7 @@ class Logger:
         self._check_name(name)
         image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded)
         summary = Summary(value=[Summary.Value(tag=name, image=image)])
-        self._events.add_event(Event(wall_time=time.time(), step=frames, summary=summary))
+        self._events.add(Event(wall_time=time.time(), step=frames, summary=summary))
 
     def _check_name(self, name: str) -> None:
         if name in (self._axis, "wall_time"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from curl_rl.runs import checkpoint
 from curl_rl.runs.console import progress_bar, say
-from curl_rl.runs.directory import CHECKPOINTS, VIDEOS
+from curl_rl.runs.directory import CHECKPOINTS, CONFIG, REPLAY_SEGMENTS, VIDEOS
 from curl_rl.runs.disk_errors import remedy
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import (
@@ -107,6 +108,10 @@ class Contents(NamedTuple):
     """Additional files that the checkpoint needs."""
 
 
+class _MissingError(OSError):
+    """A file or folder of the run is no longer there."""
+
+
 class Session:
     """One run in progress.
 
@@ -147,6 +152,8 @@ class Session:
         self._processes = processes or OneProcess()
         self._speed = Speedometer(0, 0, axis)
         self._logger: Logger | None = None
+        self._place: os.stat_result | None = None
+        self._has_config = False
         self._rows_saved = 0
 
     @property
@@ -201,6 +208,9 @@ class Session:
         at = self.position()
         self._speed = Speedometer(at.count, at.updates, self._axis)
         if self.writes:
+            self._place = os.stat(self.directory)
+            self._has_config = (self.directory / CONFIG).exists()
+            self._delete_partial_files()
             try:
                 self._logger = Logger(self.directory, resume_at=at.count if resumed else -1, axis=self._axis)
             except (ValueError, OSError) as error:
@@ -240,10 +250,12 @@ class Session:
             unit_scale=unit_scale,
             hidden=not self.writes,
         )
-        with self.memory_guarded(), stop_requests() as self.stop, bar as self.bar:
+        with self.memory_guarded(), stop_requests(tell=self.writes) as self.stop, bar as self.bar:
             self._speed.read(at.count, at.updates)
             try:
                 yield
+            except _MissingError as error:
+                self.fail(error, "put it back and start the same command again, or start the run anew if it is lost")
             except (OSError, UserError) as error:
                 advice = f"nothing that was saved is lost: {remedy(error)} and start the same command again"
                 self.fail(error, advice)
@@ -294,6 +306,7 @@ class Session:
     def video(self, name: str, images: npt.NDArray[np.uint8] | Tensor, fps: float) -> None:
         """Logs a video, as :meth:`Logger.video` does, and saves it with the run's videos."""
         if self._logger is not None:
+            self._refuse_missing_files()  # a folder would otherwise be made anew
             count = self.position().count
             folder = own_folder(self.directory, VIDEOS)
             self._logger.video(count, name, images, fps, folder / f"{count:010d}.gif")
@@ -311,13 +324,14 @@ class Session:
 
         Raises:
             TrainingFault: a metric or a weight is not finite; nothing is written.
-            OSError: writing failed; earlier checkpoints are intact.
+            OSError: writing failed, or the run's files were deleted; earlier checkpoints are intact.
         """
         self._finite_means()
         self.refuse_non_finite(non_finite_names(weights))
         with self._processes.raised_together(OSError):
             if self._logger is not None:
                 with self._speed.paused():
+                    self._refuse_missing_files()
                     self._logger.flush()
                     state, attachments = contents()
                     checkpoint.save(
@@ -372,6 +386,27 @@ class Session:
         """
         at = self.position()
         raise training_fault(self.directory, f"{at.place} ({at.detail})", error, advice) from error
+
+    def _refuse_missing_files(self) -> None:
+        """Checks that the run's directory and its configuration are still there.
+
+        Raises:
+            _MissingError: somebody has deleted or moved them, so what is saved now could not be resumed.
+        """
+        lost = None
+        if not self.directory.is_dir() or (self._place and not os.path.samestat(self.directory.stat(), self._place)):
+            lost = self.directory
+        elif self._has_config and not (self.directory / CONFIG).is_file():
+            lost = self.directory / CONFIG
+        if lost is not None:
+            raise _MissingError(f"{lost} was deleted or moved while the run used it")
+
+    def _delete_partial_files(self) -> None:
+        """Deletes what a killed process was writing; this one alone writes here."""
+        for folder in ("", CHECKPOINTS, REPLAY_SEGMENTS, VIDEOS):
+            for partial in (self.directory / folder).glob("*.partial"):
+                with contextlib.suppress(OSError):
+                    partial.unlink()
 
     def _finite_means(self) -> dict[str, float]:
         means = self.means.read()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -26,19 +28,31 @@ class StopRequest:
         return self.signal_number is not None
 
 
+_waiting: list[str] = []  # handlers belong to the process, and so does what it waits for
+
+
 @contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def waiting_for(what: str) -> Iterator[None]:
+    """Names the user code that runs inside the block, for the line that a signal prints."""
+    _waiting.append(what)
+    try:
+        yield
+    finally:
+        _waiting.pop()
+
+
+@contextlib.contextmanager
+def stop_requests(*, tell: bool = False) -> Iterator[StopRequest]:
     """Inside the block, the first SIGINT or SIGTERM only sets the request; a second one has its usual effect.
 
     Outside the main thread, where Python cannot handle signals, nothing is caught.
+
+    Args:
+        tell: at the first signal, print at once what the stop waits for.
     """
     request = StopRequest()
     before: dict[int, Any] = {}
-
-    def note(number: int, _: FrameType | None) -> None:
-        request.signal_number = number
-        signal.signal(number, before[number])
-
+    note = _Note(request, before, tell)
     try:
         for caught in (signal.SIGINT, signal.SIGTERM):
             before[caught] = signal.signal(caught, note)
@@ -49,3 +63,56 @@ def stop_requests() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Removes the handlers of SIGINT and SIGTERM that user code installs inside the block."""
+    entered = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in entered.items():
+            right = _now(handler, number)
+            if right is not None and signal.getsignal(number) is not right:
+                with contextlib.suppress(ValueError):  # outside the main thread
+                    signal.signal(number, right)
+
+
+def interrupts(handler: Any) -> bool:
+    """Whether SIGINT raises KeyboardInterrupt, where ``handler`` was its handler at an earlier moment."""
+    return _now(handler, signal.SIGINT) is signal.default_int_handler
+
+
+class _Note:
+    """The handler that sets a request, and puts back the earlier handler."""
+
+    def __init__(self, request: StopRequest, before: dict[int, Any], tell: bool) -> None:
+        self._request, self._before, self._tell = request, before, tell
+        self._noted: set[int] = set()
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        self._request.signal_number = number
+        self._noted.add(number)
+        signal.signal(number, self._before[number])
+        if self._tell:
+            _tell(number)
+
+    def successor(self, number: int) -> Any:
+        """The handler that is right by now: this one until the signal has come."""
+        return self._before[number] if number in self._noted else self
+
+
+def _now(handler: Any, number: int) -> Any:
+    """The handler that stands in the place of an earlier one: a signal may have come since."""
+    return handler.successor(number) if isinstance(handler, _Note) else handler
+
+
+def _tell(number: int) -> None:
+    waits = f", once {_waiting[-1]} returns" if _waiting else ""
+    line = (
+        f"\n{signal.Signals(number).name}: saving and stopping after this step{waits}; again: exits at once, unsaved\n"
+    )
+    # Past Python's buffers, which the signal may have interrupted in the middle of a write.
+    with contextlib.suppress(OSError, ValueError):
+        os.write(sys.stderr.fileno(), line.encode())

@@ -7,7 +7,17 @@ import math
 import pytest
 import torch
 
-from curl_rl.losses import PairScores, bank_scores, bilinear_similarity, info_nce, nt_logistic, nt_xent, two_view_scores
+from curl_rl.losses import (
+    PairScores,
+    bank_scores,
+    bilinear_similarity,
+    info_nce,
+    log_mean_exp,
+    nce,
+    nt_logistic,
+    nt_xent,
+    two_view_scores,
+)
 from helpers.random_tensors import draw, unit
 
 
@@ -187,3 +197,35 @@ def test_nt_logistic_is_the_sum_written_out() -> None:
     for positive, negatives in enumerated(first, second):
         total -= log_sigmoid(positive / t) + sum(log_sigmoid(-n / t) for n in negatives) / len(negatives)
     assert nt_logistic(two_view_scores(first, second), t).item() == pytest.approx(total / 6, rel=1e-12)
+
+
+def test_nce_is_the_cross_entropy_of_telling_positives_from_noise() -> None:
+    """On probabilities, row by row; the second query has one negative fewer."""
+    positive, negatives = draw(2), draw(2, 3, seed=1)
+    negatives[1, 2] = -torch.inf
+    total, rows, z = 0.0, 40, 55.0
+    for p, others in zip(positive.tolist(), negatives.tolist(), strict=True):
+        noise = [other for other in others if other > -math.inf]
+        chance = len(noise) / rows
+        model = math.exp(p / 0.4) / z
+        total -= math.log(model / (model + chance))
+        total -= sum(math.log(chance / (math.exp(other / 0.4) / z + chance)) for other in noise)
+    loss = nce(PairScores(positive, negatives), 0.4, torch.tensor(z / rows, dtype=torch.float64).log())
+    assert loss.item() == pytest.approx(total / 2, rel=1e-12)
+
+
+def test_nce_is_finite_where_probabilities_overflow() -> None:
+    scores = PairScores(torch.tensor([1.0]), torch.tensor([[1.0, -1.0, -torch.inf]]))
+    normalizer = log_mean_exp(scores, 0.001)
+    assert normalizer.item() == pytest.approx(1000 + math.log(2 / 3), rel=1e-6)
+    # P = 3/2 of the mean's share for the positive and the equal negative, 0 for the other; 2 negatives.
+    assert nce(scores, 0.001, normalizer).item() == pytest.approx(-math.log(1.5 / 3.5) - math.log(2 / 3.5), rel=1e-3)
+    alone = PairScores(torch.tensor([1.0]), torch.full((1, 2), -torch.inf))
+    assert nce(alone, 0.5, torch.tensor(0.0)) == 0
+
+
+def test_the_normalizer_is_the_mean_over_all_rows() -> None:
+    scores = PairScores(draw(2), draw(2, 2, seed=1))
+    every = [*scores.positive.tolist(), *scores.negatives.flatten().tolist()]
+    expected = math.log(sum(math.exp(score / 0.7) for score in every) / 6)
+    assert log_mean_exp(scores, 0.7).item() == pytest.approx(expected, rel=1e-12)

@@ -21,13 +21,16 @@ from curl_rl.objectives import (
     DataSpec,
     DeepClusterConfig,
     FeatureSpec,
+    InstDiscConfig,
     Method,
     MoCoConfig,
     Need,
+    NNCLRConfig,
     NPairConfig,
     ObjectiveConfigs,
     ObjectiveUser,
     PairMarginConfig,
+    PCLConfig,
     SimCLRConfig,
     SimSiamConfig,
     SupConConfig,
@@ -89,6 +92,18 @@ DEEPCLUSTER = {
     "deepcluster": DeepClusterConfig(clusters=5, dim=4),
     "deepcluster, multi-crop": DeepClusterConfig(clusters=4, clusterings=1, dim=4, local_views=1),
 }
+INSTDISC = {
+    "instdisc": InstDiscConfig(dim=4),
+    "instdisc nce, a part of the bank": InstDiscConfig(loss="nce", dim=4, negatives=9, proximal=0.5),
+}
+NNCLR = {
+    "nnclr": NNCLRConfig(dim=4, queue=13),
+    "nnclr, shallow": NNCLRConfig(dim=4, queue=9, projector_layers=1, predictor_hidden=7),
+}
+PCL = {
+    "pcl": PCLConfig(clusters=(3, 5), warmup_epochs=0, queue=13, dim=4),
+    "pcl v1": PCLConfig(clusters=(4,), warmup_epochs=0, restarts=1, queue=13, head_layers=1, dim=4),
+}
 METRIC = {
     "pair_margin": PairMarginConfig(dim=4, margin=2.0),
     "pair_margin, supervised": PairMarginConfig(dim=4, supervised=True),
@@ -109,6 +124,9 @@ ROWS = {
     "supcon": Row(METHODS["supcon"], SupConConfig(dim=4)),
     **{row: Row(METHODS[row.partition(",")[0]], config) for row, config in METRIC.items()},
     "barlow": Row(METHODS["barlow"], BarlowConfig(dim=7, loss_scale=0.1)),
+    **{row: Row(METHODS["instdisc"], config) for row, config in INSTDISC.items()},
+    **{row: Row(METHODS["nnclr"], config) for row, config in NNCLR.items()},
+    **{row: Row(METHODS["pcl"], config) for row, config in PCL.items()},
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
@@ -222,7 +240,14 @@ def test_unmet_needs_are_refused_by_name(name: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("clustered", "samples"), ("deepcluster", "images"), ("labeled", "classes"), ("dynamics", "an action")],
+    [
+        ("clustered", "samples"),
+        ("deepcluster", "images"),
+        ("instdisc", "images"),
+        ("pcl", "images"),
+        ("labeled", "classes"),
+        ("dynamics", "an action"),
+    ],
 )
 def test_an_unknown_size_is_requested(name: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, name, (METHODS | DUMMIES)[name])
@@ -249,6 +274,10 @@ REFUSALS: list[Refusal] = [
     (lambda: BYOLConfig(hidden=0), "objectives.byol.hidden must be at least 1, got 0"),
     (lambda: BYOLConfig(momentum=-0.1), "objectives.byol.momentum must lie in [0, 1], got -0.1"),
     (lambda: SimSiamConfig(projector_layers=0), "objectives.simsiam.projector_layers must be at least 1, got 0"),
+    (lambda: InstDiscConfig(bank_momentum=1.5), "objectives.instdisc.bank_momentum must lie in [0, 1], got 1.5"),
+    (lambda: NNCLRConfig(queue=0), "objectives.nnclr.queue must be at least 1, got 0"),
+    (lambda: PCLConfig(warmup_epochs=-1), "objectives.pcl.warmup_epochs must be at least 0, got -1"),
+    (lambda: PCLConfig(clusters=(4, 0)), "objectives.pcl.clusters must be one or more numbers of clusters of at least"),
     (lambda: BarlowConfig(dim=0), "objectives.barlow.dim must be at least 1, got 0"),
     (lambda: BarlowConfig(off_diagonal_weight=-1), "objectives.barlow.off_diagonal_weight must be at least 0, got -1"),
     (lambda: SupConConfig(temperature=0), "objectives.supcon.temperature must be positive, got 0"),

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from curl_rl.encoders import Features
-from curl_rl.objectives import BatchInfo, DeepClusterConfig, ViewSpec, registry
+from curl_rl.objectives import BatchInfo, DeepClusterConfig, PCLConfig, ViewSpec, registry
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.trainer import Pretrainer
 from curl_rl.runs.errors import TrainingFault
@@ -202,23 +202,33 @@ def test_stopped_while_it_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert_same_run(stopped.directory, alone.directory)
 
 
-def real(directory: Path) -> Plan:
+REAL = {
+    "deepcluster": ("assignment", "centroids", "first_bank.embeddings", "second_bank.embeddings"),
+    "pcl": ("clusterings.0.assignment", "clusterings.0.centroids", "clusterings.0.temperatures", "bank.embeddings"),
+}
+"""The methods of the package that cluster, and the buffers in which they keep the clusters; first the assignment."""
+
+
+def real(directory: Path, method: str) -> Plan:
     """A run of a method of the package that clusters."""
-    settings = registry.ObjectiveConfigs(deepcluster=DeepClusterConfig(clusters=3, dim=4))
-    return Plan(directory, method="deepcluster", objectives=settings)
+    settings = registry.ObjectiveConfigs(
+        deepcluster=DeepClusterConfig(clusters=3, dim=4), pcl=PCLConfig((3,), warmup_epochs=0, dim=4, queue=7)
+    )
+    return Plan(directory, method=method, objectives=settings)
 
 
-def test_deepcluster_killed_in_mid_epoch_and_resumed_ends_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", REAL)
+def test_killed_in_mid_epoch_and_resumed_real_methods_end_the_same(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone, killed = real(tmp_path / "alone"), real(tmp_path / "killed")
+    alone, killed = real(tmp_path / "alone", method), real(tmp_path / "killed", method)
     train(alone)
     train_until_killed(killed, lambda: at_step(monkeypatch, 5, die))
     train(killed)
     assert_same_run(killed.directory, alone.directory)
     clustered = [row["pictures"] for row in rows(alone.directory) if "clusters/stability" in row]
     assert clustered == [15, 25], "the first clustering has none before it"
-    assert (networks(alone.directory)["objective.assignment"] >= 0).all()
+    assert (networks(alone.directory)[f"objective.{REAL[method][0]}"] >= 0).all()
 
 
 def test_embeddings_that_cannot_be_clustered_end_the_run_in_one_line(
@@ -228,7 +238,7 @@ def test_embeddings_that_cannot_be_clustered_end_the_run_in_one_line(
         bank = run.learner.objective.first_bank
         bank.embeddings.copy_(bank.embeddings[:1].expand_as(bank.embeddings))  # type: ignore[union-attr, operator, index]
 
-    run = trainer(real(tmp_path))
+    run = trainer(real(tmp_path, "deepcluster"))
     at_step(monkeypatch, 2, collapse)
     with pytest.raises(
         TrainingFault, match=r"^stopped at epoch 1.00 \(step 2\): .* at most 1, .*; slow down .*$"
@@ -259,7 +269,8 @@ def two_processes(rank: int, port: int, directory: str) -> None:
         found: dict[str, Any] = {}
         for name, (encoder, epochs) in ENCODERS.items():
             found[name] = train(Plan(Path(directory) / name, encoder=encoder, epochs=epochs)).learner.state_dict()
-        found["deepcluster"] = train(real(Path(directory) / "deepcluster")).learner.state_dict()
+        for name in REAL:
+            found[name] = train(real(Path(directory) / name, name)).learner.state_dict()
         run = trainer(Plan(Path(directory) / "drifting", method="drifting"))
         run._before_epoch(0)
         found["drifting"] = run.learner.objective.bank
@@ -308,13 +319,17 @@ def test_two_processes_end_with_the_bank_and_the_clusters_of_one(
     assert len(expected["objective.assignment"].unique()) == 2
 
 
-def test_two_processes_find_the_clusters_of_one(ranks: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
-    _, found = ranks
-    expected = train(real(tmp_path)).learner.state_dict()
-    assert_same_networks(found[0]["deepcluster"], found[1]["deepcluster"])
-    assert torch.equal(found[0]["deepcluster"]["objective.assignment"], expected["objective.assignment"])
-    for name in ("objective.centroids", "objective.first_bank.embeddings", "objective.second_bank.embeddings"):
-        assert torch.allclose(found[0]["deepcluster"][name], expected[name], rtol=1e-3, atol=2e-4), name
+@pytest.mark.parametrize("method", REAL)
+def test_two_processes_find_the_clusters_of_one(
+    method: str, ranks: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    _, (first, second) = ranks
+    expected = train(real(tmp_path, method)).learner.state_dict()
+    assert_same_networks(first[method], second[method])
+    assignment, *values = (f"objective.{name}" for name in REAL[method])
+    assert torch.equal(first[method][assignment], expected[assignment])
+    for name in values:
+        assert torch.allclose(first[method][name], expected[name], rtol=1e-3, atol=2e-4), name
 
 
 def test_process_0_decides_where_processes_compute_different_values(ranks: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -22,7 +22,10 @@ from curl_rl.objectives import (
     BarlowConfig,
     BatchInfo,
     BYOLConfig,
+    DataSpec,
+    InstDiscConfig,
     MoCoConfig,
+    NNCLRConfig,
     NPairConfig,
     Objective,
     ObjectiveConfigs,
@@ -38,7 +41,7 @@ from curl_rl.objectives import (
 from curl_rl.pretraining import distributed
 from curl_rl.runs.errors import UserError
 
-RANKS, BATCH = 2, 5
+RANKS, BATCH, COUNT = 2, 5, 9
 SHARDS = (slice(0, 3), slice(3, 5))
 SPEC = FeatureSpec(6, (2, 3, 3))
 MOMENTUM = torch.tensor(0.9)
@@ -62,6 +65,9 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "n_pair": ("n_pair", ObjectiveConfigs(n_pair=NPairConfig(dim=4, supervised=True))),
     "swav": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, queue=5, local_views=1))),
     "swav, slow": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, target="slow"))),
+    "instdisc": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig(dim=4, negatives=7))),
+    "instdisc nce": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig("nce", dim=4, proximal=0.5))),
+    "nnclr": ("nnclr", ObjectiveConfigs(nnclr=NNCLRConfig(dim=4, queue=7))),
 }
 Outcome = dict[str, Tensor]
 
@@ -72,14 +78,10 @@ def drawn(*shape: int, seed: int) -> Tensor:
 
 def method(row: str, features: FeatureSpec = SPEC) -> Objective:
     torch.manual_seed(0)
-    objective = build_objective(*_split(row, features))
+    name, configs = ROWS[row]
+    objective = build_objective(name, features, configs, DataSpec(count=COUNT))
     assert objective is not None
     return objective.double()
-
-
-def _split(row: str, features: FeatureSpec) -> tuple[ObjectiveName, FeatureSpec, ObjectiveConfigs]:
-    name, configs = ROWS[row]
-    return name, features, configs
 
 
 def network(splits: int, norm: Literal["batch", "group"] = "batch") -> ResNet:
@@ -109,7 +111,10 @@ def steps_on_features(row: str, own: slice) -> Outcome:
         result = objective(
             distributed.gather_features(online, BATCH, maps=False),
             distributed.gather_features(target, BATCH, maps=True),
-            BatchInfo(labels=distributed.gather(LABELS[own], BATCH)),
+            BatchInfo(
+                indices=(2 * torch.arange(BATCH) + 3 * step) % COUNT,
+                labels=distributed.gather(LABELS[own], BATCH),
+            ),
         )
         objective.zero_grad()
         weight.grad = None

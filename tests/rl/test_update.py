@@ -23,6 +23,7 @@ from curl_rl.objectives import (
     BatchInfo,
     Features,
     MoCoConfig,
+    NNCLRConfig,
     Objective,
     ObjectiveConfigs,
     Result,
@@ -275,12 +276,15 @@ def test_an_objective_without_future_views_receives_no_actions() -> None:
 
 @pytest.mark.parametrize("update", ["exact", "joint"])
 @pytest.mark.parametrize(
-    "objective", ["curl", "simclr", "moco", "byol", "simsiam", "barlow", "swav", "pair_margin", "triplet", "n_pair"]
+    "objective",
+    ["curl", "simclr", "moco", "byol", "simsiam", "barlow", "swav", "nnclr", "pair_margin", "triplet", "n_pair"],
 )
 def test_every_objective_trains_the_encoder_and_itself(objective: Any, update: Any) -> None:
     config = dataclasses.replace(SMALL, objective=objective, update_rule=update)
     torch.manual_seed(0)
-    configs = ObjectiveConfigs(moco=MoCoConfig(queue=11), swav=SwAVConfig(prototypes=5, frozen_steps=0))
+    configs = ObjectiveConfigs(
+        moco=MoCoConfig(queue=11), swav=SwAVConfig(prototypes=5, frozen_steps=0), nnclr=NNCLRConfig(queue=11)
+    )
     agent = Agent(SHAPE, ACTIONS, config, configs).double()
     if update == "exact":
         agent.critic_optimizer.param_groups[0]["lr"] = 0.0  # so that only the objective moves the encoder

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from curl_rl.runs.signals import Stopped, stop_requests
+from curl_rl.runs.signals import Stopped, stop_requests, waiting_for
 
 
 def send(number: int) -> None:
@@ -68,3 +68,14 @@ def test_outside_the_main_thread_nothing_is_caught() -> None:
     thread.join()
     assert asked == [False]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("tell", [False, True])
+def test_the_first_signal_says_at_once_what_the_stop_waits_for(tell: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    with stop_requests(tell=tell), waiting_for("the simulator"):
+        send(signal.SIGINT)
+        said = capfd.readouterr().err
+        assert ("SIGINT: saving and stopping after this step, once the simulator returns; again: exits" in said) == tell
+    with stop_requests(tell=tell):
+        send(signal.SIGTERM)
+        assert ("SIGTERM: saving and stopping after this step; again: exits" in capfd.readouterr().err) == tell

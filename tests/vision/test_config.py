@@ -50,6 +50,10 @@ def test_recorded_frames_are_seen_as_the_agent_will_see_them() -> None:
         ("supcon", ("sgd", 0.17857, 0.7 * 1e-4, 10)),
         # lightly's, 0.001 for a batch of 128.
         ("swav", ("adamw", 0.001 * 2, 1e-6, 0)),
+        # Its released code for CIFAR-10: 0.1 for a batch of 128.
+        ("instdisc", ("sgd", 0.1 * 2, 5e-4, 0)),
+        # lightly's, 0.06 for a batch of 128.
+        ("nnclr", ("sgd", 0.06 * 2, 5e-4, 0)),
     ],
 )
 def test_published_optimizers(method: Any, expected: tuple[str, float, float, float]) -> None:

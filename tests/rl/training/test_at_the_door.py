@@ -118,7 +118,7 @@ def test_a_disk_without_room_for_the_checkpoints_is_noticed_before_a_run_is_set_
     present = sum(path.stat().st_size for path in (run / "checkpoints").rglob("*") if path.is_file())
     full = SimpleNamespace(total=0, used=0, free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    with pytest.raises(UserError, match=r"the disk of .* has 0.0 GB free, .*: free some space, lower replay.capacity"):
+    with pytest.raises(UserError, match=r"the disk of .* has 0.0 kB free, .*: free some space, lower replay.capacity"):
         train(tiny(run), Corridor, fresh=True)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     # What a resumed run has already counts: with room for the difference it goes on.
