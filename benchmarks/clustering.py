@@ -53,7 +53,7 @@ def measure(
             case = functools.partial(ours, x, centroids, iterations, spherical=spherical)
             cases[f"{spherical} {iterations}"] = case
     first = ours(x, centroids, 0, spherical=False).centroids
-    cases["products"] = lambda: [part @ first.T for part in x.split(8192)]
+    cases["products"] = lambda: [part @ first.T for part in x.split(2048)]
     scikit_learn = device.type == "cpu" and importlib.util.find_spec("sklearn") is not None
     if scikit_learn:
         for iterations in (1, 1 + _MORE):

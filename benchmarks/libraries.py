@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -112,7 +113,7 @@ def with_pytorch_metric_learning(inputs: Inputs, library: str) -> list[Compariso
     from pytorch_metric_learning import distances, miners, reducers
     from pytorch_metric_learning import losses as theirs
 
-    nt_xent = theirs.NTXentLoss(temperature=_TEMPERATURE)
+    nt_xent, supcon = theirs.NTXentLoss(temperature=_TEMPERATURE), theirs.SupConLoss(temperature=_TEMPERATURE)
     cosine, mean = distances.CosineSimilarity(), reducers.MeanReducer()
     triplet = theirs.TripletMarginLoss(margin=_MARGIN, distance=cosine, reducer=mean)
     # Each view has one positive, which is its hardest.
@@ -125,8 +126,64 @@ def with_pytorch_metric_learning(inputs: Inputs, library: str) -> list[Compariso
         return triplet(i.views, i.samples, semi_hard(i.views, i.samples))
 
     return [
+        # Its NT-Xent compares each positive pair with all negative pairs of the batch; its SupCon, with each sample as
+        # a class, computes the same number much faster.
         Comparison("NT-Xent", library, _nt_xent, lambda i: nt_xent(i.views, i.samples)),
+        Comparison("NT-Xent by SupConLoss", library, _nt_xent, lambda i: supcon(i.views, i.samples)),
         Comparison("semi-hard triplet, cosines", library, our_triplet, their_triplet),
+        *_of_classes(library),
+    ]
+
+
+def _of_classes(library: str) -> list[Comparison]:
+    """Comparisons of metric learning with PyTorch Metric Learning: of classes, except for N-pair, of samples."""
+    from pytorch_metric_learning import distances, miners, reducers
+    from pytorch_metric_learning import losses as theirs
+
+    supcon = theirs.SupConLoss(temperature=_TEMPERATURE)
+    squared: Any = {"distance": distances.LpDistance(p=2, power=2), "reducer": reducers.MeanReducer()}
+    pairs = theirs.ContrastiveLoss(pos_margin=0, neg_margin=1.0, **squared)
+    triplets, hard = (
+        theirs.TripletMarginLoss(margin=_MARGIN, **squared),
+        miners.BatchHardMiner(distance=squared["distance"]),
+    )
+    n_pairs = theirs.NPairsLoss(distance=distances.DotProductSimilarity(normalize_embeddings=False))
+
+    def distance(i: Inputs) -> Tensor:
+        return losses.squared_distances(F.normalize(i.views))
+
+    def our_supcon(i: Inputs) -> Tensor:
+        cosines = F.normalize(i.views)
+        return losses.supervised_nt_xent(cosines @ cosines.T, i.labels, _TEMPERATURE)
+
+    def our_triplets(mining: losses.Mining) -> Loss:
+        return lambda i: losses.triplet(distance(i), i.labels, _MARGIN, mining).loss
+
+    def our_n_pairs(i: Inputs) -> Tensor:
+        anchors, keys = i.views.chunk(2)
+        return losses.n_pair(anchors @ keys.T, i.samples.chunk(2)[0])
+
+    def their_n_pairs(i: Inputs) -> Tensor:
+        # Otherwise it draws which of the two views is the anchor.
+        anchors, keys = torch.arange(len(i.views), device=i.views.device).chunk(2)
+        return n_pairs(i.views, i.samples, (anchors, keys, anchors[:0], keys[:0]))
+
+    return [
+        Comparison("SupCon", library, our_supcon, lambda i: supcon(i.views, i.labels)),
+        Comparison(
+            "pair margin",
+            library,
+            lambda i: losses.pair_margin(distance(i), i.labels, 1.0).loss,
+            lambda i: pairs(i.views, i.labels),
+        ),
+        Comparison("triplet, all", library, our_triplets("all"), lambda i: triplets(i.views, i.labels)),
+        Comparison(
+            "triplet, hard",
+            library,
+            our_triplets("hard"),
+            lambda i: triplets(i.views, i.labels, hard(i.views, i.labels)),
+        ),
+        Comparison("N-pair", library, our_n_pairs, their_n_pairs),
     ]
 
 

@@ -31,7 +31,7 @@ def kmeans(
     spherical: bool,
     iterations: int,
     restarts: int = 1,
-    chunk: int = 8192,
+    chunk: int = 2048,
 ) -> Clusters:
     """Lloyd's k-means, starting from k distinct rows drawn at random, until no row changes its cluster.
 

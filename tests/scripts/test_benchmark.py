@@ -5,11 +5,17 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import runpy
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks import clustering, libraries, objectives
+from benchmarks.timing import Row
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark.py"
 
@@ -42,6 +48,16 @@ def test_the_update_is_measured_and_compared_with_itself(tmp_path: Path) -> None
     machine = rows[joint["name"]]["machine"]
     assert again.stdout.splitlines()[:2] == [f"A: {machine}", f"B: {machine}"]
     assert " 1 " in next(line for line in again.stdout.splitlines() if "joint" in line)
+
+
+def test_the_suite_of_objectives_has_all_its_parts_with_batches_of_256(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "measure", lambda device, rounds, sizes: [Row(f"methods {sizes.batch}")])
+    monkeypatch.setattr(libraries, "measure", lambda device, batch, rounds: [Row(f"libraries {batch}")])
+    monkeypatch.setattr(clustering, "measure", lambda device, rounds, *, batch: [Row(f"clustering {batch}")])
+    measure = runpy.run_path(str(SCRIPT), run_name="benchmark")["_measure"]
+    for given, batch in ((None, 256), (32, 32)):
+        rows = measure("objectives", torch.device("cpu"), Namespace(batch=given, rounds=1))
+        assert [row.name for row in rows] == [f"{part} {batch}" for part in ("methods", "libraries", "clustering")]
 
 
 @pytest.mark.slow
