@@ -36,7 +36,13 @@ NAMES: tuple[str, ...] = ("tiny-reach", *(f"{domain}-{task}" for domain, tasks i
 
 
 def make(
-    name: str, *, size: int = 100, stack: int = 3, action_repeat: int = 1, quality: Quality = "faithful"
+    name: str,
+    *,
+    size: int = 100,
+    stack: int = 3,
+    action_repeat: int = 1,
+    quality: Quality = "faithful",
+    camera: int | str | None = None,
 ) -> PixelEnv:
     """Creates an environment whose observations are frame stacks; see `envs.pixels.PixelEnv`.
 
@@ -46,6 +52,8 @@ def make(
         stack: frames in an observation.
         action_repeat: environment steps per agent step.
         quality: rendering quality of DeepMind Control, see `envs.rendering.Quality`; other environments ignore it.
+        camera: number or name of the camera that draws the frames, in DeepMind Control and in MuJoCo environments of
+            gymnasium; None takes the usual one (`envs.dmcontrol.CAMERAS`; gymnasium's own).
 
     Returns:
         An environment with observations uint8 (3*stack, size, size) and actions float32 (A,) in [-1, 1].
@@ -59,7 +67,7 @@ def make(
             raise ValueError(f"{field} must be at least 1, got {value}")
     if quality not in get_args(Quality):
         raise ValueError(f"quality must be {' or '.join(get_args(Quality))}, got {quality!r}")
-    inner = _inner(name, size, quality)
+    inner = _inner(name, size, quality, camera)
     try:
         return PixelEnv(inner, name=name, size=size, stack=stack, action_repeat=action_repeat)
     except ValueError:
@@ -74,6 +82,7 @@ def make_registered(
     action_repeat: int = 1,
     quality: Quality = "faithful",
     render_mode: str = "rgb_array",
+    camera: int | str | None = None,
 ) -> gymnasium.Env[Observation, Action]:
     """Entry point for gymnasium's registry: `make` with gymnasium's `render_mode`.
 
@@ -82,18 +91,20 @@ def make_registered(
     """
     if render_mode != "rgb_array":
         raise ValueError(f"render_mode must be rgb_array, got {render_mode!r}")
-    return make(name, size=size, stack=stack, action_repeat=action_repeat, quality=quality)
+    return make(name, size=size, stack=stack, action_repeat=action_repeat, quality=quality, camera=camera)
 
 
-def _inner(name: str, size: int, quality: Quality) -> gymnasium.Env[Any, Any]:
+def _inner(name: str, size: int, quality: Quality, camera: int | str | None) -> gymnasium.Env[Any, Any]:
     """The environment that renders single images of `size`."""
     if name.startswith("gym:"):
-        return Foreign(name.removeprefix("gym:"), size=size)
+        return Foreign(name.removeprefix("gym:"), size=size, camera=camera)
     if name == "tiny-reach":
+        if camera is not None:
+            raise ValueError(f"camera must be left out for {name}, which has only one, got {camera!r}")
         return TinyReach(size=size)
     domain, _, task = name.partition("-")
     if task in TASKS.get(domain, ()):
-        return DMControl(domain, task, size=size, quality=quality)
+        return DMControl(domain, task, size=size, quality=quality, camera=camera)
     nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
     raise ValueError(f"environment {name!r} is unknown; the nearest is {nearest!r} (others: 'gym:<gymnasium id>')")
 

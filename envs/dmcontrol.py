@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import rendering
+from envs.viewpoint import camera_number
 
 TASKS: dict[str, tuple[str, ...]] = {
     "acrobot": ("swingup", "swingup_sparse"),
@@ -57,14 +58,18 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         domain, task: names, as in `TASKS`.
         size: height and width of the image, in pixels.
         quality: see `envs.rendering.Quality`.
+        camera: number or name of the camera; None takes that of `CAMERAS`.
 
     Raises:
+        ValueError: the model has no such camera.
         envs.rendering.RenderingUnavailable: OpenGL does not work on this machine.
     """
 
     render_mode = "rgb_array"
 
-    def __init__(self, domain: str, task: str, *, size: int, quality: rendering.Quality) -> None:
+    def __init__(
+        self, domain: str, task: str, *, size: int, quality: rendering.Quality, camera: int | str | None = None
+    ) -> None:
         rendering.choose_backend()
         # Imported here because dm_control picks its backend on import; importing envs alone needs neither.
         import mujoco
@@ -84,9 +89,10 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (length,), np.float64)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 1 / self._env.control_timestep()}
         physics = self._env.physics
-        self._camera = Camera(
-            physics.model.ptr, physics.data.ptr, camera_id=CAMERAS.get(domain, 0), size=size, quality=quality
-        )
+        number = CAMERAS.get(domain, 0)
+        if camera is not None:
+            number = camera_number(physics.model.ptr, camera, f"{domain}-{task}")
+        self._camera = Camera(physics.model.ptr, physics.data.ptr, camera_id=number, size=size, quality=quality)
         self._joints = JointState(physics.model.ptr)
         self.state_names = self._joints.names
         """Names of the numbers in `physical_state()`; see `envs.physical_state`."""

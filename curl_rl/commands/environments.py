@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, TypeVar
+import inspect
+from typing import Any, Literal, Protocol, TypeVar
 
 from curl_rl.rl.config import EnvironmentConfig
 
@@ -15,6 +16,8 @@ class MakeEnvironment(Protocol[Made]):
     Observations are uint8 ``(stack·C, size, size)``, actions float32 ``(A,)`` in [−1, 1]. Raises ValueError for an
     unsupported name or setting; the commands print its message as one line. Other exceptions to report in the same way,
     such as missing OpenGL, are passed to a command's ``main`` as ``unavailable``.
+
+    Settings that a factory may lack are passed only if they are set: ``camera``, a camera's number or name.
     """
 
     def __call__(
@@ -25,5 +28,37 @@ class MakeEnvironment(Protocol[Made]):
 
 
 def make_configured(make: MakeEnvironment[Made], name: str, config: EnvironmentConfig) -> Made:
-    """Makes the environment ``name`` with a run's settings. Raises the exceptions of ``make``."""
-    return make(name, size=config.size, stack=config.stack, action_repeat=config.action_repeat, quality=config.quality)
+    """Makes the environment ``name`` with a run's settings.
+
+    Raises:
+        ValueError: a setting is set that ``make`` does not take; or as ``make``, like any other exception of it.
+    """
+    chosen: dict[str, Any] = {} if config.camera is None else {"camera": config.camera}
+    for setting, value in chosen.items():
+        if not _takes(make, setting):
+            raise ValueError(
+                f"environment.{setting} must be left out, got {value!r}: this program's environments do not take it"
+            )
+    return make(
+        name,
+        size=config.size,
+        stack=config.stack,
+        action_repeat=config.action_repeat,
+        quality=config.quality,
+        **chosen,
+    )
+
+
+def camera_flag(text: str) -> int | str:
+    """A camera on a command line: a number, or else a name."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def _takes(make: MakeEnvironment[Made], setting: str) -> bool:
+    """Tests whether a factory has this keyword, or takes any."""
+    parameters = inspect.signature(make).parameters
+    named = setting in parameters and parameters[setting].kind is not inspect.Parameter.POSITIONAL_ONLY
+    return named or any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from curl_rl.commands.environments import MakeEnvironment, make_configured
+from curl_rl.commands.environments import MakeEnvironment, camera_flag, make_configured
 from curl_rl.recordings.recorder import Recordable, open_recording, random_policy, record
 from curl_rl.recordings.store import Recording
 from curl_rl.rl.acting import agent_policy
@@ -61,11 +61,12 @@ def main(argv: Sequence[str], make: MakeEnvironment[Recordable], *unavailable: t
     parser.add_argument("--seed", type=int, default=1, help="of episodes and actions [%(default)s]")
     parser.add_argument(
         "--preset",
-        help="preset of train_agent.py with the default size, quality and action repeat for a random policy [cpu]",
+        help="preset of train_agent.py with the defaults of the flags below, for a random policy [cpu]",
     )
     parser.add_argument("--size", type=int, help="height and width of a frame, in pixels")
     parser.add_argument("--quality", choices=("faithful", "fast"), help="rendering quality")
     parser.add_argument("--action_repeat", type=int, help="environment steps per agent step")
+    parser.add_argument("--camera", type=camera_flag, help="number or name of the camera [the task's usual one]")
     parser.add_argument("--device", default="auto", help="device of a run's policy: auto, cpu, cuda or cuda:<n>")
     arguments = parser.parse_args(argv)
     if arguments.agent_steps < 1:
@@ -107,15 +108,15 @@ def _trained_player(arguments: argparse.Namespace) -> Player:
     shown = config.environment
     if _with_flags(shown, arguments) != shown:
         raise UserError(
-            f"--size, --quality and --action_repeat must be those of {run}, {shown.size}, {shown.quality} and "
-            f"{shown.action_repeat}: leave them out"
+            f"--size, --quality, --action_repeat and --camera must be those of {run}, {shown.size}, {shown.quality}, "
+            f"{shown.action_repeat} and {'the usual one' if shown.camera is None else shown.camera}: leave them out"
         )
     return Player(config.env, shown, f"{run} at {trained} frames, {arguments.actions or 'sampled'} actions", agent)
 
 
 def _with_flags(shown: EnvironmentConfig, arguments: argparse.Namespace) -> EnvironmentConfig:
     """The preset's or the run's environment settings, overridden by the flags."""
-    flags = {name: getattr(arguments, name) for name in ("size", "quality", "action_repeat")}
+    flags = {name: getattr(arguments, name) for name in ("size", "quality", "action_repeat", "camera")}
     return replace(shown, **{name: value for name, value in flags.items() if value is not None})
 
 
@@ -133,6 +134,7 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
             policy=player.policy,
             state_names=env.state_names,
             action_size=len(env.action_space.sample()),
+            camera=shown.camera,
         )
         if player.agent is None:
             policy = random_policy(recording.action_size)

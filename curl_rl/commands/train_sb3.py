@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from curl_rl import EncoderConfig, PretrainedEncoder, load_encoder
-from curl_rl.commands.environments import MakeEnvironment, make_configured
+from curl_rl.commands.environments import MakeEnvironment, camera_flag, make_configured
 from curl_rl.objectives import METHODS
 from curl_rl.rl.config import EnvironmentConfig
 from curl_rl.rl.workers import Environment
@@ -40,6 +40,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     """
     parser = command_parser(__doc__)
     parser.add_argument("--env", default="tiny-reach", help="environment of envs.make [%(default)s]")
+    parser.add_argument("--camera", type=camera_flag, help="number or name of the camera [the task's usual one]")
     parser.add_argument(
         "--encoder",
         default="curl",
@@ -75,7 +76,7 @@ def train(arguments: argparse.Namespace, make: MakeEnvironment[Environment]) -> 
 
     from curl_rl.integrations.stable_baselines3 import ContrastiveCallback, CurlFeaturesExtractor
 
-    shown = EnvironmentConfig(size=size, stack=STACK, action_repeat=1)
+    shown = EnvironmentConfig(size=size, stack=STACK, action_repeat=1, camera=arguments.camera)
     environment, evaluation_environment = (Monitor(make_configured(make, arguments.env, shown)) for _ in range(2))
     policy: dict[str, Any] = {"net_arch": [256, 256]}
     callbacks: list[BaseCallback] = []

@@ -70,6 +70,8 @@ class Recording:
     """Numbers in an action."""
     channels: int = 3
     """Channels of a frame."""
+    camera: int | str | None = None
+    """Number or name of the camera; None for the environment's usual one."""
 
     def __post_init__(self) -> None:
         doubled = [name for name, count in Counter(self.state_names).items() if count > 1]
@@ -341,6 +343,7 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
             raise UserError(
                 f"{path} has format {content['format']}, but this version reads up to {_FORMAT}: update curl_rl"
             )
+        content.setdefault("camera", None)  # older recordings have no such field
         fields = {field.name: content[field.name] for field in dataclasses.fields(Recording)}
         if not isinstance(fields["state_names"], list):
             raise UserError(f"{path} is damaged: state_names must be a list, got {fields['state_names']!r:.40}")
@@ -356,6 +359,8 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
         raise UserError(f"{path} is damaged: not a description of a recording ({one_line(error)})") from None
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
         raise UserError(f"{path} is damaged: names must be strings and counts whole numbers")
+    if fields["camera"] is not None and type(fields["camera"]) not in (int, str):
+        raise UserError(f"{path} is damaged: camera must be a number, a name or null, got {fields['camera']!r:.40}")
     if not isinstance(cut, bool):
         raise UserError(f"{path} is damaged: cut must be true or false, got {cut!r}")
     for shard in shards:

@@ -43,6 +43,9 @@ class EnvironmentConfig:
     quality: Literal["faithful", "fast"] = "faithful"
     """Rendering: faithful, the benchmark's pixels; fast, without shadows, reflections and multisampling (about ten
     times faster in software, with slightly different pixels)."""
+    camera: int | str | None = None
+    """Camera that draws the frames: its number or name, in tasks of DeepMind Control and MuJoCo tasks of gymnasium. Any
+    other value lists the task's cameras. [default: the task's usual one]"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "environment")

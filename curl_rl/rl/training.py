@@ -318,6 +318,8 @@ class Trainer:
         provenance = {"env": c.env, "preset": c.preset, "seed": c.seed}
         if c.encoder is not None:
             provenance |= {"encoder": last_names(c.encoder), "encoder_sha256": c.encoder_sha256}
+        if c.environment.camera is not None:
+            provenance["camera"] = c.environment.camera
         provenance["frames"] = self.progress.frames
         manifest = self.replay.save(directory / REPLAY_SEGMENTS)
         save_encoder(self.agent.encoder, directory, rendered_size=c.environment.size, provenance=provenance)

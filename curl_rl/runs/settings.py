@@ -211,7 +211,7 @@ class Schema(Generic[C]):
                 f"{section[1]} must hold settings by name, such as --{section[1]}.{next(iter(settings))}, "
                 f"got {section[2]}"
             )
-        value = re.fullmatch(r'Parser key "([\w.]+)": (.*?)(?:Got|Given) value: ?(.*)', text)
+        value = re.fullmatch(r'Parser key "([\w.]+)": (.*?)(?:Given value type: .*?)?(?:Got|Given) value: ?(.*)', text)
         if value is None:
             return text
         name, expected, given = value[1], value[2], value[3] or "nothing"
@@ -282,7 +282,13 @@ def nearest(name: str, names: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-_KINDS = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "tuple": "a list"}
+_KINDS = {
+    "int": "a whole number",
+    "float": "a finite number",
+    "bool": "true or false",
+    "tuple": "a list",
+    "str": "text",
+}
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):

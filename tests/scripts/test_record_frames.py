@@ -137,7 +137,7 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_resumes(
             ["--policy", "{run}", "--env", "cheetah-run"],
             "must be the environment of {run}, tiny-reach, got cheetah-run",
         ),
-        (["--policy", "{run}", "--size", 36], "--size, --quality and --action_repeat must be those of {run}"),
+        (["--policy", "{run}", "--size", 36], "--size, --quality, --action_repeat and --camera must be those of {run}"),
         (["--env", "tiny-reach", "--out", "{run}"], "exists but is not a recording"),
         (["--env", "tiny-reach", "--frames", 3], "unrecognized arguments: --frames 3"),
     ],
