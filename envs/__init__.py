@@ -18,6 +18,7 @@ when the first environment that uses them is created. Vector environments must s
 """
 
 import difflib
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import gymnasium
@@ -43,6 +44,7 @@ def make(
     action_repeat: int = 1,
     quality: Quality = "faithful",
     camera: int | str | None = None,
+    proprioception: str | Sequence[str] = (),
 ) -> PixelEnv:
     """Creates an environment whose observations are frame stacks; see `envs.pixels.PixelEnv`.
 
@@ -54,9 +56,12 @@ def make(
         quality: rendering quality of DeepMind Control, see `envs.rendering.Quality`; other environments ignore it.
         camera: number or name of the camera that draws the frames, in DeepMind Control and in MuJoCo environments of
             gymnasium; None takes the usual one (`envs.dmcontrol.CAMERAS`; gymnasium's own).
+        proprioception: names of entries of the task's own observation that an observation holds beside the pixels, such
+            as `("position", "velocity")`; "all" for every entry, the state of objects included.
 
     Returns:
-        An environment with observations uint8 (3*stack, size, size) and actions float32 (A,) in [-1, 1].
+        An environment with observations uint8 (3*stack, size, size), or a dict of these and the proprioception, and
+        actions float32 (A,) in [-1, 1].
 
     Raises:
         ValueError: an argument is out of range, or the environment is unsuitable; the message names the reason.
@@ -69,7 +74,9 @@ def make(
         raise ValueError(f"quality must be {' or '.join(get_args(Quality))}, got {quality!r}")
     inner = _inner(name, size, quality, camera)
     try:
-        return PixelEnv(inner, name=name, size=size, stack=stack, action_repeat=action_repeat)
+        return PixelEnv(
+            inner, name=name, size=size, stack=stack, action_repeat=action_repeat, proprioception=proprioception
+        )
     except ValueError:
         inner.close()
         raise
@@ -83,6 +90,7 @@ def make_registered(
     quality: Quality = "faithful",
     render_mode: str = "rgb_array",
     camera: int | str | None = None,
+    proprioception: str | Sequence[str] = (),
 ) -> gymnasium.Env[Observation, Action]:
     """Entry point for gymnasium's registry: `make` with gymnasium's `render_mode`.
 
@@ -91,7 +99,15 @@ def make_registered(
     """
     if render_mode != "rgb_array":
         raise ValueError(f"render_mode must be rgb_array, got {render_mode!r}")
-    return make(name, size=size, stack=stack, action_repeat=action_repeat, quality=quality, camera=camera)
+    return make(
+        name,
+        size=size,
+        stack=stack,
+        action_repeat=action_repeat,
+        quality=quality,
+        camera=camera,
+        proprioception=proprioception,
+    )
 
 
 def _inner(name: str, size: int, quality: Quality, camera: int | str | None) -> gymnasium.Env[Any, Any]:

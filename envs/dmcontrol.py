@@ -85,8 +85,11 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         # MuJoCo represents a missing limit by 1e10.
         low, high = np.where(np.abs(bounds) < mujoco.mjMAXVAL, bounds, [[-np.inf], [np.inf]])
         self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float64)
-        length = sum(int(np.prod(spec.shape)) for spec in self._env.observation_spec().values())
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (length,), np.float64)
+        entries = self._env.observation_spec()
+        self.entry_lengths = {name: int(np.prod(entry.shape)) for name, entry in entries.items()}
+        """Length of each entry of the task's own observation, such as `position`."""
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (sum(self.entry_lengths.values()),), np.float64)
+        self._observation: dict[str, Any] = {}
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 1 / self._env.control_timestep()}
         physics = self._env.physics
         number = CAMERAS.get(domain, 0)
@@ -114,18 +117,24 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
             self._env.task.random.seed(self.np_random.integers(2**32) if seed is None else seed)
             self._seeded = True
         step = self._env.reset()
+        self._observation = step.observation
         self._camera.upload_terrain()
         return _flat(step.observation), {}
 
     def step(self, action: NDArray[np.float64]) -> tuple[State, float, bool, bool, dict[str, Any]]:
         """Advances by one control step of the task."""
         step = self._env.step(action)
+        self._observation = step.observation
         terminated = step.last() and step.discount == 0.0
         return _flat(step.observation), float(step.reward), terminated, step.last() and not terminated, {}
 
     def render(self) -> NDArray[np.uint8]:
         """The image of the current state, (size, size, 3)."""
         return self._camera.picture()
+
+    def entry(self, name: str) -> Any:
+        """The current value of an entry of the task's own observation."""
+        return self._observation[name]
 
     def physical_state(self) -> State:
         """Current joint positions and velocities, (D,)."""

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from envs import rendering
+from envs.proprioception import entry_lengths
 from envs.viewpoint import camera_keywords, choose_camera
 
 
@@ -35,18 +36,25 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._state = _state_in(info)
         self.state_names = tuple(f"state/{number}" for number in range(len(self._state)))
         """Names of the numbers in `physical_state()`."""
+        self.entry_lengths = entry_lengths(env.observation_space)
+        """Length of each vector of the environment's own observation; the only one is called `state`."""
+        self._newest: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the wrapped environment."""
         observation, info = self.env.reset(seed=seed, options=options)
-        self._state = _state_in(info)
+        self._state, self._newest = _state_in(info), observation
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Steps the wrapped environment."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._state = _state_in(info)
+        self._state, self._newest = _state_in(info), observation
         return observation, reward, terminated, truncated, info
+
+    def entry(self, name: str) -> Any:
+        """The current value of a vector of the environment's own observation."""
+        return self._newest[name] if isinstance(self._newest, dict) else self._newest
 
     def physical_state(self) -> NDArray[np.float64]:
         """The current state, (D,)."""

@@ -17,7 +17,9 @@ class MakeEnvironment(Protocol[Made]):
     unsupported name or setting; the commands print its message as one line. Other exceptions to report in the same way,
     such as missing OpenGL, are passed to a command's ``main`` as ``unavailable``.
 
-    Settings that a factory may lack are passed only if they are set: ``camera``, a camera's number or name.
+    Settings that a factory may lack are passed only if they are set: ``camera``, a camera's number or name;
+    ``proprioception``, names of entries of the task's own observation. With the latter, an observation is a dict of the
+    image and one or more vectors; see :mod:`curl_rl.rl.observations`.
     """
 
     def __call__(
@@ -33,11 +35,16 @@ def make_configured(make: MakeEnvironment[Made], name: str, config: EnvironmentC
     Raises:
         ValueError: a setting is set that ``make`` does not take; or as ``make``, like any other exception of it.
     """
-    chosen: dict[str, Any] = {} if config.camera is None else {"camera": config.camera}
+    chosen: dict[str, Any] = {}
+    if config.camera is not None:
+        chosen["camera"] = config.camera
+    if config.proprioception:
+        chosen["proprioception"] = config.proprioception
     for setting, value in chosen.items():
         if not _takes(make, setting):
+            got = list(value) if isinstance(value, tuple) else repr(value)
             raise ValueError(
-                f"environment.{setting} must be left out, got {value!r}: this program's environments do not take it"
+                f"environment.{setting} must be left out, got {got}: this program's environments do not take it"
             )
     return make(
         name,

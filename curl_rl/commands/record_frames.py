@@ -26,6 +26,7 @@ from curl_rl.rl.acting import agent_policy
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.config import EnvironmentConfig, load_preset
 from curl_rl.rl.loading import load_agent
+from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.signals import stop_requests
@@ -125,6 +126,7 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
     out, wanted, shown = arguments.out, arguments.agent_steps, player.shown
     env = make_configured(make, player.env, shown)
     try:
+        spec = observation_spec(env.observation_space)
         recording = Recording(
             env=player.env,
             size=shown.size,
@@ -139,14 +141,22 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
         if player.agent is None:
             policy = random_policy(recording.action_size)
         else:
-            policy = agent_policy(player.agent, sampled=arguments.actions != "mean")
+            policy = agent_policy(player.agent, spec, sampled=arguments.actions != "mean")
         with open_recording(out, recording) as writer, stop_requests() as stop:
             print(
                 f"{out}: has {writer.frames:,} of {wanted:,} frames of {player.env}; {shown.action_repeat} environment "
                 "steps per frame"
             )
             with tqdm(total=wanted, initial=writer.frames, unit="frame", disable=None) as bar:
-                done = record(env, policy, writer, frames=wanted, stop=lambda: bool(stop), after_frame=bar.update)
+                done = record(
+                    env,
+                    policy,
+                    writer,
+                    frames=wanted,
+                    stop=lambda: bool(stop),
+                    after_frame=bar.update,
+                    image=spec.image,
+                )
     finally:
         env.close()
     print(f"{out}: {writer.frames:,} frames of {writer.episodes:,} episodes")

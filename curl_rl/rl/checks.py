@@ -8,6 +8,7 @@ from curl_rl.objectives import DataSpec
 from curl_rl.rl.config import RunConfig
 from curl_rl.rl.learner import check_capture
 from curl_rl.rl.loading import build_agent
+from curl_rl.rl.observations import observation_spec
 from curl_rl.rl.replay import replay_bytes
 from curl_rl.rl.workers import Environment, pixel_spaces
 from curl_rl.runs.compute import resolve_precision
@@ -33,11 +34,15 @@ def check_environment(config: RunConfig, environment: Environment, device: torch
         UserError: the agent or the replay does not fit the environment, or the replay does not fit into memory.
     """
     shape, action_dim = pixel_spaces(environment)
+    proprioception = observation_spec(environment.observation_space).proprioception
+    if (wanted := config.environment.proprioception) and not proprioception:
+        got = wanted if wanted == "all" else list(wanted)
+        raise UserError(f"environment.proprioception must be left out, got {got}: the environment has pixels only")
     if shape[0] % config.environment.stack:
         raise UserError(f"environment.stack {config.environment.stack} does not divide the {shape[0]} channels")
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            agent = build_agent(config, torch.device("meta"), shape, action_dim)
+            agent = build_agent(config, torch.device("meta"), shape, action_dim, proprioception)
             if agent.objective is not None:
                 data = DataSpec(action_dim=action_dim)
                 agent.objective.try_out(agent.encoder.feature_spec, config.agent.batch_size, data)
@@ -51,7 +56,12 @@ def check_environment(config: RunConfig, environment: Environment, device: torch
             "agent steps"
         )
     needed = replay_bytes(
-        config.replay.capacity, shape, action_dim, stack=config.environment.stack, streams=config.training.environments
+        config.replay.capacity,
+        shape,
+        action_dim,
+        stack=config.environment.stack,
+        streams=config.training.environments,
+        proprioception=proprioception,
     )
     folder = next(path for path in (config.directory, *config.directory.absolute().parents) if path.is_dir())
     try:

@@ -46,6 +46,10 @@ class EnvironmentConfig:
     camera: int | str | None = None
     """Camera that draws the frames: its number or name, in tasks of DeepMind Control and MuJoCo tasks of gymnasium. Any
     other value lists the task's cameras. [default: the task's usual one]"""
+    proprioception: Literal["all"] | tuple[str, ...] = ()
+    """Entries of the task's own observation that actor and critics get beside the pixels, such as [position,velocity];
+    all: every entry, which may include the state of objects. An unknown name lists the task's entries. Encoder and
+    objective see pixels only. [default: pixels alone]"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "environment")

@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from curl_rl.rl.agent import Agent
+from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.seeds import derived_seed
 
 
@@ -67,9 +67,9 @@ def evaluate(
 
     Raises:
         FloatingPointError: an action is not finite, so the networks have diverged.
-        ValueError: a reward is not finite.
+        ValueError: a reward or the proprioception is not finite.
     """
-    device = agent.log_alpha.device
+    device, spec = agent.log_alpha.device, observation_spec(env.observation_space)
     returns, pictures = [], []
     for episode in range(episodes):
         observation, _ = env.reset(seed=derived_seed(seed, "evaluation episode", episode))
@@ -78,8 +78,9 @@ def evaluate(
             if stop():
                 return None
             if record and episode == 0:
-                pictures.append(_newest_frame(observation))
-            action = agent.act(torch.from_numpy(observation).to(device)[None])[0].cpu().numpy()
+                pictures.append(_newest_frame(spec.pixels(observation)))
+            pixels, proprioception = spec.batch_of_one(observation, device)
+            action = agent.act(pixels, proprioception=proprioception)[0].cpu().numpy()
             if not np.isfinite(action).all():
                 raise FloatingPointError(f"the policy's action is {action.tolist()}")
             observation, reward, terminated, truncated, _ = env.step(action)
@@ -87,7 +88,7 @@ def evaluate(
                 raise ValueError(f"the environment's reward must be finite, got {reward}")
             total, over = total + float(reward), terminated or truncated
         if record and episode == 0:
-            pictures.append(_newest_frame(observation))
+            pictures.append(_newest_frame(spec.pixels(observation)))
         returns.append(total)
         after_episode()
     fps = float(env.metadata.get("render_fps") or 30)

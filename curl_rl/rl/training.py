@@ -25,6 +25,7 @@ from curl_rl.rl.generators import Generators
 from curl_rl.rl.guard import EnvironmentGuard
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.loading import build_agent
+from curl_rl.rl.observations import observation_spec
 from curl_rl.rl.pictures import crops_picture
 from curl_rl.rl.progress import Episode, Progress
 from curl_rl.rl.replay import Replay, segment_files
@@ -106,10 +107,11 @@ class Trainer:
         self.config, self.device = config, device
         self.environments, self.evaluation_environment = environments, evaluation_environment
         shape, action_dim = pixel_spaces(environments)
+        proprioception = observation_spec(environments.observation_space).proprioception
         # The weights have their own random stream, so that other draws cannot change them.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "networks"))
-            self.agent = build_agent(config, device, shape, action_dim)
+            self.agent = build_agent(config, device, shape, action_dim, proprioception)
         try:
             self.replay = Replay(
                 config.replay,
@@ -119,6 +121,7 @@ class Trainer:
                 device=device,
                 directory=directory,
                 streams=environments.count,
+                proprioception=proprioception,
             )
         except (ValueError, OSError) as error:
             raise UserError(one_line(error)) from None
@@ -239,8 +242,9 @@ class Trainer:
         if self.progress.agent_steps < self.config.training.random_steps:
             return (torch.rand(shape, generator=generator, device=self.device) * 2 - 1).cpu()
         noise = torch.randn(shape, generator=generator, device=self.device)
-        observations = torch.from_numpy(self.collector.observations()).to(self.device)
-        actions = self.agent.act(observations, noise).cpu()
+        pixels, proprioception = self.collector.observations()
+        beside = None if proprioception is None else torch.from_numpy(proprioception).to(self.device)
+        actions = self.agent.act(torch.from_numpy(pixels).to(self.device), noise, beside).cpu()
         if not actions.isfinite().all():
             self.session.fail_by_numbers(FloatingPointError(f"the policy's action is {actions.tolist()}"))
         return actions

@@ -16,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
+from gymnasium.vector.utils import create_empty_array
 
+from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.errors import UserError
 
-Observation = npt.NDArray[np.uint8]
+Observation = Any
+"""Pixels, or a dict of pixels and vectors; see ``observations``."""
 Action = npt.NDArray[np.float32]
 Environment = gymnasium.Env[Observation, Action]
 Outcome = tuple[Observation, float, bool, bool, dict[str, Any]]
@@ -119,7 +122,7 @@ class WorkerEnvironments:
         actions = {number: list(beginning.actions) for number, beginning in episodes.items()}
         with _reporting_dead_workers():
             observations, infos = self._vector.reset(seed=seeds, options={"reset_mask": chosen, _ACTIONS: actions})
-        return {number: None if _only(infos, number)[_OVER] else observations[number] for number in episodes}
+        return {number: None if _only(infos, number)[_OVER] else _row(observations, number) for number in episodes}
 
     def send(self, actions: Action) -> None:
         """See :class:`Environments`."""
@@ -131,7 +134,7 @@ class WorkerEnvironments:
         with _reporting_dead_workers():
             observations, rewards, terminated, truncated, infos = self._vector.step_wait()
         return [
-            (observations[n], float(rewards[n]), bool(terminated[n]), bool(truncated[n]), _only(infos, n))
+            (_row(observations, n), float(rewards[n]), bool(terminated[n]), bool(truncated[n]), _only(infos, n))
             for n in range(self.count)
         ]
 
@@ -176,8 +179,7 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         with _picklable_errors():
             observation, info = _begin(self.env, Beginning(seed, options[_ACTIONS][self._number]))
         if observation is None:
-            assert self.observation_space.shape is not None
-            return np.zeros(self.observation_space.shape, np.uint8), {**info, _OVER: True}
+            return _row(create_empty_array(self.observation_space), 0), {**info, _OVER: True}
         return self._checked(observation), {**info, _OVER: False}
 
     def step(self, action: Action) -> Outcome:
@@ -187,10 +189,17 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
 
     def _checked(self, observation: Observation) -> Observation:
         """Refuses an observation that shared memory would silently reshape or cast."""
-        shape = self.observation_space.shape
-        if not isinstance(observation, np.ndarray) or observation.dtype != np.uint8 or observation.shape != shape:
-            kind = f"{getattr(observation, 'dtype', type(observation).__name__)} {np.shape(observation)}"
-            raise EnvironmentFault(f"the environment's observation must be uint8 {shape}, got {kind}")
+        space: Any = self.observation_space
+        entries = [("observation", observation, space)]
+        if isinstance(space, gymnasium.spaces.Dict):
+            if not isinstance(observation, dict) or observation.keys() != space.spaces.keys():
+                found = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
+                raise EnvironmentFault(f"the environment's observation must hold {sorted(space.spaces)}, got {found}")
+            entries = [(f"observation's {name}", observation[name], entry) for name, entry in space.spaces.items()]
+        for name, value, entry in entries:
+            if not isinstance(value, np.ndarray) or (value.dtype, value.shape) != (entry.dtype, entry.shape):
+                kind = f"{getattr(value, 'dtype', type(value).__name__)} {np.shape(value)}"
+                raise EnvironmentFault(f"the environment's {name} must be {entry.dtype} {entry.shape}, got {kind}")
         return observation
 
 
@@ -246,6 +255,16 @@ def _picklable_errors() -> Iterator[None]:
         raise EnvironmentFault(f"{type(error).__name__}: {error}") from None
 
 
+def _row(observations: Any, number: int) -> Observation:
+    """The observation of one environment, from an array or a dict of arrays with a row for each."""
+    row: Observation
+    if isinstance(observations, dict):
+        row = {name: values[number] for name, values in observations.items()}
+    else:
+        row = observations[number]
+    return row
+
+
 def _only(infos: dict[str, Any], number: int) -> dict[str, Any]:
     """The info of one environment, from gymnasium's arrays and their masks of environments that set the entry."""
     return {
@@ -288,13 +307,10 @@ def pixel_spaces(environment: Environment | Environments) -> tuple[tuple[int, in
     Raises:
         UserError: the observations are not uint8 pixels, or the actions are not a vector in [-1, 1].
     """
-    observations, actions = environment.observation_space, environment.action_space
-    pixels = isinstance(observations, gymnasium.spaces.Box) and observations.dtype == np.uint8
-    if not pixels or observations.shape is None or len(observations.shape) != 3:
-        raise UserError(f"the environment's observations must be uint8 (C, H, W), got {observations}")
+    actions = environment.action_space
+    shape = observation_spec(environment.observation_space).shape
     if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
         raise UserError(f"the environment's actions must be vectors of real numbers, got {actions}")
     if not (np.all(actions.low == -1) and np.all(actions.high == 1)):
         raise UserError(f"the environment's actions must be in [-1, 1], got {actions}")
-    channels, height, width = observations.shape
-    return (channels, height, width), actions.shape[0]
+    return shape, actions.shape[0]

@@ -218,9 +218,10 @@ class Schema(Generic[C]):
         usual = _flat(to_dict(self.config()))
         kinds = [_KINDS[kind] for kind in re.findall(r"<class '(\w+)'>", expected) if kind in _KINDS]
         if isinstance(usual.get(name), list):
-            kinds = [f"a list, such as {usual[name]}" if kind == _KINDS["tuple"] else kind for kind in kinds]
+            example = usual[name] or "[one, two]"
+            kinds = [f"a list, such as {example}" if kind == _KINDS["tuple"] else kind for kind in kinds]
         choices = re.findall(r"\w+", " ".join(re.findall(r"Literal\[(.*?)\]", expected)))
-        right = " or ".join(dict.fromkeys(choices or kinds))
+        right = " or ".join(dict.fromkeys((*choices, *kinds)))
         return f"{name} must be {right}, got {given}" if right else text
 
 
