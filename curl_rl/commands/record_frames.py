@@ -141,7 +141,7 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
         if player.agent is None:
             policy = random_policy(recording.action_size)
         else:
-            policy = agent_policy(player.agent, spec, sampled=arguments.actions != "mean")
+            policy = agent_policy(player.agent, sampled=arguments.actions != "mean", spec=spec)
         with open_recording(out, recording) as writer, stop_requests() as stop:
             print(
                 f"{out}: has {writer.frames:,} of {wanted:,} frames of {player.env}; {shown.action_repeat} environment "

@@ -71,19 +71,20 @@ def observation_spec(space: gymnasium.Space[Any]) -> ObservationSpec:
     Raises:
         UserError: the space has no image of uint8 or several, or an entry is neither an image nor a vector.
     """
-    entries = dict(space.spaces) if isinstance(space, gymnasium.spaces.Dict) else {}
-    shapes = {name: entry.shape or () for name, entry in entries.items()}
-    if _is_image(space) and space.shape is not None:
+    if not isinstance(space, gymnasium.spaces.Dict):
+        if not _is_image(space) or space.shape is None:
+            raise UserError(f"the environment's observations must be uint8 (C, H, W), got {space}")
         channels, height, width = space.shape
         return ObservationSpec((channels, height, width))
+    entries = dict(space.spaces)
+    shapes = {name: entry.shape or () for name, entry in entries.items()}
     images = [name for name, entry in entries.items() if _is_image(entry)]
     vectors = [
         name for name, entry in entries.items() if isinstance(entry, gymnasium.spaces.Box) and len(entry.shape) < 2
     ]
     if len(images) != 1 or len(vectors) + 1 != len(entries):
         raise UserError(
-            "the environment's observations must be uint8 (C, H, W), or a dict of one such image and vectors of real "
-            f"numbers, got {space}"
+            f"the environment's observations must be a dict of one image, uint8 (C, H, W), and vectors, got {space}"
         )
     (image,) = images
     channels, height, width = shapes[image]
