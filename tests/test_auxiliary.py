@@ -426,3 +426,31 @@ def test_impossible_settings_are_refused_in_one_line(options: dict[str, Any], me
 def test_impossible_observations_are_refused_in_one_line(observations: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AuxiliaryLoss(_encoder(), "curl")(observations)
+
+
+# ------------------------------------------------------------------ observations that are dicts
+
+
+def test_of_a_dict_only_the_images_count() -> None:
+    images = _images()
+    alone, beside = (AuxiliaryLoss(_encoder(), "curl", generator=_generator()) for _ in range(2))
+    beside.objective.load_state_dict(alone.objective.state_dict())
+    observations = {"joints": torch.full((4, 3), torch.nan), "camera": images, "choice": torch.arange(4)}
+    assert torch.equal(beside(observations), alone(images))
+
+
+def test_later_observations_may_be_dicts_too() -> None:
+    encoder, images, actions = _encoder(), _images(), torch.rand(4, 3, 2)
+    objective, joints = Dynamics(encoder.feature_spec, action_dim=2).double(), torch.zeros(4, 2)
+    moments, batch = [images, 255 - images, images // 2], BatchInfo(actions=actions)
+    losses = []
+    for now, *later in (moments, [{"camera": moment, "joints": joints} for moment in moments]):
+        losses.append(AuxiliaryLoss(encoder, objective, generator=_generator())(now, later=later, batch=batch))
+    assert torch.equal(*losses)
+
+
+def test_a_dict_without_images_or_with_several_is_refused() -> None:
+    aux, vectors = AuxiliaryLoss(_encoder(), "curl"), torch.zeros(4, 3)
+    for observations in ({"joints": vectors}, {"left": _images(), "right": _images(), "joints": vectors}):
+        with pytest.raises(ValueError, match=r"^observations must hold one entry of images \(B, C, H, W\), got \{"):
+            aux(observations)

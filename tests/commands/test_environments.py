@@ -58,12 +58,30 @@ def test_a_camera_reaches_a_factory_that_takes_one() -> None:
     assert spy.cameras == ["none passed", "hand"]
 
 
+def test_proprioception_reaches_a_factory_that_takes_it() -> None:
+    assert "proprioception" not in make_configured(anything, "house", EnvironmentConfig())
+    for wanted in ("all", ("position", "velocity")):
+        made = make_configured(anything, "house", EnvironmentConfig(proprioception=wanted))
+        assert made["proprioception"] == wanted
+
+
 @pytest.mark.parametrize("make", [fixed, positional])
-def test_a_factory_that_knows_no_camera_is_refused_only_if_there_is_one(make: Any) -> None:
+@pytest.mark.parametrize(
+    ("setting", "value", "shown"),
+    [
+        ("camera", "hand", r"'hand'"),
+        ("camera", 0, "0"),
+        ("proprioception", "all", r"'all'"),
+        ("proprioception", ("a", "b"), r"\['a', 'b'\]"),
+    ],
+)
+def test_a_factory_that_knows_no_such_setting_is_refused_only_if_it_is_set(
+    make: Any, setting: str, value: Any, shown: str
+) -> None:
     assert make_configured(make, "house", EnvironmentConfig(size=8)) is not None
-    line = r"^environment.camera must be left out, got 'hand': this program's environments do not take it$"
+    line = rf"^environment.{setting} must be left out, got {shown}: this program's environments do not take it$"
     with pytest.raises(ValueError, match=line):
-        make_configured(make, "house", EnvironmentConfig(camera="hand"))
+        make_configured(make, "house", EnvironmentConfig(**{setting: value}))
 
 
 @pytest.mark.parametrize(
