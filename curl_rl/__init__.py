@@ -11,6 +11,8 @@ from curl_rl.encoders import EncoderConfig, ModuleEncoder, PixelEncoder, ResNet,
 
 if TYPE_CHECKING:
     from curl_rl.rl.loading import load_agent
+    from curl_rl.rl.policy_file import load_policy
+    from curl_rl.rl.pretrained_policy import PretrainedPolicy
     from curl_rl.rl.training import train
     from curl_rl.vision.pretraining import pretrain
 
@@ -22,17 +24,21 @@ __all__ = [
     "ModuleEncoder",
     "PixelEncoder",
     "PretrainedEncoder",
+    "PretrainedPolicy",
     "ResNet",
     "ResNetConfig",
     "load_agent",
     "load_encoder",
+    "load_policy",
     "pretrain",
     "train",
 ]
 
 # Imported on first use: they pull in gymnasium, TensorBoard and the command-line libraries.
 _LATER = {
+    "PretrainedPolicy": "curl_rl.rl.pretrained_policy",
     "load_agent": "curl_rl.rl.loading",
+    "load_policy": "curl_rl.rl.policy_file",
     "pretrain": "curl_rl.vision.pretraining",
     "train": "curl_rl.rl.training",
 }

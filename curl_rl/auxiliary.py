@@ -204,7 +204,8 @@ class AuxiliaryLoss(nn.Module):
         if self.tau is not None:
             return torch.full((), 1 - self.tau, device=self.steps.device)
         # As in pretraining, the first step has progress 0.
-        progress = ((self.steps - 1) / (self.total_steps or 1)).clamp(max=1.0)
+        moved_for = self.steps - 1 + self.objective.momentum_ahead
+        progress = (moved_for / (self.total_steps or 1)).clamp(max=1.0)
         return self.objective.momentum(progress if self.total_steps is not None else torch.zeros_like(progress))
 
     def _check(self, observations: Tensor, later: Sequence[Tensor], batch: BatchInfo) -> None:

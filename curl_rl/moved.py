@@ -96,11 +96,15 @@ RENAMED = {
 """Names that were spelled differently in the former modules."""
 WITHDRAWN = {
     "Backbone": "curl_rl.encoders.Encoder",
+    "about": "the description of curl_rl.artifacts.programs.encoder_program(...)",
     "compute_in": "the attribute precision of every encoder",
     "describe_encoder": "the method describe of every encoder",
     "described_encoder": "curl_rl.encoders.build_encoder",
+    "dynamic_shapes": "the method dynamic_shapes of curl_rl.artifacts.programs.encoder_program(...)",
+    "example": "the method example of curl_rl.artifacts.programs.encoder_program(...)",
     "precision_of": "the attribute precision of every encoder",
     "side_of": "the attribute input_shape of every encoder",
+    "traceable": "the module of curl_rl.artifacts.programs.encoder_program(...)",
 }
 """Names that are gone, and what took their place."""
 

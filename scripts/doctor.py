@@ -240,6 +240,15 @@ def quota_of_cores(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
         return None
 
 
+def probe_bfloat16() -> bool:
+    """Whether precision auto computes in bfloat16 on this CPU."""
+    import torch
+
+    from curl_rl.runs.compute import resolve_precision
+
+    return resolve_precision("auto", torch.device("cpu")) == "bfloat16"
+
+
 def check_cpu() -> Iterator[Finding]:
     """Checks the cores available to this process, and their support for bfloat16."""
     usable, quota = len(os.sched_getaffinity(0)), quota_of_cores()
@@ -249,7 +258,11 @@ def check_cpu() -> Iterator[Finding]:
         text = f"{value}, but a container's quota allows only {quota:g}"
         yield Finding("warn", "CPU", text, f"export OMP_NUM_THREADS={max(1, round(quota))}: more threads only wait")
     if fast:
-        yield Finding("ok", "CPU", f"{value}, bfloat16 ({', '.join(fast)})")
+        try:
+            note = "" if in_own_process(probe_bfloat16) else ", slower than float32: precision auto takes float32"
+        except ProbeFailed:  # check_torch says why
+            note = ""
+        yield Finding("ok", "CPU", f"{value}, bfloat16 ({', '.join(fast)}){note}")
     else:
         text = f"{value}, no bfloat16: it is emulated, and slow"
         yield Finding("warn", "CPU", text, "keep --agent.precision at float32 or auto")

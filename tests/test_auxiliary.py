@@ -225,6 +225,12 @@ def test_momentum_is_the_objectives_or_the_given_tau() -> None:
         for _ in range(5):
             aux(_images())
     assert seen == pytest.approx([0.5] * 4 + [0.5, 0.75, 1.0, 1.0] + [0.9] * 4)
+    seen.clear()
+    aux = AuxiliaryLoss(_encoder(), Listener(), total_steps=3)
+    aux.objective.momentum_ahead = True  # each step's slow copy moves with the next step's momentum
+    for _ in range(5):
+        aux(_images())
+    assert seen == pytest.approx([0.5 + 1 / 6, 0.5 + 2 / 6, 1.0, 1.0])
 
 
 def test_objective_without_target_views_has_no_slow_copy() -> None:

@@ -28,6 +28,8 @@ WITHDRAWN = {
     "curl_rl.vision.pretraining": {"AXIS"},
     "curl_rl.export": {"describe_encoder", "described_encoder"},  # Encoder.describe and curl_rl.encoders.build_encoder
     "curl_rl.network_file": {"described"},  # a check of those
+    # Parts of a curl_rl.artifacts.programs.Program.
+    "curl_rl.deployment": {"about", "dynamic_shapes", "example", "traceable"},
     # Now attributes of every Encoder: precision, input_shape.
     "curl_rl.vision.learner": {"Backbone", "compute_in", "precision_of", "side_of"},
     "curl_rl.vision.config": {"Method"},  # names of methods in a Literal: any name in curl_rl.objectives.METHODS

@@ -39,7 +39,7 @@ def save_encoder(encoder: Encoder, directory: Path, *, rendered_size: int, prove
         ValueError: the encoder has a fixed input size that is not square or larger than ``rendered_size``, or its class
             cannot be loaded from a file.
     """
-    _check_size(require_registered(encoder), rendered_size)
+    check_size(require_registered(encoder), rendered_size)
     run = last_names(directory.resolve())
     save_network(encoder, directory, ENCODER, _description(encoder, rendered_size, {"run": run, **provenance}))
 
@@ -83,7 +83,7 @@ def load_encoder(
     encoder, description = load_network(files, ENCODER, build_encoder)
     try:
         rendered_size, provenance = description["rendered_size"], description["provenance"]
-        _check_size(encoder, rendered_size)
+        check_size(encoder, rendered_size)
         if not isinstance(provenance, dict):
             raise ValueError(f"provenance must be a mapping, got a {type(provenance).__name__}")
     except (KeyError, ValueError) as error:
@@ -91,7 +91,7 @@ def load_encoder(
     return PretrainedEncoder(encoder, rendered_size, provenance, scale=scale, layout=layout, freeze=freeze)
 
 
-def _check_size(encoder: Encoder, rendered_size: int) -> None:
+def check_size(encoder: Encoder, rendered_size: int) -> None:
     """Refuses a frame size from which the encoder's input cannot have been cropped."""
     least, width = (1, 1) if encoder.any_size else encoder.input_shape[1:]
     if least != width:

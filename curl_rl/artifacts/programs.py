@@ -1,6 +1,7 @@
-"""Encoders as programs that need no code of this package: their input, their verification, and torch.export's format.
+"""Networks as programs that need no code of this package: inputs, verification, and torch.export's format.
 
-ONNX, which needs further packages, is in ``curl_rl.integrations.onnx``.
+ONNX, which needs further packages, is in ``curl_rl.integrations.onnx``; the program of an agent's policy is in
+``curl_rl.rl.policy_program``.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import copy
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from curl_rl.artifacts.encoder_file import describe
 from curl_rl.artifacts.network_file import METADATA
@@ -24,9 +25,9 @@ from curl_rl.ranges import at_least, check_ranges
 from curl_rl.runs.files import write_durably
 
 INPUT, OUTPUT = "observation", "features"
-"""Names of a program's input and output."""
+"""Names of an encoder's input and output as a program."""
 TOLERANCE = 1e-4
-"""Largest accepted difference from the module, relative to the largest feature or to 1."""
+"""Largest accepted difference from the module, relative to its largest output or to 1."""
 
 _BATCHES = (1, 2, 7)
 
@@ -63,86 +64,127 @@ class ProgramInput:
         pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
         return pixels if self.dtype == "uint8" else pixels / 255
 
+    def spec(self, encoder: PretrainedEncoder) -> dict[str, Any]:
+        """The input in the description of a program's file."""
+        shape, pixels = ["batch", *self.shape(encoder)], [0, 255] if self.dtype == "uint8" else [0, 1]
+        return {"name": INPUT, "shape": shape, **dataclasses.asdict(self), "range": pixels}
 
-def traceable(encoder: PretrainedEncoder, taken: ProgramInput) -> PretrainedEncoder:
-    """A copy of the encoder on the CPU, restricted to this input: the module to export and to compare with."""
-    taken.shape(encoder)  # refuses images that do not fit
+
+Draw = Callable[[int, torch.Generator], Tensor]
+"""Draws an input for a batch of this size."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network as it is exported: what it takes, what it returns, and its description."""
+
+    name: str
+    """The kind of network, for messages: ``encoder``."""
+    module: nn.Module
+    """On the CPU, in evaluation mode and without gradients; takes the inputs by position and returns one tensor."""
+    inputs: Mapping[str, Draw]
+    """The inputs by name, in order, each with random values of its range. The first dimension of each is the batch."""
+    output: str
+    """Name of the output."""
+    description: dict[str, Any]
+    """Stored in the file; JSON-serializable."""
+
+    def random(self, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Random inputs for a batch of this size."""
+        return tuple(draw(batch, generator) for draw in self.inputs.values())
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs for tracing; their batch size is made dynamic."""
+        return self.random(2, torch.Generator().manual_seed(0))
+
+    def dynamic_shapes(self) -> tuple[dict[int, Any], ...]:
+        """The dynamic dimension of each input, for torch's exporters."""
+        batch = torch.export.Dim("batch", min=1)
+        return tuple({0: batch} for _ in self.inputs)
+
+
+def encoder_program(encoder: PretrainedEncoder, taken: ProgramInput = ProgramInput()) -> Program:
+    """The program of an encoder: ``observation`` ``(batch, *shape)`` to ``features`` ``(batch, features)``.
+
+    Its module is a frozen copy of the encoder that takes images in this order only.
+
+    Raises:
+        ValueError: the input does not fit the encoder.
+    """
+    spec = taken.spec(encoder)  # refuses images that do not fit
     network = copy.deepcopy(encoder.encoder).cpu()
-    return PretrainedEncoder(network, encoder.rendered_size, encoder.provenance, layout=taken.layout, freeze=True)
-
-
-def example(encoder: PretrainedEncoder, taken: ProgramInput) -> tuple[Tensor]:
-    """Arguments for tracing the encoder; their batch size is made dynamic."""
-    return (taken.random(encoder, 2, torch.Generator().manual_seed(0)),)
-
-
-def dynamic_shapes() -> dict[str, dict[int, Any]]:
-    """The dynamic dimension of the input, for torch's exporters."""
-    return {"observations": {0: torch.export.Dim("batch", min=1)}}
+    return Program(
+        "encoder",
+        PretrainedEncoder(network, encoder.rendered_size, encoder.provenance, layout=taken.layout, freeze=True),
+        {INPUT: lambda batch, generator: taken.random(encoder, batch, generator)},
+        OUTPUT,
+        {**describe(encoder), "input": spec},
+    )
 
 
 @torch.no_grad()
-def largest_difference(
-    run: Callable[[Tensor], Tensor], encoder: PretrainedEncoder, taken: ProgramInput, batches: Sequence[int] = _BATCHES
-) -> float:
-    """The largest difference between program and module on noise, relative to the module's largest feature or to 1.
+def largest_difference(run: Callable[..., Tensor], program: Program, batches: Sequence[int] = _BATCHES) -> float:
+    """The largest difference between an exported program and its module on noise, relative to the module's largest
+    output or to 1.
 
     Args:
-        run: the program, ``(B, *shape)`` to ``(B, features)``.
-        encoder: the module, from :func:`traceable`.
-        taken: the program's input.
+        run: the exported program; takes the inputs by position.
+        program: the program that was exported.
         batches: batch sizes to test.
 
     Raises:
-        RuntimeError: the program's output differs by more than 1e-4, or in shape.
+        RuntimeError: the output differs by more than 1e-4, or in shape.
     """
     generator, largest = torch.Generator().manual_seed(1), 0.0
     for batch in batches:
-        observations = taken.random(encoder, batch, generator)
-        found, right = run(observations), encoder(observations)
+        inputs = program.random(batch, generator)
+        found, right = run(*inputs), program.module(*inputs)
         if found.shape != right.shape:
             raise RuntimeError(
-                f"the program returns {tuple(found.shape)}, but the encoder returns {tuple(right.shape)}"
+                f"the program returns {tuple(found.shape)}, but the {program.name} returns {tuple(right.shape)}"
             )
         difference = float((found - right).abs().max() / right.abs().max().clamp(min=1))
         if not difference <= TOLERANCE:  # also true for NaN
             raise RuntimeError(
-                f"the program's features differ from the encoder's by {difference:.1e} at batch size {batch}, "
-                f"more than {TOLERANCE:.0e}: nothing was written"
+                f"the program's output, {program.output}, differs from the {program.name}'s by {difference:.1e} at "
+                f"batch size {batch}, more than {TOLERANCE:.0e}: nothing was written"
             )
         largest = max(largest, difference)
     return largest
 
 
-def export_program(encoder: PretrainedEncoder, path: Path, taken: ProgramInput = ProgramInput()) -> float:
-    """Writes a verified ``.pt2`` for ``torch.export.load``, ``(B, *shape)`` to ``(B, features)``.
+def write_program(program: Program, path: Path) -> float:
+    """Writes a verified ``.pt2`` for ``torch.export.load``, which takes the program's inputs by position.
 
     Before the file is written, its content is loaded and compared with the module on noise at several batch sizes.
 
     Args:
-        encoder: the encoder to export.
+        program: the program to export.
         path: the file, written atomically.
-        taken: the program's input.
 
     Returns:
         The largest difference found (:func:`largest_difference`).
 
     Raises:
-        ValueError: the input does not fit the encoder.
-        RuntimeError: the program's features differ from the encoder's.
+        RuntimeError: the program's output differs from the module's.
         OSError: the file cannot be written.
     """
-    module = traceable(encoder, taken)
-    program = torch.export.export(module, example(module, taken), dynamic_shapes=dynamic_shapes(), strict=False)
+    exported = torch.export.export(
+        program.module, program.example(), dynamic_shapes=program.dynamic_shapes(), strict=False
+    )
     archive = io.BytesIO()
-    torch.export.save(program, archive, extra_files={f"{METADATA}.json": json.dumps(about(encoder, taken))})
+    torch.export.save(exported, archive, extra_files={f"{METADATA}.json": json.dumps(program.description)})
     archive.seek(0)
-    difference = largest_difference(torch.export.load(archive).module(), module, taken)
+    difference = largest_difference(torch.export.load(archive).module(), program)
     write_durably(path, [archive.getvalue()])
     return difference
 
 
-def about(encoder: PretrainedEncoder, taken: ProgramInput) -> dict[str, Any]:
-    """The metadata of a program's file: the encoder's description, and the input."""
-    shape = ["batch", *taken.shape(encoder)]
-    return {**describe(encoder), "input": {"name": INPUT, "shape": shape, **dataclasses.asdict(taken)}}
+def export_program(encoder: PretrainedEncoder, path: Path, taken: ProgramInput = ProgramInput()) -> float:
+    """Writes an encoder as a verified ``.pt2``, ``(B, *shape)`` to ``(B, features)``: see :func:`write_program`.
+
+    Raises:
+        ValueError: the input does not fit the encoder.
+        RuntimeError, OSError: as :func:`write_program`.
+    """
+    return write_program(encoder_program(encoder, taken), path)

@@ -33,7 +33,13 @@ def main(argv: Sequence[str]) -> int:
         default=0.0,
         help="share of the training labels in the loss, the same number from each class; 1 uses all [0]",
     )
-    parser.add_argument("--alpha", type=float, default=1.0, help="the teacher's share of the loss [1]")
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        default=1.0,
+        help="weight of the teacher's predictions, on all images; the labels' is 1 - alpha, on those that have one: "
+        "docs/simclr_v2.md gives the shares of the loss [1]",
+    )
     parser.add_argument(
         "--temperature", type=float, help="of both softmaxes [0.1 for the teacher's architecture, else 1]"
     )

@@ -18,65 +18,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curl_rl.artifacts.encoder_file import as_safetensors, load_encoder
-from curl_rl.artifacts.pretrained import PretrainedEncoder
-from curl_rl.artifacts.programs import ProgramInput, export_program
-from curl_rl.runs.command_line import check_writable, command_parser, refusals
-from curl_rl.runs.errors import one_line
-from curl_rl.runs.files import write_durably
-
-# Readers, including load_encoder, recognize files by these.
-SUFFIXES = {"onnx": ".onnx", "exported": ".pt2", "safetensors": ".safetensors"}
+from curl_rl.artifacts.programs import encoder_program
+from curl_rl.commands.exports import parse_export, write_export
+from curl_rl.runs.command_line import command_parser, refusals
 
 
 def main(argv: Sequence[str]) -> int:
     """Reads the command line, writes the file, and prints a summary."""
     parser = command_parser(__doc__)
     parser.add_argument("run", type=Path, help="directory of the run, or an encoder.safetensors")
-    parser.add_argument("--format", choices=tuple(SUFFIXES), required=True)
-    parser.add_argument("--output", type=Path, required=True, help="the file to write; it must not exist yet")
-    parser.add_argument("--size", type=int, help="side of the images [that of the encoder's training images]")
-    parser.add_argument("--dtype", choices=("uint8", "float32"), help="of the images [uint8]")
-    parser.add_argument("--layout", choices=("CHW", "HWC"), help="channels first or last [CHW]")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
-    arguments = parser.parse_args(argv)
-    output: Path = arguments.output
-    if output.suffix != SUFFIXES[arguments.format]:
-        parser.error(f"--output {output} must end in {SUFFIXES[arguments.format]} for --format {arguments.format}")
-    for name in ("size", "dtype", "layout") if arguments.format == "safetensors" else ():
-        if (value := getattr(arguments, name)) is not None:
-            parser.error(
-                f"--{name} {value} does not apply to --format safetensors, which holds no program: leave it out"
-            )
-    if output.exists() and not arguments.overwrite:
-        parser.error(f"--output {output} exists: choose another, or add --overwrite")
+    arguments = parse_export(parser, argv)
     with refusals(parser):
         encoder = load_encoder(arguments.run)
-        program_input = ProgramInput(arguments.size, arguments.dtype or "uint8", arguments.layout or "CHW")
-        check_writable(output)
-        try:
-            summary = _write(encoder, arguments.format, output, program_input)
-        except RuntimeError as error:
-            print(f"{parser.prog}: {one_line(error)}", file=sys.stderr)
-            return 1
-        print(f"{output}: {summary}")
-    return 0
-
-
-def _write(encoder: PretrainedEncoder, file_format: str, output: Path, program_input: ProgramInput) -> str:
-    """Writes the file and returns a summary of it."""
-    if file_format == "safetensors":
-        write_durably(output, [as_safetensors(encoder)])
-        return f"{encoder.features} features, weights and description"
-    if file_format == "onnx":
-        from curl_rl.integrations.onnx import export_onnx as export
-    else:
-        export = export_program
-    difference = export(encoder, output, program_input)
-    sizes = ", ".join(str(side) for side in program_input.shape(encoder))
-    return (
-        f"{program_input.dtype} (batch, {sizes}) to float32 (batch, {encoder.features}); "
-        f"at most {difference:.0e} from the encoder's features on noise"
-    )
+        return write_export(
+            parser.prog,
+            arguments,
+            lambda taken: encoder_program(encoder, taken),
+            lambda: as_safetensors(encoder),
+            f"{encoder.features} features",
+        )
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ def build_encoder(description: Mapping[str, Any]) -> Encoder:
     Raises:
         ValueError, KeyError, TypeError: the description is not that of any encoder.
     """
+    kind = description.get("kind", "pixel")
+    if kind not in KINDS:
+        raise ValueError(f"kind must be {' or '.join(KINDS)}, got {kind!r}")
     shape = tuple(description["observation_shape"])
     if len(shape) != 3 or any(type(side) is not int for side in shape) or min(shape) < 1:
         raise ValueError(f"observation_shape must be three positive integers (C, H, W), got {list(shape)}")
-    config, kind = description["config"], description.get("kind", "pixel")
-    if kind not in KINDS:
-        raise ValueError(f"kind must be {' or '.join(KINDS)}, got {kind!r}")
-    return KINDS[kind].from_description(shape, config)
+    return KINDS[kind].from_description(shape, description["config"])
 
 
 def require_registered(encoder: nn.Module) -> Encoder:

@@ -1,4 +1,4 @@
-"""ONNX: encoders for runtimes without Python or torch, verified with onnxruntime before they are written."""
+"""ONNX: encoders and policies for runtimes without Python or torch, verified by onnxruntime before they are written."""
 
 from __future__ import annotations
 
@@ -11,16 +11,7 @@ from torch import Tensor
 
 from curl_rl.artifacts.network_file import METADATA
 from curl_rl.artifacts.pretrained import PretrainedEncoder
-from curl_rl.artifacts.programs import (
-    INPUT,
-    OUTPUT,
-    ProgramInput,
-    about,
-    dynamic_shapes,
-    example,
-    largest_difference,
-    traceable,
-)
+from curl_rl.artifacts.programs import Program, ProgramInput, encoder_program, largest_difference
 from curl_rl.runs.files import write_durably
 
 try:
@@ -36,50 +27,60 @@ except ModuleNotFoundError as error:
 
 
 def export_onnx(encoder: PretrainedEncoder, path: Path, taken: ProgramInput = ProgramInput()) -> float:  # noqa: B008 (frozen)
-    """Writes a verified ONNX model, ``observation`` ``(batch, *shape)`` to ``features`` ``(batch, features)``.
+    """Writes an encoder as a verified ONNX model, ``observation`` ``(batch, *shape)`` to ``features``
+    ``(batch, features)``: see :func:`write_onnx`. The model includes the crop.
 
-    Before the file is written, onnxruntime runs the model on noise at several batch sizes and its features are compared
-    with the module's. The model includes the crop. Its ``metadata_props`` hold the encoder's description under
-    ``curl_rl``, as JSON.
+    Raises:
+        ValueError: the input does not fit the encoder.
+        RuntimeError, OSError: as :func:`write_onnx`.
+    """
+    return write_onnx(encoder_program(encoder, taken), path)
+
+
+def write_onnx(program: Program, path: Path) -> float:
+    """Writes a verified ONNX model whose inputs and output have the program's names.
+
+    Before the file is written, onnxruntime runs the model on noise at several batch sizes and its output is compared
+    with the module's. Its ``metadata_props`` hold the program's description under ``curl_rl``, as JSON.
 
     Args:
-        encoder: the encoder to export.
+        program: the program to export.
         path: the file, written atomically.
-        taken: the model's input.
 
     Returns:
         The largest difference found (:func:`~curl_rl.artifacts.programs.largest_difference`).
 
     Raises:
-        ValueError: the input does not fit the encoder.
-        RuntimeError: onnxruntime's features differ from the encoder's.
+        RuntimeError: onnxruntime's output differs from the module's.
         OSError: the file cannot be written.
     """
-    module = traceable(encoder, taken)
     with warnings.catch_warnings():
         # The exporter's own calls into torch raise warnings.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Several inputs share the one dynamic dimension, as they should.
+        warnings.filterwarnings("ignore", "# The axis name", UserWarning)
         exported = torch.onnx.export(
-            module,
-            example(module, taken),
+            program.module,
+            program.example(),
             dynamo=True,
             verbose=False,
-            dynamic_shapes=dynamic_shapes(),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
+            dynamic_shapes=program.dynamic_shapes(),
+            input_names=list(program.inputs),
+            output_names=[program.output],
         )
     assert exported is not None
     model = exported.model_proto
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(about(encoder, taken))})
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(program.description)})
     onnx.checker.check_model(model)
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
-    def run(observations: Tensor) -> Tensor:
-        (features,) = session.run([OUTPUT], {INPUT: observations.numpy()})
-        return torch.from_numpy(features)
+    def run(*inputs: Tensor) -> Tensor:
+        given = {name: value.numpy() for name, value in zip(program.inputs, inputs, strict=True)}
+        (output,) = session.run([program.output], given)
+        return torch.from_numpy(output)
 
-    difference = largest_difference(run, module, taken)
+    difference = largest_difference(run, program)
     write_durably(path, [content])
     return difference

@@ -104,6 +104,9 @@ class Objective(nn.Module):
     gradients of small batches then do not add up to that of one large batch."""
     needs: frozenset[Need] = frozenset()
     """Requirements of the method. A user that cannot meet them refuses the method before anything starts."""
+    momentum_ahead: bool = False
+    """Which step's momentum moves the slow copies after a step: False, this step's, as in BYOL's released code; True,
+    the next one's, for methods whose released code moves them before it computes a step's keys (MoCo v3)."""
     projected: frozenset[str] = frozenset()
     """Names of parameters that ``after_step`` projects back onto a constraint set: prototypes of unit length, say."""
 
@@ -173,7 +176,8 @@ class Objective(nn.Module):
     def momentum(self, progress: Tensor) -> Tensor:
         """The momentum of the encoder's slow copy at ``progress`` in [0, 1], a scalar.
 
-        In reinforcement learning SAC's ``encoder_tau`` overrides it.
+        The progress is that of the step just taken, or of the next one with :attr:`momentum_ahead`. In reinforcement
+        learning SAC's ``encoder_tau`` overrides the momentum.
         """
         return torch.ones_like(progress)
 

@@ -108,6 +108,9 @@ class MoCo(Objective):
             self.queue = Ring(config.queue, dim)
         self.key_head = momentum_buffers(self.head)
         self.batch_dependent = self.queue is None
+        # The released code for v3 moves the slow copies with a step's momentum before it computes the step's keys.
+        # (With the constant momentum of v1 and v2 it makes no difference.)
+        self.momentum_ahead = config.version == "v3"
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
         queries = [F.normalize(self.predictor(self.head(view.vector))) for view in online]

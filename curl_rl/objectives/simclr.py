@@ -47,6 +47,10 @@ class SimCLRConfig:
     loss: Literal["nt_xent", "nt_logistic", "margin_triplet"] = "nt_xent"
     """nt_xent: SimCLR's cross-entropy. nt_logistic: each pair is classified separately. margin_triplet: pushes the
     semi-hard negative, less similar than the positive by less than the margin, beyond the margin. (Table 4.)"""
+    loss_scale: Annotated[float, positive] = 1.0
+    """Factor on the loss, a mean over all 2B views, and so on the gradient. The released code adds the means over each
+    half, which is twice that. LARS's adapted steps hide a factor; those of biases and norms, and weight decay's share
+    of the gradient, do not."""
     margin: Annotated[float, positive] = 0.2
     """For margin_triplet: required difference between the similarities of the positive and of a negative."""
     tau_plus: Annotated[float, within("[0, 1)")] = 0.0
@@ -96,7 +100,7 @@ class SimCLR(Objective):
             "embedding_std": embedding_std(first.detach()),
             "alignment": alignment(first.detach(), second.detach()),
         }
-        return Result(self._loss(scores), metrics)
+        return Result(self.config.loss_scale * self._loss(scores), metrics)
 
     def projection_head(self) -> MLP:
         return self.head

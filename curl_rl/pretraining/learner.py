@@ -81,7 +81,8 @@ class Learner(nn.Module):
         device = next(iter(views.values())).device
         share = warmup_cosine(float(self.steps), self.warmup_steps, self.total_steps)
         set_learning_rates(self.optimizer, share)
-        momentum = self.objective.momentum(torch.full((), self.steps / self.total_steps, device=device))
+        moved_for = self.steps + self.objective.momentum_ahead
+        momentum = self.objective.momentum(torch.full((), moved_for / self.total_steps, device=device))
 
         online = self._encode_online(views)
         target = self._encode_target(views, order)
@@ -90,7 +91,7 @@ class Learner(nn.Module):
         result.loss.backward()
         distributed.sum_gradients(self.encoder.parameters())
         self.optimizer.step()
-        # Updating the target after this step equals updating it before the next keys.
+        # Updating the target after this step equals updating it before the next keys, with the momentum of either step.
         if self.target is not None:
             move_towards(self.target.parameters(), self.encoder.parameters(), 1 - momentum)
         self.objective.after_step(result.carry, momentum)

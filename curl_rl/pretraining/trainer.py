@@ -26,6 +26,7 @@ from curl_rl.pretraining.config import Settings
 from curl_rl.pretraining.learner import Learner
 from curl_rl.pretraining.networks import build_networks
 from curl_rl.pretraining.online_probe import OnlineProbe
+from curl_rl.pretraining.replicas import make_equal, training_tensors
 from curl_rl.pretraining.sources import Batch, Source
 from curl_rl.pretraining.watchers import Watcher
 from curl_rl.runs.errors import UserError
@@ -45,8 +46,8 @@ class Pretrainer:
         next_step: suggested use of the encoder, printed in the last line of a complete run.
 
     Raises:
-        UserError: the disk lacks space, the checkpoints or the log are damaged, or the run was started with other
-            samples.
+        UserError: the disk lacks space, the checkpoints or the log are damaged, the run was started with other
+            samples, or not all processes see its checkpoints.
     """
 
     def __init__(
@@ -94,7 +95,9 @@ class Pretrainer:
             processes=distributed,
         )
         self.session.check_room(self._bytes_to_save())
-        self.session.begin(resumed=self._restore())
+        resumed = self._restore()
+        self._make_equal()
+        self.session.begin(resumed=resumed)
 
     def close(self) -> None:
         """Closes the log."""
@@ -261,6 +264,7 @@ class Pretrainer:
         for network in (self.learner.encoder, self.learner.target):
             if network is not None:
                 distributed.average_running_statistics(network)
+        self._make_equal()
         self.session.save(self.learner.state_dict(), self._write_networks)
 
     def _write_networks(self) -> Contents:
@@ -289,6 +293,12 @@ class Pretrainer:
     def _restore(self) -> bool:
         """Restores the newest usable checkpoint; returns False if there is none."""
         state = self.session.restore()
+        steps = distributed.gather_uneven(torch.tensor([0 if state is None else state["learner"]["steps"]])).tolist()
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"all processes must resume from the same checkpoint, got those of steps {', '.join(map(str, steps))}: "
+                f"{self.session.directory} must be on a file system that all of them share"
+            )
         if state is None:
             return False
         source, units = self.source, f"{self.source.unit}s"
@@ -306,6 +316,18 @@ class Pretrainer:
         if self.probe is not None:
             self.probe.load_state_dict(state["probe"])
         return True
+
+    def _make_equal(self) -> None:
+        """Checks that all processes have the same state; where they differ, says so and continues with process 0's."""
+        tensors = dict(training_tensors(self.learner, self.learner.optimizer))
+        if self.probe is not None:
+            tensors |= {f"probe.{name}": value for name, value in training_tensors(self.probe, self.probe.optimizer)}
+        different = make_equal(tensors)
+        if different:
+            more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+            self.session.say(
+                f"the processes had different values in {', '.join(different[:3])}{more}: all continue with process 0's"
+            )
 
     def _bytes_to_save(self) -> int:
         """Approximate disk space for the checkpoints of the whole run, in bytes."""

@@ -42,17 +42,17 @@ def build_agent(
     return Agent(shape, action_dim, agent, config.objectives, proprioception=proprioception).to(device)
 
 
-def load_agent(directory: Path, device: str = "auto") -> tuple[Agent, RunConfig, int]:
+def load_agent(directory: Path | str, device: str = "auto") -> tuple[Agent, RunConfig, int]:
     """The agent of a run, its configuration, and its number of training frames. Does not change the run.
 
     Raises:
         UserError: the directory has no run, no intact checkpoint or no agent, or the device is missing.
     """
-    config, state = _newest(directory, device)
+    config, state = _newest(Path(directory), device)
     return _agent_of(config, state), config, state["progress"]["frames"]
 
 
-def load_learner(directory: Path, device: str = "auto") -> tuple[Learner, RunConfig]:
+def load_learner(directory: Path | str, device: str = "auto") -> tuple[Learner, RunConfig]:
     """The agent of a run with its replay, ready to sample and learn. Does not change the run.
 
     Its generators are seeded with the run's seed; they do not continue the run's random numbers.
@@ -60,6 +60,7 @@ def load_learner(directory: Path, device: str = "auto") -> tuple[Learner, RunCon
     Raises:
         UserError: as :func:`load_agent`, or the replay does not fit into memory or is damaged.
     """
+    directory = Path(directory)
     config, state = _newest(directory, device)
     agent, on, manifest = _agent_of(config, state), resolve_device(config.device), state["replay"]
     try:

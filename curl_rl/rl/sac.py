@@ -34,6 +34,7 @@ class Actor(nn.Module):
 
     def __init__(self, features: int, actions: int, hidden: int, log_std_min: float, log_std_max: float) -> None:
         super().__init__()
+        self.features, self.actions, self.hidden = features, actions, hidden
         self.log_std_min, self.log_std_max = log_std_min, log_std_max
         self.trunk = nn.Sequential(
             nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 2 * actions)

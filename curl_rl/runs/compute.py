@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from curl_rl.runs.errors import UserError
 
 DEVICE = Range("be auto, cpu, cuda or cuda:<n>", lambda name: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(name))))
 
+_CPUINFO = Path("/proc/cpuinfo")
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -39,7 +41,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """Resolves ``auto`` on this device: bfloat16 if the hardware has units for it, else float32.
+    """Resolves ``auto`` on this device: bfloat16 where it is faster than float32, else float32.
 
     Raises:
         UserError: bfloat16 was requested, but the hardware would only emulate it.
@@ -55,11 +57,27 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
         return "float32"
     if device.type != "cpu" or precision == "float32":
         return "float32" if precision == "auto" else precision
-    if FUSES_BFLOAT16 and (not _IS_X86 or torch.cpu._is_avx512_bf16_supported()):
-        return "bfloat16"
+    has_instructions = FUSES_BFLOAT16 and (not _IS_X86 or torch.cpu._is_avx512_bf16_supported())
     if precision == "bfloat16":
+        if has_instructions:
+            return "bfloat16"
         raise UserError("this CPU does not support precision bfloat16 in hardware: use float32 or auto")
-    return "float32"
+    return "bfloat16" if has_instructions and bfloat16_is_faster() else "float32"
+
+
+def bfloat16_is_faster() -> bool:
+    """Whether a CPU that has bfloat16 instructions also gains by them.
+
+    Of Intel's processors only those with matrix units (AMX) do: the vector instruction alone multiplies at half the
+    rate. A convolution of 32 channels, forward and backward on one core: 130 GFLOP/s in float32 and 80 in bfloat16 on
+    an Emerald Rapids whose AMX a hypervisor hides; 120 and 290 with AMX; 336 and 640 (two cores) on AMD's Zen 5.
+    """
+    if not _IS_X86 or torch.cpu._is_amx_tile_supported():
+        return True
+    try:
+        return "AuthenticAMD" in _CPUINFO.read_text()
+    except OSError:  # not Linux
+        return False
 
 
 def prepared_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from curl_rl.artifacts.pretrained import PretrainedEncoder
-from curl_rl.artifacts.programs import ProgramInput, export_program, largest_difference, traceable
+from curl_rl.artifacts.programs import ProgramInput, encoder_program, export_program, largest_difference
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 
@@ -53,6 +53,7 @@ def test_the_file_returns_the_encoders_features(
     assert description["provenance"].items() >= encoder.provenance.items()
     shape = [channels, side, side] if taken.layout == "CHW" else [side, side, channels]
     assert description["input"]["shape"] == ["batch", *shape]
+    assert description["input"]["range"] == ([0, 255] if taken.dtype == "uint8" else [0, 1])
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -75,28 +76,29 @@ def test_the_encoder_itself_is_not_modified(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [5e-4, float("nan")])
 def test_a_program_that_differs_is_refused(error: float) -> None:
-    taken = ProgramInput()
-    encoder = traceable(pixel(), taken)
-    assert largest_difference(encoder, encoder, taken) == 0
-    assert 1e-6 < largest_difference(lambda seen: encoder(seen) + 5e-5, encoder, taken) < 1e-4
-    with pytest.raises(RuntimeError, match="differ from the encoder's by .* at batch size 1, .* nothing was written"):
-        largest_difference(lambda seen: encoder(seen) + error, encoder, taken)
+    program = encoder_program(pixel())
+    encoder = program.module
+    assert largest_difference(encoder, program) == 0
+    assert 1e-6 < largest_difference(lambda seen: encoder(seen) + 5e-5, program) < 1e-4
+    line = "features, differs from the encoder's by .* at batch size 1, .* nothing was written"
+    with pytest.raises(RuntimeError, match=line):
+        largest_difference(lambda seen: encoder(seen) + error, program)
     with pytest.raises(RuntimeError, match=r"returns \(1, 4\), but the encoder returns \(1, 5\)"):
-        largest_difference(lambda seen: encoder(seen)[:, :4], encoder, taken)
+        largest_difference(lambda seen: encoder(seen)[:, :4], program)
 
 
 def test_a_difference_at_a_single_batch_size_is_detected() -> None:
-    taken = ProgramInput()
-    encoder = traceable(pixel(), taken)
+    program = encoder_program(pixel())
+    encoder = program.module
 
     def fixed(seen: torch.Tensor) -> torch.Tensor:
         """A program traced for two images may fail on a third."""
-        features = encoder(seen)
+        features: torch.Tensor = encoder(seen)
         features[2:] = 0
         return features
 
     with pytest.raises(RuntimeError, match="at batch size 7"):
-        largest_difference(fixed, encoder, taken)
+        largest_difference(fixed, program)
 
 
 def test_a_refused_program_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

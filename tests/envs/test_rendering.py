@@ -1,5 +1,6 @@
 """The choice of backend, each case in its own process because the choice holds for a process's lifetime."""
 
+import ctypes.util
 import os
 import subprocess
 import sys
@@ -48,7 +49,8 @@ def free_choice() -> str:
 
 @pytest.fixture(scope="module")
 def osmesa() -> None:
-    if outcome(MUJOCO_GL="osmesa") != "osmesa" and not os.environ.get("CI"):
+    """Where the library is installed, it has to work."""
+    if ctypes.util.find_library("OSMesa") is None:
         pytest.skip("no OSMesa on this machine")
 
 

@@ -130,6 +130,36 @@ def test_three_steps_of_moco_are_the_loop_written_out() -> None:
     assert torch.allclose(torch.cat([ring.embeddings[5:], ring.embeddings[:5]]), queue, atol=1e-6)
 
 
+def test_the_slow_copies_of_moco_v3_move_before_the_keys_as_in_the_released_code() -> None:
+    """In main_moco.py and moco/builder.py of facebookresearch/moco-v3 a step sets its momentum, encodes the queries,
+    moves the momentum encoder, encodes the keys, and then steps the optimizer."""
+    config = MoCoConfig("v3", dim=4, hidden=5, momentum=0.6)
+    network, method = encoder(), MoCo(encoder().feature_spec, config).double()
+    trained = learner(copy.deepcopy(method), copy.deepcopy(network))
+    losses = [trained.step(views, BatchInfo(), torch.arange(BATCH))[0]["loss"].item() for views in batches()]
+
+    slow, slow_head = copy.deepcopy(network), copy.deepcopy(method.head)
+    optimizer = by_hand_sgd([network, method.head, method.predictor], 0)
+    for step, views in enumerate(batches()):
+        momentum = 1 - 0.4 * cosine(step)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1 * cosine(step)
+        queries = [F.normalize(method.predictor(method.head(network(view)))) for view in views.values()]
+        with torch.no_grad():
+            for module, its_slow in ((network, slow), (method.head, slow_head)):
+                for weight, copied in zip(module.parameters(), its_slow.parameters(), strict=True):
+                    copied.copy_(momentum * copied + (1 - momentum) * weight)
+            keys = [F.normalize(slow_head(slow(view))) for view in views.values()]
+        similarities = torch.stack([queries[0] @ keys[1].T, queries[1] @ keys[0].T])
+        loss = -2 * similarities.log_softmax(2).diagonal(dim1=1, dim2=2).mean(1).sum()
+        assert losses[step] == pytest.approx(loss.item(), rel=1e-6)  # ours has the momentum in float32
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert trained.target is not None
+    assert same(trained.target, slow), "after the last step the momentum is 1, and nothing moves"
+
+
 def test_the_order_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     objective = MoCo(encoder().feature_spec, MoCoConfig(dim=4, queue=12, momentum=0.5)).double()
     trained, events = learner(objective, encoder()), []

@@ -114,7 +114,7 @@ def test_it_continues_to_learn_and_does_not_change_the_run(run: Run) -> None:
 @pytest.mark.parametrize("load", [load_agent, load_learner])
 def test_missing_files_are_reported(load: Any, run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is not a run directory \(config\.yaml is missing\)"):
-        load(tmp_path)
+        load(str(tmp_path))
     shutil.copy(run.directory / "config.yaml", tmp_path)
     with pytest.raises(UserError, match="has no checkpoint yet"):
         load(tmp_path)

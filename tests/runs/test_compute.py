@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,10 +18,35 @@ from curl_rl.runs.errors import UserError
 def test_precision_auto_is_the_hardwares_fastest() -> None:
     assert resolve_precision("float32", torch.device("cpu")) == "float32"
     with open("/proc/cpuinfo") as file:
-        fast = "avx512_bf16" in file.read()
+        words = set(file.read().split())
+    has_instructions = "avx512_bf16" in words
+    fast = has_instructions and bool({"amx_bf16", "AuthenticAMD"} & words)
     assert resolve_precision("auto", torch.device("cpu")) == ("bfloat16" if fast else "float32")
-    if fast:
+    if has_instructions:
         assert resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "matrix_units", "precision"),
+    [
+        ("GenuineIntel", True, "bfloat16"),  # Sapphire Rapids
+        ("GenuineIntel", False, "float32"),  # Cooper Lake, or AMX hidden by a hypervisor: half float32's speed
+        ("AuthenticAMD", False, "bfloat16"),  # Zen 4 and 5
+        (None, False, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_only_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vendor: str | None, matrix_units: bool, precision: str
+) -> None:
+    monkeypatch.setattr(compute, "_IS_X86", True)
+    monkeypatch.setattr(compute, "FUSES_BFLOAT16", True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units)
+    monkeypatch.setattr(compute, "_CPUINFO", tmp_path / "cpuinfo")
+    if vendor:
+        (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\nflags\t: fpu avx512_bf16\n")
+    assert resolve_precision("auto", torch.device("cpu")) == precision
+    assert resolve_precision("bfloat16", torch.device("cpu")) == "bfloat16"
 
 
 @pytest.mark.parametrize(("fuses", "has_instructions"), [(False, True), (True, False)])

@@ -120,6 +120,6 @@ def test_a_program_that_is_not_the_encoder_is_code_1(
     def differs(*_: Any) -> float:
         raise RuntimeError("the program's features differ\nby much")
 
-    monkeypatch.setattr("curl_rl.commands.export_encoder.export_program", differs)
+    monkeypatch.setattr("curl_rl.commands.exports.write_program", differs)
     assert command(run, "--format", "exported", "--output", tmp_path / "a.pt2") == 1
     assert capsys.readouterr().err == "export_encoder.py: the program's features differ by much\n"

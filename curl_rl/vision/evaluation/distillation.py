@@ -34,11 +34,11 @@ class DistillationConfig:
     """How a student learns from a teacher."""
 
     temperature: Annotated[float, positive_finite] = 1.0
-    """Temperature of both softmaxes. The paper, as we remember it: 1 for a smaller student, 0.1 for one like the
-    teacher; the released notebook uses 1."""
+    """Temperature of both softmaxes; 1 as in the released notebook (google-research/simclr,
+    tf2/colabs/distillation_self_training.ipynb)."""
     alpha: Annotated[float, within("[0, 1]")] = 1.0
-    """The teacher's share of the loss; the rest goes to the labels, if any. The paper's default is 1: the teacher
-    alone."""
+    """Weight of the teacher's predictions, which every image has; the labels, which some have, get 1 − alpha
+    (:func:`mixed_distillation_loss`). The paper's default is 1: the teacher alone."""
     training: SupervisedConfig = field(default_factory=lambda: SupervisedConfig(epochs=100))
     """The student's training."""
 
@@ -67,11 +67,12 @@ def mixed_distillation_loss(
         teacher_logits: ``(B, K)``.
         labels: ``(B,)``, −1 for unlabeled images.
         temperature: of the second term; the first has none.
-        alpha: the teacher's share, in [0, 1].
+        alpha: the weight of the second term, in [0, 1].
 
     Returns:
         A scalar: the equation's two sums, both divided by B. Unlabeled images thus add zero to the first sum, and a
-        batch with more labels weights them more: over an epoch it is the equation.
+        batch with more labels weights them more: over an epoch it is the equation. If a share p of the images has
+        labels, these have (1 − alpha) p of the total weight (1 − alpha) p + alpha: 9 % for p = 0.1 and alpha = 0.5.
     """
     supervised = F.cross_entropy(student_logits, labels, ignore_index=UNLABELED, reduction="sum") / len(labels)
     return (1 - alpha) * supervised + alpha * distillation_loss(student_logits, teacher_logits, temperature)

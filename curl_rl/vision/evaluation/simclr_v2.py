@@ -128,9 +128,10 @@ def distill_classifier(
         depth: depth of a new network; None, the teacher's.
         width: width of a new network; None, the teacher's.
         labelled: share of the training set's labels in the mix, the same number from each class; 1 takes all.
-        alpha: the teacher's share of the loss; the rest goes to the labels.
-        temperature: temperature of both softmaxes; None: 0.1 for a student of the teacher's shape, 1 for others, as we
-            remember the paper.
+        alpha: the weight of the teacher's predictions; that of the labels is 1 − alpha, for the images that have one
+            (:func:`~curl_rl.vision.evaluation.distillation.mixed_distillation_loss`).
+        temperature: temperature of both softmaxes; None: 0.1 for a student of the teacher's shape, 1 for others (our
+            choice; the released notebook uses 1).
         data: images to train and test on; None, those of the teacher.
         epochs: epochs of the student's training.
         learning_rate: the peak learning rate; None, that of fine-tuning, times the temperature if it is below 1,

@@ -19,6 +19,7 @@ from curl_rl.vision.evaluation.distillation import (
     mixed_distillation_loss,
 )
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig, network_outputs, top1_accuracy
+from helpers.pages import DOCS
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -106,6 +107,26 @@ def test_batches_of_unequal_labeling_add_up_to_the_equation() -> None:
     ]
     whole = mixed_distillation_loss(student, teacher, labels, 0.5, 0.4)
     assert (sum(parts) / 2).item() == pytest.approx(whole.item(), rel=1e-12)
+
+
+def test_the_labels_share_of_the_loss_is_the_one_that_the_page_gives() -> None:
+    """Ten images that both terms find equally hard, one of them labeled."""
+    answer = torch.arange(4).repeat(3)[:10]
+    teacher = 1e3 * F.one_hot(answer, 4).double()  # as certain as a label
+    labels = torch.where(torch.arange(10) == 3, answer, UNLABELED)
+
+    def share(alpha: float) -> float:
+        whole, without = (
+            mixed_distillation_loss(torch.zeros(10, 4).double(), teacher, some, 1.0, alpha)
+            for some in (labels, torch.full((10,), UNLABELED))
+        )
+        return 1 - without.item() / whole.item()
+
+    assert share(0.5) == pytest.approx(1 / 11, rel=1e-9)
+    page = (DOCS / "simclr_v2.md").read_text()
+    assert f"which is {100 * share(0.5):.0f} %" in page
+    (equal,) = re.findall(r"labelled / \(1 \+ labelled\), here ([\d.]+)\.", page)
+    assert share(float(equal)) == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(
