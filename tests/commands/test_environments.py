@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import envs
+from curl_rl import load_policy
 from curl_rl.commands import evaluate_agent, record_frames, train_agent
 from curl_rl.commands.environments import camera_flag, make_configured
 from curl_rl.rl.config import EnvironmentConfig, parse_command_line, read_config
@@ -110,6 +111,7 @@ def test_a_run_keeps_its_camera(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert train_agent.main([*line, "--environment.camera", "hand"], spy) == 0
     assert yaml.safe_load((run / "config.yaml").read_text())["environment"]["camera"] == "hand"
     assert json.loads((run / "encoder.json").read_text())["provenance"]["camera"] == "hand"
+    assert load_policy(run).provenance["camera"] == "hand"
     assert evaluate_agent.main([str(run), "--episodes", "1"], spy) == 0
     record = ["--policy", str(run), "--agent_steps", "5", "--out", str(frames)]
     assert record_frames.main(record, spy) == 0
