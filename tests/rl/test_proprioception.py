@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from curl_rl.objectives import ViewSpec
+from curl_rl.rl import replay as replay_module
 from curl_rl.rl.agent import Agent, UpdateInputs
+from curl_rl.rl.learner import Learner
+from curl_rl.rl.replay import Replay, ReplayConfig
 from helpers.small_agent import ACTIONS, BATCH, SHAPE, SMALL, make_agent, make_batch, snapshot
 
 WIDTH = 3
@@ -139,3 +144,23 @@ def test_acting_follows_the_vector_on_a_black_picture() -> None:
     features = agent.actor_projection(agent.encoder.convolutions(black[..., 2:-2, 2:-2]))
     mu, _ = agent.actor.trunk(torch.cat([features, vectors(0)], dim=1)).chunk(2, dim=-1)
     assert torch.allclose(one, mu.tanh())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_update_never_reads_a_vectors_contents(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tensors without contents, where reading a number fails: a CUDA graph can hold vectors as well."""
+    monkeypatch.setattr(replay_module, "choose_storage", lambda *_: "device")
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    with torch.device("meta"):
+        agent = Agent(SHAPE, ACTIONS, dataclasses.replace(SMALL, **RULES[rule]), proprioception=WIDTH)
+    for optimizer in agent.optimizers.values():
+        for group in optimizer.param_groups:
+            group["fused"] = False  # which knows no such device
+    replay = Replay(ReplayConfig(20), SHAPE, ACTIONS, stack=2, device="meta", proprioception=WIDTH)
+    frames, vector = np.zeros(SHAPE, np.uint8), np.zeros(WIDTH, np.float32)
+    replay.start_episode(frames, vector)
+    for _ in range(5):
+        replay.add(np.zeros(ACTIONS), 0.0, frames, vector, terminated=False, truncated=False)
+    learner = Learner(agent, replay, torch.Generator(), torch.Generator())
+    for _ in range(2):
+        assert {value.device.type for value in learner.update().values()} == {"meta"}
