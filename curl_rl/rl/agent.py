@@ -191,6 +191,7 @@ class Agent(nn.Module):
             raise ValueError("agent.precision auto must be resolved for a device first: see curl_rl.runs.compute")
         self.config = config
         self.action_dim = action_dim
+        self.proprioception = proprioception
         self.target_entropy = -float(action_dim)
         self.updates = 0
 

@@ -36,9 +36,7 @@ def estimated_time(
         frames: remaining environment frames.
         steps_done: agent steps already taken; a run's first ``training.random_steps`` have no update.
     """
-    proprioception = observation_spec(environment.observation_space).proprioception
-    per_update = _seconds_per_update(config, agent, proprioception)
-    per_step = _seconds_per_step(agent, environment)
+    per_update, per_step = _seconds_per_update(config, agent), _seconds_per_step(agent, environment)
     steps = frames / config.environment.action_repeat
     random_steps_left = max(config.training.random_steps - steps_done, 0)
     updates = max(steps - random_steps_left, 0) / config.training.update_every
@@ -55,14 +53,14 @@ def estimated_time(
     return line
 
 
-def _seconds_per_update(config: RunConfig, agent: Agent, proprioception: int) -> float:
+def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
     trained = copy.deepcopy(agent)
     size = config.agent.batch_size
     channels = agent.encoder.observation_shape[0]
     observation = torch.zeros((size, channels, config.environment.size, config.environment.size), dtype=torch.uint8)
     column = torch.zeros(size, 1)
     offsets = trained.future_offsets
-    beside = torch.zeros(size, proprioception) if proprioception else None
+    beside = torch.zeros(size, agent.proprioception) if agent.proprioception else None
     batch = Batch(
         observation,
         column.expand(-1, agent.action_dim),
