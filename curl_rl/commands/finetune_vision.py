@@ -16,6 +16,7 @@ from pathlib import Path
 
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.compute import prepared_device
+from curl_rl.runs.console import printable
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig
 from curl_rl.vision.evaluation.simclr_v2 import fine_tune_run
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
             seed=a.seed,
             device=prepared_device(a.device),
         )
-    print(f"test accuracy {accuracy:.2%}; classifier: {out}")
+    print(f"test accuracy {accuracy:.2%}; classifier: {printable(str(out))}")
     return 0
 
 

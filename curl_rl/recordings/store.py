@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -314,7 +315,7 @@ def stack_indices(indices: Tensor, starts: Tensor, stack: int) -> Tensor:
 
 def is_recording(folder: Path | str) -> bool:
     """Whether this is a folder of recorded frames."""
-    return (Path(folder) / DESCRIPTION).is_file()
+    return os.path.isfile(Path(folder) / DESCRIPTION)  # False, unlike Path's, also for a folder that must not be read
 
 
 # Left by a recorder that was killed before it wrote its first description.

@@ -36,7 +36,7 @@ class Collector:
         for number, first in self.environments.begin(begin).items():
             assert first is not None, "an episode without actions cannot be over"
             pixels, proprioception = self._spec.read(first)
-            self._replay.start_episode(pixels, proprioception, stream=number)
+            self._replay.start_episode(pixels, proprioception=proprioception, stream=number)
             p.under_way[number] = Episode(p.episodes_begun, pixels, proprioception=proprioception)
             p.episodes_begun += 1
 
@@ -51,8 +51,15 @@ class Collector:
         observation, reward, terminated, truncated, info = outcome
         pixels, proprioception = self._spec.read(observation)
         frames = int(info.get("environment_steps", 1))
-        ends = {"terminated": terminated, "truncated": truncated}
-        self._replay.add(action.numpy(), reward, pixels, proprioception, **ends, stream=number)
+        self._replay.add(
+            action.numpy(),
+            reward,
+            pixels,
+            terminated=terminated,
+            truncated=truncated,
+            next_proprioception=proprioception,
+            stream=number,
+        )
         p = self._progress
         episode = p.under_way[number]
         episode.observation, episode.proprioception = pixels, proprioception

@@ -200,8 +200,8 @@ class Replay:
     def start_episode(
         self,
         observation: npt.NDArray[np.uint8],
-        proprioception: npt.NDArray[np.float32] | None = None,
         *,
+        proprioception: npt.NDArray[np.float32] | None = None,
         stream: int = 0,
     ) -> None:
         """Stores an episode's first observation. An episode that is still open counts as truncated.
@@ -222,10 +222,10 @@ class Replay:
         action: npt.ArrayLike,
         reward: float,
         next_observation: npt.NDArray[np.uint8],
-        next_proprioception: npt.NDArray[np.float32] | None = None,
         *,
         terminated: bool,
         truncated: bool,
+        next_proprioception: npt.NDArray[np.float32] | None = None,
         stream: int = 0,
     ) -> None:
         """Stores one transition of the open episode.
@@ -234,9 +234,9 @@ class Replay:
             action: (A,), taken at the newest observation.
             reward: the environment's reward for it.
             next_observation: (stack·C, H, W) uint8: the newest observation shifted by one frame.
-            next_proprioception: (P,), beside ``next_observation``; None if P is 0.
             terminated: the task ended here, and no value follows.
             truncated: the episode was cut short here.
+            next_proprioception: (P,), beside ``next_observation``; None if P is 0.
             stream: number of the environment.
 
         Raises:

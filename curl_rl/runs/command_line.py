@@ -59,10 +59,10 @@ def exit_code_of(program: str, work: Callable[[], object], *, tells_mistakes: bo
         work()
     except UserError as error:
         if tells_mistakes:
-            print(f"{program}: error: {error}", file=sys.stderr)
+            print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         return 2
     except TrainingFault as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {one_line(error)}", file=sys.stderr)
         return 1
     except Stopped as stopped:
         return stopped.exit_code

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
 from tqdm import tqdm
 
+# Control characters, which a terminal would obey, line breaks, and bytes of file names that are not UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""``text`` as one line that prints and encodes: an escape becomes ``\x1b``, a byte that is not UTF-8 ``\xe9``."""
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte, as os.fsdecode represents it
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
 
 def say(line: str) -> None:
-    """Prints one line to stderr, above the progress bar."""
-    tqdm.write(line, file=sys.stderr)
+    """Prints one line to stderr, above the progress bar, with control characters escaped."""
+    tqdm.write(printable(line), file=sys.stderr)
 
 
 def progress_bar(

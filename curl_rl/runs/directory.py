@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -23,6 +23,11 @@ VIDEOS = "videos"
 
 # Left by a process that was killed before it wrote its configuration.
 _LEFT_BY_A_START = (LOCK, f"{CONFIG}.partial")
+
+
+def is_run(names: Collection[str]) -> bool:
+    """Whether a directory with these names in it is that of a run, even if it was moved or set aside."""
+    return CONFIG in names and (LOCK in names or METRICS_FILE in names)
 
 
 def kind_of(directory: Path) -> Kind:
@@ -56,9 +61,13 @@ def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> I
     Nothing is written before both succeed. If ``fresh``, an earlier run is set aside.
 
     Raises:
-        UserError: the directory holds a run with other settings or something else, is in use by another process, or
-            is not writable.
+        UserError: the directory holds a run with other settings or something else, is in use by another process, is
+            not writable, or has a name that is not UTF-8.
     """
+    try:
+        str(directory).encode()
+    except UnicodeEncodeError:  # TensorBoard would refuse it after the first step
+        raise UserError(f"run must be a path in UTF-8, got {directory}: choose another --run directory") from None
     if fresh and (aside := set_aside(directory)):
         say(f"the earlier run is now {aside}")
     with contextlib.ExitStack() as stack:

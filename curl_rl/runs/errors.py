@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from curl_rl.runs.console import printable
+
 
 class UserError(ValueError):
     """A user error: shown as one line, exit code 2."""
@@ -12,5 +14,5 @@ class TrainingFault(RuntimeError):
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line breaks, or its type if the message is empty."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's message without line breaks and control characters, or its type if the message is empty."""
+    return printable(" ".join(str(error).split())) or type(error).__name__

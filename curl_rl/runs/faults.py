@@ -87,7 +87,7 @@ def training_fault(directory: Path, where: str, error: Exception, advice: str) -
         return TrainingFault(f"stopped at {where}: {error}")
     details = directory / FAULT
     try:
-        details.write_text("".join(traceback.format_exception(error)))
+        details.write_text("".join(traceback.format_exception(error)), errors="backslashreplace")
         advice += f" (details: {details})"
     except OSError:
         pass  # the line below still reports the fault

@@ -15,10 +15,11 @@ from curl_rl.objectives import registry
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
 from curl_rl.runs.compute import DEVICE
+from curl_rl.runs.console import printable
 from curl_rl.runs.seeds import SEED
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.vision.data import DIGITS
-from curl_rl.vision.data.image_sets import Storage
+from curl_rl.vision.data.image_sets import SmallImages, Storage
 from curl_rl.vision.views import AugmentConfig
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs" / "vision"
@@ -93,6 +94,9 @@ class VisionConfig:
     """Images per batch, over all processes; each gives as many views as the method compares."""
     image_size: Annotated[int | None, at_least(1)] = None
     """Side that images are scaled to on loading, in pixels. [default: their own, if it is the same for all]"""
+    small_images: SmallImages = "auto"
+    """Images smaller than image_size. upscale: scale them up, as torchvision's crops do. skip: leave them out. refuse:
+    stop before training. auto: upscale, if they are fewer than half of the images, else refuse."""
     seed: Annotated[int, SEED] = 1
     """Seed of the networks, the order of the images and the augmentation."""
     device: Annotated[str, DEVICE] = "auto"
@@ -128,7 +132,7 @@ class VisionConfig:
     @property
     def directory(self) -> Path:
         """The run directory."""
-        data = Path(self.data).resolve().name or "data"
+        data = printable(Path(self.data).resolve().name) or "data"  # TensorBoard writes to UTF-8 paths only
         return self.run or Path("runs") / f"vision-{data}" / f"{self.method}-{self.preset}" / f"seed{self.seed}"
 
     @property

@@ -26,4 +26,12 @@ def images_of(config: VisionConfig, split: Split, device: torch.device) -> Image
             device=device,
             storage=c.storage,
         )
-    return load(config.data, split, config.image_size, device=device, storage=c.storage, workers=c.workers)
+    return load(
+        config.data,
+        split,
+        config.image_size,
+        device=device,
+        storage=c.storage,
+        workers=c.workers,
+        small_images=config.small_images,
+    )

@@ -15,6 +15,7 @@ from curl_rl.pretraining.trainer import Pretrainer
 from curl_rl.recordings.store import is_recording
 from curl_rl.runs.allocator import keep_freed_memory
 from curl_rl.runs.compute import resolve_device
+from curl_rl.runs.console import say
 from curl_rl.runs.directory import claimed
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.faults import refusing_what_exceeds
@@ -74,8 +75,19 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
         with distributed.raised_together(UserError), refusing_what_exceeds(device, _REMEDIES.memory):
             pretrainer = image_pretrainer(config, device, source)
         stack.callback(pretrainer.close)
+        if distributed.is_first() and images.layout:
+            say(images.layout)
+            _say_if_inside(config)
         pretrainer.run()
     return config.directory
+
+
+def _say_if_inside(config: VisionConfig) -> None:
+    if config.directory.resolve().is_relative_to(Path(config.data).resolve()):
+        say(
+            f"the run directory {config.directory} lies in the folder of the images: its pictures are not taken for "
+            "data here, but may be by other programs; --run chooses another directory"
+        )
 
 
 def source_of(config: VisionConfig, images: ImageSet) -> ImageSource:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -16,7 +17,7 @@ from curl_rl.runs.faults import non_finite_names
 from curl_rl.runs.meters import MetricMeans
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.vision.config import VisionConfig
-from curl_rl.vision.data import load, warn_about_unseen_classes
+from curl_rl.vision.data import warn_about_unseen_classes
 from curl_rl.vision.evaluation.protocols import Benchmark, Voting, encode, knn
 from curl_rl.vision.images import images_of
 from curl_rl.vision.pictures import views_picture
@@ -48,8 +49,7 @@ class NearestNeighbors(Watcher):
         if not c.knn.every or not run.session.writes or is_recording(c.data):  # recorded frames have no classes
             return
         try:
-            storage, workers = c.compute.storage, c.compute.workers
-            test = load(c.data, "test", train.size, device=run.device, storage=storage, workers=workers)
+            test = images_of(replace(c, image_size=train.size), "test", run.device)
             train.required_labels()
             test.required_labels()
             warn_about_unseen_classes(train, test)

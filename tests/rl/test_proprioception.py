@@ -158,9 +158,9 @@ def test_an_update_never_reads_a_vectors_contents(rule: str, monkeypatch: pytest
             group["fused"] = False  # which knows no such device
     replay = Replay(ReplayConfig(20), SHAPE, ACTIONS, stack=2, device="meta", proprioception=WIDTH)
     frames, vector = np.zeros(SHAPE, np.uint8), np.zeros(WIDTH, np.float32)
-    replay.start_episode(frames, vector)
+    replay.start_episode(frames, proprioception=vector)
     for _ in range(5):
-        replay.add(np.zeros(ACTIONS), 0.0, frames, vector, terminated=False, truncated=False)
+        replay.add(np.zeros(ACTIONS), 0.0, frames, next_proprioception=vector, terminated=False, truncated=False)
     learner = Learner(agent, replay, torch.Generator(), torch.Generator())
     for _ in range(2):
         assert {value.device.type for value in learner.update().values()} == {"meta"}

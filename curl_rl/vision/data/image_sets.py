@@ -22,6 +22,7 @@ from curl_rl.vision.data.decoding import decode, say_unreadable
 
 Split = Literal["train", "test"]
 Storage = Literal["auto", "memory", "stream"]
+SmallImages = Literal["auto", "upscale", "skip", "refuse"]
 
 _SHARE_OF_MEMORY = 0.25  # of the free memory: training needs the rest
 _GIVE_UP = 1000  # consecutive unreadable images after which the disk is to blame, not the images
@@ -78,7 +79,7 @@ class ImageSet:
         classes: names of the classes; empty if there are none.
         labels: ``(count,)`` int64, or None.
         device: device of the batches.
-        skipped: paths of unreadable images.
+        skipped: paths of images that are left out, such as unreadable ones.
     """
 
     def __init__(
@@ -99,6 +100,8 @@ class ImageSet:
         """Facts about the images to store with an encoder, in addition to their name."""
         self.identity = ""
         """Fingerprint of the images, their order and their classes, as far as their names reveal it."""
+        self.layout = ""
+        """What the parts of a folder were taken for, in one line; empty for other data and for test images."""
         self.action_dim: int | None = None
         """Size of the actions between the images, if they are frames of an environment."""
         self.classes = classes

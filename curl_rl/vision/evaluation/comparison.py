@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from curl_rl.runs.console import printable, say
 from curl_rl.runs.errors import UserError
+from curl_rl.vision.data.image_sets import SmallImages
 from curl_rl.vision.evaluation.finetuning import Crops
 from curl_rl.vision.evaluation.protocols import (
     Benchmark,
@@ -114,12 +116,16 @@ def evaluate_runs(
     if "probe" in config.protocols and data is not None:
         raise UserError("probe was measured on the run's own test images: leave out --data, or probe")
     probes = [run.probe_accuracy() for run in runs] if "probe" in config.protocols else []
-    benchmarks: dict[tuple[str, int], Benchmark] = {}
+    benchmarks: dict[tuple[str, int, SmallImages], Benchmark] = {}
     for run in runs:
         for source in filter(None, (data or run.config.data, transfer)):
-            if (source, run.image_size) not in benchmarks:
-                benchmarks[source, run.image_size] = load_benchmark(
-                    source, run.image_size, device=device, in_memory="fine_tune" in config.protocols
+            if (source, *run.sizing) not in benchmarks:
+                benchmarks[(source, *run.sizing)] = load_benchmark(
+                    source,
+                    run.image_size,
+                    device=device,
+                    in_memory="fine_tune" in config.protocols,
+                    small_images=run.config.small_images,
                 )
     voting: Voting | None = None
     if "knn" in config.protocols or raw_pixels:
@@ -130,19 +136,19 @@ def evaluate_runs(
     several_crops = fine_tuned and config.crops is None and len({run.crops for run in runs}) > 1
 
     def judged(run: Run, score: Callable[[Benchmark], dict[str, float]]) -> dict[str, float]:
-        scores = score(benchmarks[data or run.config.data, run.image_size])
+        scores = score(benchmarks[(data or run.config.data, *run.sizing)])
         if transfer:
-            moved = score(benchmarks[transfer, run.image_size])
+            moved = score(benchmarks[(transfer, *run.sizing)])
             scores |= {f"transfer_{name}": value for name, value in moved.items()}
         return scores
 
     several = data is None and len({run.config.data for run in runs}) > 1
     judged_on = tuple(
-        JudgedOn(source, size, len(images.train), len(images.test)) for (source, size), images in benchmarks.items()
+        JudgedOn(source, size, len(images.train), len(images.test)) for (source, size, _), images in benchmarks.items()
     )
     trained, baselines = _Rows(voting, judged_on), _Rows(voting, judged_on)
     for number, run in enumerate(runs):
-        on, seed = f", {run.config.data}" if several else "", run.config.seed
+        on, seed = f", {printable(run.config.data)}" if several else "", run.config.seed
         crops = config.crops or run.crops
         own, shown = dataclasses.replace(config, crops=crops), crops if fine_tuned else None
         kind = run.kind() + on
@@ -162,6 +168,8 @@ def evaluate_runs(
         if raw_pixels and not baselines.has(f"raw pixels{on}", None):
             scores = judged(run, partial(evaluate_pixels, run.encoder.input_shape[-1], config=config))
             baselines.add(f"raw pixels{on}", None, scores)
+    for layout in filter(None, dict.fromkeys(images.train.layout for images in benchmarks.values())):
+        say(layout)
     return trained.rows() + baselines.rows()
 
 

@@ -20,7 +20,7 @@ from curl_rl.ranges import at_least, check_ranges, one_of, one_or_more, positive
 from curl_rl.runs.seeds import SEED
 from curl_rl.vision.config import KNNConfig
 from curl_rl.vision.data import balanced_subset, load, warn_about_unseen_classes
-from curl_rl.vision.data.image_sets import ImageSet
+from curl_rl.vision.data.image_sets import ImageSet, SmallImages
 from curl_rl.vision.evaluation.finetuning import Crops, fine_tune, fine_tuning
 from curl_rl.vision.evaluation.knn import knn_accuracy
 from curl_rl.vision.evaluation.linear_probe import LinearProbeConfig, linear_evaluation
@@ -86,7 +86,14 @@ class Voting(NamedTuple):
     """Votes are weighted by exp(similarity / temperature)."""
 
 
-def load_benchmark(source: str, size: int, *, device: torch.device | str = "cpu", in_memory: bool = False) -> Benchmark:
+def load_benchmark(
+    source: str,
+    size: int,
+    *,
+    device: torch.device | str = "cpu",
+    in_memory: bool = False,
+    small_images: SmallImages = "auto",
+) -> Benchmark:
     """Loads training and test images of ``source`` with their labels, at ``size``×``size`` pixels.
 
     Args:
@@ -94,14 +101,15 @@ def load_benchmark(source: str, size: int, *, device: torch.device | str = "cpu"
         size: side of the images.
         device: device of the batches.
         in_memory: keep all images in memory, as fine-tuning requires, and refuse them if they do not fit.
+        small_images: as in :func:`curl_rl.vision.data.load`.
 
     Raises:
         UserError: test images or labels are missing, there is only one class, or the images do not fit.
     """
     storage: Literal["memory", "auto"] = "memory" if in_memory else "auto"
     parts = (
-        load(source, "train", size, device=device, storage=storage),
-        load(source, "test", size, device=device, storage=storage),
+        load(source, "train", size, device=device, storage=storage, small_images=small_images),
+        load(source, "test", size, device=device, storage=storage, small_images=small_images),
     )
     for part in parts:
         part.required_labels()

@@ -15,6 +15,7 @@ from curl_rl.runs.directory import CONFIG, kind_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
 from curl_rl.vision.config import SCHEMA, VisionConfig, load_preset, read_config
+from curl_rl.vision.data.image_sets import SmallImages
 from curl_rl.vision.evaluation.finetuning import Crops
 
 
@@ -28,6 +29,11 @@ class Run:
     image_size: int
     epochs: float
     """Epochs that the saved encoder was trained for."""
+
+    @property
+    def sizing(self) -> tuple[int, SmallImages]:
+        """Side of its images, and how smaller ones are brought to it."""
+        return self.image_size, self.config.small_images
 
     def kind(self) -> str:
         """Describes the run by method, preset and every other setting that differs, except seed and data.

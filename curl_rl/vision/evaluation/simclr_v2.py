@@ -16,10 +16,11 @@ from curl_rl.artifacts.head_file import load_head
 from curl_rl.encoders import Encoder, ResNet, ResNetConfig
 from curl_rl.encoders.base import weights_from
 from curl_rl.runs.compute import resolve_precision
+from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.data import balanced_subset, load, warn_about_unseen_classes
-from curl_rl.vision.data.image_sets import ImageSet, ResidentImages
+from curl_rl.vision.data.image_sets import ImageSet, ResidentImages, SmallImages
 from curl_rl.vision.evaluation.classifier_file import CLASSIFIER, SavedClassifier, load_classifier, save_classifier
 from curl_rl.vision.evaluation.distillation import UNLABELED, DistillationConfig, distill
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig, fine_tune, fine_tuning
@@ -71,7 +72,7 @@ def fine_tune_run(
     settings = fine_tuning(labels, pretrained.crops, epochs=epochs, learning_rate=learning_rate)
     _make_room(directory)
     source, side = data or pretrained.config.data, pretrained.encoder.input_shape[-1]
-    train, test = _both(source, pretrained.image_size, device)
+    train, test = _both(source, *pretrained.sizing, device)
     warn_about_unseen_classes(train, test)
     targets = train.required_labels()
     chosen = balanced_subset(targets, labels, seed=0)
@@ -93,12 +94,15 @@ def fine_tune_run(
         "run": last_names(run.absolute()),
         "data": source,  # the whole path: by default students learn from the same images
         "loaded_size": train.size,
+        "small_images": pretrained.config.small_images,
         "labels": labels,
         "from_layer": from_layer,
         "seed": seed,
         "training": dataclasses.asdict(settings),
         "test_accuracy": accuracy,
     }
+    if train.layout:
+        say(train.layout)
     save_classifier(trained.network, directory, classes=train.classes, image_size=side, provenance=provenance)
     return accuracy
 
@@ -181,7 +185,8 @@ def distill_classifier(
     _make_room(directory)
 
     source, size = data or made_of["data"], made_of["loaded_size"]
-    train, test = _both(source, size, device)
+    small_images: SmallImages = made_of.get("small_images", "auto")  # not in earlier classifiers
+    train, test = _both(source, size, small_images, device)
     if test.classes != master.classes:
         raise UserError(f"{test.name} has the classes {_few(test.classes)}; the teacher's are {_few(master.classes)}")
     if labelled:
@@ -207,6 +212,7 @@ def distill_classifier(
         "student": None if student is None else last_names(student.absolute()),
         "data": source,
         "loaded_size": train.size,
+        "small_images": small_images,
         "labelled": labelled,
         "alpha": alpha,
         "temperature": temperature,
@@ -214,6 +220,8 @@ def distill_classifier(
         "training": dataclasses.asdict(training),
         "test_accuracy": accuracy,
     }
+    if train.layout:
+        say(train.layout)
     save_classifier(
         trained.network, directory, classes=master.classes, image_size=master.image_size, provenance=provenance
     )
@@ -248,13 +256,13 @@ def _make_room(directory: Path) -> None:
         raise UserError(f"cannot write to {directory}: {error.strerror}") from None
 
 
-def _both(source: str, size: int, device: torch.device | str) -> tuple[ImageSet, ImageSet]:
+def _both(source: str, size: int, small_images: SmallImages, device: torch.device | str) -> tuple[ImageSet, ImageSet]:
     """Loads training and test images, on the device or, if they do not fit there, in the host's memory."""
-    train = load(source, "train", size, device=device)
+    train = load(source, "train", size, device=device, small_images=small_images)
     if not isinstance(train, ResidentImages):
         device = "cpu"
-        train = load(source, "train", size, device=device, storage="memory")
-    return train, load(source, "test", size, device=device, storage="memory")
+        train = load(source, "train", size, device=device, storage="memory", small_images=small_images)
+    return train, load(source, "test", size, device=device, storage="memory", small_images=small_images)
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -25,6 +25,7 @@ from helpers.brute_force_replay import (
 )
 
 STACK, WIDTH = 3, 2
+GOES_ON = {"terminated": False, "truncated": False}
 NUMBERS = {
     frame_of(number).tobytes(): number for stream in range(3) for number in range(FAR * stream, FAR * stream + 999)
 }
@@ -45,10 +46,10 @@ def with_vectors(capacity: int, **more: Any) -> Replay:
 def feed(replay: Replay, step: Step, stream: int = 0) -> None:
     vector = beside(step.observation)
     if step.action is None:
-        replay.start_episode(step.observation, vector, stream=stream)
+        replay.start_episode(step.observation, proprioception=vector, stream=stream)
     else:
         ends = {"terminated": step.terminated, "truncated": step.truncated}
-        replay.add(step.action, step.reward, step.observation, vector, **ends, stream=stream)
+        replay.add(step.action, step.reward, step.observation, next_proprioception=vector, **ends, stream=stream)
     vector[:] = np.nan  # an environment may reuse its buffer
 
 
@@ -143,16 +144,16 @@ def test_a_vector_that_does_not_fit_is_refused_and_nothing_is_stored(vector: np.
     replay = with_vectors(5)
     first = np.tile(frame_of(0), (STACK, 1, 1))
     with pytest.raises(ValueError, match=f"^proprioception {words}$"):
-        replay.start_episode(first, vector)
-    replay.start_episode(first, np.zeros(2, np.float32))
+        replay.start_episode(first, proprioception=vector)
+    replay.start_episode(first, proprioception=np.zeros(2, np.float32))
     following = np.concatenate([first[CHANNELS:], frame_of(1)])
     with pytest.raises(ValueError, match=f"^next_proprioception {words}$"):
-        replay.add(action_of(0), 0.0, following, vector, terminated=False, truncated=False)
+        replay.add(action_of(0), 0.0, following, next_proprioception=vector, **GOES_ON)
     assert len(replay) == 0
-    replay.add(action_of(0), 0.0, following, np.ones(2, np.float32), terminated=False, truncated=False)
+    replay.add(action_of(0), 0.0, following, next_proprioception=np.ones(2, np.float32), **GOES_ON)
     assert len(replay) == 1
 
 
 def test_a_replay_without_vectors_takes_none() -> None:
     with pytest.raises(ValueError, match=r"^proprioception must have shape \(0,\), got \(2,\)$"):
-        make(5, STACK).start_episode(np.tile(frame_of(0), (STACK, 1, 1)), np.zeros(2, np.float32))
+        make(5, STACK).start_episode(np.tile(frame_of(0), (STACK, 1, 1)), proprioception=np.zeros(2, np.float32))

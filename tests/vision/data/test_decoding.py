@@ -139,7 +139,9 @@ def test_unreadable_images_are_reported_once_skipped_and_counted(
 
 def test_a_stream_reports_an_image_that_proves_unreadable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = load(with_broken_ones(tmp_path), size=6, storage="stream", workers=0)
-    assert "skipped 3 of 9 images" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "skipped 3 of 9 images" in said
+    assert "00c.jpg" not in said, "reported once, when its turn comes"
     # Their order: ant 00, 00d (broken), 01; bee 00, 00c (broken), 01.
     for _ in range(2):
         (batch,) = images.batches(6, shuffle=False, drop_last=False)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from curl_rl.runs.console import printable
 from curl_rl.vision.data import balanced_subset, folders, load
 from curl_rl.vision.data.image_sets import ResidentImages
 from helpers.image_folders import as_tensor, images_of, loaders, make_classes, pixels, save
@@ -138,10 +140,93 @@ def test_an_image_smaller_than_the_size_is_named(tmp_path: Path) -> None:
     assert load(tmp_path, size=5).size == 5
 
 
-@pytest.mark.parametrize("fields", [{"split": "validation"}, {"storage": "disk"}, {"size": 0}, {"workers": -1}])
+def test_small_images_are_scaled_up_or_skipped_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "a" / "large.png", pixels(1, 8))
+    save(tmp_path / "b" / "small.png", np.full((2, 4, 3), 90, np.uint8))
+    save(tmp_path / "b" / "right.png", pixels(2, 4))
+    for choice in ("upscale", "auto"):  # auto: fewer than half are small
+        (images, _) = loaders(tmp_path, size=4, small_images=choice)
+        assert torch.equal(images_of(images)[1], as_tensor(pixels(2, 4)))
+        assert (images_of(images)[2] == 90).all()
+    line = f"scaled up 1 of 3 images, which are smaller than image_size 4, such as {tmp_path}/b/small.png with 2 pixels"
+    assert capsys.readouterr().err.count(line) == 4
+    for images in loaders(tmp_path, size=4, small_images="skip"):
+        assert images.required_labels().tolist() == [0, 1]
+        assert images.skipped == (f"{tmp_path}/b/small.png",)
+        assert torch.equal(images_of(images)[1], as_tensor(pixels(2, 4)))
+    said = capsys.readouterr().err
+    assert said.count(line.replace("scaled up", "skipped")) == 2
+    assert "cannot be read" not in said
+    with pytest.raises(
+        ValueError, match="image_size 4 is larger than 1 images in .* or set small_images to upscale or"
+    ):
+        load(tmp_path, size=4, small_images="refuse")
+
+
+def test_scaling_up_is_bilinear(tmp_path: Path) -> None:
+    small = pixels(1, 4)
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name, small)
+    expected = torch.nn.functional.interpolate(as_tensor(small)[None].float(), size=8, mode="bilinear")[0]
+    assert (images_of(load(tmp_path, size=8, small_images="upscale"))[0] - expected).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    "fields", [{"split": "validation"}, {"storage": "disk"}, {"size": 0}, {"workers": -1}, {"small_images": "crop"}]
+)
 def test_impossible_settings_are_refused(tmp_path: Path, fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields))):
         load(tmp_path, **fields)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------- warnings
+
+
+def test_images_with_nothing_to_see_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = np.random.default_rng(0).integers(0, 4096, (2, 16, 16), dtype=np.uint16)  # of 12 bits, in files of 16
+    for number, image in enumerate(values):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    loaders(tmp_path)
+    mean, spread = (values // 256).mean(), (values // 256).std((1, 2)).max()
+    line = f"nearly constant, around {mean:.0f} of 255 with a standard deviation of at most {spread:.1f}"
+    assert capsys.readouterr().err.count(line) == 2
+    save(tmp_path / "2.png", pixels(0, 16))
+    loaders(tmp_path)
+    assert "nearly constant" not in capsys.readouterr().err
+
+
+def test_classes_that_differ_only_in_case_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("Cat", "cat", "caf\u00e9", "cafe\u0301", "dog")):
+        save(tmp_path / name / "a.png", pixels(number))
+    assert len(load(tmp_path).classes) == 5
+    line = "classes of almost the same name are counted as different ones: Cat and cat, cafe\u0301 and caf\u00e9\n"
+    assert line in capsys.readouterr().err
+
+
+def test_many_unreadable_images_are_not_all_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_classes(tmp_path, cat=2)
+    for number in range(25):
+        (tmp_path / "cat" / f"x{number}.png").touch()
+    assert len(load(tmp_path).skipped) == 25
+    said = capsys.readouterr().err.splitlines()
+    assert sum("cannot be read: it is empty" in line for line in said) == 20
+    assert "and 5 more" in said
+
+
+# ------------------------------------------------------------------- names
+
+
+def test_names_are_printable_whatever_the_files_are_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "da\x1b[31mta"
+    save(folder / "two\nlines" / "a.png", pixels(0))
+    save(folder / "caf\udce9" / "b.png", pixels(1))
+    (folder / "caf\udce9" / "\x1b]0;title\x07.png").touch()
+    images = load(folder)
+    assert images.classes == ("caf\\xe9", "two\\x0alines")
+    assert len(images) == 2
+    said = capsys.readouterr().err
+    assert "skipped " + printable(f"{folder}/caf\udce9/\x1b]0;title\x07.png") in said
+    assert not [character for character in said if not character.isprintable() and character not in "\n\r"]
 
 
 # ------------------------------------------------------------------- digits
