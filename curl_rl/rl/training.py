@@ -345,7 +345,8 @@ class Trainer:
         channels, height, width = pixel_spaces(self.environments)[0]
         networks = sum(value.nbytes for value in self.agent.state_dict().values())
         # Adam keeps two numbers per weight; all kept checkpoints still exist while another is written.
-        return transitions * (channels // c.environment.stack) * height * width + 3 * networks * (c.checkpoint.keep + 1)
+        step = (channels // c.environment.stack) * height * width + 4 * self.agent.proprioception
+        return transitions * step + 3 * networks * (c.checkpoint.keep + 1)
 
     def _restore(self) -> bool:
         """Restores the newest usable checkpoint; returns False if there is none."""
