@@ -150,6 +150,9 @@ class Painted(gymnasium.Env):
         super().reset(seed=seed)
         return np.zeros(1, np.float32), {}
 
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
     def render(self) -> np.ndarray:
         return np.full((4, 6, 3), 10 * self.camera, np.uint8)
 
