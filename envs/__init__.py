@@ -4,7 +4,8 @@
 
 Names are `<domain>-<task>` for every task of the DeepMind Control Suite (`ball_in_cup-catch`), `tiny-reach` for a
 small environment without a physics engine, and `gym:<id>` for any other gymnasium environment that renders
-(`gym:CarRacing-v3`). The first two are also in gymnasium's registry once this package is imported:
+(`gym:CarRacing-v3`, or `gym:my_module:MyEnv-v0` with the module that registers it). The first two are also in
+gymnasium's registry once this package is imported:
 `gymnasium.make("pixels/cheetah-run-v0", size=84)`, or, without the import,
 `gymnasium.make("envs:pixels/cheetah-run-v0")`.
 
@@ -17,12 +18,12 @@ when the first environment that uses them is created. Vector environments must s
 "forkserver"; see `envs.rendering`.
 """
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, get_args
 
 import gymnasium
 
+from envs.catalog import nearest
 from envs.dmcontrol import TASKS, DMControl
 from envs.foreign import Foreign
 from envs.pixels import Action, Observation, PixelEnv
@@ -45,11 +46,12 @@ def make(
     quality: Quality = "faithful",
     camera: int | str | None = None,
     proprioception: str | Sequence[str] = (),
+    max_episode_steps: int | None = None,
 ) -> PixelEnv:
     """Creates an environment whose observations are frame stacks; see `envs.pixels.PixelEnv`.
 
     Args:
-        name: one of `NAMES`, or `gym:<id>`.
+        name: one of `NAMES`, `gym:<id>`, or `gym:<module>:<id>`; see `envs.catalog.find`.
         size: height and width of a frame, in pixels.
         stack: frames in an observation.
         action_repeat: environment steps per agent step.
@@ -58,6 +60,8 @@ def make(
             gymnasium; None takes the usual one (`envs.dmcontrol.CAMERAS`; gymnasium's own).
         proprioception: names of entries of the task's own observation that an observation holds beside the pixels, such
             as `("position", "velocity")`; "all" for every entry, the state of objects included.
+        max_episode_steps: environment steps after which an episode is truncated at the latest; None leaves the end of
+            an episode to the environment, which may have a time limit of its own.
 
     Returns:
         An environment with observations uint8 (3*stack, size, size), or a dict of these and the proprioception, and
@@ -67,15 +71,26 @@ def make(
         ValueError: an argument is out of range, or the environment is unsuitable; the message names the reason.
         envs.rendering.RenderingUnavailable: the environment renders with OpenGL, which does not work on this machine.
     """
-    for field, value in (("size", size), ("stack", stack), ("action_repeat", action_repeat)):
-        if value < 1:
+    for field, value in (
+        ("size", size),
+        ("stack", stack),
+        ("action_repeat", action_repeat),
+        ("max_episode_steps", max_episode_steps),
+    ):
+        if value is not None and value < 1:
             raise ValueError(f"{field} must be at least 1, got {value}")
     if quality not in get_args(Quality):
         raise ValueError(f"quality must be {' or '.join(get_args(Quality))}, got {quality!r}")
     inner = _inner(name, size, quality, camera)
     try:
         return PixelEnv(
-            inner, name=name, size=size, stack=stack, action_repeat=action_repeat, proprioception=proprioception
+            inner,
+            name=name,
+            size=size,
+            stack=stack,
+            action_repeat=action_repeat,
+            max_episode_steps=max_episode_steps,
+            proprioception=proprioception,
         )
     except ValueError:
         inner.close()
@@ -112,7 +127,7 @@ def make_registered(
 
 def _inner(name: str, size: int, quality: Quality, camera: int | str | None) -> gymnasium.Env[Any, Any]:
     """The environment that renders single images of `size`."""
-    if name.startswith("gym:"):
+    if name.startswith("gym:") and name.removeprefix("gym:") not in NAMES:
         return Foreign(name.removeprefix("gym:"), size=size, camera=camera)
     if name == "tiny-reach":
         if camera is not None:
@@ -121,8 +136,10 @@ def _inner(name: str, size: int, quality: Quality, camera: int | str | None) -> 
     domain, _, task = name.partition("-")
     if task in TASKS.get(domain, ()):
         return DMControl(domain, task, size=size, quality=quality, camera=camera)
-    nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
-    raise ValueError(f"environment {name!r} is unknown; the nearest is {nearest!r} (others: 'gym:<gymnasium id>')")
+    raise ValueError(
+        f"environment {name!r} is unknown; the nearest is {nearest(name)!r} (others: 'gym:<gymnasium id>', or "
+        "'gym:<module>:<id>' with the module that registers it)"
+    )
 
 
 for _name in NAMES:

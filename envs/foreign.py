@@ -1,5 +1,8 @@
 """Any gymnasium environment that renders, with its images resized."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -7,16 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from envs import rendering
+from envs import catalog, rendering, returned
 from envs.proprioception import entry_lengths
 from envs.viewpoint import camera_keywords, choose_camera
+
+_BEGINNING = ("observation", "info")
+_OUTCOME = ("observation", "reward", "terminated", "truncated", "info")
+_SEED = 0  # of the trial; a run's episodes have their own
 
 
 class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
     """The environment `gym_id`, with square images from `render()`.
 
+    It is tried out once, with a seed: what it lacks is said here rather than in the middle of a run.
+
     Args:
-        gym_id: its id in gymnasium's registry, e.g. `CarRacing-v3`.
+        gym_id: its id in gymnasium's registry, e.g. `CarRacing-v3`, or `my_module:MyEnv-v0` with the module that
+            registers it; see `envs.catalog.find`.
         size: height and width of the images, in pixels. Other aspect ratios are squeezed; shrinking averages over
             areas.
         camera: number or name of the camera of a MuJoCo environment, or of one that takes gymnasium's `camera_id` and
@@ -26,31 +36,46 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
     none.
 
     Raises:
-        ValueError: the environment does not exist, needs a missing package, cannot render, or has no such camera.
+        ValueError: the environment does not exist, needs a missing package, cannot render, renders something other
+            than a picture (`envs.returned.rgb`), fails in its first step, or has no such camera.
     """
 
     def __init__(self, gym_id: str, *, size: int, camera: int | str | None = None) -> None:
         self._size = size
-        env, info = _make(gym_id, camera)
-        super().__init__(env)
-        self._state = _state_in(info)
-        self.state_names = tuple(f"state/{number}" for number in range(len(self._state)))
+        super().__init__(_make(gym_id, camera))
+        self._state = np.empty(0)
+        self.state_names: tuple[str, ...] = ()
         """Names of the numbers in `physical_state()`."""
-        self.entry_lengths = entry_lengths(env.observation_space)
+        self.entry_lengths = entry_lengths(self.env.observation_space)
         """Length of each vector of the environment's own observation; the only one is called `state`."""
         self._newest: Any = None
+        try:
+            self._try_out(f"environment gym:{gym_id}")
+        except ValueError:
+            with contextlib.suppress(Exception):
+                self.close()
+            raise
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets the wrapped environment."""
-        observation, info = self.env.reset(seed=seed, options=options)
+        """Resets the wrapped environment.
+
+        Raises:
+            envs.returned.Unusable: it returned something else than an observation and an info.
+        """
+        observation, info = returned.outcome("reset", _BEGINNING, self.env.reset(seed=seed, options=options))
         self._state, self._newest = _state_in(info), observation
         return observation, info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Steps the wrapped environment."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Steps the wrapped environment.
+
+        Raises:
+            envs.returned.Unusable: it returned something else than five values, or its reward is not a number.
+        """
+        observation, reward, *ends, info = returned.outcome("step", _OUTCOME, self.env.step(action))
         self._state, self._newest = _state_in(info), observation
-        return observation, reward, terminated, truncated, info
+        terminated, truncated = map(bool, ends)
+        return observation, returned.reward(reward), terminated, truncated, info
 
     def entry(self, name: str) -> Any:
         """The current value of a vector of the environment's own observation."""
@@ -61,10 +86,28 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
         return self._state
 
     def render(self) -> NDArray[np.uint8]:
-        """The image of the current state, (size, size, 3)."""
+        """The image of the current state, (size, size, 3).
+
+        Raises:
+            envs.returned.Unusable: the environment returned something else than a picture.
+        """
         self._draw_to_own_context()
-        picture = Image.fromarray(np.asarray(self.env.render(), np.uint8)).convert("RGB")
+        picture = Image.fromarray(np.ascontiguousarray(returned.rgb(self.env.render())))
         return np.asarray(picture.resize((self._size, self._size), Image.Resampling.BOX))
+
+    def _try_out(self, field: str) -> None:
+        """Makes a reset, a picture and a step: many environments discover a missing package only when they render.
+
+        Raises:
+            ValueError: something failed, or returned what cannot be used.
+        """
+        with _in_one_line(field):
+            self.reset(seed=_SEED)
+            self.state_names = tuple(f"state/{number}" for number in range(len(self._state)))
+            self.render()
+            if isinstance(self.env.action_space, gymnasium.spaces.Box):  # `PixelEnv` refuses others in words of its own
+                self.env.action_space.seed(_SEED)
+                self.step(self.env.action_space.sample())
 
     def close(self) -> None:
         """Closes the wrapped environment.
@@ -91,40 +134,51 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
         return getattr(getattr(self.env.unwrapped, "mujoco_renderer", None), "viewer", None)
 
 
-def _make(gym_id: str, camera: int | str | None) -> tuple[gymnasium.Env[Any, Any], dict[str, Any]]:
-    """Creates the environment; returns it with the `info` of its first reset."""
-    field = f"environment gym:{gym_id}"
-    try:
-        spec = gymnasium.spec(gym_id)
-        if "mujoco" in str(spec.entry_point):
-            rendering.choose_backend()
+def _make(gym_id: str, camera: int | str | None) -> gymnasium.Env[Any, Any]:
+    """Creates the environment.
+
+    Raises:
+        ValueError: it does not exist, does not render, or has no such camera.
+    """
+    field, spec = f"environment gym:{gym_id}", catalog.find(gym_id)
+    if "mujoco" in str(spec.entry_point):
+        rendering.choose_backend()
+    with _in_one_line(field):
         chosen: dict[str, Any] = {} if camera is None else camera_keywords(spec, camera)
-        env: gymnasium.Env[Any, Any] = gymnasium.make(gym_id, render_mode="rgb_array", **chosen)
-        modes = env.metadata.get("render_modes") or []
-        if "rgb_array" not in modes:
+        env: gymnasium.Env[Any, Any] = gymnasium.make(spec.id, render_mode="rgb_array", **chosen)
+    modes = env.metadata.get("render_modes") or []
+    if "rgb_array" not in modes:
+        env.close()
+        raise ValueError(f"{field} must support the render mode rgb_array, got {list(modes)}")
+    if camera is not None:
+        try:
+            choose_camera(env, camera, f"gym:{gym_id}", passed=bool(chosen))
+        except ValueError:
             env.close()
-            raise ValueError(f"{field} must support the render mode rgb_array, got {list(modes)}")
-        if camera is not None:
-            try:
-                choose_camera(env, camera, f"gym:{gym_id}", passed=bool(chosen))
-            except ValueError:
-                env.close()
-                raise
-        # Render once here: many environments discover a missing package only then.
-        _, info = env.reset()
-        env.render()
+            raise
+    return env
+
+
+@contextlib.contextmanager
+def _in_one_line(field: str) -> Iterator[None]:
+    """Turns any exception of an environment's code into a ValueError of one line, which names its place."""
+    try:
+        yield
+    except returned.Unusable as error:
+        raise ValueError(f"{field}: {error}") from error
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(f"{field} cannot be created: {' '.join(str(error).split())}") from error
-    except TypeError as error:
-        if "render_mode" not in str(error):
-            raise
-        raise ValueError(f"{field} does not render: it takes no render_mode") from error
-    return env, info
+    except Exception as error:
+        if isinstance(error, TypeError) and "unexpected keyword argument 'render_mode'" in str(error):
+            raise ValueError(f"{field} does not render: it takes no render_mode") from error
+        if "mujoco" in sys.modules:
+            rendering.choose_backend()  # if there is none, this says so and what to install
+        raise ValueError(f"{field} cannot be created: it raised {catalog.told(error)}") from error
 
 
-def _state_in(info: dict[str, Any]) -> NDArray[np.float64]:
-    """`info["state"]` as a new array (D,); D = 0 if it is missing or not numeric."""
+def _state_in(info: Any) -> NDArray[np.float64]:
+    """`info["state"]` as a new array (D,); D = 0 if there is no such entry, or no numbers in it."""
     try:
         return np.array(info.get("state", ()), np.float64).reshape(-1)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return np.empty(0)

@@ -39,6 +39,9 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
     A step repeats the action `action_repeat` times, stops early if the episode ends, sums the rewards and renders one
     image. `info["environment_steps"]` is the number of steps of the wrapped environment in this call.
 
+    An episode is truncated after `max_episode_steps` steps of the wrapped environment, even in the middle of an action,
+    like one that reaches the wrapped environment's own time limit.
+
     `physical_state()` is the state shown by the newest frame if the wrapped environment has a method of that name and
     `state_names`; otherwise it is empty.
 
@@ -52,6 +55,8 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         action_repeat: environment steps per agent step.
         proprioception: names of entries of the environment's `entry_lengths`, which `entry(name)` returns; "all" names
             every one.
+        max_episode_steps: environment steps after which an episode is truncated, unless the wrapped environment ends it
+            before; None adds no limit to its own.
 
     Raises:
         ValueError: the actions of `env` are not a bounded one-dimensional Box, or it has no such entries.
@@ -68,6 +73,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         stack: int,
         action_repeat: int,
         proprioception: str | Sequence[str] = (),
+        max_episode_steps: int | None = None,
     ) -> None:
         actions = env.action_space
         if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
@@ -85,6 +91,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         self._action_repeat = action_repeat
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=stack)
         self._over = True
+        self._limit, self._steps = max_episode_steps or math.inf, 0
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, actions.shape, np.float32)
         self.observation_space = gymnasium.spaces.Box(0, 255, (3 * stack, size, size), np.uint8)
         self._entries: dict[str, int] = {}
@@ -97,8 +104,9 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
             "render_fps": float(env.metadata.get("render_fps") or 30) / action_repeat,
         }
         # The environments of this package have episode_steps; for others the limit is in gymnasium's registry.
-        steps = getattr(env, "episode_steps", None) or (env.spec and env.spec.max_episode_steps)
-        self.max_episode_steps: int | None = math.ceil(steps / action_repeat) if steps else None
+        steps = getattr(env, "episode_steps", None) or (env.spec and env.spec.max_episode_steps) or math.inf
+        steps = min(steps, self._limit)
+        self.max_episode_steps: int | None = math.ceil(steps / action_repeat) if steps < math.inf else None
         """Agent steps in an episode that runs to its time limit; None if there is no limit."""
 
         self.state_names: tuple[str, ...] = getattr(env, "state_names", ())
@@ -120,7 +128,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
             raise gymnasium.error.ClosedEnvironmentError("the environment is closed: create another one")
         super().reset(seed=seed)
         self.env.reset(seed=seed, options=options)
-        self._over = False
+        self._over, self._steps = False, 0
         frame = self._frame()
         self._frames.extend([frame] * (self._frames.maxlen or 0))
         return self._observation(), {"environment_steps": 0}
@@ -140,6 +148,8 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
             _, reward, terminated, truncated, _ = self.env.step(inner_action)
             total += float(reward)
             steps += 1
+            truncated = truncated or self._steps + steps >= self._limit
+        self._steps += steps
         self._over = bool(terminated or truncated)
         self._frames.append(self._frame())
         return self._observation(), total, bool(terminated), bool(truncated), {"environment_steps": steps}
@@ -182,4 +192,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
             raise ValueError(f"action must have shape {self._center.shape}, got {given.shape}")
         if np.isnan(given).any():
             raise ValueError(f"action must hold numbers in [-1, 1], got NaN in {given.tolist()}")
-        return (self._center + np.clip(given, -1.0, 1.0) * self._half_width).astype(self.env.action_space.dtype)
+        inner = self._center + np.clip(given, -1.0, 1.0) * self._half_width
+        kind = self.env.action_space.dtype
+        # Otherwise whole numbers would be rounded towards 0, which only an action of exactly 1 leaves.
+        return (np.rint(inner) if np.issubdtype(kind, np.integer) else inner).astype(kind)

@@ -14,9 +14,10 @@ import ctypes.util
 import functools
 import importlib
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,6 +34,8 @@ _SYNONYMS = {
 }
 _OFF = ("off", "disable", "disabled", "false", "0")
 _EGL_PLATFORM_DEVICE_EXT = 0x313F
+_DEVICE = "MUJOCO_EGL_DEVICE_ID"  # MuJoCo and dm_control render on this EGL device; without it on the first that starts
+_LOADED = "dm_control, imported earlier, uses it"
 _MISSING = (
     "rendering: neither EGL nor OSMesa works on this machine; on Debian or Ubuntu install them with "
     "`sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6`"
@@ -66,9 +69,12 @@ def choose_backend() -> Backend:
     only EGL uses a GPU. The choice holds for the lifetime of the process.
 
     Raises:
-        RenderingUnavailable: no backend works, or the one named by `MUJOCO_GL` does not.
+        RenderingUnavailable: no backend works, or the one named by `MUJOCO_GL` does not, or `MUJOCO_EGL_DEVICE_ID` is
+            not the number of an EGL device.
     """
     name, reason = _already_settled() or _first_that_starts()
+    if name == "egl":
+        _check_device()
     before = os.environ.get("MUJOCO_GL")
     os.environ["MUJOCO_GL"] = name
     try:
@@ -80,8 +86,8 @@ def choose_backend() -> Backend:
             os.environ["MUJOCO_GL"] = before
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise RenderingUnavailable(
-            f"rendering: {name} ({reason}) does not work here ({cause}); unset MUJOCO_GL or set it to another of egl, "
-            "osmesa, glfw, and on Debian or Ubuntu `sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6`"
+            f"rendering: {name} ({reason}) does not work here ({cause}); {_remedy(reason)}, and on Debian or Ubuntu "
+            "`sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6`"
         ) from error
 
 
@@ -121,7 +127,7 @@ def _already_settled() -> tuple[Any, str] | None:
     """The backend already loaded or requested, and the reason; None if the choice is free."""
     loaded = getattr(sys.modules.get("dm_control._render"), "BACKEND", None)
     if loaded in ("egl", "osmesa", "glfw"):
-        return loaded, "dm_control, imported earlier, uses it"
+        return loaded, _LOADED
     for variable in ("MUJOCO_GL", "PYOPENGL_PLATFORM"):
         value = os.environ.get(variable, "").strip().lower()
         if value in _SYNONYMS:
@@ -136,8 +142,39 @@ def _already_settled() -> tuple[Any, str] | None:
     return None
 
 
+def _remedy(reason: str) -> str:
+    """Only what was set can be unset. Without MUJOCO_GL dm_control takes the first backend whose import succeeds."""
+    variable, is_set, _ = reason.partition("=")
+    other = "it" if variable == "MUJOCO_GL" else "MUJOCO_GL"
+    if is_set:
+        return f"unset {variable} or set {other} to another of egl, osmesa, glfw"
+    if reason == _LOADED and not os.environ.get("MUJOCO_GL"):
+        return "set MUJOCO_GL to egl or osmesa before dm_control is imported"
+    return "set MUJOCO_GL to another of egl, osmesa, glfw"
+
+
+def _check_device() -> None:
+    """Refuses a `MUJOCO_EGL_DEVICE_ID` that names no device.
+
+    Raises:
+        RenderingUnavailable: it is not a number of one of EGL's devices.
+    """
+    value, count = os.environ.get(_DEVICE), len(_egl_devices())
+    if value is None or not count:
+        return
+    if not re.fullmatch(r"\s*\+?\d+\s*", value) or int(value) >= count:
+        right = "0, the only EGL device here" if count == 1 else f"from 0 to {count - 1}, the EGL devices here"
+        raise RenderingUnavailable(
+            f"rendering: {_DEVICE} must be {right}, got {value!r}: set it to EGL's own number of a device, or unset it "
+            "to render on the first that starts"
+        )
+
+
 def _first_that_starts() -> tuple[Any, str]:
-    if _egl_starts():
+    devices = _egl_devices()
+    if devices and _DEVICE in os.environ:
+        return "egl", f"{_DEVICE}={os.environ[_DEVICE]}"
+    if any(starts() for starts in devices):
         return "egl", "an EGL device starts"
     if _osmesa_starts():
         return "osmesa", "no EGL device starts, OSMesa does"
@@ -147,20 +184,20 @@ def _first_that_starts() -> tuple[Any, str]:
 # EGL and OSMesa are probed through ctypes, because PyOpenGL cannot change its platform once loaded.
 
 
-def _egl_starts() -> bool:
-    """Whether EGL can initialize a display on some device, as MuJoCo will.
+def _egl_devices() -> list[Callable[[], bool]]:
+    """EGL's devices in its order; each function tests whether a display can be initialized on one, as MuJoCo will.
 
     The display stays initialized: eglTerminate would take it from other users in this process.
     """
     library = _load("EGL")
     if library is None:
-        return False
+        return []
     library.eglGetProcAddress.restype = ctypes.c_void_p
     library.eglGetProcAddress.argtypes = [ctypes.c_char_p]
     query_address = library.eglGetProcAddress(b"eglQueryDevicesEXT")
     display_address = library.eglGetProcAddress(b"eglGetPlatformDisplayEXT")
     if not query_address or not display_address:
-        return False
+        return []
     int_pointer = ctypes.POINTER(ctypes.c_int)
     query_devices = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p), int_pointer)(
         query_address
@@ -170,12 +207,13 @@ def _egl_starts() -> bool:
 
     devices, count = (ctypes.c_void_p * 64)(), ctypes.c_int()
     if not query_devices(len(devices), devices, ctypes.byref(count)):
-        return False
-    for device in devices[: count.value]:
+        return []
+
+    def starts(device: int | None) -> bool:
         display = get_display(_EGL_PLATFORM_DEVICE_EXT, device, None)
-        if display and library.eglInitialize(display, None, None):
-            return True
-    return False
+        return bool(display and library.eglInitialize(display, None, None))
+
+    return [functools.partial(starts, device) for device in devices[: count.value]]
 
 
 def _osmesa_starts() -> bool:

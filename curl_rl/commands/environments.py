@@ -18,8 +18,9 @@ class MakeEnvironment(Protocol[Made]):
     such as missing OpenGL, are passed to a command's ``main`` as ``unavailable``.
 
     Settings that a factory may lack are passed only if they are set: ``camera``, a camera's number or name;
-    ``proprioception``, names of entries of the task's own observation. With the latter, an observation is a dict of the
-    image and one or more vectors; see :mod:`curl_rl.rl.observations`.
+    ``max_episode_steps``, environment steps after which an episode is truncated; ``proprioception``, names of entries
+    of the task's own observation. With the last, an observation is a dict of the image and one or more vectors; see
+    :mod:`curl_rl.rl.observations`.
     """
 
     def __call__(
@@ -40,6 +41,8 @@ def make_configured(make: MakeEnvironment[Made], name: str, config: EnvironmentC
         chosen["camera"] = config.camera
     if config.proprioception:
         chosen["proprioception"] = config.proprioception
+    if config.max_episode_steps is not None:
+        chosen["max_episode_steps"] = config.max_episode_steps
     for setting, value in chosen.items():
         if not _takes(make, setting):
             got = list(value) if isinstance(value, tuple) else repr(value)

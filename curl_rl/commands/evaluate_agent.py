@@ -9,16 +9,19 @@ The policy is deterministic and sees center crops. The run is not changed; --gif
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from curl_rl.commands.environments import MakeEnvironment, make_configured
 from curl_rl.rl.agent import Agent
+from curl_rl.rl.checks import remark_on_endless
 from curl_rl.rl.evaluation import Evaluation, evaluate
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
+from curl_rl.runs.console import say
 from curl_rl.runs.files import write_json
 from curl_rl.runs.logger import write_gif
 
@@ -37,6 +40,9 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     parser.add_argument(
         "--seed", type=int, default=0, help="of the episodes; the run's own seed repeats its evaluations"
     )
+    parser.add_argument(
+        "--max_episode_steps", type=int, help="environment steps after which an episode is truncated [as in training]"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     parser.add_argument("--gif", type=Path, help="record the first episode here")
     parser.add_argument("--json", type=Path, help="write the returns here as well")
@@ -45,12 +51,19 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
         parser.error(f"--episodes must be at least 1, got {arguments.episodes}")
     if arguments.seed < 0:
         parser.error(f"--seed must be 0 or more, got {arguments.seed}")
+    if arguments.max_episode_steps is not None and arguments.max_episode_steps < 1:
+        parser.error(f"--max_episode_steps must be at least 1, got {arguments.max_episode_steps}")
     with refusals(parser, *unavailable):
         agent, config, frames = load_agent(arguments.run, arguments.device)
         # Playing takes minutes: refuse unwritable outputs first.
         for path in filter(None, (arguments.gif, arguments.json)):
             check_writable(path)
-        env = make_configured(make, config.env, config.environment)
+        shown = config.environment
+        if arguments.max_episode_steps is not None:
+            shown = replace(shown, max_episode_steps=arguments.max_episode_steps)
+        env = make_configured(make, config.env, shown)
+        if remark := remark_on_endless(env, config.env, "--max_episode_steps"):
+            say(remark)
         record = arguments.gif is not None
         result = _play(agent, env, episodes=arguments.episodes, seed=arguments.seed, record=record)
         metrics = result.metrics()

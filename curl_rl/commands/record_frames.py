@@ -24,10 +24,12 @@ from curl_rl.recordings.recorder import Recordable, open_recording, random_polic
 from curl_rl.recordings.store import Recording
 from curl_rl.rl.acting import agent_policy
 from curl_rl.rl.agent import Agent
+from curl_rl.rl.checks import remark_on_endless
 from curl_rl.rl.config import EnvironmentConfig, load_preset
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.command_line import command_parser, refusals
+from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.signals import stop_requests
 
@@ -68,6 +70,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Recordable], *unavailable: t
     parser.add_argument("--quality", choices=("faithful", "fast"), help="rendering quality")
     parser.add_argument("--action_repeat", type=int, help="environment steps per agent step")
     parser.add_argument("--camera", type=camera_flag, help="number or name of the camera [the task's usual one]")
+    parser.add_argument("--max_episode_steps", type=int, help="environment steps after which an episode is truncated")
     parser.add_argument("--device", default="auto", help="device of a run's policy: auto, cpu, cuda or cuda:<n>")
     arguments = parser.parse_args(argv)
     if arguments.agent_steps < 1:
@@ -107,6 +110,8 @@ def _trained_player(arguments: argparse.Namespace) -> Player:
     if arguments.env not in (None, config.env):
         raise UserError(f"--env must be the environment of {run}, {config.env}, got {arguments.env}: leave it out")
     shown = config.environment
+    if arguments.max_episode_steps is not None:  # it changes no picture
+        shown = replace(shown, max_episode_steps=arguments.max_episode_steps)
     if _with_flags(shown, arguments) != shown:
         raise UserError(
             f"--size, --quality, --action_repeat and --camera must be those of {run}, {shown.size}, {shown.quality}, "
@@ -117,7 +122,8 @@ def _trained_player(arguments: argparse.Namespace) -> Player:
 
 def _with_flags(shown: EnvironmentConfig, arguments: argparse.Namespace) -> EnvironmentConfig:
     """The preset's or the run's environment settings, overridden by the flags."""
-    flags = {name: getattr(arguments, name) for name in ("size", "quality", "action_repeat", "camera")}
+    names = ("size", "quality", "action_repeat", "camera", "max_episode_steps")
+    flags = {name: getattr(arguments, name) for name in names}
     return replace(shown, **{name: value for name, value in flags.items() if value is not None})
 
 
@@ -127,6 +133,8 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
     env = make_configured(make, player.env, shown)
     try:
         spec = observation_spec(env.observation_space)
+        if remark := remark_on_endless(env, player.env, "--max_episode_steps"):
+            say(remark)
         recording = Recording(
             env=player.env,
             size=shown.size,
@@ -137,6 +145,7 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
             state_names=env.state_names,
             action_size=len(env.action_space.sample()),
             camera=shown.camera,
+            max_episode_steps=shown.max_episode_steps,
         )
         if player.agent is None:
             policy = random_policy(recording.action_size)

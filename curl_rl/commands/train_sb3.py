@@ -20,9 +20,11 @@ from typing import Any
 from curl_rl import EncoderConfig, PretrainedEncoder, load_encoder
 from curl_rl.commands.environments import MakeEnvironment, camera_flag, make_configured
 from curl_rl.objectives import METHODS
+from curl_rl.rl.checks import remark_on_endless
 from curl_rl.rl.config import EnvironmentConfig
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.command_line import command_parser, refusals
+from curl_rl.runs.console import say
 
 # RGB frames in an observation.
 STACK = 3
@@ -52,6 +54,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     parser.add_argument("--episodes", type=int, default=10, help="episodes per evaluation [%(default)s]")
     parser.add_argument("--size", type=int, help="side of a frame in pixels [that of the run's frames; else 36]")
     parser.add_argument("--crop", type=int, help="side of the crop for a new encoder of ours [32]")
+    parser.add_argument("--max_episode_steps", type=int, help="environment steps after which an episode is truncated")
     parser.add_argument("--batch_size", type=int, default=64, help="of SAC and of the contrastive loss [%(default)s]")
     parser.add_argument("--seed", type=int, default=1, help="of everything [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the evaluations here, one per line")
@@ -63,7 +66,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
 
 def train(arguments: argparse.Namespace, make: MakeEnvironment[Environment]) -> None:
     """Trains and evaluates with the parsed arguments."""
-    for name in ("steps", "every", "episodes", "size", "crop", "batch_size"):
+    for name in ("steps", "every", "episodes", "size", "crop", "batch_size", "max_episode_steps"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise ValueError(f"--{name} must be at least 1, got {value}")
     pretrained = None if names_a_new_one(arguments.encoder) else load_encoder(arguments.encoder)
@@ -76,8 +79,11 @@ def train(arguments: argparse.Namespace, make: MakeEnvironment[Environment]) -> 
 
     from curl_rl.integrations.stable_baselines3 import ContrastiveCallback, CurlFeaturesExtractor
 
-    shown = EnvironmentConfig(size=size, stack=STACK, action_repeat=1, camera=arguments.camera)
+    chosen = {"camera": arguments.camera, "max_episode_steps": arguments.max_episode_steps}
+    shown = EnvironmentConfig(size=size, stack=STACK, action_repeat=1, **chosen)
     environment, evaluation_environment = (Monitor(make_configured(make, arguments.env, shown)) for _ in range(2))
+    if remark := remark_on_endless(environment.unwrapped, arguments.env, "--max_episode_steps"):
+        say(remark)
     policy: dict[str, Any] = {"net_arch": [256, 256]}
     callbacks: list[BaseCallback] = []
     if arguments.encoder != "nature":

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from curl_rl.recordings.store import FrameWriter, Recording
 from curl_rl.runs.lock import lock_run
+from curl_rl.runs.pictures import PictureWatch
 from curl_rl.runs.seeds import derived_seed
 
 Observation = Any
@@ -104,11 +105,13 @@ def record(
         OSError: writing failed; earlier data is intact.
     """
     channels = writer.recording.channels
+    watch = PictureWatch()
     try:
         while writer.frames < frames:
             seed, number = writer.recording.seed, writer.whole_episodes
             generator = np.random.default_rng(derived_seed(seed, "recorded actions", number))
             observation, _ = env.reset(seed=derived_seed(seed, "recorded episode", number))
+            watch.begin(observation if image is None else observation[image])
             seen: list[npt.NDArray[np.uint8]] = []
             states: list[npt.NDArray[np.float64]] = []
             actions: list[Action] = []
@@ -124,6 +127,7 @@ def record(
                 observation, reward, terminated, truncated, _ = env.step(actions[-1])
                 rewards.append(float(reward))
                 over = terminated or truncated
+                watch.step(observation if image is None else observation[image], over=over)
                 if writer.whole_frames + len(seen) > writer.frames:  # do not count frames of a cut episode twice
                     after_frame()
             writer.add_episode(seen, states, actions, rewards, cut=not over)

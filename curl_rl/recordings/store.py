@@ -73,6 +73,8 @@ class Recording:
     """Channels of a frame."""
     camera: int | str | None = None
     """Number or name of the camera; None for the environment's usual one."""
+    max_episode_steps: int | None = None
+    """Environment steps after which episodes were truncated at the latest; None for the environment's own limit."""
 
     def __post_init__(self) -> None:
         doubled = [name for name, count in Counter(self.state_names).items() if count > 1]
@@ -344,7 +346,7 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
             raise UserError(
                 f"{path} has format {content['format']}, but this version reads up to {_FORMAT}: update curl_rl"
             )
-        content.setdefault("camera", None)  # older recordings have no such field
+        content = {"camera": None, "max_episode_steps": None, **content}  # older recordings have no such fields
         fields = {field.name: content[field.name] for field in dataclasses.fields(Recording)}
         if not isinstance(fields["state_names"], list):
             raise UserError(f"{path} is damaged: state_names must be a list, got {fields['state_names']!r:.40}")
@@ -362,6 +364,9 @@ def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
         raise UserError(f"{path} is damaged: names must be strings and counts whole numbers")
     if fields["camera"] is not None and type(fields["camera"]) not in (int, str):
         raise UserError(f"{path} is damaged: camera must be a number, a name or null, got {fields['camera']!r:.40}")
+    limit = fields["max_episode_steps"]
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise UserError(f"{path} is damaged: max_episode_steps must be null or at least 1, got {limit!r:.40}")
     if not isinstance(cut, bool):
         raise UserError(f"{path} is damaged: cut must be true or false, got {cut!r}")
     for shard in shards:

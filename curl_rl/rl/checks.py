@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from curl_rl.objectives import DataSpec
@@ -10,9 +12,10 @@ from curl_rl.rl.learner import check_capture
 from curl_rl.rl.loading import build_agent
 from curl_rl.rl.observations import observation_spec
 from curl_rl.rl.replay import replay_bytes
-from curl_rl.rl.workers import Environment, pixel_spaces
+from curl_rl.rl.workers import Environment, check_observation, pixel_spaces
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.storage import choose_storage
 
 
@@ -31,7 +34,8 @@ def check_environment(config: RunConfig, environment: Environment, device: torch
     """Checks the run against its environment, before anything is written.
 
     Raises:
-        UserError: the agent or the replay does not fit the environment, or the replay does not fit into memory.
+        UserError: the agent or the replay does not fit the environment, the environment does not return what it
+            declares or has no limit where the run sets one, or the replay does not fit into memory.
     """
     shape, action_dim = pixel_spaces(environment)
     proprioception = observation_spec(environment.observation_space).proprioception
@@ -40,6 +44,8 @@ def check_environment(config: RunConfig, environment: Environment, device: torch
         raise UserError(f"environment.proprioception must be left out, got {got}: the environment has pixels only")
     if shape[0] % config.environment.stack:
         raise UserError(f"environment.stack {config.environment.stack} does not divide the {shape[0]} channels")
+    _check_first_observation(environment, config.seed)
+    _check_limit(config, environment)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             agent = build_agent(config, torch.device("meta"), shape, action_dim, proprioception)
@@ -70,3 +76,40 @@ def check_environment(config: RunConfig, environment: Environment, device: torch
         raise UserError(one_line(error)) from None
     if config.compute.capture:
         check_capture(device, storage)
+
+
+def remark_on_endless(environment: object, name: str, setting: str) -> str | None:
+    """A line about an environment that states no time limit, or None if it states one.
+
+    Args:
+        environment: ``max_episode_steps`` is its limit, in agent steps.
+        name: its name.
+        setting: the setting that limits its episodes.
+    """
+    if getattr(environment, "max_episode_steps", None) is not None:
+        return None
+    return f"{name} states no time limit: if an episode of it may never end, set {setting}, in environment steps"
+
+
+def _check_first_observation(environment: Environment, seed: int) -> None:
+    try:
+        beginning = environment.reset(seed=derived_seed(seed, "evaluation episode"))
+    except Exception as error:  # an environment is user code and may raise any exception
+        raise UserError(f"the environment's reset raised {type(error).__name__}: {one_line(error)}") from error
+    if not isinstance(beginning, tuple) or len(beginning) != 2:
+        raise UserError(f"the environment's reset must return (observation, info), got a {type(beginning).__name__}")
+    check_observation(beginning[0], environment.observation_space)
+
+
+def _check_limit(config: RunConfig, environment: Environment) -> None:
+    """Refuses a limit that the environment, made by the caller of :func:`~curl_rl.rl.training.train`, ignores."""
+    wanted, e = config.environment.max_episode_steps, config.environment
+    if wanted is None:
+        return
+    steps = getattr(environment, "max_episode_steps", None)
+    if steps is None or steps > math.ceil(wanted / e.action_repeat):
+        limit = "none" if steps is None else f"{steps} agent steps"
+        raise UserError(
+            f"environment.max_episode_steps must be the limit of the environment, got {wanted}, and the environment "
+            f"states {limit} as its max_episode_steps: make it with the same limit"
+        )

@@ -10,6 +10,7 @@ from curl_rl.rl.progress import Episode, Progress
 from curl_rl.rl.replay import Replay
 from curl_rl.rl.workers import Beginning, Environments, Observation, Outcome
 from curl_rl.runs.console import say
+from curl_rl.runs.pictures import PictureWatch
 from curl_rl.runs.seeds import derived_seed
 
 
@@ -21,11 +22,14 @@ class Collector:
         replay: has one stream per environment.
         progress: the run's progress, including the unfinished episodes.
         seed: the run's seed; an episode's seed is derived from it and the episode's number.
+        watch: looks at the pictures.
     """
 
-    def __init__(self, environments: Environments, replay: Replay, progress: Progress, seed: int) -> None:
+    def __init__(
+        self, environments: Environments, replay: Replay, progress: Progress, seed: int, watch: PictureWatch
+    ) -> None:
         self.environments = environments
-        self._replay, self._progress, self._seed = replay, progress, seed
+        self._replay, self._progress, self._seed, self._watch = replay, progress, seed, watch
         self._spec = observation_spec(environments.observation_space)
 
     def begin_episodes(self) -> None:
@@ -37,6 +41,7 @@ class Collector:
             assert first is not None, "an episode without actions cannot be over"
             pixels, proprioception = self._spec.read(first)
             self._replay.start_episode(pixels, proprioception=proprioception, stream=number)
+            self._watch.begin(pixels, number=number)
             p.under_way[number] = Episode(p.episodes_begun, pixels, proprioception=proprioception)
             p.episodes_begun += 1
 
@@ -60,6 +65,7 @@ class Collector:
             next_proprioception=proprioception,
             stream=number,
         )
+        self._watch.step(pixels, over=terminated or truncated, number=number)
         p = self._progress
         episode = p.under_way[number]
         episode.observation, episode.proprioception = pixels, proprioception

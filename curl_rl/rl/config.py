@@ -50,6 +50,9 @@ class EnvironmentConfig:
     """Entries of the task's own observation that actor and critics get beside the pixels, such as [position,velocity];
     all: every entry, which may include the state of objects. An unknown name lists the task's entries. Encoder and
     objective see pixels only. [default: pixels alone]"""
+    max_episode_steps: Annotated[int | None, at_least(1)] = None
+    """Environment steps after which an episode is truncated at the latest, in training and in evaluation. Needed by an
+    environment whose episodes may never end. [default: the environment's own limit, if it has one]"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "environment")
@@ -140,7 +143,8 @@ class RunConfig:
     """One training run."""
 
     env: str = "cheetah-run"
-    """Task: domain-task of the DeepMind Control suite, tiny-reach, or gym:<id> for another environment that renders."""
+    """Task: domain-task of the DeepMind Control suite, tiny-reach, gym:<id> for another environment that renders, or
+    gym:<module>:<id> with the module that registers it, which may be in the current folder."""
     preset: str = "curl"
     """YAML file in configs/ with the base settings: curl, official, cpu or sac."""
     frames: Annotated[int, _FRAMES] = 500_000

@@ -14,7 +14,13 @@ import numpy.typing as npt
 
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.observations import observation_spec
+from curl_rl.runs.console import say
+from curl_rl.runs.pictures import PictureWatch
 from curl_rl.runs.seeds import derived_seed
+
+_LONG = 10_000
+"""Agent steps after which an episode without a time limit is mentioned; then after ten times as many, and so on."""
+_WATCHED = -1  # the number of this environment among those that are watched
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ def evaluate(
     record: bool = False,
     stop: Callable[[], bool] = lambda: False,
     after_episode: Callable[[], object] = lambda: None,
+    watch: PictureWatch | None = None,
 ) -> Evaluation | None:
     """Plays ``episodes`` episodes with the mean action; the same seed gives the same initial states.
 
@@ -61,6 +68,7 @@ def evaluate(
         record: keep the first episode's pictures.
         stop: called at every step; the evaluation is aborted once it returns True.
         after_episode: called after each episode, to show progress.
+        watch: looks at the pictures; by default a new one.
 
     Returns:
         The evaluation, or None if it was aborted.
@@ -71,9 +79,12 @@ def evaluate(
     """
     device, spec = agent.log_alpha.device, observation_spec(env.observation_space)
     returns, pictures = [], []
+    watch = watch or PictureWatch()
+    endless = getattr(env, "max_episode_steps", None) is None
     for episode in range(episodes):
         observation, _ = env.reset(seed=derived_seed(seed, "evaluation episode", episode))
-        total, over = 0.0, False
+        watch.begin(spec.pixels(observation), number=_WATCHED)
+        total, over, steps, mentioned_at = 0.0, False, 0, _LONG
         while not over:
             if stop():
                 return None
@@ -86,7 +97,11 @@ def evaluate(
             observation, reward, terminated, truncated, _ = env.step(action)
             if not math.isfinite(reward):
                 raise ValueError(f"the environment's reward must be finite, got {reward}")
-            total, over = total + float(reward), terminated or truncated
+            total, over, steps = total + float(reward), terminated or truncated, steps + 1
+            watch.step(spec.pixels(observation), over=over, number=_WATCHED)
+            if endless and steps == mentioned_at:
+                say(f"evaluation: episode {episode + 1} has not ended after {steps:,} agent steps")
+                mentioned_at *= 10
         if record and episode == 0:
             pictures.append(_newest_frame(spec.pixels(observation)))
         returns.append(total)

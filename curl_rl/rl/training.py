@@ -16,7 +16,7 @@ from torch import Tensor
 from curl_rl.artifacts.encoder_file import last_names, save_encoder
 from curl_rl.encoders import PixelEncoder
 from curl_rl.rl.agent import Agent
-from curl_rl.rl.checks import check_device, check_environment
+from curl_rl.rl.checks import check_device, check_environment, remark_on_endless
 from curl_rl.rl.collector import Collector
 from curl_rl.rl.config import RunConfig
 from curl_rl.rl.estimate import estimated_time
@@ -37,6 +37,7 @@ from curl_rl.runs.directory import REPLAY_SEGMENTS, claimed
 from curl_rl.runs.errors import TrainingFault as TrainingFault  # raised by train()
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import refusing_what_exceeds
+from curl_rl.runs.pictures import PictureWatch
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.session import Contents, Position, Remedies, Session
 from curl_rl.runs.signals import Stopped as Stopped  # likewise
@@ -134,7 +135,8 @@ class Trainer:
             keep=config.checkpoint.keep,
         )
         self.session.check_room(self._bytes_to_save())
-        self.collector = Collector(environments, self.replay, self.progress, config.seed)
+        self._watch = PictureWatch()
+        self.collector = Collector(environments, self.replay, self.progress, config.seed, self._watch)
         self.generators = Generators(config.seed, device, self.replay.storage_device)
         self._newest_return: float | None = None
 
@@ -190,6 +192,9 @@ class Trainer:
         if c.encoder is not None or c.agent.freeze_encoder:
             begin = f"starts from {c.encoder}" if c.encoder is not None else "starts from random weights"
             say(f"encoder: {begin}, {'frozen' if c.agent.freeze_encoder else 'trained further'}")
+        remark = remark_on_endless(self.evaluation_environment, c.env, "--environment.max_episode_steps")
+        if remark is not None:
+            say(remark)
         if p.frames:
             say(f"resumed at {p.frames:,} of {c.frames:,} frames")
 
@@ -286,6 +291,7 @@ class Trainer:
                     seed=self.config.seed,
                     record=c.video,
                     stop=session.stop.__bool__,
+                    watch=self._watch,
                 )
             if result is None:
                 return

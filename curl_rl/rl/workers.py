@@ -189,17 +189,10 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
 
     def _checked(self, observation: Observation) -> Observation:
         """Refuses an observation that shared memory would silently reshape or cast."""
-        space: Any = self.observation_space
-        entries = [("observation", observation, space)]
-        if isinstance(space, gymnasium.spaces.Dict):
-            if not isinstance(observation, dict) or observation.keys() != space.spaces.keys():
-                found = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
-                raise EnvironmentFault(f"the environment's observation must hold {sorted(space.spaces)}, got {found}")
-            entries = [(f"observation's {name}", observation[name], entry) for name, entry in space.spaces.items()]
-        for name, value, entry in entries:
-            if not isinstance(value, np.ndarray) or (value.dtype, value.shape) != (entry.dtype, entry.shape):
-                kind = f"{getattr(value, 'dtype', type(value).__name__)} {np.shape(value)}"
-                raise EnvironmentFault(f"the environment's {name} must be {entry.dtype} {entry.shape}, got {kind}")
+        try:
+            check_observation(observation, self.observation_space)
+        except UserError as error:
+            raise EnvironmentFault(str(error)) from None
         return observation
 
 
@@ -299,6 +292,24 @@ def open_environments(make: Callable[[], Environment], count: int, *, overlap: b
         yield environments
     finally:
         environments.close()
+
+
+def check_observation(observation: Any, space: gymnasium.Space[Any]) -> None:
+    """Refuses an observation that is not what ``space``, of pixels or a dict of pixels and vectors, declares.
+
+    Raises:
+        UserError: it is no array or dict, or an array has another type or shape.
+    """
+    entries = [("observation", observation, space)]
+    if isinstance(space, gymnasium.spaces.Dict):
+        if not isinstance(observation, dict) or observation.keys() != space.spaces.keys():
+            found = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
+            raise UserError(f"the environment's observation must hold {sorted(space.spaces)}, got {found}")
+        entries = [(f"observation's {name}", observation[name], entry) for name, entry in space.spaces.items()]
+    for name, value, entry in entries:
+        if not isinstance(value, np.ndarray) or (value.dtype, value.shape) != (entry.dtype, entry.shape):
+            kind = f"{getattr(value, 'dtype', type(value).__name__)} {np.shape(value)}"
+            raise UserError(f"the environment's {name} must be {entry.dtype} {entry.shape}, got {kind}")
 
 
 def pixel_spaces(environment: Environment | Environments) -> tuple[tuple[int, int, int], int]:

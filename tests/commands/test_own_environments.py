@@ -13,6 +13,8 @@ import pytest
 import envs
 from curl_rl.commands import evaluate_agent, record_frames, train_agent
 from curl_rl.recordings.store import RecordedFrames
+from curl_rl.rl.config import read_config
+from curl_rl.runs.logger import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = (
@@ -43,6 +45,51 @@ def test_a_run_in_a_custom_environment_is_played_and_recorded(tmp_path: Path) ->
     assert json.loads(score.read_text())["frames"] == 60
     assert record_frames.main(["--policy", str(run), "--agent_steps", "5", "--out", str(frames)], make) == 0
     assert RecordedFrames(frames).recording.env == "my-house"
+
+
+def test_a_limit_holds_in_training_evaluation_and_recording_and_stays_with_the_run(tmp_path: Path) -> None:
+    """tiny-reach's own episodes have 25 steps."""
+    run, score, frames = tmp_path / "run", tmp_path / "score.json", tmp_path / "frames"
+    line = ["--env", "my-house", *TINY, "--run", str(run), "--environment.max_episode_steps", "7"]
+    assert train_agent.main(line, make) == 0
+    lengths = [row["episode/length"] for row in read_metrics(run / "metrics.jsonl") if "episode/length" in row]
+    assert lengths == [7] * (60 // 7)
+    assert read_config(run / "config.yaml").environment.max_episode_steps == 7
+    played = {}
+    for limit in (None, 7, 9):
+        flags = [] if limit is None else ["--max_episode_steps", str(limit)]
+        assert evaluate_agent.main([str(run), "--episodes", "1", "--json", str(score), *flags], make) == 0
+        played[limit] = json.loads(score.read_text())["returns"]
+    assert played[None] == played[7]
+    assert played[9] > played[7]  # every reward is positive
+    assert record_frames.main(["--policy", str(run), "--agent_steps", "20", "--out", str(frames)], make) == 0
+    assert RecordedFrames(frames).episodes.bincount().tolist() == [7, 7, 6]
+    assert RecordedFrames(frames).recording.max_episode_steps == 7
+
+
+def test_a_run_saved_before_there_was_a_limit_is_the_same_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    line = ["--env", "my-house", *TINY, "--run", str(run)]
+    assert train_agent.main(line, make) == 0
+    config = run / "config.yaml"
+    before = config.read_text()
+    assert "max_episode_steps: null\n" in before
+    config.write_text(before.replace("  max_episode_steps: null\n", ""))
+    assert train_agent.main([*line, "--frames", "70"], make) == 0
+    assert train_agent.main([*line, "--frames", "80", "--environment.max_episode_steps", "7"], make) == 2
+
+
+def test_a_factory_without_a_setting_is_called_as_before_and_refuses_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plain(name: str, *, size: int, stack: int, action_repeat: int, quality: str) -> Any:
+        return envs.make("tiny-reach", size=size, stack=stack, action_repeat=action_repeat)
+
+    out = ["--agent_steps", "3", "--out", str(tmp_path / "frames")]
+    assert record_frames.main(["--env", "any", *out], plain) == 0
+    with pytest.raises(SystemExit, match="2"):
+        record_frames.main(["--env", "any", *out, "--max_episode_steps", "7"], plain)
+    assert "environment.max_episode_steps must be left out, got 7: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,135 @@ def test_refusals_are_one_line(gym_id: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+class Returns(Painted):
+    """Returns what it is given, in place of what it should return; registered without gymnasium's own checks."""
+
+    def __init__(self, render_mode: str | None = None, **instead: Any) -> None:
+        super().__init__(render_mode)
+        self.instead = instead
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return self.instead.get("reset", super().reset(seed=seed))
+
+    def step(self, action: np.ndarray) -> Any:
+        observation, *_, info = super().step(action)
+        five = (observation, self.instead.get("reward", 1.0), False, False, self.instead.get("info", info))
+        return self.instead.get("step", five)
+
+    def render(self) -> Any:
+        return self.instead.get("render", super().render())
+
+
+class Fails(Painted):
+    def __init__(self, render_mode: str | None = None, method: str = "reset") -> None:
+        super().__init__(render_mode)
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise KeyError(f"no {method} today\nnor tomorrow")
+
+        setattr(self, method, fail)
+
+
+class Misnamed(Painted):
+    def reset(self) -> Any:
+        return super().reset()
+
+
+def _make(entry_point: type, **kwargs: Any) -> envs.PixelEnv:
+    gymnasium.register("Once-v0", entry_point=entry_point, kwargs=kwargs, disable_env_checker=True, order_enforce=False)
+    try:
+        return envs.make("gym:Once-v0", size=4, stack=1)
+    finally:
+        del gymnasium.registry["Once-v0"]
+
+
+@pytest.mark.parametrize(
+    ("instead", "words"),
+    [
+        ({"reset": np.zeros(2)}, r"reset\(\) must return \(observation, info\), got an array of float64, shape \(2,\)"),
+        ({"step": (0, 0.0, False, {})}, r"step\(\) must return \(observation, .*, info\), got 4 values"),
+        ({"reward": None}, "the reward must be a number, got None"),
+        ({"render": None}, r"render\(\) must return a uint8 array .*, got None"),
+        ({"render": [np.zeros((4, 4, 3), np.uint8)]}, r"render\(\) must return .*, got a list of 1"),
+        ({"render": np.full((4, 4, 3), 255.0)}, r"render\(\) must return .*, got float64 \(4, 4, 3\) from 255 to 255"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_at_the_door(instead: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"^environment gym:Once-v0: {words}"):
+        _make(Returns, **instead)
+    assert Painted.latest.closed
+
+
+@pytest.mark.parametrize("method", ["reset", "step", "render"])
+def test_a_failing_method_is_one_line_with_its_place(method: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot be created: it raised KeyError: .* \(.*test_foreign.py, line \d+\)$"):
+        _make(Fails, method=method)
+    assert Painted.latest.closed
+
+
+def test_a_reset_without_a_seed_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^environment gym:Once-v0 cannot be created: it raised TypeError: .*'seed'"):
+        _make(Misnamed)
+
+
+@pytest.mark.parametrize(
+    ("render", "level"),
+    [
+        (np.full((4, 4, 3), 0.2), 51),
+        (np.full((4, 4, 4), 51, np.uint8), 51),
+        (np.full((4, 4), 51, np.int64), 51),
+        (np.ones((4, 4, 1), bool), 255),
+    ],
+)
+def test_other_pictures_are_drawn_as_they_look(render: np.ndarray, level: int) -> None:
+    env = _make(Returns, render=render)
+    assert env.reset(seed=0)[0].shape == (3, 4, 4)
+    assert (env.step(np.zeros(1, np.float32))[0] == level).all()
+
+
+def test_a_later_picture_that_cannot_be_used_is_refused_too() -> None:
+    """A dark first picture of floats up to 255 may pass for one in [0, 1]."""
+    env = _make(Returns, render=np.zeros((4, 4, 3)))
+    env.reset(seed=0)
+    Painted.latest.instead["render"] = np.full((4, 4, 3), 200.0)
+    with pytest.raises(ValueError, match=r"^render\(\) must return .* from 200 to 200"):
+        env.step(np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("value", [np.float32(1.5), np.array([1.5]), 1.5])
+@pytest.mark.filterwarnings("error")
+def test_rewards_of_other_types(value: Any) -> None:
+    env = _make(Returns, reward=value)
+    env.reset(seed=0)
+    assert env.step(np.zeros(1, np.float32))[1] == 1.5
+
+
+def test_an_info_of_none_is_an_empty_one() -> None:
+    env = _make(Returns, reset=(0, None), info=None)
+    env.reset(seed=0)
+    env.step(np.zeros(1, np.float32))
+    assert env.physical_state().shape == (0,)
+
+
+def test_the_trial_is_seeded_and_leaves_no_trace() -> None:
+    """Every environment begins alike, even one that is used without a seed."""
+
+    class Noisy(Painted):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            result = super().reset(seed=seed)
+            self.noise = int(self.np_random.integers(256))
+            return result
+
+        def render(self) -> np.ndarray:
+            return np.full((4, 4), self.noise, np.uint8)
+
+    one, other = _make(Noisy), _make(Noisy)
+    assert [one.reset()[0][0, 0, 0] for _ in range(5)] == [other.reset()[0][0, 0, 0] for _ in range(5)]
+    assert [one.reset(seed=8)[0][0, 0, 0]] == [np.random.Generator(np.random.PCG64(8)).integers(256)]
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        _make(Noisy).step(np.zeros(1, np.float32))
+
+
 def test_a_refused_environment_is_closed() -> None:
     with pytest.raises(ValueError, match="Discrete"):
         envs.make("gym:PaintedDiscrete-v0", size=8)

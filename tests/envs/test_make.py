@@ -40,7 +40,15 @@ def test_unknown_name_suggests_the_nearest(name: str, nearest: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("size", 0), ("stack", 0), ("action_repeat", 0), ("action_repeat", -1), ("quality", "fine")]
+    ("field", "value"),
+    [
+        ("size", 0),
+        ("stack", 0),
+        ("action_repeat", 0),
+        ("action_repeat", -1),
+        ("quality", "fine"),
+        ("max_episode_steps", 0),
+    ],
 )
 def test_arguments_out_of_range_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"^{field} must be .*, got '?{value}'?$"):

@@ -43,8 +43,8 @@ class Counter(gymnasium.Env):
         self.closed += 1
 
 
-def pixels(inner: Counter, stack: int = 3, action_repeat: int = 1) -> PixelEnv:
-    return PixelEnv(inner, name="counter", size=SIZE, stack=stack, action_repeat=action_repeat)
+def pixels(inner: gymnasium.Env, stack: int = 3, action_repeat: int = 1, limit: int | None = None) -> PixelEnv:
+    return PixelEnv(inner, name="counter", size=SIZE, stack=stack, action_repeat=action_repeat, max_episode_steps=limit)
 
 
 ZERO = np.zeros(2, np.float32)
@@ -205,3 +205,56 @@ def test_a_wrapped_environment_without_a_state_has_none() -> None:
     env.reset()
     assert env.state_names == ()
     assert env.physical_state().shape == (0,)
+
+
+def episode(env: PixelEnv) -> list[tuple[float, bool, bool, int]]:
+    """Reward, ends and environment steps of each step until the end of an episode, or 50 of them."""
+    env.reset(seed=0)
+    steps: list[tuple[float, bool, bool, int]] = []
+    while len(steps) < 50 and not (steps and (steps[-1][1] or steps[-1][2])):
+        _, reward, terminated, truncated, info = env.step(ZERO)
+        steps.append((reward, terminated, truncated, info["environment_steps"]))
+    return steps
+
+
+@pytest.mark.parametrize("limit", [1, 4, 6, 7, 8, 9, 100])
+@pytest.mark.parametrize("action_repeat", [1, 3])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_limit_is_gymnasiums_time_limit_on_the_environments_own_steps(
+    limit: int, action_repeat: int, terminal: bool
+) -> None:
+    """Episodes of 8 steps, limited below, at and above their end, in the middle of an action and between two."""
+    env = pixels(Counter(last=8, terminal=terminal), action_repeat=action_repeat, limit=limit)
+    limited = gymnasium.wrappers.TimeLimit(Counter(last=8, terminal=terminal), limit)
+    expected = episode(pixels(limited, action_repeat=action_repeat))
+    assert episode(env) == expected
+    assert episode(env) == expected  # it begins anew with each episode
+    assert sum(step[3] for step in expected) == min(limit, 8)
+
+
+def test_a_limit_truncates_an_endless_episode() -> None:
+    env = pixels(Counter(last=10**9), action_repeat=4, limit=10)
+    assert env.max_episode_steps == 3
+    assert [step[1:] for step in episode(env)] == [(False, False, 4), (False, False, 4), (False, True, 2)]
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(ZERO)
+
+
+@pytest.mark.parametrize(("limit", "agent_steps"), [(None, 7), (100, 7), (25, 7), (24, 6), (9, 3), (1, 1)])
+def test_the_lower_of_two_limits_holds(limit: int | None, agent_steps: int) -> None:
+    env = envs.make("tiny-reach", size=8, action_repeat=4, max_episode_steps=limit)  # its own limit is 25
+    assert env.max_episode_steps == len([env.reset(seed=0), *episode(env)]) - 1 == agent_steps
+
+
+def test_no_limit_is_stated_where_there_is_none() -> None:
+    assert pixels(Counter()).max_episode_steps is None
+
+
+def test_actions_of_whole_numbers_are_rounded_to_the_nearest() -> None:
+    inner = Counter(space=gymnasium.spaces.Box(-1, 3, (2,), np.int64))
+    env = pixels(inner)
+    env.reset()
+    for action in ([-1, 1], [0, 0.2], [0.3, -0.7], [0.9, -0.8]):
+        env.step(np.float32(action))
+    assert np.array_equal(inner.actions, [[-1, 3], [1, 1], [2, 0], [3, -1]])
+    assert all(action.dtype == np.int64 for action in inner.actions)

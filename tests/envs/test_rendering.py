@@ -30,7 +30,8 @@ NO_LIBRARIES = "import ctypes.util; ctypes.util.find_library = lambda name: None
 
 def outcome(before: str = "", **variables: str) -> str:
     """The output of `TRY` after the code `before`, with only these rendering-related environment variables."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY")}
+    ours = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "MUJOCO_EGL_DEVICE_ID")
+    kept = {key: value for key, value in os.environ.items() if key not in ours}
     done = subprocess.run(
         [sys.executable, "-c", before + TRY], capture_output=True, text=True, env=kept | variables, check=False
     )
@@ -70,6 +71,7 @@ def test_explicit_choice_is_respected(osmesa: None) -> None:
 def test_explicit_choice_that_does_not_work() -> None:
     line = outcome(MUJOCO_GL="egl", **NO_EGL)
     assert line.startswith("UNAVAILABLE rendering: egl (MUJOCO_GL=egl) does not work here (")
+    assert "; unset MUJOCO_GL or set it to another of egl, osmesa, glfw, and on Debian" in line
     assert "apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6" in line
     line = outcome(MUJOCO_GL="glfw", WAYLAND_DISPLAY="")
     assert line.startswith("UNAVAILABLE rendering: glfw (MUJOCO_GL=glfw) does not work here (")
@@ -80,6 +82,31 @@ def test_explicit_choice_that_is_not_a_backend(value: str, words: str) -> None:
     assert outcome(MUJOCO_GL=value) == (
         f"UNAVAILABLE rendering: MUJOCO_GL={value} {words}; unset it or set it to egl, osmesa or glfw"
     )
+
+
+@pytest.mark.parametrize("value", ["64", "cuda:1"])
+def test_a_device_that_egl_does_not_have(free_choice: str, value: str) -> None:
+    if free_choice != "egl":
+        pytest.skip("EGL has no device here")
+    line = outcome(MUJOCO_EGL_DEVICE_ID=value)
+    assert line.startswith("UNAVAILABLE rendering: MUJOCO_EGL_DEVICE_ID must be ")
+    assert f", got '{value}': " in line
+    assert "MUJOCO_GL " not in line  # that is not the mistake
+
+
+def test_a_device_is_chosen_by_its_number(free_choice: str) -> None:
+    """Only EGL reads it."""
+    assert outcome(MUJOCO_EGL_DEVICE_ID="0") == free_choice
+
+
+def test_advice_names_only_what_was_set() -> None:
+    """dm_control without MUJOCO_GL takes GLFW, which needs a display."""
+    imported = "import warnings; warnings.simplefilter('ignore'); import dm_control.suite\n"
+    line = outcome(before=imported, WAYLAND_DISPLAY="")
+    if not line.startswith("UNAVAILABLE rendering: glfw (dm_control, imported earlier, uses it)"):
+        pytest.skip("dm_control finds a display here")
+    assert "unset" not in line
+    assert "; set MUJOCO_GL to egl or osmesa before dm_control is imported, and on Debian" in line
 
 
 def test_neither_library() -> None:

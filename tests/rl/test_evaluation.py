@@ -149,3 +149,20 @@ def test_diverged_networks_and_rewards_that_are_not_finite_are_refused(agent: Ag
         parameter.data.fill_(math.nan)
     with pytest.raises(FloatingPointError, match=r"the policy's action is \[nan, nan\]"):
         evaluate(agent, Counter(), episodes=1, seed=0)
+
+
+@pytest.mark.parametrize(("limit", "told"), [(None, [2, 20]), (50, [])])
+def test_an_episode_without_a_limit_that_goes_on_is_mentioned(
+    agent: Agent,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    limit: int | None,
+    told: list[int],
+) -> None:
+    env = Counter()
+    env.episode = 19  # the next one has 22 steps
+    env.max_episode_steps = limit  # type: ignore[attr-defined]
+    monkeypatch.setattr("curl_rl.rl.evaluation._LONG", 2)
+    assert played(agent, env, episodes=1).returns == [sum(range(1, 23))]
+    lines = [f"evaluation: episode 1 has not ended after {steps} agent steps" for steps in told]
+    assert capsys.readouterr().err.splitlines() == lines

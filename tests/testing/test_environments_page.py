@@ -78,6 +78,32 @@ def test_the_page_lists_every_check() -> None:
     assert [row for row in rows if row[0] in ENVIRONMENT_CHECKS] == ours
 
 
+@pytest.mark.slow
+def test_its_module_is_named_on_the_command_line(tmp_path: Path) -> None:
+    """Trained with two processes from the folder of the module, resumed, evaluated and recorded."""
+    (tmp_path / "chase.py").write_text(blocks(PAGE)[ENVIRONMENT])
+    line = re.search(r"^python scripts/train_agent\.py (--env gym:chase:\S+)", (DOCS / PAGE).read_text(), re.MULTILINE)
+    assert line is not None
+
+    def command(script: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, ROOT / "scripts" / script, *arguments],
+            cwd=tmp_path,
+            env={"PATH": "", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    train = [*line[1].split(), *SMALL.split(), "--run", "run"]
+    command("train_agent.py", *train)
+    assert "resumed at 40 of 80 frames" in command("train_agent.py", *train, "--frames", "80")
+    assert "80 frames of training; return over 1 episodes" in command("evaluate_agent.py", "run", "--episodes", "1")
+    assert "30 frames of " in command("record_frames.py", "--policy", "run", "--agent_steps", "30", "--out", "frames")
+
+
 def test_a_program_of_ones_own_brings_it_to_the_command_line(tmp_path: Path) -> None:
     """With two environments, so that worker processes must know it too."""
     (tmp_path / "chase.py").write_text(blocks(PAGE)[ENVIRONMENT])

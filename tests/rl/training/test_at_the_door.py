@@ -19,7 +19,7 @@ from curl_rl.rl.config import (
 )
 from curl_rl.rl.replay import ReplayConfig
 from curl_rl.rl.training import train
-from helpers.corridor import SIZE, STACK, Corridor, tiny, trained
+from helpers.corridor import REPEAT, SIZE, STACK, Corridor, tiny, trained
 
 
 class Floats(Corridor):
@@ -44,6 +44,26 @@ class Long(Corridor):
     max_episode_steps = 21
 
 
+class FloatPictures(Corridor):
+    """Its space promises bytes."""
+
+    def picture(self) -> Any:
+        return super().picture() / 255
+
+
+class Bare(Corridor):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        return super().reset(seed=seed)[0]
+
+
+class Unready(Corridor):
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        raise KeyError("no level")
+
+
+LIMITED = EnvironmentConfig(size=SIZE, stack=STACK, action_repeat=REPEAT, max_episode_steps=7)
+
+
 @pytest.mark.parametrize(
     ("make", "change", "line"),
     [
@@ -52,6 +72,11 @@ class Long(Corridor):
         (Buttons, {}, "actions must be vectors of real numbers"),
         (Long, {}, "replay.capacity 20 is smaller than an episode of corridor: 21 agent steps"),
         (Corridor, {"environment": EnvironmentConfig(size=SIZE, stack=4)}, "environment.stack 4 does not divide the 6"),
+        (FloatPictures, {}, r"observation must be uint8 \(6, 10, 10\), got float64 \(6, 10, 10\)$"),
+        (Bare, {}, r"reset must return \(observation, info\), got a ndarray"),
+        (Unready, {}, "reset raised KeyError: 'no level'"),
+        (Corridor, {"environment": LIMITED}, "environment.max_episode_steps must be .*, got 7, .* states none"),
+        (Long, {"environment": LIMITED, "replay": ReplayConfig(50)}, "got 7, .* states 21 agent steps"),
         (Corridor, {"device": "cuda:99"}, "device cuda:99 not found: PyTorch sees"),
     ],
 )
@@ -84,3 +109,46 @@ def test_damaged_rows_are_one_clear_line(tmp_path: Path) -> None:
     path.write_text("not JSON\n" + path.read_text())
     with pytest.raises(UserError, match=r"metrics.jsonl, line 1: must be a JSON object"):
         trained(replace(config, frames=30))
+
+
+@pytest.mark.parametrize("limit", [None, 21])
+def test_an_environment_without_a_time_limit_is_remarked_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: int | None
+) -> None:
+    class Limited(Corridor):
+        max_episode_steps = limit
+
+    train(tiny(tmp_path / "run", frames=2, replay=ReplayConfig(capacity=30)), Limited)
+    remarks = [line for line in capsys.readouterr().err.splitlines() if "time limit" in line]
+    assert remarks == (
+        []
+        if limit
+        else [
+            "corridor states no time limit: if an episode of it may never end, set --environment.max_episode_steps, "
+            "in environment steps"
+        ]
+    )
+
+
+class Endless(Corridor):
+    """Never ends by itself, and shows nothing."""
+
+    def reset(self, **named: Any) -> Any:
+        result = super().reset(**named)
+        self.length = 10**9
+        return result
+
+    def picture(self) -> np.ndarray:
+        return np.zeros((3, SIZE, SIZE), np.uint8)
+
+
+def test_a_picture_that_shows_nothing_is_warned_about_once_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make() -> gymnasium.Env:
+        limited = gymnasium.wrappers.TimeLimit(Endless(), 11)
+        return limited
+
+    train(tiny(tmp_path / "run", frames=60, replay=ReplayConfig(capacity=30)), make)
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert warned == ["warning: the pictures of 11 agent steps are black: does render() draw in the right range?"]
