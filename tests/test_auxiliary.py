@@ -243,7 +243,7 @@ def test_objective_without_target_views_has_no_slow_copy() -> None:
 # ------------------------------------------------------------------ side effects
 
 
-@pytest.mark.parametrize("name", ["curl", "moco", "byol", "simclr"])
+@pytest.mark.parametrize("name", ["curl", "moco", "byol", "simclr", "swav"])
 def test_evaluation_leaves_no_trace(name: ObjectiveName) -> None:
     encoder = nn.Sequential(nn.Conv2d(2, 3, 3, 2), nn.BatchNorm2d(3), nn.Flatten(), nn.Dropout(), nn.LazyLinear(5))
     encoder(torch.rand(2, 2, 10, 10))
@@ -269,7 +269,7 @@ def _bytes(aux: AuxiliaryLoss) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("name", ["curl", "byol", "moco"])
+@pytest.mark.parametrize("name", ["curl", "byol", "moco", "swav"])
 def test_training_continues_from_a_saved_state(name: ObjectiveName) -> None:
     encoder = _encoder()
     aux = AuxiliaryLoss(encoder, name, generator=_generator(7))

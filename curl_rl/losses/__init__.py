@@ -1,6 +1,13 @@
 """Self-supervised losses and measures of embeddings: pure functions of tensors."""
 
-from curl_rl.losses.clustering import sinkhorn
+from curl_rl.losses.clustering import (
+    cluster_accuracy,
+    cluster_cross_entropy,
+    sinkhorn,
+    swapped_accuracy,
+    swapped_prediction,
+    used_share,
+)
 from curl_rl.losses.contrastive import (
     PairScores,
     bank_scores,
@@ -28,6 +35,8 @@ __all__ = [
     "alignment",
     "bank_scores",
     "bilinear_similarity",
+    "cluster_accuracy",
+    "cluster_cross_entropy",
     "contrastive_accuracy",
     "cross_correlation",
     "cross_prediction",
@@ -42,6 +51,9 @@ __all__ = [
     "semi_hard_triplet",
     "sinkhorn",
     "softmax_confidence",
+    "swapped_accuracy",
+    "swapped_prediction",
     "two_view_scores",
     "uniformity",
+    "used_share",
 ]

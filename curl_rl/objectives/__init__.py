@@ -10,12 +10,14 @@ from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
 from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
 from curl_rl.objectives.curl import Curl, CurlConfig
+from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
 from curl_rl.objectives.encode import encode_views
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
 from curl_rl.objectives.simsiam import SimSiam, SimSiamConfig
+from curl_rl.objectives.swav import SwAV, SwAVConfig
 
 if TYPE_CHECKING:
     from curl_rl.objectives.registry import MethodName, ObjectiveConfigs, ObjectiveName
@@ -38,6 +40,8 @@ __all__ = [
     "Curl",
     "CurlConfig",
     "DataSpec",
+    "DeepCluster",
+    "DeepClusterConfig",
     "FeatureSpec",
     "Features",
     "Method",
@@ -54,6 +58,8 @@ __all__ = [
     "SimCLRConfig",
     "SimSiam",
     "SimSiamConfig",
+    "SwAV",
+    "SwAVConfig",
     "ViewSpec",
     "build_objective",
     "encode_views",

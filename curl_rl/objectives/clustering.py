@@ -1,4 +1,4 @@
-"""Clustering of embeddings: k-means, and the concentration of its clusters."""
+"""Clustering of embeddings: k-means, the concentration of its clusters, and the agreement of two clusterings."""
 
 from __future__ import annotations
 
@@ -134,3 +134,26 @@ def concentration(clusters: Clusters, temperature: float) -> Tensor:
     phi = torch.where(spread, phi, torch.where(spread, phi, 0).amax())
     phi = phi.clamp(phi.quantile(0.1), phi.quantile(0.9))
     return torch.where(spread.any(), temperature * phi / phi.mean(), temperature)
+
+
+@torch.no_grad()
+def normalized_mutual_information(first: Tensor, second: Tensor) -> Tensor:
+    """Agreement of two clusterings of the same N rows, a scalar: 1 if they are the same but for the clusters' order.
+
+    Their mutual information over the mean of their entropies; 0 if they are independent, and 1 for two clusterings of
+    one cluster each. It shows whether clusterings of successive epochs settle (DeepCluster, arXiv 1807.05520, fig. 2).
+
+    Args:
+        first: ``(N,)`` integers of at least 0, the cluster of each row.
+        second: ``(N,)``, likewise.
+    """
+    columns = int(second.max()) + 1
+    joint = (first * columns + second).bincount(minlength=(int(first.max()) + 1) * columns).view(-1, columns)
+    share = joint.to(torch.float32) / len(first)
+
+    def entropy(p: Tensor) -> Tensor:
+        return -torch.special.xlogy(p, p).sum()
+
+    one, other = entropy(share.sum(1)), entropy(share.sum(0))
+    mutual = one + other - entropy(share)
+    return torch.where(one + other > 0, 2 * mutual / (one + other), 1.0)

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from curl_rl.encoders import FeatureSpec
@@ -22,6 +23,8 @@ _FILES = (
     "byol",
     "simsiam",
     "barlow",
+    "swav",
+    "deepcluster",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 
@@ -90,13 +93,18 @@ def register(method: Method) -> None:
     _publish()
 
 
-def markdown_table() -> str:
-    """The table of methods in docs/methods.md."""
+def markdown_table(pages: Collection[str] = ()) -> str:
+    """The table of methods in docs/methods.md.
+
+    Args:
+        pages: names of the methods that have a page in docs/methods/, which the table links to.
+    """
     rows = ["| name | paper | file | needs | what it does |", "| --- | --- | --- | --- | --- |"]
     for method in METHODS.values():
         file = f"{method.objective.__module__.replace('.', '/')}.py"
         needs = ", ".join(sorted(method.objective.needs)) or "–"
-        rows.append(f"| `{method.name}` | {method.paper} | `{file}` | {needs} | {method.summary} |")
+        name = f"[`{method.name}`](methods/{method.name}.md)" if method.name in pages else f"`{method.name}`"
+        rows.append(f"| {name} | {method.paper} | `{file}` | {needs} | {method.summary} |")
     return "\n".join(rows)
 
 

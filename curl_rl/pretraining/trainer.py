@@ -216,7 +216,10 @@ class Pretrainer:
         if (encoded_by := objective.wants_all(epoch)) is not None:
             self._remember_all(encoded_by)
         generator = torch.Generator().manual_seed(derived_seed(self.config.seed, "clusters", epoch))
-        found = objective.between_epochs(epoch, generator)
+        try:
+            found = objective.between_epochs(epoch, generator)
+        except ValueError as error:  # collapsed embeddings cannot be clustered
+            self.session.fail_by_numbers(error)
         distributed.broadcast_buffers(objective)
         self.session.means.add({f"clusters/{name}": value.to(self.device) for name, value in found.items()})
 

@@ -317,8 +317,8 @@ class Session:
         if names:
             self.fail_by_numbers(non_finite_error(names))
 
-    def fail_by_numbers(self, error: FloatingPointError) -> NoReturn:
-        """Ends a run that has diverged.
+    def fail_by_numbers(self, error: FloatingPointError | ValueError) -> NoReturn:
+        """Ends a run that has diverged or collapsed.
 
         Raises:
             TrainingFault: always.

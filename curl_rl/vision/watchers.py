@@ -91,6 +91,9 @@ class HeldOutEpisodes(Watcher):
         c = self._config
         if not c.frames.test_every or not is_recording(c.data):
             return
+        if "indices" in run.learner.objective.needs:  # the index of a held-out frame is not one of the method's
+            run.session.say(f"no measurement on held-out episodes: {c.method} knows the training frames only")
+            return
         try:
             source = self._training.of(images_of(c, "test", run.device))
             source.images.batches(c.batch_size)  # refuses a larger batch: losses compare at equal sizes only

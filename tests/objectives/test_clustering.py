@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.objectives.clustering import Clusters, concentration, kmeans
+from curl_rl.objectives.clustering import Clusters, concentration, kmeans, normalized_mutual_information
 from helpers.random_tensors import draw, unit
 
 
@@ -234,3 +234,22 @@ def test_without_any_spread_every_concentration_is_the_temperature() -> None:
     x = unit(7, 3)
     ours = kmeans(x, 7, seeded(), spherical=False, iterations=5)
     assert concentration(ours, 0.3).tolist() == pytest.approx([0.3] * 7, rel=1e-12)
+
+
+def test_the_agreement_of_clusterings_is_scikit_learns() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    for seed in range(20):
+        generator = seeded(seed)
+        first = torch.randint(1 + seed % 7, (40,), generator=generator)
+        second = torch.where(
+            torch.rand(40, generator=generator) < 0.5, first, torch.randint(9, (40,), generator=generator)
+        )
+        expected = metrics.normalized_mutual_info_score(first.numpy(), second.numpy())
+        assert normalized_mutual_information(first, second).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_agreement_is_1_in_any_order_of_the_clusters_and_0_if_one_tells_nothing_of_the_other() -> None:
+    first = torch.tensor([0, 0, 1, 1, 2, 2])
+    assert normalized_mutual_information(first, torch.tensor([5, 1, 3])[first]).item() == pytest.approx(1)
+    assert normalized_mutual_information(first, torch.tensor([0, 1, 0, 1, 0, 1])).item() == pytest.approx(0, abs=1e-6)
+    assert normalized_mutual_information(torch.zeros(4, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)) == 1

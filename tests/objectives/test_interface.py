@@ -19,6 +19,7 @@ from curl_rl.objectives import (
     Curl,
     CurlConfig,
     DataSpec,
+    DeepClusterConfig,
     FeatureSpec,
     Method,
     MoCoConfig,
@@ -27,6 +28,7 @@ from curl_rl.objectives import (
     ObjectiveUser,
     SimCLRConfig,
     SimSiamConfig,
+    SwAVConfig,
     build_objective,
 )
 from curl_rl.testing import OBJECTIVE_CHECKS, check_objective
@@ -71,12 +73,26 @@ BYOL = {
     "byol": BYOLConfig(dim=4),
     "byol, multi-crop": BYOLConfig(dim=4, local_views=2),
 }
+SWAV = {
+    "swav": SwAVConfig(prototypes=7, dim=4, frozen_steps=1),
+    "swav, multi-crop and queue": SwAVConfig(
+        prototypes=7, dim=4, frozen_steps=0, local_views=2, queue=9, queue_after=1
+    ),
+    "swav, proto": SwAVConfig(7, 0.1, 0.1, 3, 0, head_layers=1, dim=4, target="slow", future=1, predictor=True),
+    "swav, slow": SwAVConfig(prototypes=7, dim=4, frozen_steps=0, queue=9, target="slow", local_views=1),
+}
+DEEPCLUSTER = {
+    "deepcluster": DeepClusterConfig(clusters=5, dim=4),
+    "deepcluster, multi-crop": DeepClusterConfig(clusters=4, clusterings=1, dim=4, local_views=1),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
     **{row: Row(METHODS["moco"], config) for row, config in MOCO.items()},
     **{row: Row(METHODS["byol"], config) for row, config in BYOL.items()},
     **{row: Row(METHODS["simsiam"], config, stops_gradient=True) for row, config in SIMSIAM.items()},
+    **{row: Row(METHODS["swav"], config, stops_gradient=config.target == "online") for row, config in SWAV.items()},
+    **{row: Row(METHODS["deepcluster"], config) for row, config in DEEPCLUSTER.items()},
     "barlow": Row(METHODS["barlow"], BarlowConfig(dim=7, loss_scale=0.1)),
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
@@ -190,10 +206,11 @@ def test_unmet_needs_are_refused_by_name(name: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("clustered", "samples"), ("labeled", "classes"), ("dynamics", "an action")]
+    ("name", "what"),
+    [("clustered", "samples"), ("deepcluster", "images"), ("labeled", "classes"), ("dynamics", "an action")],
 )
 def test_an_unknown_size_is_requested(name: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, name, DUMMIES[name])
+    monkeypatch.setitem(METHODS, name, (METHODS | DUMMIES)[name])
     with pytest.raises(
         ValueError, match=rf"^objectives.{name} needs the (number|size) of {what}, got none: give data="
     ):

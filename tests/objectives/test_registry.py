@@ -44,8 +44,12 @@ def test_names_and_settings_are_the_tables() -> None:
 
 
 def test_the_documentations_table_is_the_registrys() -> None:
-    page = (OBJECTIVES.parents[1] / "docs" / "methods.md").read_text()
-    assert registry.markdown_table() in page, "docs/methods.md: paste what registry.markdown_table() gives"
+    docs = OBJECTIVES.parents[1] / "docs"
+    pages = {page.stem for page in (docs / "methods").glob("*.md")}
+    assert pages <= set(METHODS)
+    table = registry.markdown_table(pages)
+    assert table in (docs / "methods.md").read_text(), f"docs/methods.md: paste registry.markdown_table({pages})"
+    assert "| [`swav`](methods/swav.md) | Caron et al. 2020, arXiv 2006.09882 |" in table
 
 
 def test_papers_are_named_by_their_arxiv_number_where_the_method_is() -> None:

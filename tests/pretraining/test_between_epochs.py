@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from curl_rl.encoders import Features
-from curl_rl.objectives import BatchInfo, ViewSpec, registry
+from curl_rl.objectives import BatchInfo, DeepClusterConfig, ViewSpec, registry
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.trainer import Pretrainer
+from curl_rl.runs.errors import TrainingFault
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.signals import Stopped
 from helpers.dummy_objectives import DUMMIES, Clustered
@@ -201,6 +202,42 @@ def test_stopped_while_it_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert_same_run(stopped.directory, alone.directory)
 
 
+def real(directory: Path) -> Plan:
+    """A run of a method of the package that clusters."""
+    settings = registry.ObjectiveConfigs(deepcluster=DeepClusterConfig(clusters=3, dim=4))
+    return Plan(directory, method="deepcluster", objectives=settings)
+
+
+def test_deepcluster_killed_in_mid_epoch_and_resumed_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, killed = real(tmp_path / "alone"), real(tmp_path / "killed")
+    train(alone)
+    train_until_killed(killed, lambda: at_step(monkeypatch, 5, die))
+    train(killed)
+    assert_same_run(killed.directory, alone.directory)
+    clustered = [row["pictures"] for row in rows(alone.directory) if "clusters/stability" in row]
+    assert clustered == [15, 25], "the first clustering has none before it"
+    assert (networks(alone.directory)["objective.assignment"] >= 0).all()
+
+
+def test_embeddings_that_cannot_be_clustered_end_the_run_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collapse() -> None:
+        bank = run.learner.objective.first_bank
+        bank.embeddings.copy_(bank.embeddings[:1].expand_as(bank.embeddings))  # type: ignore[union-attr, operator, index]
+
+    run = trainer(real(tmp_path))
+    at_step(monkeypatch, 2, collapse)
+    with pytest.raises(
+        TrainingFault, match=r"^stopped at epoch 1.00 \(step 2\): .* at most 1, .*; slow down .*$"
+    ) as fault:
+        run.run()
+    assert "\n" not in str(fault.value)
+    run.close()
+
+
 # ---- two processes
 
 
@@ -222,6 +259,7 @@ def two_processes(rank: int, port: int, directory: str) -> None:
         found: dict[str, Any] = {}
         for name, (encoder, epochs) in ENCODERS.items():
             found[name] = train(Plan(Path(directory) / name, encoder=encoder, epochs=epochs)).learner.state_dict()
+        found["deepcluster"] = train(real(Path(directory) / "deepcluster")).learner.state_dict()
         run = trainer(Plan(Path(directory) / "drifting", method="drifting"))
         run._before_epoch(0)
         found["drifting"] = run.learner.objective.bank
@@ -268,6 +306,15 @@ def test_two_processes_end_with_the_bank_and_the_clusters_of_one(
     assert torch.allclose(found[0][encoder]["objective.bank"], bank, rtol=1e-3, atol=2e-4)
     assert bank.std(0).max() > 0.1, "a bank of one feature would be no test"
     assert len(expected["objective.assignment"].unique()) == 2
+
+
+def test_two_processes_find_the_clusters_of_one(ranks: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+    _, found = ranks
+    expected = train(real(tmp_path)).learner.state_dict()
+    assert_same_networks(found[0]["deepcluster"], found[1]["deepcluster"])
+    assert torch.equal(found[0]["deepcluster"]["objective.assignment"], expected["objective.assignment"])
+    for name in ("objective.centroids", "objective.first_bank.embeddings", "objective.second_bank.embeddings"):
+        assert torch.allclose(found[0]["deepcluster"][name], expected[name], rtol=1e-3, atol=2e-4), name
 
 
 def test_process_0_decides_where_processes_compute_different_values(ranks: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -28,6 +28,7 @@ from curl_rl.objectives import (
     ObjectiveName,
     SimCLRConfig,
     SimSiamConfig,
+    SwAVConfig,
     build_objective,
 )
 from curl_rl.pretraining import distributed
@@ -49,6 +50,8 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "byol, multi-crop": ("byol", ObjectiveConfigs(byol=BYOLConfig(dim=4, local_views=1))),
     "simsiam": ("simsiam", ObjectiveConfigs(simsiam=SimSiamConfig(dim=8))),
     "barlow": ("barlow", ObjectiveConfigs(barlow=BarlowConfig(dim=7))),
+    "swav": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, queue=5, local_views=1))),
+    "swav, slow": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, target="slow"))),
 }
 Outcome = dict[str, Tensor]
 

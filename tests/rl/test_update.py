@@ -19,7 +19,16 @@ import torch.nn.functional as F
 
 from benchmarks.precision import update_without_steps
 from curl_rl.losses import effective_rank
-from curl_rl.objectives import BatchInfo, Features, MoCoConfig, Objective, ObjectiveConfigs, Result, ViewSpec
+from curl_rl.objectives import (
+    BatchInfo,
+    Features,
+    MoCoConfig,
+    Objective,
+    ObjectiveConfigs,
+    Result,
+    SwAVConfig,
+    ViewSpec,
+)
 from curl_rl.objectives.method import Method
 from curl_rl.rl.agent import Agent, UpdateInputs
 from curl_rl.rl.update import exact_update
@@ -265,11 +274,12 @@ def test_an_objective_without_future_views_receives_no_actions() -> None:
 
 
 @pytest.mark.parametrize("update", ["exact", "joint"])
-@pytest.mark.parametrize("objective", ["curl", "simclr", "moco", "byol", "simsiam", "barlow"])
+@pytest.mark.parametrize("objective", ["curl", "simclr", "moco", "byol", "simsiam", "barlow", "swav"])
 def test_every_objective_trains_the_encoder_and_itself(objective: Any, update: Any) -> None:
     config = dataclasses.replace(SMALL, objective=objective, update_rule=update)
     torch.manual_seed(0)
-    agent = Agent(SHAPE, ACTIONS, config, ObjectiveConfigs(moco=MoCoConfig(queue=11))).double()
+    configs = ObjectiveConfigs(moco=MoCoConfig(queue=11), swav=SwAVConfig(prototypes=5, frozen_steps=0))
+    agent = Agent(SHAPE, ACTIONS, config, configs).double()
     if update == "exact":
         agent.critic_optimizer.param_groups[0]["lr"] = 0.0  # so that only the objective moves the encoder
     assert agent.objective is not None
@@ -281,6 +291,26 @@ def test_every_objective_trains_the_encoder_and_itself(objective: Any, update: A
         if name.startswith(("encoder.", "objective.")):
             assert not torch.equal(value, before[name]), name
     assert all(value.isfinite() for value in metrics.values())
+
+
+@pytest.mark.parametrize("update", ["exact", "joint"])
+def test_an_objective_learns_from_the_next_observation(update: Any) -> None:
+    """SwAV in Proto-RL's form, which predicts it: the loss depends on it, and is independent of it without."""
+    config = dataclasses.replace(SMALL, objective="swav", update_rule=update)
+    losses = {}
+    for future in (0, 1):
+        settings = SwAVConfig(5, frozen_steps=0, head_layers=1, target="slow", future=future, predictor=True)
+        torch.manual_seed(0)
+        agent = Agent(SHAPE, ACTIONS, config, ObjectiveConfigs(swav=settings)).double()
+        assert agent.future_offsets == (1,) * future
+        batch = make_batch(future=future)
+        for factor in (1, 0):
+            moments = tuple(factor * later for later in batch.future)
+            inputs = agent.draw(batch._replace(future=moments), torch.Generator().manual_seed(0))
+            metrics = copy.deepcopy(agent).update(inputs)
+            losses[future, factor] = metrics["objective/loss"].item()
+    assert losses[0, 0] == losses[0, 1]
+    assert abs(losses[1, 0] - losses[1, 1]) > 1e-3
 
 
 def test_one_update_in_bfloat16_is_near_the_exact_one() -> None:

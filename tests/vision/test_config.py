@@ -46,6 +46,8 @@ def test_recorded_frames_are_seen_as_the_agent_will_see_them() -> None:
         # (tests/vision/test_published_steps.py).
         ("byol", ("sgd", 0.06 * 2 / 4, 4 * 5e-4, 10)),
         ("barlow", ("sgd", 0.06 * 2, 5e-4, 0)),
+        # lightly's, 0.001 for a batch of 128.
+        ("swav", ("adamw", 0.001 * 2, 1e-6, 0)),
     ],
 )
 def test_published_optimizers(method: Any, expected: tuple[str, float, float, float]) -> None:

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.encoders import EncoderConfig
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
-from curl_rl.objectives import BYOLConfig, MoCoConfig, ObjectiveConfigs, ViewSpec
+from curl_rl.objectives import BYOLConfig, DeepClusterConfig, MoCoConfig, ObjectiveConfigs, SwAVConfig, ViewSpec
 from curl_rl.pretraining import learner as learner_module
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.pretraining.learner import Learner
@@ -40,7 +40,12 @@ from curl_rl.vision.views import AugmentConfig
 
 SIDE, TRAIN, BATCH, EPOCHS = 8, 23, 6, 3
 STEPS_PER_EPOCH = 3  # of 6 images; 5 are left over
-METHODS = ("simclr", "moco", "byol", "simsiam", "barlow", "curl")
+METHODS = ("simclr", "moco", "byol", "simsiam", "barlow", "curl", "swav", "deepcluster")
+OBJECTIVES = ObjectiveConfigs(
+    moco=MoCoConfig(dim=4, queue=14),
+    swav=SwAVConfig(prototypes=8, dim=4, frozen_steps=4, queue=8, queue_after=3),
+    deepcluster=DeepClusterConfig(clusters=4, dim=4),
+)
 
 
 def draw(folder: Path, count: int, label: int, first: int = 0) -> None:
@@ -70,7 +75,7 @@ def tiny(data: Path, run: Path, method: Any = "moco", **changes: Any) -> VisionC
         run=run,
         encoder=BackboneConfig(resnet=ResNetConfig(width=1 / 16, stem="small"), precision="float32"),
         augment=AugmentConfig(size=SIDE),
-        objectives=ObjectiveConfigs(moco=MoCoConfig(dim=4, queue=14)),
+        objectives=OBJECTIVES,
         optimizer=OptimizerConfig("adamw", lr=1e-3, lr_scaling="none", warmup_epochs=0.5),
         knn=KNNConfig(every=2, k=5),
         checkpoint=CheckpointConfig(every=4),
@@ -115,7 +120,7 @@ def equal(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-@pytest.mark.parametrize("method", ["byol", "simsiam"])
+@pytest.mark.parametrize("method", ["byol", "simsiam", "swav", "deepcluster"])
 def test_local_views_are_smaller_and_learned_from(
     data: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.encoders import EncoderConfig
-from curl_rl.objectives import MoCoConfig, ObjectiveConfigs
+from curl_rl.objectives import DeepClusterConfig, MoCoConfig, ObjectiveConfigs
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.recordings import store as frames_module
 from curl_rl.recordings.store import FrameWriter, Recording
@@ -254,6 +254,16 @@ def test_measuring_on_held_out_episodes_changes_nothing_that_is_learned(data: Pa
         silent, measured = (weights(run) for run in runs)
         assert all(torch.equal(value, silent[name]) for name, value in measured.items())
         assert not any("test/loss" in row for row in rows(runs[0]))
+
+
+def test_a_method_with_a_row_per_training_frame_is_not_measured_on_others(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ObjectiveConfigs(deepcluster=DeepClusterConfig(clusters=4, dim=4))
+    run = pretrain(tiny(data, tmp_path / "run", "deepcluster", objectives=settings))
+    assert "no measurement on held-out episodes: deepcluster knows the training frames only" in capsys.readouterr().err
+    assert not any("test/loss" in row for row in rows(run))
+    assert sum("clusters/used" in row for row in rows(run)) == 3
 
 
 def test_an_unchanged_network_measures_the_same_in_every_epoch(data: Path, tmp_path: Path) -> None:
