@@ -6,9 +6,10 @@ PRESET ?= cpu
 # Extra arguments for the target's program: make train ARGS="--seed 2", make test ARGS="-k replay"
 ARGS ?=
 
-# The first supported Python that actually runs (a pyenv shim may exist and fail).
-SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
-PYTHON ?= $(shell for python in python3.12 python3.11 python3.10 python3; do \
+# The first supported Python that actually runs (a pyenv shim may exist and fail); first those for which dm_control is
+# complete.
+SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 15))
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.10 python3.14 python3.13 python3; do \
 	$$python -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$python && break; done)
 
 # An explicitly requested torch is installed even after setup.
@@ -41,7 +42,7 @@ apt_install = { [ "$$(id -u)" = 0 ] && sudo= || { sudo -n true 2>/dev/null && su
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends $(1) >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help train test slow-test lint setup setup-test doctor
+.PHONY: help train test slow-test test-newest lint setup setup-test doctor
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -51,7 +52,7 @@ help: ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo "Variables: ENV, PRESET, ARGS, PYTHON (3.10 to 3.12), TORCH (\"$(TORCH)\")"
+	@echo "Variables: ENV, PRESET, ARGS, PYTHON (3.10 to 3.14), TORCH (\"$(TORCH)\")"
 
 train: setup
 	$(PY) scripts/train_agent.py --env $(ENV) --preset $(PRESET) $(ARGS)
@@ -61,6 +62,26 @@ test: setup-test lint ## the quick tests, ruff and mypy
 
 slow-test: setup-test ## the tests that take longer
 	$(PYTEST) -m slow $(ARGS)
+
+# In an environment of its own, .venv-newest, with the newest release of every dependency, whatever range setup.cfg allows.
+# Only three keep their range: dm_control and mujoco, whose newest releases do not go together, and ruff, for its format.
+# `pip check` then lists the ranges that are exceeded. torch, gigabytes with CUDA, is chosen by make test-newest TORCH=...
+NEWEST_PY := .venv-newest/bin/python
+NEWEST = import configparser, re; settings = configparser.ConfigParser(); settings.read("setup.cfg"); \
+	lines = settings["options"]["install_requires"] + settings["options.extras_require"]["test"]; \
+	print(*(re.match("(dm-control|mujoco|ruff).*|[^<>=;]+", line)[0] for line in lines.split("\n") if line), sep="\n")
+test-newest: .venv/opengl .venv/osmesa ## the quick tests with the newest release of every dependency
+	@$(PY) -m venv --clear .venv-newest && $(NEWEST_PY) -c '$(NEWEST)' > .venv-newest/requirements.txt
+	@echo "Installing the newest releases into .venv-newest: takes minutes"
+	@$(NEWEST_PY) -m pip install --quiet --upgrade pip
+	@$(NEWEST_PY) -m pip install --quiet --upgrade $(if $(filter file,$(origin TORCH)),torch,'$(TORCH)') \
+	  --requirement .venv-newest/requirements.txt
+	@$(NEWEST_PY) -m pip install --quiet --no-deps --editable .
+	@$(NEWEST_PY) scripts/install_dm_control.py
+	-@$(NEWEST_PY) -m pip check
+	$(NEWEST_PY) -m pip freeze --exclude-editable > .venv-newest/versions.txt
+	OMP_NUM_THREADS=1 $(NEWEST_PY) -m pytest -n auto --maxprocesses 8 --dist loadfile \
+	  --deselect tests/test_packaging.py::test_installed_version_lies_in_the_declared_range $(ARGS)
 
 lint: setup-test ## ruff and mypy alone
 	$(PY) -m ruff check --quiet .
@@ -76,7 +97,7 @@ setup-test: .venv/test .venv/opengl .venv/osmesa
 .venv/created:
 	@$(PY) -c 'import pip; $(SUPPORTED)' 2>/dev/null && touch $@ && exit; \
 	python='$(PYTHON)'; "$$python" -c '$(SUPPORTED)' 2>/dev/null || { \
-	  echo "Python must be 3.10, 3.11 or 3.12, found $$("$${python:-python3}" --version 2>/dev/null || \
+	  echo "Python must be 3.10 to 3.14, found $$("$${python:-python3}" --version 2>/dev/null || \
 	    echo "none"): install one (Debian: python3 and python3-venv), or pass it: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
 	venv=$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
 	"$$python" -c 'import ensurepip' 2>/dev/null || { $(call apt_install,$$venv); } || { \
@@ -87,20 +108,23 @@ setup-test: .venv/test .venv/opengl .venv/osmesa
 .venv/setup: .venv/created setup.cfg pyproject.toml
 	@echo "Installing $(TORCH), then the package and its dependencies: takes minutes the first time"
 	@$(PIP) '$(TORCH)'
-	@$(PIP) --editable '.[vision]'
+	@$(PIP) --editable '.[vision,mujoco]'
+	@$(PY) scripts/install_dm_control.py
 	@printf '%s' '$(TORCH)' > .venv/torch; printf '%s' '$(CURDIR)' > .venv/place; touch $@
 
 .venv/test: .venv/setup
 	@echo "Installing the test dependencies"
-	@$(PIP) --editable '.[vision,test]'
+	@$(PIP) --editable '.[vision,mujoco,test]'
 	@touch $@
 
 # OpenGL for off-screen rendering. Without it only environments that MuJoCo does not render can be trained: warn and go on.
-# libopengl0: PyOpenGL looks up OpenGL's functions there with every backend.
-OPENGL := libegl1 libopengl0 libgl1-mesa-dri libosmesa6
+# libopengl0: PyOpenGL looks up OpenGL's functions there with every backend. libosmesa6 is a fallback that newer releases
+# of Debian and Ubuntu no longer have.
+OPENGL := libegl1 libopengl0 libgl1-mesa-dri
 can_render = $(PY) -c 'from envs.rendering import choose_backend; choose_backend()' 2>/dev/null
 .venv/opengl: | .venv/setup
 	@$(can_render) && touch $@ && exit; $(call apt_install,$(OPENGL)); $(can_render) && touch $@ && exit; \
+	$(call apt_install,libosmesa6) 2>/dev/null; $(can_render) && touch $@ && exit; \
 	echo "MuJoCo cannot render here (make doctor shows why): ask for the packages, apt-get install $(OPENGL)" >&2
 
 # The tests of the choice of backend need both: a machine that renders by EGL may lack OSMesa. Without it they are skipped.

@@ -103,7 +103,7 @@ def _our_pass(
     config = replace(config, encoder=replace(config.encoder, precision=precision))
     torch.manual_seed(0)
     encoder, objective = build_networks(config, 3, device)
-    encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     learner = Learner(
         encoder,
         objective.to(device),

@@ -64,7 +64,7 @@ def frames(task: str, quality: Quality) -> Iterator[tuple[float, npt.NDArray[np.
     environment.reset(seed=0)
     generator = np.random.default_rng(0)
     while True:
-        environment.step(generator.uniform(-1, 1, environment.action_space.shape).astype(np.float32))
+        environment.step(np.asarray(generator.uniform(-1, 1, environment.action_space.shape), np.float32))
         begin = time.perf_counter()
         picture = inner.render()
         yield time.perf_counter() - begin, picture

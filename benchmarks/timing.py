@@ -7,7 +7,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def _spread_ms(seconds: list[float]) -> float:
 
 
 def side_by_side(
-    cases: dict[str, Callable[[], object]],
+    cases: Mapping[str, Callable[[], object]],
     *,
     rounds: int,
     warm_up: int,

@@ -11,7 +11,9 @@ from torch.utils._pytree import tree_map_only
 
 from curl_rl.augment import random_crops
 from curl_rl.encoders import Features, FeatureSpec, ModuleEncoder, evaluating
+from curl_rl.encoders.float_range import FloatRange
 from curl_rl.objectives import (
+    METHODS,
     BatchInfo,
     DataSpec,
     Objective,
@@ -125,6 +127,7 @@ class AuxiliaryLoss(nn.Module):
         """The encoder's slow copy."""
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=weight.device))
         self.metrics = {}
+        self._float_range = FloatRange()
         self._unfinished = False  # True while the work after the last optimizer step is pending
         self._carry: Any = None
         if generator is None:
@@ -237,6 +240,8 @@ class AuxiliaryLoss(nn.Module):
                 f"{observations.device}: move the encoder to its device before building AuxiliaryLoss, and the "
                 "observations to the same one"
             )
+        if not hasattr(self.encoder, "scale"):  # one that has a scale checks it itself
+            self._float_range.check(observations, "divide them by 255, or pass uint8")
         height, width = (side + 2 * self.pad for side in observations.shape[-2:])
         if min(height, width) < self.crop:
             raise ValueError(f"observations of {height}×{width} (padded) are smaller than the crop of {self.crop}")
@@ -269,7 +274,8 @@ class AuxiliaryLoss(nn.Module):
 def _built(name: ObjectiveName, features: FeatureSpec, data: DataSpec) -> Objective:
     objective = build_objective(name, features, data=data, user=_USER)
     if objective is None:
-        raise ValueError(f"objective must be a method such as 'curl', got {name!r}: without one, omit AuxiliaryLoss")
+        names = ", ".join(METHODS)
+        raise ValueError(f"objective must be one of {names}, got {name!r}: without one, omit AuxiliaryLoss")
     return objective
 
 

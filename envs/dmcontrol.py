@@ -63,6 +63,7 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
     Raises:
         ValueError: the model has no such camera.
         envs.rendering.RenderingUnavailable: OpenGL does not work on this machine.
+        ImportError: dm_control is not installed, as after a plain `pip install` on Python 3.13 and newer.
     """
 
     render_mode = "rgb_array"
@@ -73,7 +74,16 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         rendering.choose_backend()
         # Imported here because dm_control picks its backend on import; importing envs alone needs neither.
         import mujoco
-        from dm_control import suite
+
+        try:
+            from dm_control import suite
+        except ModuleNotFoundError as error:
+            if error.name != "dm_control":
+                raise
+            raise ImportError(
+                "the tasks of DeepMind Control need dm_control, which is not installed: python "
+                "scripts/install_dm_control.py in curl_rl's clone"
+            ) from None
 
         from envs.camera import Camera
         from envs.physical_state import JointState

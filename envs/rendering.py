@@ -13,12 +13,14 @@ import ctypes
 import ctypes.util
 import functools
 import importlib
+import importlib.util
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 Quality = Literal["faithful", "fast"]
@@ -38,7 +40,7 @@ _DEVICE = "MUJOCO_EGL_DEVICE_ID"  # MuJoCo and dm_control render on this EGL dev
 _LOADED = "dm_control, imported earlier, uses it"
 _MISSING = (
     "rendering: neither EGL nor OSMesa works on this machine; on Debian or Ubuntu install them with "
-    "`sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6`"
+    "`sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri`"
 )
 
 
@@ -72,6 +74,7 @@ def choose_backend() -> Backend:
         RenderingUnavailable: no backend works, or the one named by `MUJOCO_GL` does not, or `MUJOCO_EGL_DEVICE_ID` is
             not the number of an EGL device.
     """
+    _load_triton()
     name, reason = _already_settled() or _first_that_starts()
     if name == "egl":
         _check_device()
@@ -87,7 +90,7 @@ def choose_backend() -> Backend:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise RenderingUnavailable(
             f"rendering: {name} ({reason}) does not work here ({cause}); {_remedy(reason)}, and on Debian or Ubuntu "
-            "`sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6`"
+            "`sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri`"
         ) from error
 
 
@@ -121,6 +124,20 @@ def _leaving_current() -> Iterator[None]:
         display = display or EGL.eglGetCurrentDisplay()  # releasing the context also needs a display
         if display:
             EGL.eglMakeCurrent(display, EGL.EGL_NO_SURFACE, EGL.EGL_NO_SURFACE, previous)
+
+
+def _load_triton() -> None:
+    """Loads the library of triton, if it is installed: torch's builds for CUDA bring it along and import it later.
+
+    It contains LLVM, as Mesa's software renderer does. Older Mesas (Debian 12's) load theirs with global symbols, and
+    triton, loaded afterwards, would be bound to those and crash the process. Loaded first, it keeps its own.
+    """
+    if "OpenGL" in sys.modules:  # too late
+        return
+    with contextlib.suppress(OSError):
+        for folder in getattr(importlib.util.find_spec("triton"), "submodule_search_locations", None) or ():
+            for library in Path(folder).glob("_C/libtriton*.so"):
+                ctypes.CDLL(str(library))
 
 
 def _already_settled() -> tuple[Any, str] | None:

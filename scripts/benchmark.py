@@ -5,12 +5,14 @@
     python scripts/benchmark.py --suite replay render --json now.json
     python scripts/benchmark.py --suite train --env cartpole-swingup    # frames per second, and the share of each part
     python scripts/benchmark.py --suite vision                          # pretraining on images, also with kornia
+    python scripts/benchmark.py --suite objectives --threads 1          # the losses, also against other libraries
     python scripts/benchmark.py --compare before.json now.json
 
 The plain implementation (examples/curl_in_one_file.py) is eager float32 with each frame stack stored twice, as in
 common codebases, and computes the same numbers; the one for images (examples/simclr_on_images.py) augments images one
-by one. All cases of a suite take turns in one run (those of train run one after the other); times are medians. Leave
-the machine otherwise idle.
+by one. For the losses of the suite objectives it is PyTorch Metric Learning or lightly, for k-means scikit-learn, where
+they are installed. All cases of a suite take turns in one run (those of train run one after the other); times are
+medians. Leave the machine otherwise idle.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from benchmarks import precision, pretrain, render, replay, timing, train, update
+from benchmarks import clustering, libraries, objectives, precision, pretrain, render, replay, timing, train, update
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import prepared_device
+from curl_rl.runs.whole_numbers import whole_number
 from envs.rendering import RenderingUnavailable
 
-SUITES = ("update", "replay", "render", "train", "precision", "vision")
+SUITES = ("update", "replay", "render", "train", "precision", "vision", "objectives")
 
 
 def main() -> int:
@@ -58,6 +61,13 @@ def main() -> int:
 def _measure(suite: str, device: torch.device, options: argparse.Namespace) -> list[timing.Row]:
     if suite == "vision":
         return pretrain.measure(device, options.batch or 256, options.rounds)
+    if suite == "objectives":
+        batch = options.batch or 256
+        return [
+            *objectives.measure(device, options.rounds, objectives.Sizes(batch)),
+            *libraries.measure(device, batch, options.rounds),
+            *clustering.measure(device, options.rounds, batch=batch),
+        ]
     batch = options.batch or 128
     if suite == "update":
         return update.measure(device, batch, options.rounds)
@@ -72,7 +82,7 @@ def _measure(suite: str, device: torch.device, options: argparse.Namespace) -> l
 
 def _parser() -> argparse.ArgumentParser:
     def positive(text: str) -> int:
-        number = int(text)
+        number = whole_number(text)
         if number < 1:
             raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
         return number
@@ -80,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     parser.add_argument("--suite", nargs="+", choices=SUITES, default=["update"], help="what to measure [update]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [auto]")
-    parser.add_argument("--batch", type=positive, help="transitions in an update, images in a step [128; vision 256]")
+    parser.add_argument("--batch", type=positive, help="samples in a step [128; vision, objectives: 256]")
     parser.add_argument(
         "--rounds",
         type=positive,

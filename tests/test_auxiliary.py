@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from curl_rl import AuxiliaryLoss, EncoderConfig, ModuleEncoder, PixelEncoder
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.objectives import (
     BYOL,
+    METHODS,
     BatchInfo,
     BYOLConfig,
     MoCo,
@@ -401,7 +403,9 @@ def test_missing_needs_of_an_objective_are_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "none"}, "objective must be a method such as 'curl', got 'none'"),
+        ({"objective": "none"}, "objective must be one of curl, simclr, .*, got 'none'"),
+        ({"objective": "CURLL"}, "unknown objective 'CURLL': the methods are curl, simclr, .*; did you mean curl"),
+        ({"objective": None}, "unknown objective None: the methods are curl, simclr, "),
         ({"objective": "culr"}, "unknown objective 'culr'"),
         ({"objective": Clustered(FeatureSpec(5, (4, 2, 2)), count=9)}, "objective Clustered needs epochs, which a"),
         ({"pad": -1}, "pad must be at least 0, got -1"),
@@ -434,29 +438,22 @@ def test_impossible_observations_are_refused_in_one_line(observations: Tensor, m
         AuxiliaryLoss(_encoder(), "curl")(observations)
 
 
-# ------------------------------------------------------------------ observations that are dicts
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("method", [name for name, own in METHODS.items() if "epochs" not in own.objective.needs])
+def test_a_single_sample_is_refused_by_methods_that_need_others(method: str, train: bool) -> None:
+    aux = AuxiliaryLoss(_encoder(), method).train(train)
+    if not aux.objective.batch_dependent:  # its negatives, if it has any, are in a bank
+        aux(_images()[:1])
+        return
+    with pytest.raises(ValueError, match=r"needs? at least 2 samples in a batch \(batch_size\), got 1"):
+        aux(_images()[:1])
 
 
-def test_of_a_dict_only_the_images_count() -> None:
-    images = _images()
-    alone, beside = (AuxiliaryLoss(_encoder(), "curl", generator=_generator()) for _ in range(2))
-    beside.objective.load_state_dict(alone.objective.state_dict())
-    observations = {"joints": torch.full((4, 3), torch.nan), "camera": images, "choice": torch.arange(4)}
-    assert torch.equal(beside(observations), alone(images))
-
-
-def test_later_observations_may_be_dicts_too() -> None:
-    encoder, images, actions = _encoder(), _images(), torch.rand(4, 3, 2)
-    objective, joints = Dynamics(encoder.feature_spec, action_dim=2).double(), torch.zeros(4, 2)
-    moments, batch = [images, 255 - images, images // 2], BatchInfo(actions=actions)
-    losses = []
-    for now, *later in (moments, [{"camera": moment, "joints": joints} for moment in moments]):
-        losses.append(AuxiliaryLoss(encoder, objective, generator=_generator())(now, later=later, batch=batch))
-    assert torch.equal(*losses)
-
-
-def test_a_dict_without_images_or_with_several_is_refused() -> None:
-    aux, vectors = AuxiliaryLoss(_encoder(), "curl"), torch.zeros(4, 3)
-    for observations in ({"joints": vectors}, {"left": _images(), "right": _images(), "joints": vectors}):
-        with pytest.raises(ValueError, match=r"^observations must hold one entry of images \(B, C, H, W\), got \{"):
-            aux(observations)
+def test_the_first_floats_beyond_1_are_a_warning() -> None:
+    aux = AuxiliaryLoss(_encoder(), "curl")
+    floats = _images().fill_(255).float()
+    with pytest.warns(UserWarning, match=r"must lie in \[0, 1\], got 255: divide them by 255, or pass uint8"):
+        aux(floats)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        aux(floats)

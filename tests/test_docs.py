@@ -75,6 +75,10 @@ def test_the_options_of_methods_that_a_page_names_are_there() -> None:
         "barlow",
         "swav",
         "deepcluster",
+        "supcon",
+        "pair_margin",
+        "triplet",
+        "n_pair",
         "curl",
     ]
     for method, options in table:

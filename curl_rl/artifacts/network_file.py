@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.runs.errors import UserError
-from curl_rl.runs.files import write_durably
+from curl_rl.runs.files import open_regular, read_file, write_durably
 
 METADATA = "curl_rl"
 """Key of the description in the metadata of safetensors, ONNX and torch.export files."""
@@ -165,6 +165,7 @@ def _read(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Reads description and weights, after checking that the file's header matches the description exactly."""
     beside = _beside(description_file) if description_file.is_file() else None
+    open_regular(weights_file).close()  # safetensors would wait for the other end of a pipe
     with safetensors.safe_open(weights_file, "pt") as file:
         metadata = file.metadata() or {}
         description = _from_json(metadata[METADATA]) if METADATA in metadata else None
@@ -173,7 +174,7 @@ def _read(
             if beside is None:
                 _missing(name, description_file)
             description = beside
-        elif beside is not None and beside != description:
+        elif beside is not None and beside != description and not _of_one_run(beside, description):
             different = sorted(part for part in {*beside, *description} if beside.get(part) != description.get(part))
             raise UserError(
                 f"{weights_file} and the {description_file.name} next to it are not of the same {name}: they differ in "
@@ -186,6 +187,23 @@ def _read(
     if "id" in description and description["id"] != weights_sha256(weights):
         raise UserError(f"{weights_file} has been changed: the hash of its weights does not match its id")
     return description, weights
+
+
+def _of_one_run(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two descriptions are of one network at two moments of its training.
+
+    A run replaces its two files one after the other. In between, or after a kill in between, they are of two moments;
+    the safetensors, which describe themselves, are then the newer ones, and sound.
+    """
+
+    def constant(description: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in description.items() if name not in ("id", "provenance")}
+
+    def run(description: dict[str, Any]) -> Any:
+        provenance = description.get("provenance", {})
+        return provenance.get("run") if isinstance(provenance, dict) else None
+
+    return constant(one) == constant(other) and run(one) == run(other)
 
 
 def _beside(path: Path) -> dict[str, Any]:
@@ -203,7 +221,7 @@ def _beside(path: Path) -> dict[str, Any]:
 def _parsed(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _LONGEST_DESCRIPTION:
         raise ValueError(f"{path.name} has {path.stat().st_size} bytes, too many for a description")
-    return _from_json(path.read_text())
+    return _from_json(read_file(path, _LONGEST_DESCRIPTION).decode())
 
 
 def _from_json(text: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from curl_rl.augment import center_crop
 from curl_rl.encoders import Encoder, Features, FeatureSpec, map_features
+from curl_rl.encoders.float_range import FloatRange
 
 Layout = Literal["auto", "CHW", "HWC", "SCHW", "SHWC"]
 """Order of an observation's last dimensions: S frames of a stack, C channels, H rows, W columns. In CHW and HWC, C
@@ -28,7 +29,8 @@ class PretrainedEncoder(nn.Module):
 
     - Order: the image is ``(C, H, W)`` or ``(H, W, C)``, inferred from its shape; an ambiguous shape is refused unless
       ``layout`` names the order. Separate frames, ``(S, H, W, C)`` or ``(S, C, H, W)``, always need a ``layout``.
-    - Values: uint8 is divided by 255, floating point is multiplied by ``scale``. Nothing is ever inferred from values.
+    - Values: uint8 is divided by 255, floating point is multiplied by ``scale``. Nothing is ever inferred from values;
+      if the first floats exceed 1 and ``scale`` is 1, a warning says so.
     - Size: a PixelEncoder sees the center crop of larger images, as in evaluation, and never resizes. It accepts frames
       rendered at a size other than ``rendered_size``, but they show the scene at another scale than in training. A
       ResNet takes any size.
@@ -64,6 +66,7 @@ class PretrainedEncoder(nn.Module):
         if layout not in get_args(Layout):
             raise ValueError(f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}")
         self.encoder = encoder
+        self._float_range = FloatRange()
         self.rendered_size = rendered_size
         """Side of the frames or images that the encoder was trained on, in pixels."""
         self.provenance = provenance
@@ -76,6 +79,10 @@ class PretrainedEncoder(nn.Module):
         """Whether the encoder is fixed: no gradients, always in evaluation mode."""
         if freeze:
             self.requires_grad_(False).eval()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("_float_range", FloatRange())  # absent in what earlier versions pickled
 
     @property
     def features(self) -> int:
@@ -106,7 +113,9 @@ class PretrainedEncoder(nn.Module):
     def encode(self, observations: Tensor) -> Features:
         """``(..., *image)`` to vector ``(..., features)`` and maps ``(..., C, h, w)``."""
         images = self._channels_first(observations)
-        if images.is_floating_point() and self.scale != 1:
+        if self.scale == 1:
+            self._float_range.check(images, "set scale=1/255 for floats in [0, 255], or pass uint8")
+        elif images.is_floating_point():
             # In half precision, 1/255 itself would be off by 0.1%.
             images = images.to(torch.promote_types(images.dtype, torch.float32)) * self.scale
         if self.side is not None:

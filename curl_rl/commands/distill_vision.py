@@ -10,6 +10,7 @@ student is written to --out in the same format. See docs/simclr_v2.md for the wh
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.console import printable
+from curl_rl.runs.files import refuse_link
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig
 from curl_rl.vision.evaluation.simclr_v2 import distill_classifier
 
@@ -45,7 +47,9 @@ def main(argv: Sequence[str]) -> int:
         "--temperature", type=float, help="of both softmaxes [0.1 for the teacher's architecture, else 1]"
     )
     parser.add_argument("--out", type=Path, help="directory of the student [TEACHER/student]")
-    parser.add_argument("--data", help="folder with train and test, or digits [the teacher's training data]")
+    parser.add_argument(
+        "--data", type=os.path.expanduser, help="folder with train and test, or digits [the teacher's training data]"
+    )
     parser.add_argument("--epochs", type=int, default=100, help="[%(default)s]")
     parser.add_argument(
         "--learning_rate",
@@ -60,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
     a = parser.parse_args(argv)
     out: Path = a.out or a.teacher / "student"
     with refusals(parser):
+        if a.out is None:
+            refuse_link(out)
         accuracy = distill_classifier(
             a.teacher,
             out,

@@ -14,12 +14,14 @@ crops like the run's views. The probe is the linear classifier trained during th
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import prepared_device
+from curl_rl.runs.console import printable
 from curl_rl.runs.files import write_json
 from curl_rl.vision.evaluation.comparison import evaluate_runs, report, table
 from curl_rl.vision.evaluation.protocols import EvaluationConfig
@@ -37,8 +39,12 @@ def main(argv: Sequence[str]) -> int:
         default=list(default.protocols),
         help="protocols to run; fine_tune takes minutes [knn linear]",
     )
-    parser.add_argument("--data", help="folder with train and test, or digits [the run's training data]")
-    parser.add_argument("--transfer", metavar="DATA", help="also evaluate on these data: a folder, or digits")
+    parser.add_argument(
+        "--data", type=os.path.expanduser, help="folder with train and test, or digits [the run's training data]"
+    )
+    parser.add_argument(
+        "--transfer", type=os.path.expanduser, metavar="DATA", help="also evaluate on these data: a folder, or digits"
+    )
     parser.add_argument("--k", type=int, help="number of voting neighbors [the run's knn.k, or all if there are fewer]")
     parser.add_argument("--temperature", type=float, help="of the votes [the run's knn.temperature]")
     parser.add_argument(
@@ -77,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
             raw_pixels=arguments.raw_pixels,
             device=prepared_device(arguments.device),
         )
-        print(table(rows, config))
+        print("\n".join(map(printable, table(rows, config).splitlines())))
         if arguments.json:
             write_json(arguments.json, report(rows, config))
     return 0

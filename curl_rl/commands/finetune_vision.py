@@ -10,6 +10,7 @@ classes; scripts/distill_vision.py uses it as a teacher. See docs/simclr_v2.md f
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.console import printable
+from curl_rl.runs.files import refuse_link
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig
 from curl_rl.vision.evaluation.simclr_v2 import fine_tune_run
 
@@ -35,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
         "--from_layer", type=int, default=0, help="layers of the projection head to keep on the encoder [0]"
     )
     parser.add_argument("--out", type=Path, help="directory of the classifier [RUN/finetuned-<labels>-layer<n>]")
-    parser.add_argument("--data", help="folder with train and test, or digits [the run's training data]")
+    parser.add_argument(
+        "--data", type=os.path.expanduser, help="folder with train and test, or digits [the run's training data]"
+    )
     parser.add_argument("--epochs", type=int, help="[60; 30 for at least a tenth of the labels]")
     parser.add_argument(
         "--learning_rate", type=float, default=SupervisedConfig.learning_rate, help="peak learning rate [%(default)s]"
@@ -45,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
     a = parser.parse_args(argv)
     out: Path = a.out or a.run / f"finetuned-{a.labels:g}-layer{a.from_layer}"
     with refusals(parser):
+        if a.out is None:
+            refuse_link(out)
         accuracy = fine_tune_run(
             a.run,
             out,

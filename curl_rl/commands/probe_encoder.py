@@ -20,6 +20,7 @@ from curl_rl.recordings.store import RecordedFrames
 from curl_rl.report.plots import headless_pyplot
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import resolve_device
+from curl_rl.runs.console import printable
 from curl_rl.runs.files import write_json
 
 LOWEST = -0.25  # lower end of the axis: scores far below that of predicting the mean are not informative
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         parts = Split.of(frames).counts(frames.episodes)
         sizes = ", ".join(f"{name} {part['frames']:,} of {part['episodes']}" for name, part in parts.items())
         print(f"{arguments.folder}: {len(frames):,} frames of {int(frames.episodes[-1]) + 1} episodes ({sizes})")
-        print(table(rows))
+        print("\n".join(map(printable, table(rows).splitlines())))
         if arguments.json:
             write_json(arguments.json, report(rows, frames))
         if arguments.out:

@@ -12,6 +12,8 @@ episode. Nothing else is ever overwritten.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,7 @@ from tqdm import tqdm
 
 from curl_rl.commands.environments import MakeEnvironment, camera_flag, make_configured
 from curl_rl.recordings.recorder import Recordable, open_recording, random_policy, record
-from curl_rl.recordings.store import Recording
+from curl_rl.recordings.store import RecordedFrames, Recording
 from curl_rl.rl.acting import agent_policy
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.checks import remark_on_endless
@@ -31,6 +33,7 @@ from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.settings import is_same_place
 from curl_rl.runs.signals import stop_requests
 
 
@@ -55,7 +58,9 @@ def main(argv: Sequence[str], make: MakeEnvironment[Recordable], *unavailable: t
     """
     parser = command_parser(__doc__)
     parser.add_argument("--env", help="environment, as for train_agent.py [that of the run, with --policy RUN]")
-    parser.add_argument("--policy", default="random", help="random, or the directory of a run [%(default)s]")
+    parser.add_argument(
+        "--policy", type=os.path.expanduser, default="random", help="random, or the directory of a run [%(default)s]"
+    )
     parser.add_argument("--actions", choices=("sampled", "mean"), help="actions of a run's policy [sampled]")
     parser.add_argument(
         "--agent_steps", type=int, default=10_000, help="total number of frames, one per agent step [%(default)s]"
@@ -117,7 +122,17 @@ def _trained_player(arguments: argparse.Namespace) -> Player:
             f"--size, --quality, --action_repeat and --camera must be those of {run}, {shown.size}, {shown.quality}, "
             f"{shown.action_repeat} and {'the usual one' if shown.camera is None else shown.camera}: leave them out"
         )
-    return Player(config.env, shown, f"{run} at {trained} frames, {arguments.actions or 'sampled'} actions", agent)
+    policy = _described(run, f" at {trained} frames, {arguments.actions or 'sampled'} actions", arguments.out)
+    return Player(config.env, shown, policy, agent)
+
+
+def _described(run: str, acting: str, out: Path) -> str:
+    """The policy's description, with the run's path as an earlier recording in ``out`` spells it."""
+    with contextlib.suppress(UserError):
+        earlier = RecordedFrames(out).recording.policy
+        if earlier.endswith(acting) and is_same_place(earlier.removesuffix(acting), run):
+            return earlier
+    return f"{run}{acting}"
 
 
 def _with_flags(shown: EnvironmentConfig, arguments: argparse.Namespace) -> EnvironmentConfig:

@@ -33,8 +33,10 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     program = Path(sys.argv[0]).name
 
     def work() -> None:
-        config, fresh = parse_command_line(list(argv), program=program, description=(__doc__ or "").strip())
-        train(config, partial(_environment, make, config, (ValueError, *unavailable)), fresh=fresh)
+        description = (__doc__ or "").strip()
+        config, fresh, salvage = parse_command_line(list(argv), program=program, description=description)
+        make_environment = partial(_environment, make, config, (ValueError, *unavailable))
+        train(config, make_environment, fresh=fresh, salvage=salvage)
 
     return exit_code_of(program, work)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     parser.add_argument("--camera", type=camera_flag, help="number or name of the camera [the task's usual one]")
     parser.add_argument(
         "--encoder",
+        type=os.path.expanduser,
         default="curl",
         help="nature: Stable-Baselines3's own; pixel: ours, trained by SAC alone; curl (or another objective's name): "
         "ours, trained by SAC and that loss; a run, or an encoder.safetensors: that encoder, frozen [%(default)s]",

@@ -60,7 +60,7 @@ def swapped_prediction(scores: Mapping[View, Tensor], codes: Mapping[View, Tenso
 
 def swapped_accuracy(scores: Mapping[View, Tensor], codes: Mapping[View, Tensor]) -> Tensor:
     """Fraction of predictions in :func:`swapped_prediction` whose best prototype is the code's; a detached scalar."""
-    best, own = ({view: values.argmax(1) for view, values in some.items()} for some in (scores, codes))
+    best, own = ({view: _best(values) for view, values in some.items()} for some in (scores, codes))
     return torch.stack([(best[by] == own[to]).float().mean() for by, to in _swapped(scores, codes)]).mean()
 
 
@@ -103,4 +103,9 @@ def cluster_accuracy(scores: Tensor, clusters: Tensor) -> Tensor:
 
     Takes the arguments of :func:`cluster_cross_entropy`.
     """
-    return (scores.argmax(-1) == clusters).sum() / (clusters >= 0).sum().clamp(min=1)
+    return (_best(scores) == clusters).sum() / (clusters >= 0).sum().clamp(min=1)
+
+
+def _best(scores: Tensor) -> Tensor:
+    """``scores.argmax(-1)``, by ``max``, which takes about half the time on a CPU."""
+    return scores.detach().max(-1).indices

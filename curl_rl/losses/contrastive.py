@@ -22,9 +22,11 @@ def info_nce(logits: Tensor) -> Tensor:
         The mean over the batch, a scalar (van den Oord et al. 2018, arXiv 1807.03748, equation 4).
 
     Raises:
-        ValueError: fewer keys than queries.
+        ValueError: fewer keys than queries, or a single key: its loss would be 0, whatever the embeddings.
     """
     queries, keys = logits.shape
+    if keys < 2:
+        raise ValueError(f"negatives from the batch need at least 2 samples in a batch (batch_size), got {keys}")
     if keys < queries:
         raise ValueError(f"keys must include every query's positive, got {queries} queries and {keys} keys")
     return F.cross_entropy(logits, torch.arange(queries, device=logits.device))
@@ -76,7 +78,7 @@ def bank_scores(query: Tensor, key: Tensor, bank: Tensor, valid: Tensor) -> Pair
     """
     query = widened(query)
     negatives = query @ bank.to(query.dtype).T
-    return PairScores((query * key).sum(1), negatives.masked_fill(~valid, -torch.inf))
+    return PairScores((query * key).sum(1), torch.where(valid, negatives, -torch.inf))
 
 
 def nt_xent(scores: PairScores, temperature: float, *, tau_plus: float = 0.0, beta: float = 0.0) -> Tensor:
@@ -102,8 +104,10 @@ def nt_xent(scores: PairScores, temperature: float, *, tau_plus: float = 0.0, be
         The mean over the queries, a scalar.
     """
     positive, negatives = scores.positive / temperature, scores.negatives / temperature
-    count = (negatives != -torch.inf).sum(1, dtype=negatives.dtype)
     log_sum = negatives.logsumexp(1)
+    if not beta and not tau_plus:
+        return -F.logsigmoid(positive - log_sum).mean()
+    count = (negatives != -torch.inf).sum(1, dtype=negatives.dtype)
     if beta:
         log_sum = ((1 + beta) * negatives).logsumexp(1) - (beta * negatives).logsumexp(1) + count.log()
     if tau_plus:

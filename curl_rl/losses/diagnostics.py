@@ -20,6 +20,21 @@ def pair_accuracy(scores: PairScores) -> Tensor:
     return (scores.positive > scores.negatives.amax(1)).float().mean()
 
 
+def class_accuracy(similarity: Tensor, classes: Tensor) -> Tensor:
+    """Fraction of embeddings whose most similar other one is of their own class; a scalar in [0, 1].
+
+    Args:
+        similarity: ``(N, N)`` of the embeddings with each other.
+        classes: ``(N,)`` integers. An embedding that is alone in its class, or as similar to one of another class,
+            counts as wrong.
+    """
+    same = classes == classes[:, None]
+    itself = torch.eye(len(classes), dtype=torch.bool, device=classes.device)
+    nearest_same = similarity.masked_fill(~same | itself, -torch.inf).amax(1)
+    nearest_other = similarity.masked_fill(same, -torch.inf).amax(1)
+    return (nearest_same > nearest_other).float().mean()
+
+
 def softmax_confidence(logits: Tensor) -> Tensor:
     """Mean over the rows of ``(B, N)`` logits of the largest softmax probability: 1/N undecided, 1 saturated.
 

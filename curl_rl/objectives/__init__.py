@@ -14,10 +14,14 @@ from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
 from curl_rl.objectives.encode import encode_views
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
+from curl_rl.objectives.n_pair import NPair, NPairConfig
+from curl_rl.objectives.pair_margin import PairMargin, PairMarginConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
 from curl_rl.objectives.simsiam import SimSiam, SimSiamConfig
+from curl_rl.objectives.supcon import SupCon, SupConConfig
 from curl_rl.objectives.swav import SwAV, SwAVConfig
+from curl_rl.objectives.triplet import Triplet, TripletConfig
 
 if TYPE_CHECKING:
     from curl_rl.objectives.registry import MethodName, ObjectiveConfigs, ObjectiveName
@@ -48,18 +52,26 @@ __all__ = [
     "MethodName",
     "MoCo",
     "MoCoConfig",
+    "NPair",
+    "NPairConfig",
     "Need",
     "Objective",
     "ObjectiveConfigs",
     "ObjectiveName",
     "ObjectiveUser",
+    "PairMargin",
+    "PairMarginConfig",
     "Result",
     "SimCLR",
     "SimCLRConfig",
     "SimSiam",
     "SimSiamConfig",
+    "SupCon",
+    "SupConConfig",
     "SwAV",
     "SwAVConfig",
+    "Triplet",
+    "TripletConfig",
     "ViewSpec",
     "build_objective",
     "encode_views",

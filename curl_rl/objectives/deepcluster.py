@@ -104,7 +104,10 @@ class DeepCluster(Objective):
         # All views together: batch norm in the head takes its statistics over all crops, as in the released code.
         embeddings = self._embed(torch.cat([view.vector for view in online]))
         clusters = self.assignment[:, batch.indices].repeat(1, len(online))  # of every row of the embeddings
-        cosines = embeddings @ widened(self.centroids).transpose(1, 2)  # (clusterings, views · B, clusters)
+        # (clusterings, views · B, clusters). Expanded, because matmul would compute the transpose of two dimensions by
+        # three, and copy it.
+        copies = embeddings.expand(self.config.clusterings, -1, -1)
+        cosines = copies @ widened(self.centroids).transpose(1, 2)
         first, second = embeddings.detach().split(size)[:2]
         metrics = {
             "accuracy": cluster_accuracy(cosines, clusters),

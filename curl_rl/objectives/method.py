@@ -19,7 +19,7 @@ class Method:
     config: type[Any]
     """Its settings: a frozen dataclass with a default for every field."""
     paper: str
-    """Authors, year and arXiv number."""
+    """Authors, year and arXiv number, or where it appeared if it has none."""
     summary: str
     """One sentence, for ``--help`` and the documentation's table."""
     instead: str = "simclr"

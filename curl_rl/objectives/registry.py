@@ -25,6 +25,10 @@ _FILES = (
     "barlow",
     "swav",
     "deepcluster",
+    "supcon",
+    "pair_margin",
+    "triplet",
+    "n_pair",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 
@@ -157,7 +161,7 @@ def build_objective(
     if name == "none":
         return None
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
+        near = difflib.get_close_matches(str(name).lower(), METHODS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"unknown objective {name!r}: the methods are {', '.join(METHODS)}{hint}")
     method = METHODS[name]

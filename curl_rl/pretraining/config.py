@@ -51,6 +51,10 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         check_ranges(self, "optimizer")
 
+    def warmup_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the warm-up."""
+        return round(self.warmup_epochs * steps_per_epoch)
+
 
 @dataclass(frozen=True)
 class CheckpointConfig:

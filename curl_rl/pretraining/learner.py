@@ -58,7 +58,7 @@ class Learner(nn.Module):
         self.splits = encoder.batch_norm_splits
         self.batch_size = batch_size
         self.total_steps = epochs * steps_per_epoch
-        self.warmup_steps = round(optimizer.warmup_epochs * steps_per_epoch)
+        self.warmup_steps = optimizer.warmup_steps(steps_per_epoch)
         self.steps = 0
         """Number of steps taken."""
         self.optimizer = _optimizer(encoder, objective, optimizer, batch_size)

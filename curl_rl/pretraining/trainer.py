@@ -68,7 +68,7 @@ class Pretrainer:
             torch.manual_seed(derived_seed(config.seed, "networks"))
             user = ObjectiveUser("method", source.name, source.has)
             encoder, objective = build_networks(config, source.shape, device, source.data, user)
-        encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         distributed.distribute_batch_norm(encoder)
         self.learner = Learner(
             encoder,
@@ -94,7 +94,6 @@ class Pretrainer:
             axis=f"{source.unit}s",
             processes=distributed,
         )
-        self.session.check_room(self._bytes_to_save())
         resumed = self._restore()
         self._make_equal()
         self.session.begin(resumed=resumed)
@@ -287,6 +286,7 @@ class Pretrainer:
     def state(self) -> dict[str, Any]:
         """Contents of a checkpoint."""
         return {
+            "run": self._identity(),
             "learner": self.learner.training_state(),
             "probe": None if self.probe is None else self.probe.state_dict(),
             "images": len(self.source),  # of any unit: the key dates from image-only runs
@@ -295,7 +295,7 @@ class Pretrainer:
 
     def _restore(self) -> bool:
         """Restores the newest usable checkpoint; returns False if there is none."""
-        state = self.session.restore()
+        state = self.session.restore(self._take)
         steps = distributed.gather_uneven(torch.tensor([0 if state is None else state["learner"]["steps"]])).tolist()
         if len(set(steps)) > 1:
             raise UserError(
@@ -304,21 +304,45 @@ class Pretrainer:
             )
         if state is None:
             return False
+        if misfit := self._misfit(state):
+            raise UserError(misfit)
+        if "identity" not in state:
+            self.session.say(
+                f"this run was saved by an earlier version, which did not record its {self.source.unit}s: not compared"
+            )
+        return True
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Takes over a checkpoint's state, unless it was learned from other samples.
+
+        Raises:
+            ValueError: it is of another run.
+        """
+        if (run := state.get("run", self._identity())) != self._identity():  # earlier versions did not save it
+            raise ValueError(f"it is of another run: {run}")
+        if self._misfit(state) is None:
+            self.learner.load_training_state(state["learner"])
+            if self.probe is not None:
+                self.probe.load_state_dict(state["probe"])
+
+    def _misfit(self, state: dict[str, Any]) -> str | None:
+        """How the samples differ from those that a checkpoint's run learned from."""
         source, units = self.source, f"{self.source.unit}s"
         if state["images"] != len(source):
-            raise UserError(
+            return (
                 f"{source.name} has {len(source)} {units}, but had {state['images']} when this run was saved: restore "
                 "them, or start over with --fresh"
             )
         if state.get("identity", source.identity) != source.identity:
-            raise UserError(
+            return (
                 f"{source.name} has as many {units} as when this run was saved, but not the same ones (renaming one or "
                 "moving it to another class counts): restore them, or start over with --fresh"
             )
-        self.learner.load_training_state(state["learner"])
-        if self.probe is not None:
-            self.probe.load_state_dict(state["probe"])
-        return True
+        return None
+
+    def _identity(self) -> dict[str, Any]:
+        """What tells this run's checkpoints from those of another run with networks of the same shapes."""
+        return {"method": self.config.method, "preset": self.config.preset, "seed": self.config.seed}
 
     def _make_equal(self) -> None:
         """Checks that all processes have the same state; where they differ, says so and continues with process 0's."""
@@ -331,12 +355,6 @@ class Pretrainer:
             self.session.say(
                 f"the processes had different values in {', '.join(different[:3])}{more}: all continue with process 0's"
             )
-
-    def _bytes_to_save(self) -> int:
-        """Approximate disk space for the checkpoints of the whole run, in bytes."""
-        networks = sum(value.nbytes for value in self.learner.state_dict().values())
-        # An optimizer keeps two numbers per weight; while a checkpoint is being written, all others still exist.
-        return 3 * networks * (self.config.checkpoint.keep + 1)
 
 
 def _position(learner: Learner, steps_per_epoch: int) -> Position:

@@ -12,19 +12,18 @@ The final frame of an episode, at which no action is taken, is not stored. An ep
 one shard, starting with the frame of the reset. The last episode may be cut; ``frames.json`` records this. An
 observation is a stack of frames up to its index, padded with the episode's first frame, as in the replay. Only shards
 listed in ``frames.json`` count: a killed recording is readable up to the last listed shard and resumes from there.
+
+``frames.json`` also holds two SHA-256 per shard: one of its pixels (``pixels``), compared when they are first read, so
+that opening a large recording reads no pixels, and one of its other tensors (``numbers``), compared on opening.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import functools
+import hashlib
 import os
-import re
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,13 +32,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from curl_rl.recordings.description import DESCRIPTION, Shard, differences, read_description, write_description
+from curl_rl.recordings.description import Recording as Recording
+from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.runs.files import write_durably
+from curl_rl.runs.files import delete_file, open_regular, write_durably
 
-DESCRIPTION = "frames.json"
 SHARD_FRAMES = 1000
 """Number of frames at which a shard is written: about 30 MB at 100×100 pixels."""
-_FORMAT = 1
+_LOOKS = 20  # a recording in progress replaces its last shard while another process opens it
 _DTYPES = {
     "frames": torch.uint8,
     "states": torch.float64,
@@ -47,47 +48,7 @@ _DTYPES = {
     "rewards": torch.float32,
     "episodes": torch.int64,
 }
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Description of a recording. A folder can be continued only with the same description."""
-
-    env: str
-    """Name of the environment."""
-    size: int
-    """Height and width of a frame, in pixels."""
-    action_repeat: int
-    """Environment steps from one frame to the next."""
-    quality: str
-    """Rendering quality of the frames: faithful or fast."""
-    seed: int
-    """Seed of episodes and actions."""
-    policy: str
-    """The policy that acted: random, or a run and how its policy was used."""
-    state_names: tuple[str, ...]
-    """Unique name of each number of the physical state, such as position/slider; empty if there is none."""
-    action_size: int
-    """Numbers in an action."""
-    channels: int = 3
-    """Channels of a frame."""
-    camera: int | str | None = None
-    """Number or name of the camera; None for the environment's usual one."""
-    max_episode_steps: int | None = None
-    """Environment steps after which episodes were truncated at the latest; None for the environment's own limit."""
-
-    def __post_init__(self) -> None:
-        doubled = [name for name, count in Counter(self.state_names).items() if count > 1]
-        if doubled:
-            raise UserError(f"state_names must be unique, got {doubled[0]} twice")
-
-
-class Shard(NamedTuple):
-    """An entry of the list in ``frames.json``."""
-
-    name: str
-    frames: int
-    episodes: int
+_NUMBERS = tuple(name for name in _DTYPES if name != "frames")
 
 
 class FrameWriter:
@@ -108,9 +69,9 @@ class FrameWriter:
         self._next_number = 0
         self._replaced: Shard | None = None  # stays on disk and listed until its content is rewritten
         if (folder / DESCRIPTION).exists():
-            earlier, self._shards, cut = _read_description(folder)
-            if differences := _differences(earlier, recording):
-                raise UserError(f"{folder} holds another recording ({differences}): choose another folder")
+            earlier, self._shards, cut = read_description(folder)
+            if changed := differences(earlier, recording):
+                raise UserError(f"{folder} holds another recording ({changed}): choose another folder")
             if self._shards:
                 # An unreadable recording must not be continued; pixels are not loaded.
                 lengths = RecordedFrames(folder).episodes.bincount()
@@ -191,7 +152,10 @@ class FrameWriter:
         if not self._waiting:
             return
         whole = {name: torch.cat([part[name] for part in self._waiting]) for name in _DTYPES}
-        shard = Shard(f"frames-{self._next_number:05d}.safetensors", len(whole["frames"]), len(self._waiting))
+        name = f"frames-{self._next_number:05d}.safetensors"
+        shard = Shard(
+            name, len(whole["frames"]), len(self._waiting), _sha256(whole, "frames"), _sha256(whole, *_NUMBERS)
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._shards and self._replaced is None:
             self._describe()  # a shard without a description could belong to any recording
@@ -201,7 +165,7 @@ class FrameWriter:
         self._waiting.clear()
         self._describe()
         if self._replaced:
-            (self.folder / self._replaced.name).unlink(missing_ok=True)
+            delete_file(self.folder / self._replaced.name)
             self._replaced = None
 
     def _drop_last(self) -> None:
@@ -209,6 +173,7 @@ class FrameWriter:
         if not self._waiting:
             self._replaced = self._shards[-1]
             tensors = _read_shard(self.folder, self._replaced, self.recording)
+            _check_pixels(self.folder, self._replaced, tensors["frames"])  # they are about to get a new checksum
             lengths = tensors["episodes"].unique_consecutive(return_counts=True)[1].tolist()
             parts = zip(*(tensors[name].split(lengths) for name in _DTYPES), strict=True)
             self._waiting = [dict(zip(_DTYPES, part, strict=True)) for part in parts]
@@ -216,19 +181,13 @@ class FrameWriter:
         self._waiting.pop()
 
     def _describe(self) -> None:
-        description = {
-            "format": _FORMAT,
-            **dataclasses.asdict(self.recording),
-            "frames": sum(shard.frames for shard in self._shards),
-            "episodes": sum(shard.episodes for shard in self._shards),
-            "cut": self._cut_frames > 0,
-            "shards": [shard._asdict() for shard in self._shards],
-        }
-        write_durably(self.folder / DESCRIPTION, [(json.dumps(description, indent=2) + "\n").encode()])
+        write_description(self.folder, self.recording, self._shards, cut=self._cut_frames > 0)
 
 
 class RecordedFrames:
     """The frames of a folder; pixels are memory-mapped and read on demand.
+
+    Pixels are compared with their checksum a shard at a time, when the first of its frames is read.
 
     Raises:
         UserError: a file is missing, damaged, of a newer format or inconsistent with ``frames.json``; or the folder
@@ -237,11 +196,15 @@ class RecordedFrames:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.recording, shards, _ = _read_description(self.folder)
-        if not shards:
-            raise UserError(f"{self.folder} holds no frames: {DESCRIPTION} lists no shards")
-        parts = [_read_shard(self.folder, shard, self.recording) for shard in shards]
+        self.recording, shards, parts = _read_shards(self.folder)
+        if unsigned := sum(shard.pixels is None for shard in shards):
+            _say_once(
+                f"{self.folder}: {unsigned} of {len(shards)} shards are of an earlier version, without checksums: a "
+                "damaged number or pixel in them would not be noticed"
+            )
+        self._shards = shards
         self._pixels = [part["frames"] for part in parts]
+        self._checked = [shard.pixels is None for shard in shards]
         self._shard_starts = torch.tensor([0, *(shard.frames for shard in shards)]).cumsum(0)
         self.states, self.actions, self.rewards, self.episodes = (
             torch.cat([part[name] for part in parts]) for name in ("states", "actions", "rewards", "episodes")
@@ -251,6 +214,8 @@ class RecordedFrames:
         in_order = self.episodes[0] == 0 and bool(((steps == 0) | (steps == 1)).all())
         if not in_order or self.episodes[-1] + 1 != sum(shard.episodes for shard in shards):
             raise UserError(f"{self.folder}: episode numbers must count up from 0 as described in {DESCRIPTION}")
+        for shard, part in zip(shards, parts, strict=True):
+            _check_numbers(self.folder, shard, part)
         self.starts = torch.searchsorted(self.episodes, self.episodes)
         """``(N,)`` int64: index of the first frame of each frame's episode."""
         self.ends = torch.searchsorted(self.episodes, self.episodes, right=True) - 1
@@ -274,11 +239,18 @@ class RecordedFrames:
         return self.episodes == last if 1 <= last < 4 else self.episodes % 5 == 4
 
     def frames(self, indices: Tensor) -> Tensor:
-        """``(B, C, H, W)`` uint8: the frames at these ``(B,)`` indices."""
+        """``(B, C, H, W)`` uint8: the frames at these ``(B,)`` indices.
+
+        Raises:
+            UserError: the pixels of a shard are damaged.
+        """
         found = torch.empty((len(indices), *self._pixels[0].shape[1:]), dtype=torch.uint8)
         shards = torch.searchsorted(self._shard_starts, indices, right=True) - 1
         for shard in shards.unique().tolist():
             chosen = shards == shard
+            if not self._checked[shard]:
+                _check_pixels(self.folder, self._shards[shard], self._pixels[shard])
+                self._checked[shard] = True
             found[chosen] = self._pixels[shard][indices[chosen] - self._shard_starts[shard]]
         return found
 
@@ -293,7 +265,7 @@ class RecordedFrames:
             ``(B, stack·C, H, W)`` uint8.
 
         Raises:
-            UserError: an index out of range, or a stack below 1.
+            UserError: an index out of range, a stack below 1, or damaged pixels.
         """
         if stack < 1:
             raise UserError(f"stack must be at least 1, got {stack}")
@@ -324,71 +296,14 @@ def is_recording(folder: Path | str) -> bool:
 _LEFT_BY_A_START = ("run.lock", f"{DESCRIPTION}.partial")
 
 
-def _read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
-    """Reads ``frames.json``: the recording, its shards, and whether the last episode was cut."""
-    path = folder / DESCRIPTION
-    try:
-        content: Any = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no recorded frames in {folder}: {DESCRIPTION} is missing") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:  # invalid JSON or UTF-8
-        raise UserError(f"{path} is damaged: {one_line(error)}") from None
-    except RecursionError:
-        raise UserError(f"{path} is damaged: its brackets are nested too deeply") from None
-    try:
-        if type(content["format"]) is not int or content["format"] < 1:
-            raise UserError(
-                f"{path} is damaged: its format must be a whole number from 1, got {content['format']!r:.40}"
-            )
-        if content["format"] > _FORMAT:
-            raise UserError(
-                f"{path} has format {content['format']}, but this version reads up to {_FORMAT}: update curl_rl"
-            )
-        content = {"camera": None, "max_episode_steps": None, **content}  # older recordings have no such fields
-        fields = {field.name: content[field.name] for field in dataclasses.fields(Recording)}
-        if not isinstance(fields["state_names"], list):
-            raise UserError(f"{path} is damaged: state_names must be a list, got {fields['state_names']!r:.40}")
-        names = fields["state_names"] = tuple(fields["state_names"])
-        shards = [Shard(entry["name"], entry["frames"], entry["episodes"]) for entry in content["shards"]]
-        counts = [content["frames"], content["episodes"], *(count for shard in shards for count in shard[1:])]
-        texts = [fields["env"], fields["quality"], fields["policy"], *names, *(shard.name for shard in shards)]
-        numbers = [fields["size"], fields["action_repeat"], fields["channels"], fields["action_size"]]
-        numbers += [fields["seed"], *counts]
-        # Older recordings have no such field; recording a complete episode again does no harm.
-        cut = content.get("cut", True)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: not a description of a recording ({one_line(error)})") from None
-    if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
-        raise UserError(f"{path} is damaged: names must be strings and counts whole numbers")
-    if fields["camera"] is not None and type(fields["camera"]) not in (int, str):
-        raise UserError(f"{path} is damaged: camera must be a number, a name or null, got {fields['camera']!r:.40}")
-    limit = fields["max_episode_steps"]
-    if limit is not None and (type(limit) is not int or limit < 1):
-        raise UserError(f"{path} is damaged: max_episode_steps must be null or at least 1, got {limit!r:.40}")
-    if not isinstance(cut, bool):
-        raise UserError(f"{path} is damaged: cut must be true or false, got {cut!r}")
-    for shard in shards:
-        if not re.fullmatch(r"frames-\d{5,}\.safetensors", shard.name):
-            raise UserError(f"{path} is damaged: {shard.name!r} is not a shard name")
-    totals = (sum(shard.frames for shard in shards), sum(shard.episodes for shard in shards))
-    if totals != (content["frames"], content["episodes"]):
-        raise UserError(
-            f"{path} is damaged: its shards have {totals[0]} frames of {totals[1]} episodes in total, but it states "
-            f"{content['frames']} of {content['episodes']}"
-        )
-    try:
-        return Recording(**fields), shards, cut
-    except UserError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-
-
 def _read_shard(folder: Path, shard: Shard, recording: Recording) -> dict[str, Tensor]:
     path = folder / shard.name
     try:
+        open_regular(path).close()  # safetensors would wait for the other end of a pipe
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in _DTYPES if name in file.keys()}  # noqa: SIM118
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path} is missing: restore it, or record again") from None
     except OSError as error:
@@ -400,6 +315,46 @@ def _read_shard(folder: Path, shard: Shard, recording: Recording) -> dict[str, T
     except ValueError as error:
         raise UserError(str(error)) from None
     return tensors
+
+
+def _read_shards(folder: Path) -> tuple[Recording, list[Shard], list[dict[str, Tensor]]]:
+    """The description and all shards of one moment, also while the recording is being written."""
+    for look in range(_LOOKS):
+        recording, shards, _ = read_description(folder)
+        if not shards:
+            raise UserError(f"{folder} holds no frames: {DESCRIPTION} lists no shards")
+        try:
+            return recording, shards, [_read_shard(folder, shard, recording) for shard in shards]
+        except UserError:
+            if look == _LOOKS - 1 or read_description(folder)[1] == shards:
+                raise
+    raise AssertionError("the last look returns or raises")
+
+
+def _check_numbers(folder: Path, shard: Shard, tensors: dict[str, Tensor]) -> None:
+    if shard.numbers is not None and _sha256(tensors, *_NUMBERS) != shard.numbers:
+        raise _damaged(folder / shard.name, ", ".join(_NUMBERS[:-1]) + f" or {_NUMBERS[-1]}")
+
+
+def _check_pixels(folder: Path, shard: Shard, pixels: Tensor) -> None:
+    if shard.pixels is not None and _sha256({"frames": pixels}, "frames") != shard.pixels:
+        raise _damaged(folder / shard.name, "frames")
+
+
+def _sha256(tensors: dict[str, Tensor], *names: str) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(tensors[name].contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, part: str) -> UserError:
+    return UserError(f"{path} is damaged: its {part} do not match their checksum; restore it, or record again")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    say(line)
 
 
 def _check_shard(name: str, tensors: dict[str, Tensor], recording: Recording, count: int) -> None:
@@ -417,9 +372,3 @@ def _check_shard(name: str, tensors: dict[str, Tensor], recording: Recording, co
         found = (tuple(tensors[key].shape), tensors[key].dtype)
         if found != (shapes[key], dtype):
             raise ValueError(f"{name}: {key} must be {shapes[key]} {dtype}, got {found[0]} {found[1]}")
-
-
-def _differences(earlier: Recording, now: Recording) -> str:
-    fields = (field.name for field in dataclasses.fields(Recording))
-    changed = [(name, getattr(earlier, name), getattr(now, name)) for name in fields]
-    return "; ".join(f"{name}: {old} → {new}" for name, old, new in changed if old != new)

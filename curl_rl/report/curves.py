@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from curl_rl.rl.config import RunConfig, changed_fields, load_preset, read_config
+from curl_rl.rl.config import SCHEMA, RunConfig, load_preset, read_config
 from curl_rl.runs.directory import CONFIG, kind_of
+from curl_rl.runs.errors import UserError
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
 
 
@@ -43,7 +44,10 @@ def read_curves(directories: list[Path]) -> list[Curve]:
         run = path.parent
         if not (run / CONFIG).is_file() or ".before-" in run.name or kind_of(run) != "agent":
             continue
-        config, rows = read_config(run / CONFIG), read_metrics(path)
+        try:
+            config, rows = read_config(run / CONFIG), read_metrics(path)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
         returns = {row["frames"]: row["evaluation/return_mean"] for row in rows if "evaluation/return_mean" in row}
         if not returns:
             continue
@@ -64,9 +68,9 @@ def read_curves(directories: list[Path]) -> list[Curve]:
 
 
 def _label(config: RunConfig) -> str:
-    """The preset, and every setting that differs from it, except for the seed and the encoder's hash."""
-    preset = replace(load_preset(config.preset, config.env), seed=config.seed)
-    changed = changed_fields(preset, config)
+    """The preset, and every setting that differs from it, except for seed, budget and the encoder's hash."""
+    preset = replace(load_preset(config.preset, config.env), seed=config.seed, frames=config.frames)
+    changed = SCHEMA.distinguishing_fields(preset, config)
     return ", ".join(
         [config.preset, *(f"{name} {value}" for name, (_, value) in changed.items() if name != "encoder_sha256")]
     )

@@ -7,6 +7,7 @@ import math
 import torch
 
 from curl_rl.objectives import DataSpec
+from curl_rl.rl.agent import Agent
 from curl_rl.rl.config import RunConfig
 from curl_rl.rl.learner import check_capture
 from curl_rl.rl.loading import build_agent
@@ -14,6 +15,7 @@ from curl_rl.rl.observations import observation_spec
 from curl_rl.rl.replay import replay_bytes
 from curl_rl.rl.workers import Environment, check_observation, pixel_spaces
 from curl_rl.runs.compute import resolve_precision
+from curl_rl.runs.directory import check_room
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.storage import choose_storage
@@ -30,12 +32,21 @@ def check_device(config: RunConfig, device: torch.device) -> None:
         check_capture(device, "device" if config.replay.storage == "auto" else config.replay.storage)
 
 
-def check_environment(config: RunConfig, environment: Environment, device: torch.device) -> None:
-    """Checks the run against its environment, before anything is written.
+def check_environment(
+    config: RunConfig, environment: Environment, device: torch.device, *, fresh: bool = False
+) -> None:
+    """Checks the run against its environment, before anything is written or set aside.
+
+    Args:
+        config: the run's configuration.
+        environment: one of its environments.
+        device: the device that trains the agent.
+        fresh: whether an earlier run in the directory will be set aside.
 
     Raises:
         UserError: the agent or the replay does not fit the environment, the environment does not return what it
-            declares or has no limit where the run sets one, or the replay does not fit into memory.
+            declares or has no limit where the run sets one, the replay does not fit into memory, or the checkpoints do
+            not fit on the disk.
     """
     shape, action_dim = pixel_spaces(environment)
     proprioception = observation_spec(environment.observation_space).proprioception
@@ -76,6 +87,19 @@ def check_environment(config: RunConfig, environment: Environment, device: torch
         raise UserError(one_line(error)) from None
     if config.compute.capture:
         check_capture(device, storage)
+    needed = _bytes_to_save(config, agent, shape)
+    check_room(config.directory, needed, "lower replay.capacity, with --fresh if the run has begun", fresh=fresh)
+
+
+def _bytes_to_save(config: RunConfig, agent: Agent, shape: tuple[int, int, int]) -> int:
+    """Approximate disk space for the whole run's checkpoints."""
+    transitions = min(config.replay.capacity, math.ceil(config.frames / config.environment.action_repeat))
+    channels, height, width = shape
+    networks = sum(value.nbytes for value in agent.state_dict().values())
+    # Adam keeps two numbers per weight; all kept checkpoints still exist while another is written.
+    networks *= 3 * (config.checkpoint.keep + 1)
+    step = (channels // config.environment.stack) * height * width + 4 * agent.proprioception
+    return transitions * step + networks
 
 
 def remark_on_endless(environment: object, name: str, setting: str) -> str | None:

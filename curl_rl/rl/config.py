@@ -23,8 +23,20 @@ from curl_rl.runs.settings import to_dict as to_dict  # re-exported for callers 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 TASKS = PRESETS / "tasks.yaml"
 
-# Settings that a resumed run may change: its budget, device, workers and logging.
-MAY_CHANGE = ("frames", "device", "compute", "log", "run")
+MAY_CHANGE = {
+    "frames": "the budget: a longer run begins like a shorter one",
+    "run": "a place",
+    "device": "a place; the same numbers up to rounding, though a GPU draws other random numbers than a CPU",
+    "compute": "how the machine is used; the same numbers up to rounding",
+    "replay.storage": "a place; the same frames, though a GPU samples others",
+    "evaluation.every": "how often; an evaluation changes nothing that training depends on",
+    "evaluation.video": "how much is kept",
+    "checkpoint": "how often, and how many are kept",
+    "log": "how often",
+}
+"""What a resumed run may change, and why. Everything else is part of what the run is: it changes the weights, the data
+or what the results mean, such as the episodes that an evaluation is the mean of. The encoder to start from may move to
+another path, see ``SCHEMA``. docs/resuming.md has this table for users."""
 
 # A checkpoint's name has room for ten digits.
 _FRAMES = within("[1, 9999999999]", "be at least 1 and have at most ten digits")
@@ -215,8 +227,8 @@ def load_preset(name: str, env: str, changes: dict[str, Any] | None = None) -> R
     return SCHEMA.build({"env": env, "preset": name}, changes)
 
 
-def parse_command_line(argv: list[str], *, program: str, description: str) -> tuple[RunConfig, bool]:
-    """The configuration given by a command line, and its ``--fresh`` flag.
+def parse_command_line(argv: list[str], *, program: str, description: str) -> tuple[RunConfig, bool, bool]:
+    """The configuration given by a command line, and its flags ``--fresh`` and ``--salvage``.
 
     ``--help`` and ``--print_config`` print and exit with code 0.
 
@@ -263,6 +275,14 @@ SCHEMA = Schema(
     selectors=("env", "preset"),
     base=_layers,
     may_change=MAY_CHANGE,
+    paths=("encoder", "run"),
+    identified_by={"encoder": "encoder_sha256"},
     registered=("objectives",),
+    salvages=True,
+    always=(
+        *("env", "preset", "frames", "seed", "device", "environment", "agent", "objectives", "replay", "training"),
+        *("evaluation", "checkpoint", "log", "compute"),
+    ),
+    methods=lambda config: (config.agent.objective,),
     kind="agent",
 )

@@ -18,18 +18,21 @@ transitions stores T + 1 frames, and transition t leads from frame ``f`` to fram
 from __future__ import annotations
 
 import hashlib
+import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from curl_rl.runs.files import write_durably
+from curl_rl.runs.files import read_file, write_durably
 
 _SEGMENT_BYTES = 64 * 2**20  # bounds the memory used by saving and restoring
+_HEADER_BYTES = 2**16  # of a segment file, and more than it has
 _EPISODE_LENGTH_PLANNED_FOR = 20
 
 
@@ -101,11 +104,17 @@ class EpisodeStream:
         self._open_position: int | None = None  # of the newest frame in the open episode; None between episodes
         self._segments: list[_Segment] = []
         self._segments_directory: Path | None = None
+        self._mark = ""  # in the names of segments, after a salvage
         self._publish_range()
 
     def __len__(self) -> int:
         """Number of transitions that can be sampled now."""
         return self._transition_count - self._oldest
+
+    @property
+    def has_open_episode(self) -> bool:
+        """Whether the newest episode may be continued."""
+        return self._open_position is not None
 
     @property
     def nbytes(self) -> int:
@@ -242,16 +251,28 @@ class EpisodeStream:
             "segments": [segment._asdict() for segment in segments],
         }
 
-    def restore(self, directory: Path, manifest: dict[str, Any]) -> None:
-        """Restores a saved stream. See ``Replay.restore``."""
+    def restore(self, directory: Path, manifest: dict[str, Any], *, salvage: bool = False) -> int:
+        """Restores a saved stream, and returns the number of lost transitions. See ``Replay.restore``."""
         segments = [_Segment(**fields) for fields in manifest["segments"]]
         self.clear()
+        damaged: list[_Segment] = []
         for segment in segments:
-            self._read_segment(directory, segment)
+            try:
+                self._read_segment(directory, segment)
+            except (OSError, ValueError):
+                if not salvage:
+                    raise
+                damaged.append(segment)
         self._frame_count = manifest["frame_count"]
         self._transition_count = manifest["transition_count"]
         self._oldest = manifest["oldest"]
         self._open_position = manifest["open_position"]
+        lost = 0
+        if damaged:
+            lost = self._close_gaps(segments[0].first_frame, damaged)
+            # All that is live is written again, under names that no earlier checkpoint lists: until the next checkpoint
+            # is saved, the whole segments are all there is.
+            segments, self._open_position, self._mark = [], None, f"-{secrets.token_hex(4)}"
         rings = self._rings
         self._earliest_frame = (rings.start_frame - rings.position.clamp(max=self._stack - 1)).cpu().numpy().copy()
         self._segments, self._segments_directory = segments, directory
@@ -261,6 +282,33 @@ class EpisodeStream:
             numbers = [newest - min(self._open_position, back) for back in range(self._stack - 1, -1, -1)]
             frames = [rings.frames[number % len(rings.frames)].cpu().numpy() for number in numbers]
             np.copyto(self._observation, np.concatenate(frames).reshape(self._observation_shape))
+        return lost
+
+    def _close_gaps(self, first_frame: int, damaged: list[_Segment]) -> int:
+        """Drops the transitions that a damaged segment held, or some frame of whose observations it held, and renumbers
+        the others without gaps; returns how many are dropped.
+
+        Frames keep their numbers, so that the steps before and after a gap are not taken for consecutive ones.
+        """
+        rings = self._rings
+        numbers = torch.arange(self._oldest, self._transition_count, device=rings.position.device)
+        slots = numbers % self._capacity
+        whole = torch.ones(self._frame_count - first_frame, dtype=torch.bool, device=rings.position.device)
+        kept = torch.ones_like(numbers, dtype=torch.bool)
+        for segment in damaged:
+            whole[segment.first_frame - first_frame : segment.end_frame - first_frame] = False
+            kept &= (numbers < segment.first_transition) | (numbers >= segment.end_transition)
+        slots = slots[kept]
+        start, position = rings.start_frame[slots], rings.position[slots]
+        whole_before = torch.cat([whole.new_zeros(1, dtype=torch.int64), whole.cumsum(0)])
+        begin, end = start - position.clamp(max=self._stack - 1), start + 2
+        slots = slots[whole_before[end - first_frame] - whole_before[begin - first_frame] == end - begin]
+        count = len(slots)
+        moved = torch.arange(self._transition_count - count, self._transition_count, device=slots.device)
+        for ring in self._transition_rings().values():
+            ring[moved % self._capacity] = ring[slots]
+        self._oldest = self._transition_count - count
+        return len(numbers) - count
 
     def _first_live_frame(self) -> int:
         """The first frame still in use."""
@@ -278,17 +326,22 @@ class EpisodeStream:
         tensors = {name: ring.index_select(0, frame_slots) for name, ring in self._frame_rings().items()}
         tensors |= {name: ring.index_select(0, slots) for name, ring in self._transition_rings().items()}
         payload = safetensors.torch.save({name: tensor.cpu() for name, tensor in tensors.items()})
-        file = f"{self._name}-{first_frame:010d}-{end_frame - 1:010d}.safetensors"
+        file = f"{self._name}{self._mark}-{first_frame:010d}-{end_frame - 1:010d}.safetensors"
         write_durably(directory / file, [payload])
         digest = hashlib.sha256(payload).hexdigest()
         return _Segment(file, digest, first_frame, end_frame, first_transition, end_transition)
 
     def _read_segment(self, directory: Path, segment: _Segment) -> None:
+        if Path(segment.file).name != segment.file:
+            raise ValueError(f"replay segment {segment.file} must be a name of a file")
         path = directory / segment.file
-        payload = path.read_bytes()
+        payload = read_file(path, self._largest(segment))
         if hashlib.sha256(payload).hexdigest() != segment.sha256:
             raise ValueError(f"replay segment {path} is damaged: its SHA-256 is not the saved one")
-        tensors = safetensors.torch.load(payload)
+        try:
+            tensors = safetensors.torch.load(payload)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"replay segment {path} is damaged: {error}") from None
         for first, end, rings in (
             (segment.first_frame, segment.end_frame, self._frame_rings()),
             (segment.first_transition, segment.end_transition, self._transition_rings()),
@@ -297,14 +350,17 @@ class EpisodeStream:
                 slots = torch.arange(first, end, device=ring.device) % len(ring)
                 ring.index_copy_(0, slots, tensors[name].to(ring.device))
 
+    def _largest(self, segment: _Segment) -> int:
+        """The most bytes that the file of a segment may have; a larger one is not read."""
+        frames, transitions = segment.end_frame - segment.first_frame, segment.end_transition - segment.first_transition
+        each_frame = sum(ring[0].nbytes for ring in self._frame_rings().values())
+        each_transition = sum(ring[0].nbytes for ring in self._transition_rings().values())
+        return frames * each_frame + transitions * each_transition + _HEADER_BYTES
+
     def _frame_rings(self) -> dict[str, Tensor]:
-        r = self._rings
+        rings = {"frames": self._rings.frames}
         # Without proprioception the files are the same as before there was any.
-        return (
-            {"frames": r.frames, "proprioception": r.proprioception}
-            if r.proprioception.shape[1]
-            else {"frames": r.frames}
-        )
+        return rings | ({"proprioception": self._rings.proprioception} if self._rings.proprioception.shape[1] else {})
 
     def _transition_rings(self) -> dict[str, Tensor]:
         r = self._rings

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import torch
 
+from curl_rl.runs.disk_errors import remedy
 from curl_rl.runs.errors import TrainingFault, one_line
 from curl_rl.runs.faults import is_out_of_memory, kept
 from curl_rl.runs.session import Session
@@ -56,4 +57,6 @@ class EnvironmentGuard(contextlib.AbstractContextManager[None]):
             raise
         except Exception as unsaved:
             saved = f"{kept(self._session.directory)}; a new one could not be written ({one_line(unsaved)})"
+            if isinstance(unsaved, OSError):
+                saved += f", so {remedy(unsaved)}"
         self._session.fail(error, f"{saved}: {_REMEDY}")

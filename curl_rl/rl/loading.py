@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,7 +19,9 @@ from curl_rl.runs import directory as run_directory
 from curl_rl.runs.compute import resolve_device, resolve_precision
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.runs.faults import is_out_of_memory
+from curl_rl.runs.faults import is_out_of_memory, of_this_run
+
+Built = TypeVar("Built")
 
 
 def build_agent(
@@ -48,8 +51,11 @@ def load_agent(directory: Path | str, device: str = "auto") -> tuple[Agent, RunC
     Raises:
         UserError: the directory has no run, no intact checkpoint or no agent, or the device is missing.
     """
-    config, state = _newest(Path(directory), device)
-    return _agent_of(config, state), config, state["progress"]["frames"]
+    directory = Path(directory)
+    config = _configuration(directory, device)
+    # Playing needs no replay, which may have been left out of a copy.
+    agent, state = _newest(directory, lambda state: _agent_of(config, state), incomplete=True)
+    return agent, config, state["progress"]["frames"]
 
 
 def load_learner(directory: Path | str, device: str = "auto") -> tuple[Learner, RunConfig]:
@@ -61,9 +67,11 @@ def load_learner(directory: Path | str, device: str = "auto") -> tuple[Learner, 
         UserError: as :func:`load_agent`, or the replay does not fit into memory or is damaged.
     """
     directory = Path(directory)
-    config, state = _newest(directory, device)
-    agent, on, manifest = _agent_of(config, state), resolve_device(config.device), state["replay"]
-    try:
+    config = _configuration(directory, device)
+    on = resolve_device(config.device)
+
+    def both(state: dict[str, Any]) -> tuple[Agent, Replay]:
+        agent, manifest = _agent_of(config, state), state["replay"]
         replay = Replay(
             config.replay,
             manifest["observation_shape"],
@@ -75,8 +83,10 @@ def load_learner(directory: Path | str, device: str = "auto") -> tuple[Learner, 
             proprioception=_proprioception(manifest),
         )
         replay.restore(directory / run_directory.REPLAY_SEGMENTS, manifest)
-    except (ValueError, OSError) as error:
-        raise UserError(one_line(error)) from None
+        return agent, replay
+
+    try:
+        (agent, replay), _ = _newest(directory, both)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -85,21 +95,34 @@ def load_learner(directory: Path | str, device: str = "auto") -> tuple[Learner, 
     return Learner(agent, replay, *generators), config
 
 
-def _newest(directory: Path, device: str) -> tuple[RunConfig, dict[str, Any]]:
-    """A run's configuration, with this device, and its newest intact checkpoint."""
+def _configuration(directory: Path, device: str) -> RunConfig:
+    """A run's configuration, with this device."""
     path = directory / run_directory.CONFIG
     if not path.is_file():
         raise UserError(f"{directory} is not a run directory ({run_directory.CONFIG} is missing)")
     if run_directory.kind_of(directory) == "pretraining":
         raise UserError(f"{directory} is a pretraining run: it has an encoder but no policy")
-    config, on = read_config(path), resolve_device(device)
+    return replace(read_config(path), device=str(resolve_device(device)))
+
+
+def _newest(
+    directory: Path, built: Callable[[dict[str, Any]], Built], *, incomplete: bool = False
+) -> tuple[Built, dict[str, Any]]:
+    """What ``built`` makes of the newest checkpoint that it can use, and that checkpoint's state."""
+    made: list[Built] = []
+
+    def build(state: dict[str, Any]) -> None:
+        with of_this_run():
+            made.append(built(state))
+
     try:
-        found = checkpoint.load_newest(directory / run_directory.CHECKPOINTS, read_only=True)
+        checkpoints = directory / run_directory.CHECKPOINTS
+        found = checkpoint.load_newest(checkpoints, usable=build, read_only=True, incomplete=incomplete)
     except (ValueError, OSError) as error:
         raise UserError(one_line(error)) from None
     if found is None:
         raise UserError(f"{directory} has no checkpoint yet")
-    return replace(config, device=str(on)), found[1]
+    return made[-1], found[1]
 
 
 def _agent_of(config: RunConfig, state: dict[str, Any]) -> Agent:

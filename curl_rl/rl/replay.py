@@ -18,6 +18,7 @@ from torch import Tensor
 
 from curl_rl.ranges import at_least, check_ranges
 from curl_rl.rl.episode_stream import EpisodeStream, Rings, frame_slots
+from curl_rl.runs.files import own_folder
 from curl_rl.runs.storage import choose_storage, human_size, map_unnamed_file
 
 _MANIFEST_FORMAT = 2
@@ -247,6 +248,10 @@ class Replay:
         ends = {"terminated": terminated, "truncated": truncated}
         self._streams[stream].add(action, reward, next_observation, next_proprioception, **ends)
 
+    def has_open_episode(self, stream: int = 0) -> bool:
+        """Whether :meth:`add` can continue this environment's newest episode."""
+        return self._streams[stream].has_open_episode
+
     # ---------------------------------------------------------------- sampling
 
     def sample(
@@ -376,12 +381,11 @@ class Replay:
         Raises:
             OSError: writing failed. The temporary file is removed, and earlier manifests stay valid.
         """
-        directory.mkdir(parents=True, exist_ok=True)
-        directory = directory.resolve()
+        directory = own_folder(directory.parent, directory.name).resolve()
         streams = [stream.save(directory) for stream in self._streams]
         return {"format": _MANIFEST_FORMAT, **self._layout(), "streams": streams}
 
-    def restore(self, directory: Path, manifest: dict[str, Any]) -> None:
+    def restore(self, directory: Path, manifest: dict[str, Any], *, salvage: bool = False) -> int:
         """Restores a saved replay: from here on, the same calls give the same results.
 
         The storage and the device may differ from the saved replay's.
@@ -389,6 +393,11 @@ class Replay:
         Args:
             directory: directory of the segments.
             manifest: the return value of ``save``.
+            salvage: do without segments that are damaged or missing. The transitions in them, and those that lack one
+                of their frames, are lost, and so is the open episode of their stream.
+
+        Returns:
+            The number of lost transitions.
 
         Raises:
             ValueError: the manifest has another capacity, shape or number of streams, or a segment is damaged. The
@@ -410,8 +419,8 @@ class Replay:
         for stream in self._streams:
             stream.clear()
         try:
-            for stream, saved in zip(self._streams, streams, strict=True):
-                stream.restore(directory, saved)
+            pairs = zip(self._streams, streams, strict=True)
+            return sum(stream.restore(directory, saved, salvage=salvage) for stream, saved in pairs)
         except BaseException:
             for stream in self._streams:
                 stream.clear()

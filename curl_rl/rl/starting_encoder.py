@@ -15,6 +15,7 @@ from curl_rl.rl.workers import Environment, pixel_spaces
 from curl_rl.runs import directory as run_directory
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.settings import is_same_place
 
 
 def find_starting_encoder(
@@ -23,7 +24,7 @@ def find_starting_encoder(
     """The configuration, completed with the hash of the initial weights, and the encoder, unless the run resumes.
 
     A run that resumes from a checkpoint has its weights there and the hash in its configuration: the original file may
-    have been deleted or changed.
+    have been deleted or changed. Only if the configuration names another path is that read, to compare the hashes.
 
     Raises:
         UserError: the encoder cannot be read, is not the recorded one, or does not fit.
@@ -36,8 +37,11 @@ def find_starting_encoder(
         and (directory / run_directory.CONFIG).is_file()
         and any((directory / run_directory.CHECKPOINTS).glob("*.ckpt"))
     ):
-        recorded = read_config(directory / run_directory.CONFIG).encoder_sha256
-        return replace(config, encoder_sha256=config.encoder_sha256 or recorded), None
+        earlier = read_config(directory / run_directory.CONFIG)
+        if earlier.encoder is not None and is_same_place(config.encoder, earlier.encoder):
+            return replace(config, encoder_sha256=config.encoder_sha256 or earlier.encoder_sha256), None
+        # At another path the weights may be the same or not: the run may resume, or its settings differ.
+        return replace(config, encoder_sha256=read_starting_encoder(config.encoder, config.encoder_sha256)[1]), None
     pretrained, found = read_starting_encoder(config.encoder, config.encoder_sha256)
     encoder = _check_fit(config.encoder, pretrained, pixel_spaces(environment)[0], config.agent)
     if pretrained.rendered_size != config.environment.size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,26 +37,29 @@ from curl_rl.runs.directory import REPLAY_SEGMENTS, claimed
 from curl_rl.runs.errors import TrainingFault as TrainingFault  # raised by train()
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import refusing_what_exceeds
+from curl_rl.runs.files import own_folder
 from curl_rl.runs.pictures import PictureWatch
-from curl_rl.runs.seeds import derived_seed
+from curl_rl.runs.seeds import derived_seed, unchanged_random_state
 from curl_rl.runs.session import Contents, Position, Remedies, Session
 from curl_rl.runs.signals import Stopped as Stopped  # likewise
 
 _REMEDIES = Remedies(
-    memory="lower agent.batch_size or replay.capacity, or move the replay with replay.storage",
-    numbers="the last checkpoint predates it; try a lower learning rate, or check the rewards",
-    room="lower replay.capacity",
-    disk="free some disk space",
+    memory="lower agent.batch_size or replay.capacity, with --fresh if the run has begun, or move the replay with "
+    "replay.storage",
+    numbers="try a lower learning rate, with --fresh or in another --run directory, or check the rewards",
 )
 
 
-def train(config: RunConfig, make_environment: Callable[[], Environment], *, fresh: bool = False) -> Path:
+def train(
+    config: RunConfig, make_environment: Callable[[], Environment], *, fresh: bool = False, salvage: bool = False
+) -> Path:
     """Trains a run to its budget, resuming it if it was stopped.
 
     Args:
         config: the run's configuration.
         make_environment: makes a new environment; called for training and for evaluation.
         fresh: set aside an earlier run in the directory and start over.
+        salvage: if no checkpoint is whole, resume from one whose networks are, without the damaged part of its replay.
 
     Returns:
         The run's directory.
@@ -82,12 +85,15 @@ def train(config: RunConfig, make_environment: Callable[[], Environment], *, fre
             raise UserError(f"environment: {one_line(error)}") from None
         evaluation_environment = make_environment()
         stack.callback(evaluation_environment.close)
-        check_environment(config, evaluation_environment, device)
+        check_environment(config, evaluation_environment, device, fresh=fresh)
         config, start = find_starting_encoder(config, evaluation_environment, resumes=not fresh)
-        stack.enter_context(claimed(config.directory, config, fresh=fresh))
+        claim = stack.enter_context(claimed(config.directory, config, fresh=fresh))
         with refusing_what_exceeds(device, _REMEDIES.memory):
-            trainer = Trainer(config, config.directory, device, environments, evaluation_environment, start=start)
+            trainer = Trainer(
+                config, config.directory, device, environments, evaluation_environment, start=start, salvage=salvage
+            )
         stack.callback(trainer.close)
+        claim.record(trainer.progress.frames)
         trainer.run()
     return config.directory
 
@@ -104,6 +110,7 @@ class Trainer:
         evaluation_environment: Environment,
         *,
         start: PixelEncoder | None = None,
+        salvage: bool = False,
     ) -> None:
         self.config, self.device = config, device
         self.environments, self.evaluation_environment = environments, evaluation_environment
@@ -134,13 +141,12 @@ class Trainer:
             _REMEDIES,
             keep=config.checkpoint.keep,
         )
-        self.session.check_room(self._bytes_to_save())
         self._watch = PictureWatch()
         self.collector = Collector(environments, self.replay, self.progress, config.seed, self._watch)
         self.generators = Generators(config.seed, device, self.replay.storage_device)
         self._newest_return: float | None = None
 
-        resumed = self._restore()
+        resumed = self._restore(salvage)
         if start is not None and not resumed:
             self.agent.start_from(start)
         self.learner = Learner(
@@ -162,7 +168,7 @@ class Trainer:
             say(f"this run is complete at {p.frames:,} frames; --frames extends it, --fresh starts over")
             return
         if self.device.type == "cpu":
-            with session.memory_guarded(), self._guard():
+            with session.memory_guarded(), self._guard(), unchanged_random_state():
                 to_go = c.frames - p.frames
                 say(estimated_time(c, self.agent, self.evaluation_environment, to_go, p.agent_steps))
         with session.training(c.frames, unit="frame", description=c.env):
@@ -182,7 +188,8 @@ class Trainer:
             self.save()
         if not self._complete():
             session.leave()
-        say(f"done: {p.frames:,} frames; play it with: python scripts/evaluate_agent.py {session.directory}")
+        play = shlex.join(["python", "scripts/evaluate_agent.py", str(session.directory)])
+        say(f"done: {p.frames:,} frames; play it with: {play}")
 
     def _introduce(self) -> None:
         c, p = self.config, self.progress
@@ -261,6 +268,8 @@ class Trainer:
             learning_steps = agent_steps - training.random_steps
             if learning_steps <= 0 or learning_steps % training.update_every:
                 continue
+            if not len(self.replay):  # all of it was lost, and the first step after that has not arrived yet
+                continue
             # Diagnostics cost time and make the host wait for a GPU: once per row of the log is enough.
             diagnose = self.agent.due.objective and "objective/effective_rank" not in means
             means.add(self.learner.update(diagnose=diagnose))
@@ -283,7 +292,7 @@ class Trainer:
     def _evaluate(self) -> None:
         c, p, session = self.config.evaluation, self.progress, self.session
         with session.paused():
-            with self._guard():
+            with self._guard(), unchanged_random_state():
                 result = evaluate(
                     self.agent,
                     self.evaluation_environment,
@@ -331,44 +340,63 @@ class Trainer:
         if c.environment.camera is not None:
             provenance["camera"] = c.environment.camera
         provenance["frames"] = self.progress.frames
-        manifest = self.replay.save(directory / REPLAY_SEGMENTS)
+        manifest = self.replay.save(own_folder(directory, REPLAY_SEGMENTS))
         save_encoder(self.agent.encoder, directory, rendered_size=c.environment.size, provenance=provenance)
         return Contents(self.state(manifest), segment_files(manifest))
 
     def state(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """The contents of a checkpoint, given the replay's ``manifest``."""
         return {
+            "run": self._identity(),
             "agent": self.agent.training_state(),
             "replay": manifest,
             "progress": self.progress.state(),
             **self.generators.state(),
         }
 
-    def _bytes_to_save(self) -> int:
-        """Approximate disk space for the whole run's checkpoints."""
-        c = self.config
-        transitions = min(c.replay.capacity, math.ceil(c.frames / c.environment.action_repeat))
-        channels, height, width = pixel_spaces(self.environments)[0]
-        networks = sum(value.nbytes for value in self.agent.state_dict().values())
-        # Adam keeps two numbers per weight; all kept checkpoints still exist while another is written.
-        step = (channels // c.environment.stack) * height * width + 4 * self.agent.proprioception
-        return transitions * step + 3 * networks * (c.checkpoint.keep + 1)
-
-    def _restore(self) -> bool:
+    def _restore(self, salvage: bool) -> bool:
         """Restores the newest usable checkpoint; returns False if there is none."""
-        segments = self.session.directory / REPLAY_SEGMENTS
-        state = self.session.restore(lambda state: self.replay.restore(segments, state["replay"]))
+        try:
+            state = self.session.restore(self._take)
+        except UserError as error:
+            if not salvage:
+                raise UserError(
+                    f"{error}; if only replay segments are damaged, --salvage continues without what they held"
+                ) from None
+            state = self.session.restore(functools.partial(self._take, salvage=True), incomplete=True)
         if state is None:
             return False
-        self.agent.load_training_state(state["agent"])
-        self.progress.load(state)
-        self.generators.load(state, self.progress.frames)
         try:
             self.collector.bring_back()
         except Exception as error:  # an environment is user code and may raise any exception
             advice = "the run is unchanged: fix the environment and start the same command again"
             self.session.fail(error, advice)
         return True
+
+    def _take(self, state: dict[str, Any], *, salvage: bool = False) -> None:
+        """Takes over a checkpoint's state.
+
+        Raises:
+            ValueError: it is of another run, or (without ``salvage``) its replay is damaged.
+            OSError: its replay cannot be read; likewise.
+        """
+        if (run := state.get("run", self._identity())) != self._identity():  # earlier versions did not save it
+            raise ValueError(f"it is of another run: {run}")
+        p, replay = self.progress, self.replay
+        self.agent.load_training_state(state["agent"])
+        p.load(state)
+        lost = replay.restore(self.session.directory / REPLAY_SEGMENTS, state["replay"], salvage=salvage)
+        self.generators.load(state, p.frames)
+        if salvage:
+            say(
+                f"salvaged at {p.frames:,} frames: the networks are whole, and so are {len(replay):,} transitions of "
+                f"the replay; {lost:,} were in damaged files and are lost"
+            )
+            p.under_way = {number: one for number, one in p.under_way.items() if replay.has_open_episode(number)}
+
+    def _identity(self) -> dict[str, Any]:
+        """What tells this run's checkpoints from those of another run with networks of the same shapes."""
+        return {"env": self.config.env, "preset": self.config.preset, "seed": self.config.seed}
 
 
 def _position(progress: Progress, agent: Agent) -> Position:

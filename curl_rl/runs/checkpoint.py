@@ -3,7 +3,7 @@
 A checkpoint is one file `<frames, ten digits>.ckpt`. It is written under a temporary name, synced, and renamed, so a
 file with that ending is complete unless it was damaged later; a digest detects damage. Large data that only grows (the
 replay's segments) is stored next to it in `segments/`, in files shared by several checkpoints. Each checkpoint lists
-the files it needs, its *attachments*; a file that no kept checkpoint lists is deleted.
+the files it needs, its *attachments*; an attachment that no kept checkpoint lists is deleted.
 
 File layout, integers little-endian: magic (8 bytes), format version (4), length of the attachments' JSON (4), length
 of the payload (8), SHA-256 of the payload (32), SHA-256 of all preceding fields and the JSON (32), the JSON (a list of
@@ -34,8 +34,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from curl_rl.runs.console import printable
 from curl_rl.runs.errors import one_line
-from curl_rl.runs.files import sync_directory
+from curl_rl.runs.files import PARTIAL, delete_file, open_regular, own_folder, sync_directory
 
 __all__ = ["SEGMENTS", "load_newest", "save"]
 
@@ -48,8 +49,11 @@ _FIELDS = struct.Struct("<8sIIQ32s")
 _DIGEST_BYTES = 32
 _PREFIX_BYTES = _FIELDS.size + _DIGEST_BYTES
 _NAME = re.compile(r"\d{10}\.ckpt")
-_PARTIAL = ".partial"
 _DAMAGED = ".damaged"
+# The names of the replay's segments, and of files that a killed process has left half-written.
+_ATTACHMENT = re.compile(rf"segment-[\w-]+(\.safetensors)?|[^/]+{re.escape(PARTIAL)}")
+# A running process replaces checkpoints while another one reads: how often the reader looks again.
+_LOOKS = 20
 
 
 class _UnusableError(Exception):
@@ -82,7 +86,7 @@ def save(
     Raises:
         ValueError: `state` holds a value that cannot be saved (the message names its place), an attachment is missing,
             or the directory holds a later checkpoint.
-        OSError: the file could not be written; the message states the space needed and the space free.
+        OSError: the file could not be written; on a full disk the message states the space needed and the space free.
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1 checkpoint, got {keep}")
@@ -102,12 +106,12 @@ def save(
     plain = _plain(state, "state")
 
     path = directory / f"{frames:010d}.ckpt"
-    partial = path.with_name(path.name + _PARTIAL)
+    partial = path.with_name(path.name + PARTIAL)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        own_folder(directory.parent, directory.name)
         # Only one process saves here, so a partial file was left by a killed process, and its space may be needed.
-        for stale in directory.glob(f"*.ckpt{_PARTIAL}"):
-            stale.unlink()
+        for stale in directory.glob(f"*.ckpt{PARTIAL}"):
+            delete_file(stale)
         with open(partial, "xb") as file:
             _write(file, plain, attachments)
             os.fsync(file.fileno())
@@ -124,18 +128,26 @@ def save(
 
 
 def load_newest(
-    directory: Path, *, usable: Callable[[dict[str, Any]], None] | None = None, read_only: bool = False
+    directory: Path,
+    *,
+    usable: Callable[[dict[str, Any]], None] | None = None,
+    read_only: bool = False,
+    incomplete: bool = False,
 ) -> tuple[Path, dict[str, Any]] | None:
     """Loads the newest intact checkpoint.
 
     A damaged checkpoint is skipped with a warning that names it and its replacement, and is renamed to
     `<name>.damaged`, so that `save` does not count it among the checkpoints to keep.
 
+    A run in progress may delete a checkpoint, or its attachments, while another process reads it: it has a newer one
+    by then, which is loaded instead.
+
     Args:
         directory: the checkpoint directory; need not exist.
         usable: called with the state; raises ValueError or OSError if the state cannot be used (for example, a replay
             segment is damaged), in which case the previous checkpoint is tried.
         read_only: rename nothing; for a process that does not hold the run's lock.
+        incomplete: accept a checkpoint without its attachments.
 
     Returns:
         The path and the state, its tensors on the CPU; None if the directory holds no checkpoint.
@@ -144,24 +156,19 @@ def load_newest(
         ValueError: none of the checkpoints can be used, or one has a newer format version.
     """
     directory = Path(directory)
-    rejected: list[tuple[Path, str]] = []
-    for path in _newest_first(directory):
-        try:
-            state = _load(path)
-            if usable is not None:
-                usable(state)
-        except _NewerFormatError:
-            raise
-        except _UnusableError as error:
-            rejected.append((path, str(error)))
-        except (ValueError, OSError) as error:
-            rejected.append((path, f"cannot be used ({one_line(error)})"))
-        else:
-            for damaged, reason in rejected:
-                warnings.warn(f"{damaged} {reason}; using {path.name} instead", RuntimeWarning, stacklevel=2)
-                if not read_only:
-                    os.replace(damaged, damaged.with_name(damaged.name + _DAMAGED))
-            return path, state
+    if not read_only and directory.exists():
+        own_folder(directory.parent, directory.name)  # damaged files are renamed in it
+    for _ in range(_LOOKS):
+        found, rejected = _first_usable(directory, usable, incomplete)
+        if all(os.path.lexists(path) for path, _ in rejected):
+            break
+    if found is not None:
+        for damaged, reason in rejected:
+            text = f"{damaged} {reason}; using {found[0].name} instead"
+            warnings.warn(printable(text), RuntimeWarning, stacklevel=2)
+            if not read_only:
+                os.replace(damaged, damaged.with_name(damaged.name + _DAMAGED))
+        return found
     if rejected:
         newest, reason = rejected[0]
         raise ValueError(
@@ -262,25 +269,47 @@ def _tensor_bytes(value: Any) -> int:
 
 def _why_not_written(path: Path, state: dict[str, Any], error: OSError) -> str:
     reason = f"checkpoint {path} was not written ({error.strerror or error})"
-    with contextlib.suppress(OSError):
-        free = shutil.disk_usage(path.parent).free
-        reason += f": it needs about {_tensor_bytes(state) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
-    advice = "free some space and resume" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "fix this and resume"
-    return f"{reason}; earlier checkpoints are intact: {advice}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(path.parent).free
+            reason += f": it needs about {_tensor_bytes(state) / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+    return f"{reason}; earlier checkpoints are intact"
 
 
 # ---- reading
+
+
+def _first_usable(
+    directory: Path, usable: Callable[[dict[str, Any]], None] | None, incomplete: bool
+) -> tuple[tuple[Path, dict[str, Any]] | None, list[tuple[Path, str]]]:
+    """The newest usable checkpoint, as :func:`load_newest` returns it, and those before it with the reasons."""
+    rejected: list[tuple[Path, str]] = []
+    for path in _newest_first(directory):
+        try:
+            state = _load(path, incomplete)
+            if usable is not None:
+                usable(state)
+        except _NewerFormatError:
+            raise
+        except _UnusableError as error:
+            rejected.append((path, str(error)))
+        except (ValueError, OSError) as error:
+            rejected.append((path, f"cannot be used ({one_line(error)})"))
+        else:
+            return (path, state), rejected
+    return None, rejected
 
 
 def _newest_first(directory: Path) -> list[Path]:
     return sorted((path for path in directory.glob("*.ckpt") if _NAME.fullmatch(path.name)), reverse=True)
 
 
-def _read_header(file: BinaryIO, path: Path) -> tuple[list[str], bytes]:
+def _read_header(file: BinaryIO, path: Path, incomplete: bool = False) -> tuple[list[str], bytes]:
     """Returns the attachments' names and the payload's digest; leaves `file` at the payload's first byte.
 
     Raises:
-        _UnusableError: the header is damaged, the file's length does not match it, or an attachment is missing.
+        _UnusableError: the header is damaged, the file's length does not match it, or an attachment is missing and the
+            checkpoint may not be `incomplete`.
         _NewerFormatError: a newer version wrote the file.
     """
     prefix = file.read(_PREFIX_BYTES)
@@ -301,23 +330,30 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[list[str], bytes]:
     expected = _PREFIX_BYTES + names_bytes + payload_bytes
     if size != expected:
         raise _UnusableError(f"is damaged ({size} bytes long instead of {expected})")
-    attachments: list[str] = json.loads(names)
+    try:
+        attachments = json.loads(names)
+    except (ValueError, RecursionError):
+        attachments = None
+    listed = isinstance(attachments, list) and all(isinstance(name, str) for name in attachments)
+    if not listed or any(Path(name).name != name for name in attachments):
+        raise _UnusableError("is damaged (its header does not list names of files)")
     for name in attachments:
-        if not (path.parent / SEGMENTS / name).is_file():
+        if not incomplete and not (path.parent / SEGMENTS / name).is_file():
             raise _UnusableError(f"cannot be used (its file {SEGMENTS}/{name} is missing)")
     return attachments, payload_digest
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path, incomplete: bool) -> dict[str, Any]:
     """Returns the state of one checkpoint.
 
     Raises:
         _UnusableError: as `_read_header`; or the payload is damaged or holds something that `save` never writes.
         _NewerFormatError: as `_read_header`.
+        ValueError: it is not a regular file.
         OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
-        _, digest = _read_header(file, path)
+    with open_regular(path) as file:
+        _, digest = _read_header(file, path, incomplete)
         # Loaded from the same bytes that were hashed: the file on disk might change in between.
         payload = file.read()
     if hashlib.sha256(payload).digest() != digest:
@@ -337,22 +373,30 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _prune(directory: Path, keep: int) -> None:
-    """Deletes all but the newest `keep` intact checkpoints, and the files in `segments/` that none of these lists."""
+    """Deletes all but the newest `keep` intact checkpoints, and the attachments that none of these lists.
+
+    A file in `segments/` that no deleted checkpoint lists, and that is not named like an attachment, is not ours.
+    """
     needed: set[str] = set()
+    listed: set[str] = set()
     whole = 0
     superfluous: list[Path] = []
     for path in _newest_first(directory):
-        if whole == keep:
+        superseded = whole == keep
+        with contextlib.suppress(_UnusableError, ValueError, OSError), open_regular(path) as file:
+            attachments, _ = _read_header(file, path, incomplete=superseded)
+            if superseded:
+                listed.update(attachments)
+            else:
+                needed.update(attachments)
+                whole += 1
+        if superseded:
             superfluous.append(path)
-            continue
-        with contextlib.suppress(_UnusableError), open(path, "rb") as file:
-            needed.update(_read_header(file, path)[0])
-            whole += 1
     # Checkpoints before segments: a kill in between leaves no checkpoint without a file that it lists.
     for path in superfluous:
-        path.unlink()
+        delete_file(path)
     segments = directory / SEGMENTS
-    if segments.is_dir():
+    if segments.is_dir() and not segments.is_symlink():
         for path in segments.iterdir():
-            if path.is_file() and path.name not in needed:
-                path.unlink()
+            if path.name not in needed and (path.name in listed or _ATTACHMENT.fullmatch(path.name)):
+                delete_file(path)

@@ -10,21 +10,30 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from curl_rl.runs.disk_errors import in_words
 from curl_rl.runs.errors import TrainingFault, UserError, one_line
 from curl_rl.runs.faults import is_out_of_memory
 from curl_rl.runs.signals import Stopped
+from curl_rl.runs.whole_numbers import whole_number
 
 _INTERRUPTED = 130  # 128 + SIGINT, the shell convention
 
 
 def command_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that shows ``description`` unformatted and reports errors in one line, without the usage."""
-    return argparse.ArgumentParser(
+    """A parser that shows ``description`` unformatted and reports errors in one line, without the usage.
+
+    Arguments of type ``int`` take every spelling of a whole number, ``1e5`` too, and those of type ``Path`` expand a
+    leading ``~``, which a shell leaves alone in ``--out=~/x``.
+    """
+    parser = argparse.ArgumentParser(
         usage=argparse.SUPPRESS,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.register("type", int, whole_number)
+    parser.register("type", Path, lambda text: Path(os.path.expanduser(text)))
+    return parser
 
 
 @contextlib.contextmanager
@@ -41,7 +50,7 @@ def refusals(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterato
         parser.error(one_line(error))
     except OSError as error:
         # Readers report a missing or broken file as a ValueError, so this OSError comes from writing.
-        parser.error(f"cannot write {error.filename}: {error.strerror}" if error.filename else one_line(error))
+        parser.error(f"cannot write {error.filename}: {in_words(error)}" if error.filename else one_line(error))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

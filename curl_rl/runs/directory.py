@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
+import time
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from curl_rl.runs.checkpoint import SEGMENTS
 from curl_rl.runs.console import say
+from curl_rl.runs.disk_errors import cannot_write, in_words
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.files import open_to_append, refuse_link
 from curl_rl.runs.lock import LOCK, lock_run
 from curl_rl.runs.logger import METRICS_FILE
-from curl_rl.runs.settings import Kind, Schema, read_yaml
+from curl_rl.runs.settings import Changes, Kind, Schema, is_same_place, read_yaml
 
 CONFIG = "config.yaml"
+CHANGES = "changes.jsonl"
+"""Name of the file in a run's directory with a line for each time that it was resumed with other settings."""
 CHECKPOINTS = "checkpoints"
 REPLAY_SEGMENTS = Path(CHECKPOINTS) / SEGMENTS
 VIDEOS = "videos"
@@ -54,11 +61,47 @@ class Configuration(Protocol):
         """The schema that reads and writes them."""
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A run directory that this process may write to."""
+
+    directory: Path
+    config: Configuration
+    changes: Changes
+    """The settings that differ from those of the run that is resumed, all of which may."""
+
+    def record(self, count: int, axis: str = "frames") -> None:
+        """Records the present settings, once the run has been restored at ``count`` of its ``axis``.
+
+        Prints the changed ones, adds them to ``changes.jsonl``, and updates ``config.yaml``.
+
+        Raises:
+            UserError: the directory is not writable.
+        """
+        schema = self.config.schema
+        changes = {
+            name: (old, new)
+            for name, (old, new) in self.changes.items()
+            if name != "run" and not (name in schema.paths and is_same_place(old, new))
+        }
+        try:
+            if changes:
+                row = {axis: count, "wall_time": time.time(), "changed": changes}
+                with open_to_append(self.directory / CHANGES) as file:
+                    file.write(f"{json.dumps(row)}\n".encode())
+            schema.save(self.config, self.directory / CONFIG)
+        except OSError as error:
+            raise UserError(cannot_write(self.directory, error)) from None
+        if changes:
+            say(f"resumed with other settings: {_in_words(changes)}")
+
+
 @contextlib.contextmanager
-def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> Iterator[None]:
+def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> Iterator[Claim]:
     """Claims ``directory`` for this configuration, or checks that it already holds it, and locks it for this process.
 
-    Nothing is written before both succeed. If ``fresh``, an earlier run is set aside.
+    Nothing is written before both succeed. If ``fresh``, an earlier run is set aside. The settings of a run that is
+    resumed stay as they are until :meth:`Claim.record`, because it may prove impossible to resume.
 
     Raises:
         UserError: the directory holds a run with other settings or something else, is in use by another process, is
@@ -72,32 +115,46 @@ def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> I
         say(f"the earlier run is now {aside}")
     with contextlib.ExitStack() as stack:
         try:
-            _check_owner(directory, config)
+            for folder in (CHECKPOINTS, REPLAY_SEGMENTS, VIDEOS):
+                refuse_link(directory / folder)
+            _changes(directory, config)
             stack.enter_context(lock_run(directory))
-            _check_owner(directory, config)  # again: another process may have started a run in between
-            config.schema.save(config, directory / CONFIG)
+            changes = _changes(directory, config)  # again: another process may have started a run in between
+            if changes is None:
+                config.schema.save(config, directory / CONFIG)
         except UserError:
             raise
         except ValueError as error:
             raise UserError(str(error)) from None
         except OSError as error:
-            raise UserError(f"cannot write to {directory}: {error.strerror}") from None
-        yield
+            raise UserError(cannot_write(directory, error)) from None
+        yield Claim(directory, config, changes or {})
 
 
-def _check_owner(directory: Path, config: Configuration) -> None:
+def _changes(directory: Path, config: Configuration) -> Changes | None:
+    """The settings that differ from those of the run in the directory; None if no run has begun there.
+
+    Raises:
+        UserError: one of them may not change, or the directory holds something else.
+    """
     if (directory / CONFIG).exists():
         # Without a metric or a checkpoint no run has begun, so the settings of a failed start may be corrected.
-        if (directory / METRICS_FILE).exists() or any((directory / CHECKPOINTS).glob("*.ckpt*")):
-            changed = config.schema.changed_fields(config.schema.read(directory / CONFIG), config)
-            if changed:
-                differences = "; ".join(f"{name}: {old} → {new}" for name, (old, new) in changed.items())
-                raise UserError(
-                    f"{directory} belongs to a run with other settings ({differences}); "
-                    "choose another --run directory, or set that run aside with --fresh"
-                )
-    elif directory.is_dir() and any(path.name not in _LEFT_BY_A_START for path in directory.iterdir()):
+        if not (directory / METRICS_FILE).exists() and not any((directory / CHECKPOINTS).glob("*.ckpt*")):
+            return None
+        earlier = config.schema.read(directory / CONFIG)
+        if changed := config.schema.changed_fields(earlier, config):
+            raise UserError(
+                f"{directory} belongs to a run with other settings ({_in_words(changed)}); "
+                "choose another --run directory, or set that run aside with --fresh"
+            )
+        return config.schema.allowed_changes(earlier, config)
+    if directory.is_dir() and any(path.name not in _LEFT_BY_A_START for path in directory.iterdir()):
         raise UserError(f"{directory} is not empty and not a run directory: choose another --run directory")
+    return None
+
+
+def _in_words(changes: Changes) -> str:
+    return "; ".join(f"{name}: {old} → {new}" for name, (old, new) in changes.items())
 
 
 def set_aside(directory: Path) -> Path | None:
@@ -115,19 +172,22 @@ def set_aside(directory: Path) -> Path | None:
     except ValueError as error:
         raise UserError(str(error)) from None
     except OSError as error:
-        raise UserError(f"cannot rename {directory}: {error.strerror}") from None
+        raise UserError(f"cannot rename {directory}: {in_words(error)}") from None
 
 
-def check_room(directory: Path, needed: int, remedy: str) -> None:
-    """Checks that ``needed`` bytes of checkpoints fit on the disk, counting those already stored.
+def check_room(directory: Path, needed: int, remedy: str, *, fresh: bool = False) -> None:
+    """Checks that ``needed`` bytes of checkpoints fit on the disk, before the run has a directory.
 
-    ``remedy`` tells the user how to make them smaller.
+    Counts the checkpoints that the run already has, unless it is started ``fresh``. ``remedy`` tells the user how to
+    make them smaller.
 
     Raises:
         UserError: they do not fit.
     """
-    present = sum(path.stat().st_size for path in (directory / CHECKPOINTS).rglob("*") if path.is_file())
-    missing, free = needed - present, shutil.disk_usage(directory).free
+    kept = () if fresh else (directory / CHECKPOINTS).rglob("*")
+    present = sum(path.stat().st_size for path in kept if path.is_file())
+    disk = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
+    missing, free = needed - present, shutil.disk_usage(disk).free
     if missing > free:
         raise UserError(
             f"the disk of {directory} has {free / 1e9:.1f} GB free, and the checkpoints of this run need "

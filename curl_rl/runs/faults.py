@@ -16,6 +16,7 @@ from torch import Tensor
 
 from curl_rl.runs.directory import CHECKPOINTS
 from curl_rl.runs.errors import TrainingFault, UserError, one_line
+from curl_rl.runs.files import write_durably
 
 FAULT = "fault.txt"
 """Name of the file in a run's directory that holds the traceback of the fault that ended it."""
@@ -68,10 +69,29 @@ def refusing_what_exceeds(device: torch.device, remedy: str) -> Iterator[None]:
         raise UserError(f"{device} has too little memory for this run: {remedy} ({one_line(error)})") from None
 
 
+@contextlib.contextmanager
+def of_this_run() -> Iterator[None]:
+    """Guards the restoring of a checkpoint: what a run of another kind, or of other networks, has saved does not fit.
+
+    Raises:
+        ValueError: the state does not fit, as the error of whatever took it says.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"it is not of this run: {type(error).__name__}: {one_line(error)[:200]}") from error
+
+
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a run has a checkpoint to resume from."""
+    return any((directory / CHECKPOINTS).glob("*.ckpt"))
+
+
 def kept(directory: Path) -> str:
     """States what remains of a run that ends without being saved."""
-    saved = any((directory / CHECKPOINTS).glob("*.ckpt"))
-    return "the last checkpoint is intact" if saved else "nothing was saved yet"
+    return "the last checkpoint is intact" if has_checkpoint(directory) else "nothing was saved yet"
 
 
 def training_fault(directory: Path, where: str, error: Exception, advice: str) -> TrainingFault:
@@ -87,7 +107,7 @@ def training_fault(directory: Path, where: str, error: Exception, advice: str) -
         return TrainingFault(f"stopped at {where}: {error}")
     details = directory / FAULT
     try:
-        details.write_text("".join(traceback.format_exception(error)), errors="backslashreplace")
+        write_durably(details, ["".join(traceback.format_exception(error)).encode(errors="backslashreplace")])
         advice += f" (details: {details})"
     except OSError:
         pass  # the line below still reports the fault

@@ -8,8 +8,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from curl_rl.runs.files import has_other_names, open_own
+
 LOCK = "run.lock"
 """Name of the lock file in a run's directory."""
+
+_LONGEST_HOLDER = 32  # bytes; a process number
 
 
 @contextlib.contextmanager
@@ -23,21 +27,20 @@ def lock_run(directory: Path) -> Iterator[None]:
         directory: the run's directory; created if missing.
 
     Raises:
-        ValueError: another process holds the lock, or this one already does.
+        ValueError: another process holds the lock, or this one already does; or `run.lock` is a link or not a file.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / LOCK, "a+") as file:
+    with open_own(directory / LOCK, os.O_RDWR) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
+            holder = file.read(_LONGEST_HOLDER).decode(errors="replace").strip()
             raise ValueError(
-                f"run directory {directory} is in use by process {holder or '(unknown)'}: "
+                f"run directory {directory} is in use by process {holder if holder.isdecimal() else '(unknown)'}: "
                 "wait until it ends, stop it, or choose another directory"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        if not has_other_names(file):  # a hard-linked copy of the directory keeps its content
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n".encode())
         yield

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch import Tensor
 
-from curl_rl.runs.files import write_durably
+from curl_rl.runs.files import open_regular, open_to_append, refuse_link, write_durably
 
 __all__ = ["METRICS_FILE", "Logger", "read_metrics", "write_gif"]
 
@@ -35,6 +36,7 @@ METRICS_FILE = "metrics.jsonl"
 
 _NAME = re.compile(r"[\w./-]+")
 _TENSORBOARD_FLUSH_SECONDS = 10
+_LONGEST_ROW = 2**20  # bytes; a longer line is not a row, and is not read to its end
 
 
 class Logger:
@@ -49,7 +51,8 @@ class Logger:
             below are this count.
 
     Raises:
-        ValueError: `resume_at` is None and the directory already holds metrics; or a line of them is not JSON.
+        ValueError: `resume_at` is None and the directory already holds metrics; or a line of them is not JSON; or
+            metrics.jsonl is a link or not a regular file.
     """
 
     def __init__(self, directory: Path, *, resume_at: int | None = None, axis: str = "frames") -> None:
@@ -61,11 +64,16 @@ class Logger:
         if resume_at is not None and resume_at < -1:
             raise ValueError(f"resume_at must be a frame count, or -1 to keep nothing, got {resume_at}")
         directory.mkdir(parents=True, exist_ok=True)
+        refuse_link(path)
+        self.rows = 0
+        """Rows in metrics.jsonl."""
         if resume_at is not None and path.exists():
-            _cut(path, resume_at, axis)
+            self.rows = _cut(path, resume_at, axis)
         # Unbuffered: each line is one write that reaches the operating system before scalars() returns.
-        self._rows = open(path, "ab", buffering=0)  # noqa: SIM115  # closed by close()
-        self._events = EventFileWriter(str(directory), flush_secs=_TENSORBOARD_FLUSH_SECONDS)
+        self._rows = open_to_append(path)
+        # Nobody can have prepared a link of a name that cannot be guessed: the writer itself would follow it.
+        unique = f".{secrets.token_hex(8)}"
+        self._events = EventFileWriter(str(directory), flush_secs=_TENSORBOARD_FLUSH_SECONDS, filename_suffix=unique)
         if resume_at is not None:
             # TensorBoard drops the data of earlier files from this step on.
             start = SessionLog(status=SessionLog.START)
@@ -168,6 +176,7 @@ class Logger:
             # A partial line would corrupt the next one.
             self._rows.truncate(end)
             raise
+        self.rows += 1
 
     def _picture(self, frames: int, name: str, encoded: bytes, height: int, width: int, channels: int) -> None:
         self._check_name(name)
@@ -205,25 +214,27 @@ def read_metrics(path: Path, axis: str = "frames") -> list[dict[str, Any]]:
 def _read_rows(path: Path, axis: str) -> list[tuple[dict[str, Any], bytes]]:
     """Each row with its line, without the newline."""
     rows = []
-    lines = path.read_bytes().split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            if not (isinstance(row, dict) and isinstance(row.get(axis), int)):
-                raise ValueError
-        except ValueError:
-            if number == len(lines):
-                break
-            raise ValueError(f'{path}, line {number}: must be a JSON object with "{axis}"; delete the line') from None
-        rows.append((row, line))
+    with open_regular(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_ROW), b""), start=1):
+            try:
+                row = json.loads(line)
+                if not (isinstance(row, dict) and isinstance(row.get(axis), int)):
+                    raise ValueError
+            except (ValueError, RecursionError):
+                if len(line) < _LONGEST_ROW and (not line.endswith(b"\n") or not file.read(1)):
+                    break  # a last row that is partial, or still being written
+                raise ValueError(
+                    f'{path}, line {number}: must be a JSON object with "{axis}"; delete the line'
+                ) from None
+            rows.append((row, line.removesuffix(b"\n")))
     return rows
 
 
-def _cut(path: Path, last: int, axis: str) -> None:
-    """Removes rows later than `last` on the x axis, and a partial last row, atomically."""
-    write_durably(path, [line + b"\n" for row, line in _read_rows(path, axis) if row[axis] <= last])
+def _cut(path: Path, last: int, axis: str) -> int:
+    """Removes rows later than `last` on the x axis, and a partial last row, atomically; returns how many are left."""
+    kept = [line + b"\n" for row, line in _read_rows(path, axis) if row[axis] <= last]
+    write_durably(path, kept)
+    return len(kept)
 
 
 def _fetch(metrics: Mapping[str, float | Tensor]) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -69,6 +71,19 @@ def random_state() -> dict[str, Any]:
         # Querying an unused CUDA would create a context of some hundred MB on each device.
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
+
+
+@contextlib.contextmanager
+def unchanged_random_state() -> Iterator[None]:
+    """Restores the global random generators after the block, which may draw from them as other code does.
+
+    Environments may use these generators: an evaluation must not change the numbers that training draws.
+    """
+    before = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(before)
 
 
 def restore_random_state(state: dict[str, Any]) -> None:

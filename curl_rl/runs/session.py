@@ -23,10 +23,20 @@ from tqdm import tqdm
 
 from curl_rl.runs import checkpoint
 from curl_rl.runs.console import progress_bar, say
-from curl_rl.runs.directory import CHECKPOINTS, VIDEOS, check_room
+from curl_rl.runs.directory import CHECKPOINTS, VIDEOS
+from curl_rl.runs.disk_errors import remedy
 from curl_rl.runs.errors import UserError, one_line
-from curl_rl.runs.faults import is_out_of_memory, kept, non_finite_error, non_finite_names, training_fault
-from curl_rl.runs.logger import Logger
+from curl_rl.runs.faults import (
+    has_checkpoint,
+    is_out_of_memory,
+    kept,
+    non_finite_error,
+    non_finite_names,
+    of_this_run,
+    training_fault,
+)
+from curl_rl.runs.files import own_folder
+from curl_rl.runs.logger import METRICS_FILE, Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer
 from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
 
@@ -47,16 +57,15 @@ class Position:
 
 @dataclass(frozen=True)
 class Remedies:
-    """Advice for each kind of fault, naming the settings of this kind of run."""
+    """Advice for each kind of fault, naming the settings of this kind of run.
+
+    It says where a setting needs ``--fresh``: most may not change when the run is resumed.
+    """
 
     memory: str
     """The device's memory is full."""
     numbers: str
     """Losses or weights have become NaN or infinite."""
-    room: str
-    """The checkpoints of the whole run would not fit on the disk."""
-    disk: str
-    """Reading from or writing to the disk failed."""
 
 
 class Processes(Protocol):
@@ -92,7 +101,8 @@ class Contents(NamedTuple):
     """The contents of a loop's checkpoint."""
 
     state: dict[str, Any]
-    """As :func:`checkpoint.save` takes it; the means of the metrics are added under ``means``."""
+    """As :func:`checkpoint.save` takes it; the means of the metrics are added under ``means``, and the number of rows
+    in the log under ``rows``."""
     attachments: Sequence[str] = ()
     """Additional files that the checkpoint needs."""
 
@@ -100,8 +110,8 @@ class Contents(NamedTuple):
 class Session:
     """One run in progress.
 
-    Order of use: :meth:`check_room`, :meth:`restore`, :meth:`begin`, the loop inside :meth:`training`, and
-    :meth:`leave` if the loop was stopped.
+    Order of use: :meth:`restore`, :meth:`begin`, the loop inside :meth:`training`, and :meth:`leave` if the loop was
+    stopped.
 
     Args:
         directory: the run's directory, already claimed.
@@ -137,6 +147,7 @@ class Session:
         self._processes = processes or OneProcess()
         self._speed = Speedometer(0, 0, axis)
         self._logger: Logger | None = None
+        self._rows_saved = 0
 
     @property
     def writes(self) -> bool:
@@ -150,33 +161,36 @@ class Session:
 
     # ------------------------------------------------------------ opening, closing
 
-    def check_room(self, needed: int) -> None:
-        """Checks that ``needed`` bytes of checkpoints fit on the disk.
-
-        Raises:
-            UserError: they do not fit.
-        """
-        if self.writes:
-            check_room(self.directory, needed, self._remedies.room)
-
-    def restore(self, usable: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any] | None:
+    def restore(
+        self, usable: Callable[[dict[str, Any]], None] | None = None, *, incomplete: bool = False
+    ) -> dict[str, Any] | None:
         """The state of the newest intact and ``usable`` checkpoint, from which the loop resumes; None without any.
 
         Args:
-            usable: as :func:`checkpoint.load_newest` takes it.
+            usable: takes over the state, as :func:`checkpoint.load_newest` calls it. Whatever it raises because the
+                state is of another run makes that checkpoint unusable.
+            incomplete: accept a checkpoint without its attachments.
 
         Raises:
             UserError: checkpoints exist, but none can be used.
         """
+
+        def fits(state: dict[str, Any]) -> None:
+            with of_this_run():
+                self.means.load(state["means"], self._device)
+                if usable is not None:
+                    usable(state)
+
         try:
-            found = checkpoint.load_newest(self.directory / CHECKPOINTS, usable=usable, read_only=not self.writes)
+            found = checkpoint.load_newest(
+                self.directory / CHECKPOINTS, usable=fits, read_only=not self.writes, incomplete=incomplete
+            )
         except (ValueError, OSError) as error:
             raise UserError(one_line(error)) from None
         if found is None:
             return None
-        state = found[1]
-        self.means.load(state["means"], self._device)
-        return state
+        self._rows_saved = found[1].get("rows", 0)  # earlier versions did not count them
+        return found[1]
 
     def begin(self, *, resumed: bool) -> None:
         """Opens the log; if the run was ``resumed``, drops the rows after its position.
@@ -191,6 +205,11 @@ class Session:
                 self._logger = Logger(self.directory, resume_at=at.count if resumed else -1, axis=self._axis)
             except (ValueError, OSError) as error:
                 raise UserError(one_line(error)) from None
+            if (lost := self._rows_saved - self._logger.rows) > 0:
+                self.say(
+                    f"{self.directory / METRICS_FILE} has lost {lost} of the {self._rows_saved} rows that were there "
+                    "when the checkpoint was saved: training is not affected, but the curves have a gap"
+                )
 
     def close(self) -> None:
         """Closes the log."""
@@ -226,7 +245,7 @@ class Session:
             try:
                 yield
             except (OSError, UserError) as error:
-                advice = f"nothing that was saved is lost: {self._remedies.disk} and start the same command again"
+                advice = f"nothing that was saved is lost: {remedy(error)} and start the same command again"
                 self.fail(error, advice)
 
     @property
@@ -276,7 +295,8 @@ class Session:
         """Logs a video, as :meth:`Logger.video` does, and saves it with the run's videos."""
         if self._logger is not None:
             count = self.position().count
-            self._logger.video(count, name, images, fps, self.directory / VIDEOS / f"{count:010d}.gif")
+            folder = own_folder(self.directory, VIDEOS)
+            self._logger.video(count, name, images, fps, folder / f"{count:010d}.gif")
 
     # -------------------------------------------------------------- saving, failing
 
@@ -303,7 +323,7 @@ class Session:
                     checkpoint.save(
                         self.directory / CHECKPOINTS,
                         self.position().count,
-                        {**state, "means": self.means.state()},
+                        {**state, "means": self.means.state(), "rows": self._logger.rows},
                         attachments=attachments,
                         keep=self._keep,
                     )
@@ -323,7 +343,8 @@ class Session:
         Raises:
             TrainingFault: always.
         """
-        self.fail(error, self._remedies.numbers)
+        kept = "the last checkpoint predates it" if has_checkpoint(self.directory) else "nothing was saved yet"
+        self.fail(error, f"{kept}; {self._remedies.numbers}")
 
     @contextlib.contextmanager
     def memory_guarded(self) -> Iterator[None]:

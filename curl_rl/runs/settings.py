@@ -9,23 +9,45 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from curl_rl.runs.errors import UserError
-from curl_rl.runs.files import write_durably
+from curl_rl.runs.whole_numbers import whole_number_settings, with_whole_numbers
+from curl_rl.runs.yaml_file import Layer as Layer
+from curl_rl.runs.yaml_file import as_yaml, check_complete, write_settings
+from curl_rl.runs.yaml_file import read_yaml as read_yaml
 
 C = TypeVar("C")
-Layer = dict[str, Any]
-"""Settings by name, nested like the dataclasses; settings not named keep their value from the layers below."""
 Kind = Literal["agent", "pretraining"]
 """The kind of a run: it trains an agent, or an encoder without labels."""
+
+
+Changes = dict[str, tuple[Any, Any]]
+"""Settings that differ between two configurations: values before and after, by full name such as ``log.every``."""
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What :attr:`Schema.fit` decides from. Settings by full name."""
+
+    base: Layer
+    """The preset and the tables."""
+    merged: Layer
+    """With the file and the flags on top."""
+    chosen: frozenset[str]
+    """Names of the settings and sections that the file and the flags name."""
+
+    def is_chosen(self, name: str) -> bool:
+        """Whether the user has set ``name``, by itself or with its whole section."""
+        parts = name.split(".")
+        return any(".".join(parts[:depth]) in self.chosen for depth in range(1, len(parts) + 1))
 
 
 @dataclass(frozen=True)
@@ -40,16 +62,31 @@ class Schema(Generic[C]):
     """Fields that choose the base layers, such as the preset; strings, never ``None``."""
     base: Callable[..., list[Layer]]
     """Takes the selectors' values by name and returns the base layers, weakest first."""
-    may_change: tuple[str, ...]
-    """Fields or sections that may differ when a run is resumed."""
+    may_change: Mapping[str, str]
+    """Fields and sections that may differ when a run is resumed, each with the reason. All others make it another run,
+    because they change its weights, its data or the meaning of its results."""
+    paths: tuple[str, ...] = ()
+    """Fields that hold a path: a leading ``~`` is expanded, and two spellings of one place are equal."""
+    identified_by: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Paths whose content is what counts: the field that records its hash. A resumed run may name another path with
+    the same content."""
+    fit: Callable[[Fitting], Layer] = lambda fitting: {}
+    """Adapts settings that the user did not choose to those that they did; returns the changes, by full name."""
     registered: tuple[str, ...] = ()
     """Sections with one entry per method in a registry. A saved file may hold entries of methods that this process has
     not registered, which :meth:`read` leaves out: only the method in use matters."""
+    methods: Callable[[C], Collection[str]] = lambda config: ()
+    """Names of the entries of :attr:`registered` that the run uses. The others are no part of it: a preset may gain
+    settings of a new method, and earlier runs still resume."""
     consulted: tuple[str, ...] = ()
     """Further fields that ``usual`` reads; strings."""
     usual: Callable[[dict[str, str]], dict[str, str]] = lambda named: {}
     """Values for selectors that a command line does not name, computed from the ``selectors`` and ``consulted`` fields
     that it does name; a selector without such a value gets the dataclass's default."""
+    always: tuple[str, ...] = ()
+    """The fields and sections that every version has written into a run's file. One without them is cut short."""
+    salvages: bool = False
+    """Whether a run can continue from a damaged checkpoint, with ``--salvage``."""
     kind: Kind | None = None
     """The kind that :meth:`save` writes into a file under ``kind``, which is not a setting. None writes no kind."""
 
@@ -60,13 +97,13 @@ class Schema(Generic[C]):
             UserError: the preset does not exist.
         """
         parser = self._parser()
-        cfg = parser.get_defaults()
-        for layer in (*self.base(**selected), selected, changes or {}):
-            cfg = parser.parse_object(layer, namespace=cfg)
-        return self._instantiate(parser, cfg)
+        cfg = self._base(parser, selected)
+        base = _flat(cfg)
+        cfg = self._applied(parser, cfg, changes or {})
+        return self._instantiate(parser, self._fitted(cfg, base, set(_flat(changes or {}))))
 
-    def parse_command_line(self, argv: list[str], *, program: str, description: str) -> tuple[C, bool]:
-        """Parses a command line into a configuration, and whether ``--fresh`` was passed.
+    def parse_command_line(self, argv: list[str], *, program: str, description: str) -> tuple[C, bool, bool]:
+        """Parses a command line into a configuration, and whether ``--fresh`` and ``--salvage`` were passed.
 
         ``--help`` and ``--print_config`` print and exit with code 0.
 
@@ -78,11 +115,19 @@ class Schema(Generic[C]):
         parser.add_argument(
             "--fresh", action="store_true", help="start a new run and set aside an earlier one in the directory"
         )
+        if self.salvages:
+            parser.add_argument(
+                "--salvage",
+                action="store_true",
+                help="if every checkpoint is damaged, resume from one whose networks are whole, without the damaged "
+                "part of its replay",
+            )
         parser.add_argument(
             "--print_config", action="store_true", help="print all settings as YAML, for --config, and exit"
         )
         try:
             _refuse_empty_values(argv)
+            argv = self._rewritten(argv)
             early = self._early_arguments(argv)
             file_layer = self._settings_in(early.config) if early.config else {}
             self._check_names(file_layer, early.config)
@@ -91,31 +136,34 @@ class Schema(Generic[C]):
             named = {name: str(value) for name, value in given.items() if value}
             chosen = self.usual(named) | named
             selected = {name: chosen.get(name, str(getattr(defaults, name))) for name in self.selectors}
-            cfg = parser.get_defaults()
-            for layer in (*self.base(**selected), selected, file_layer):
-                cfg = parser.parse_object(layer, namespace=cfg)
-            parser.set_defaults(_flat(cfg))
+            cfg = self._base(parser, selected)
+            base = _flat(cfg)
+            parser.set_defaults(_flat(self._applied(parser, cfg, file_layer)))
             cfg = parser.parse_args(argv)
-            config = self._instantiate(parser, cfg)
+            config = self._instantiate(parser, self._fitted(cfg, base, {*_flat(file_layer), *_flags(argv)}))
         except (ValueError, argparse.ArgumentError) as error:
             raise UserError(self._explained(error)) from None
         if cfg.print_config:
-            print(_as_yaml(config), end="")
+            print(as_yaml(to_dict(config)), end="")
             raise SystemExit(0)
-        return config, cfg.fresh
+        salvage = self.salvages and cfg.salvage
+        if cfg.fresh and salvage:
+            raise UserError("--fresh starts a new run and --salvage continues the earlier one: choose one of them")
+        return config, cfg.fresh, salvage
 
     def save(self, config: C, path: Path) -> None:
         """Writes the kind of the run and all resolved settings as YAML; the file is replaced atomically."""
-        kind = "" if self.kind is None else f"kind: {self.kind}\n"
-        write_durably(path, [(kind + _as_yaml(config)).encode()])
+        write_settings(path, to_dict(config), self.kind)
 
     def read(self, path: Path) -> C:
         """Reads a file written by :meth:`save`.
 
         Raises:
-            UserError: the file cannot be read, or holds a field or value that this version does not know.
+            UserError: the file cannot be read, is incomplete, or holds a field or value that this version does not
+                know.
         """
         content = self._settings_in(path)
+        whole = dict(content)
         known = to_dict(self.config())
         for section in self.registered:
             if isinstance(content.get(section), dict):
@@ -123,17 +171,50 @@ class Schema(Generic[C]):
         self._check_names(content, path)
         parser = self._parser()
         try:
-            return self._instantiate(parser, parser.parse_object(content, namespace=parser.get_defaults()))
+            config = self._instantiate(parser, self._applied(parser, parser.get_defaults(), content))
         except (ValueError, argparse.ArgumentError) as error:
             raise UserError(f"{path}: {self._explained(error)}") from None
+        check_complete(path, whole, self.always)
+        return config
 
-    def changed_fields(self, old: C, new: C) -> dict[str, tuple[Any, Any]]:
-        """The fields that prevent ``new`` from resuming the run of ``old``: values before and after, by name."""
+    def changed_fields(self, old: C, new: C) -> Changes:
+        """The fields that prevent ``new`` from resuming the run of ``old``."""
+        allowed = self.allowed_changes(old, new)
+        return {name: values for name, values in self._differences(old, new).items() if name not in allowed}
+
+    def allowed_changes(self, old: C, new: C) -> Changes:
+        """The fields in which ``new`` differs from ``old`` and may resume its run nevertheless."""
         before, after = _flat(to_dict(old)), _flat(to_dict(new))
+
+        def is_allowed(name: str) -> bool:
+            if name in self.may_change or name.split(".")[0] in self.may_change:
+                return True
+            if name in self.paths and None not in (before[name], after[name]):
+                content = self.identified_by.get(name, "")
+                same_content = before.get(content) is not None and before.get(content) == after.get(content)
+                return same_content or is_same_place(before[name], after[name])
+            return False
+
+        return {name: values for name, values in self._differences(old, new).items() if is_allowed(name)}
+
+    def distinguishing_fields(self, one: C, other: C) -> Changes:
+        """The fields by which a table or a plot tells two runs apart: all but those of their surroundings."""
+        differences = self._differences(one, other)
+        return {name: values for name, values in differences.items() if name.split(".")[0] not in _SURROUNDINGS}
+
+    def _differences(self, old: C, new: C) -> Changes:
+        """The settings in which two configurations differ, without those of methods that neither uses."""
+        before, after = _flat(to_dict(old)), _flat(to_dict(new))
+        used = {*self.methods(old), *self.methods(new)}
+
+        def matters(name: str) -> bool:
+            section, _, rest = name.partition(".")
+            return section not in self.registered or rest.partition(".")[0] in used
+
         return {
             name: (before[name], after[name])
             for name in before
-            if name in after and before[name] != after[name] and name.split(".")[0] not in self.may_change
+            if name in after and before[name] != after[name] and matters(name)
         }
 
     def _parser(self, program: str | None = None, description: str | None = None) -> ArgumentParser:
@@ -150,7 +231,61 @@ class Schema(Generic[C]):
         parser.add_class_arguments(self.config, as_group=False)
         return parser
 
+    def _base(self, parser: ArgumentParser, selected: dict[str, str]) -> Namespace:
+        """The dataclass's defaults under the layers that these selector values choose."""
+        cfg = parser.get_defaults()
+        for layer in (*self.base(**selected), selected):
+            cfg = self._applied(parser, cfg, layer)
+        return cfg
+
+    def _applied(self, parser: ArgumentParser, cfg: Namespace, layer: Layer) -> Namespace:
+        """``cfg`` with the settings of ``layer`` on top."""
+        whole = whole_number_settings(self.config)
+
+        def read(part: Layer, prefix: str) -> Layer:
+            names = {key: f"{prefix}{key}" for key in part}
+            return {
+                key: read(value, f"{names[key]}.")
+                if isinstance(value, dict)
+                else with_whole_numbers(value)
+                if names[key] in whole
+                else value
+                for key, value in part.items()
+            }
+
+        return parser.parse_object(read(layer, ""), namespace=cfg)
+
+    def _fitted(self, cfg: Namespace, base: Layer, chosen: set[str]) -> Namespace:
+        for name, value in self.fit(Fitting(base, _flat(cfg), frozenset(chosen))).items():
+            cfg[name] = value
+        return cfg
+
+    def _rewritten(self, argv: list[str]) -> list[str]:
+        """The command line with whole numbers spelled by their digits, and with ``~`` expanded in paths."""
+        whole = whole_number_settings(self.config)
+        sections = {name.rsplit(".", depth)[0] for name in whole for depth in range(1, 1 + name.count("."))}
+
+        def respelled(flag: str, value: str) -> str:
+            name = flag.removeprefix("--")
+            if name in whole | sections:
+                return str(with_whole_numbers(value))
+            return os.path.expanduser(value) if name in (*self.paths, "config") else value
+
+        rewritten: list[str] = []
+        for before, argument in zip(["", *argv], argv, strict=False):
+            if not argument.startswith("--"):
+                rewritten.append(respelled(before, argument))
+            elif "=" in argument:
+                flag, value = argument.split("=", 1)
+                rewritten.append(f"{flag}={respelled(flag, value)}")
+            else:
+                rewritten.append(argument)
+        return rewritten
+
     def _instantiate(self, parser: ArgumentParser, cfg: Namespace) -> C:
+        for name in self.paths:
+            if cfg[name] is not None:
+                cfg[name] = type(cfg[name])(os.path.expanduser(str(cfg[name])))
         objects = parser.instantiate(cfg)
         fields: Any = self.config
         return self.config(**{f.name: getattr(objects, f.name) for f in dataclasses.fields(fields)})
@@ -222,7 +357,12 @@ class Schema(Generic[C]):
             kinds = [f"a list, such as {example}" if kind == _KINDS["tuple"] else kind for kind in kinds]
         choices = re.findall(r"\w+", " ".join(re.findall(r"Literal\[(.*?)\]", expected)))
         right = " or ".join(dict.fromkeys((*choices, *kinds)))
-        return f"{name} must be {right}, got {given}" if right else text
+        return f"{name} must be {right}, got {given}{nearest(given.lower(), choices)}" if right else text
+
+
+def is_same_place(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to the same place, through links or not, whether or not anything is there."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def to_dict(config: Any) -> Layer:
@@ -251,23 +391,6 @@ def preset_layer(name: str, directory: Path, others: tuple[Path, ...] = ()) -> L
     return {**read_yaml(directory / f"{name}.yaml"), "preset": name}
 
 
-def read_yaml(path: str | Path) -> Layer:
-    """Reads settings by name from a YAML file.
-
-    Raises:
-        UserError: the file cannot be read, is not YAML, or holds something else.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold settings by name, such as `frames: 100000`")
-    return content
-
-
 def merge(under: Layer, over: Layer) -> Layer:
     """Merges two layers; values of ``over`` win."""
     merged = dict(under)
@@ -283,6 +406,7 @@ def nearest(name: str, names: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+_SURROUNDINGS = ("run", "device", "compute", "log")
 _KINDS = {
     "int": "a whole number",
     "float": "a finite number",
@@ -308,9 +432,9 @@ def _refuse_empty_values(argv: list[str]) -> None:
             raise UserError(f"{flag or 'an empty argument'} has no value")
 
 
-def _as_yaml(config: Any) -> str:
-    text: str = yaml.safe_dump(to_dict(config), sort_keys=False)
-    return text
+def _flags(argv: list[str]) -> set[str]:
+    """Names of the settings that a command line sets."""
+    return {argument[2:].split("=")[0] for argument in argv if argument.startswith("--")}
 
 
 def _flat(nested: Any, prefix: str = "") -> dict[str, Any]:

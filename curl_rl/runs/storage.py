@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -59,18 +60,13 @@ def _no_room(asked: str, needed: int, found: str) -> ValueError:
 
 def map_unnamed_file(directory: Path, size: int) -> Tensor:
     """(size,) uint8 in a new unlinked file, which is deleted when the process ends."""
-    path = directory / f"replay-{os.getpid()}.frames"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        path.unlink()
+    with tempfile.TemporaryFile(dir=directory) as file:
         # Reserve the blocks now: on a full disk, a later write to the mapping would kill the process (SIGBUS).
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, size)
+            os.posix_fallocate(file.fileno(), 0, size)
         else:
-            os.ftruncate(descriptor, size)  # macOS
-        mapping = mmap.mmap(descriptor, size)
-    finally:
-        os.close(descriptor)
+            os.ftruncate(file.fileno(), size)  # macOS
+        mapping = mmap.mmap(file.fileno(), size)
     return torch.frombuffer(mapping, dtype=torch.uint8)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from curl_rl.objectives import Objective, ObjectiveUser
-from curl_rl.pretraining.checks import try_out
+from curl_rl.pretraining.checks import check_warmup, try_out
 from curl_rl.recordings.store import is_recording
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.config import VisionConfig
@@ -11,21 +11,28 @@ from curl_rl.vision.data.image_sets import ImageSet
 from curl_rl.vision.source import data_of, offered_by
 
 
-def check_run(config: VisionConfig, images: ImageSet) -> Objective:
-    """Checks settings that can only be checked against the images, before anything is written.
+def check_run(config: VisionConfig, images: ImageSet, *, fresh: bool = False) -> Objective:
+    """Checks settings that can only be checked against the images, before anything is written or set aside.
+
+    Args:
+        config: the run's settings.
+        images: the images to train on.
+        fresh: whether an earlier run in the directory will be set aside.
 
     Returns:
         The objective, without weights, which names the views it needs.
 
     Raises:
-        UserError: the batch, the views, the network, the method and the images do not fit together.
+        UserError: the batch, the schedule, the views, the network, the method and the images do not fit together, or
+            the checkpoints do not fit on the disk.
     """
     images.batches(config.batch_size)  # refuses a batch larger than the set
+    check_warmup(config, images.batches_per_epoch(config.batch_size))
     _check_sizes(config, images)
     a = config.augment
     user = ObjectiveUser("method", images.name, offered_by(images))
     smallest = min(a.size, a.local_size) if a.local_views else a.size
-    objective = try_out(config, (images.channels, a.size, a.size), smallest, data_of(images), user)
+    objective = try_out(config, (images.channels, a.size, a.size), smallest, data_of(images), user, fresh=fresh)
     wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
     if a.views + a.local_views != wanted:
         takes_more = hasattr(getattr(config.objectives, config.method, None), "local_views")

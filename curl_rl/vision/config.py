@@ -13,21 +13,33 @@ import torch
 
 from curl_rl.objectives import registry
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
+from curl_rl.pretraining.distributed import is_first
 from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
 from curl_rl.runs.compute import DEVICE
-from curl_rl.runs.console import printable
+from curl_rl.runs.console import printable, say
 from curl_rl.runs.seeds import SEED
-from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
+from curl_rl.runs.settings import Fitting, Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.vision.data import DIGITS
 from curl_rl.vision.data.image_sets import SmallImages, Storage
 from curl_rl.vision.views import AugmentConfig
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs" / "vision"
 METHODS = PRESETS / "methods.yaml"
+_WARMUP = "optimizer.warmup_epochs"
 
-# Settings that a resumed run may change. Not epochs: the cosines of learning rate and momentum end with the last epoch,
-# so an extended run would differ from one that was planned to that length.
-MAY_CHANGE = ("device", "compute", "log", "run")
+MAY_CHANGE = {
+    "run": "a place",
+    "data": "a place: the fingerprint in the checkpoint tells whether the images are the same",
+    "device": "a place; the same numbers up to rounding",
+    "compute": "how the machine is used; the same batches",
+    "frames.test_every": "how often; a measurement changes nothing that training depends on",
+    "knn.every": "how often; likewise",
+    "checkpoint": "how often, and how many are kept",
+    "log": "how often, and how much is shown",
+}
+"""What a resumed run may change, and why. Everything else is part of what the run is: it changes the weights, the data
+or what the results mean. ``epochs`` too: the cosines of learning rate and momentum end with the last epoch, so an
+extended run would differ from one that was planned to that length. docs/resuming.md has this table for users."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +168,7 @@ def parse_command_line(argv: list[str], *, program: str, description: str) -> tu
     Raises:
         UserError: the command line, or a file that it names, cannot be parsed.
     """
-    return SCHEMA.parse_command_line(argv, program=program, description=description)
+    return SCHEMA.parse_command_line(argv, program=program, description=description)[:2]
 
 
 def read_config(path: Path) -> VisionConfig:
@@ -181,6 +193,18 @@ def _method_layer(method: str, preset: str) -> Layer:
     return layer
 
 
+def _fit(fitting: Fitting) -> Layer:
+    """Shortens a preset's warm-up that is as long as the whole run to its share of the preset's epochs."""
+    epochs, usual = (layer["epochs"] for layer in (fitting.merged, fitting.base))
+    warmup = fitting.base[_WARMUP]
+    if fitting.is_chosen(_WARMUP) or not isinstance(epochs, int) or not 0 < epochs <= warmup < usual:
+        return {}
+    share = warmup * epochs / usual
+    if is_first():
+        say(f"{_WARMUP} is {share:g} with epochs {epochs}: the preset's share, {warmup:g} of {usual}")
+    return {_WARMUP: share}
+
+
 def _usual_selectors(named: dict[str, str]) -> dict[str, str]:
     """The default preset for a folder of images: cifar10 on a GPU, the faster cpu otherwise."""
     if named.get("data", DIGITS) == DIGITS:
@@ -196,7 +220,14 @@ SCHEMA = Schema(
     selectors=("method", "preset"),
     base=_layers,
     may_change=MAY_CHANGE,
+    paths=("data", "run"),
+    fit=_fit,
     registered=("objectives",),
+    always=(
+        *("method", "data", "preset", "epochs", "batch_size", "seed", "device", "encoder", "augment", "objectives"),
+        *("optimizer", "knn", "checkpoint", "log", "compute"),
+    ),
+    methods=lambda config: (config.method,),
     kind="pretraining",
     consulted=("data", "device"),
     usual=_usual_selectors,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,24 +17,22 @@ from curl_rl.recordings.store import is_recording
 from curl_rl.runs.allocator import keep_freed_memory
 from curl_rl.runs.compute import resolve_device
 from curl_rl.runs.console import say
-from curl_rl.runs.directory import claimed
+from curl_rl.runs.directory import Claim, claimed
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.faults import refusing_what_exceeds
 from curl_rl.runs.session import Remedies
 from curl_rl.vision.checks import check_run
 from curl_rl.vision.config import VisionConfig
-from curl_rl.vision.data import DIGITS
+from curl_rl.vision.data import whole_path
 from curl_rl.vision.data.image_sets import ImageSet
 from curl_rl.vision.images import images_of
 from curl_rl.vision.source import ImageSource
 from curl_rl.vision.watchers import EmbeddingProjector, HeldOutEpisodes, NearestNeighbors, ViewPictures
 
 _REMEDIES = Remedies(
-    memory="lower batch_size, encoder.resnet.width or objectives.moco.queue, or stream the images with "
-    "--compute.storage stream",
+    memory="stream the images with --compute.storage stream, or lower batch_size, encoder.resnet.width or "
+    "objectives.moco.queue, with --fresh if the run has begun",
     numbers="try a lower optimizer.lr or a longer warm-up, with --fresh or in another --run directory",
-    room="lower objectives.moco.queue",
-    disk="fix this",
 )
 
 
@@ -56,9 +55,8 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
     """
     with contextlib.ExitStack() as stack:
         device = resolve_device(config.device)
-        # Absolute, so that the run can be evaluated from another directory.
-        data = config.data if config.data == DIGITS else str(Path(config.data).absolute())
-        config = replace(config, device=str(device), data=data)
+        # The whole path, so that the run can be evaluated from another directory.
+        config = replace(config, device=str(device), data=whole_path(config.data))
         stack.enter_context(distributed.process_group(device))
         if device.type == "cuda" and distributed.world_size() > 1:
             device = torch.device("cuda", torch.cuda.current_device())
@@ -68,13 +66,16 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
             keep_freed_memory()
         with distributed.raised_together(UserError):
             images = images_of(config, "train", device)
-            source = source_of(config, images)
+            source = source_of(config, images, fresh=fresh)
+        claim: Claim | None = None
         with distributed.raised_together(UserError):  # the others wait until the directory is this run's
             if distributed.rank() == 0:
-                stack.enter_context(claimed(config.directory, config, fresh=fresh))
+                claim = stack.enter_context(claimed(config.directory, config, fresh=fresh))
         with distributed.raised_together(UserError), refusing_what_exceeds(device, _REMEDIES.memory):
             pretrainer = image_pretrainer(config, device, source)
-        stack.callback(pretrainer.close)
+            stack.callback(pretrainer.close)
+            if claim is not None:
+                claim.record(pretrainer.session.position().count, f"{source.unit}s")
         if distributed.is_first() and images.layout:
             say(images.layout)
             _say_if_inside(config)
@@ -90,13 +91,13 @@ def _say_if_inside(config: VisionConfig) -> None:
         )
 
 
-def source_of(config: VisionConfig, images: ImageSet) -> ImageSource:
+def source_of(config: VisionConfig, images: ImageSet, *, fresh: bool = False) -> ImageSource:
     """The images, with the views that the method compares.
 
     Raises:
         UserError: the settings contradict the images or each other.
     """
-    objective = check_run(config, images)
+    objective = check_run(config, images, fresh=fresh)
     specs = views_of(objective)
     return ImageSource(
         images,
@@ -122,7 +123,7 @@ def image_pretrainer(config: VisionConfig, device: torch.device, source: ImageSo
         EmbeddingProjector(config.log.projector, config.seed, source, neighbors, held_out),
     )
     # Recorded frames have no classes, which the evaluation script needs.
-    judge = f"evaluate it with: python scripts/evaluate_vision.py {config.directory}"
+    judge = f"evaluate it with: {shlex.join(['python', 'scripts/evaluate_vision.py', str(config.directory)])}"
     use = f"the encoder is {config.directory / ENCODER}.safetensors"
     next_step = use if is_recording(config.data) else judge
     return Pretrainer(config, device, source, watchers, remedies=_REMEDIES, next_step=next_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from curl_rl.runs.files import write_durably
+from curl_rl.runs.files import own_folder, write_durably
 
 _FOLDER = "projector"
 _MOST_PIXELS = 8192  # side of the sprite of all images; the largest that browsers accept
@@ -25,8 +26,7 @@ def write_projector(directory: Path, features: Tensor, images: Tensor, labels: S
         images: ``(N, 3, S, S)`` uint8, the images of the features; as many as fit into one sprite are shown.
         labels: N names, or None.
     """
-    folder = directory / _FOLDER
-    folder.mkdir(exist_ok=True)
+    folder = own_folder(directory, _FOLDER)
     side = images.shape[-1]
     per_row = min(int(np.ceil(np.sqrt(len(images)))), _MOST_PIXELS // side)
     shown = min(len(images), per_row * (_MOST_PIXELS // side))
@@ -39,7 +39,9 @@ def write_projector(directory: Path, features: Tensor, images: Tensor, labels: S
         # In this format a single column has no heading, and a tab or line break in a label would split it.
         write_durably(folder / "labels.tsv", (" ".join(label.split()).encode() + b"\n" for label in labels[:shown]))
         lines.append(f'  metadata_path: "{_FOLDER}/labels.tsv"\n')
-    _sprite(images, per_row).save(folder / "images.png")
+    sprite = io.BytesIO()
+    _sprite(images, per_row).save(sprite, format="PNG")
+    write_durably(folder / "images.png", [sprite.getvalue()])
     lines.append(
         f'  sprite {{\n    image_path: "{_FOLDER}/images.png"\n'
         f"    single_image_dim: {side}\n    single_image_dim: {side}\n  }}\n"

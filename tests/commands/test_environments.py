@@ -91,7 +91,7 @@ def test_a_factory_that_knows_no_such_setting_is_refused_only_if_it_is_set(
 def test_a_camera_is_a_number_or_a_name_to_every_command(text: str, camera: int | str, tmp_path: Path) -> None:
     assert camera_flag(text) == camera
     line = [f"--environment.camera={text}"]
-    config, _ = parse_command_line(line, program="train_agent.py", description="")
+    config, *_ = parse_command_line(line, program="train_agent.py", description="")
     assert config.environment.camera == camera
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"environment": {"camera": camera}}))
     assert read_config(tmp_path / "config.yaml").environment.camera == camera

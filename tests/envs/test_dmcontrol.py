@@ -201,3 +201,9 @@ def test_every_task_renders_dm_controls_pixels_and_obeys_its_seed(name: str) -> 
     assert play(8) != first
     assert play(7) == first
     env.close()
+
+
+def test_missing_dm_control_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dm_control", None)
+    with pytest.raises(ImportError, match=r"^the tasks of DeepMind Control need dm_control.*install_dm_control\.py"):
+        envs.make("cheetah-run")

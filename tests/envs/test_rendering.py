@@ -1,9 +1,13 @@
 """The choice of backend, each case in its own process because the choice holds for a process's lifetime."""
 
 import ctypes.util
+import importlib
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,7 +76,7 @@ def test_explicit_choice_that_does_not_work() -> None:
     line = outcome(MUJOCO_GL="egl", **NO_EGL)
     assert line.startswith("UNAVAILABLE rendering: egl (MUJOCO_GL=egl) does not work here (")
     assert "; unset MUJOCO_GL or set it to another of egl, osmesa, glfw, and on Debian" in line
-    assert "apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6" in line
+    assert "apt-get install libegl1 libopengl0 libgl1-mesa-dri`" in line
     line = outcome(MUJOCO_GL="glfw", WAYLAND_DISPLAY="")
     assert line.startswith("UNAVAILABLE rendering: glfw (MUJOCO_GL=glfw) does not work here (")
 
@@ -112,7 +116,7 @@ def test_advice_names_only_what_was_set() -> None:
 def test_neither_library() -> None:
     line = outcome(before=NO_LIBRARIES)
     assert line.startswith("UNAVAILABLE rendering: neither EGL nor OSMesa works")
-    assert "sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri libosmesa6" in line
+    assert "sudo apt-get install libegl1 libopengl0 libgl1-mesa-dri`" in line
 
 
 @pytest.mark.parametrize("before", [None, "on"])
@@ -158,3 +162,32 @@ def test_the_backend_is_chosen_once() -> None:
         assert rendering.choose_backend() is rendering.choose_backend()
     except rendering.RenderingUnavailable as error:
         pytest.skip(str(error))
+
+
+def test_triton_is_loaded_before_opengl(tmp_path: Path) -> None:
+    """Loaded after Mesa's LLVM, triton crashes."""
+    package = tmp_path / "triton"
+    (package / "_C").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    stand_in = package / "_C" / "libtriton.so"
+    shutil.copy(importlib.import_module("_ctypes").__file__, stand_in)
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+loaded = []
+sys.addaudithook(lambda event, arguments: loaded.append(str(arguments[0])) if event == "ctypes.dlopen" else None)
+from envs import rendering
+{TRY.strip()}
+libraries = [name for name in loaded if name.startswith(("libEGL", "libOSMesa")) or "triton" in name]
+assert libraries[0] == {str(stand_in)!r} and len(libraries) > 1, loaded
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"MUJOCO_GL": "", "PYOPENGL_PLATFORM": ""}
+    )
+
+
+def test_triton_can_be_imported_after_rendering(free_choice: str) -> None:
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    code = "from envs.rendering import choose_backend; choose_backend(); import triton"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"MUJOCO_GL": free_choice})

@@ -18,7 +18,7 @@ from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConf
 from curl_rl.runs.session import Remedies
 
 SIDE, COUNT = 8, 11
-REMEDIES = Remedies(memory="lower it", numbers="slow down", room="save less", disk="fix this")
+REMEDIES = Remedies(memory="lower it", numbers="slow down")
 PIXEL = BackboneConfig("pixel", pixel=EncoderConfig(2, (2,), 4), precision="float32")
 RESNET = BackboneConfig("resnet", resnet=ResNetConfig(width=1 / 16, stem="small"), precision="float32")
 PLAIN_SGD = OptimizerConfig("sgd", lr=0.01, lr_scaling="none", weight_decay=0.0)

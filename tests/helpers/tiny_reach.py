@@ -19,5 +19,5 @@ _SMALL = (
 def train_on_tiny_reach(directory: Path, flags: str) -> Path:
     """A run of a few seconds with seed 4; ``flags`` of train_agent.py override those that make it small."""
     line = f"{_SMALL} {flags} --run {directory}"
-    config, _ = parse_command_line(line.split(), program="train_agent.py", description="")
+    config, *_ = parse_command_line(line.split(), program="train_agent.py", description="")
     return train(config, lambda: make_configured(envs.make, config.env, config.environment))

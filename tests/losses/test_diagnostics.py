@@ -11,6 +11,7 @@ import torch
 from curl_rl.losses import (
     PairScores,
     alignment,
+    class_accuracy,
     contrastive_accuracy,
     effective_rank,
     embedding_std,
@@ -24,6 +25,13 @@ from helpers.random_tensors import draw
 def test_contrastive_accuracy_counts_rows_whose_diagonal_wins() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [5.0, 4.0, 0.0], [0.0, 1.0, 2.0], [0.0, 9.0, 1.0]])[:, :3]
     assert contrastive_accuracy(logits[:3]).item() == pytest.approx(2 / 3)
+
+
+def test_class_accuracy_counts_embeddings_that_are_nearest_to_their_class() -> None:
+    similarity = torch.tensor([[9.0, 3.0, 1.0, 2.0], [1.0, 9.0, 2.0, 0.0], [5.0, 6.0, 9.0, 7.0], [0.0, 0.0, 0.0, 9.0]])
+    # The first is nearest to its class, the second is not, the third is alone, the fourth cannot tell.
+    assert class_accuracy(similarity, torch.tensor([0, 0, 1, 0])).item() == pytest.approx(1 / 4)
+    assert class_accuracy(similarity, torch.tensor([0, 1, 1, 1])).item() == pytest.approx(2 / 4)
 
 
 def test_softmax_confidence_by_hand() -> None:

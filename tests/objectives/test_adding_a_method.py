@@ -131,7 +131,7 @@ def test_a_custom_loop_trains_with_it(page: dict[str, Any]) -> None:
 
 def test_its_settings_are_flags(method: Any, capsys: pytest.CaptureFixture[str]) -> None:
     line = "--env tiny-reach --preset cpu --agent.objective align_uniform --objectives.align_uniform.weight 0.25"
-    config, _ = parse_command_line(line.split(), program="train_agent.py", description="")
+    config, *_ = parse_command_line(line.split(), program="train_agent.py", description="")
     assert config.agent.objective == "align_uniform"
     assert config.objectives.align_uniform == method.AlignUniformConfig(weight=0.25)
     images, _ = vision_config.parse_command_line(
@@ -145,7 +145,7 @@ def test_its_settings_are_flags(method: Any, capsys: pytest.CaptureFixture[str])
             parse(["--help"], program="command", description="")
         assert end.value.code == 0
         told = " ".join(capsys.readouterr().out.split())
-        assert re.search(rf"--{choice} \{{[^}}]*barlow,align_uniform[^}}]*\}}", told)
+        assert re.search(rf"--{choice} \{{[^}}]*barlow,[^}}]*align_uniform[^}}]*\}}", told)
         assert re.search(r"--objectives\.align_uniform\.weight \S+ Weight of uniformity relative to alignment", told)
 
 
@@ -153,7 +153,7 @@ def test_its_settings_are_flags(method: Any, capsys: pytest.CaptureFixture[str])
     ("arguments", "message"),
     [
         ("--objectives.align_uniform.weight -1", "objectives.align_uniform.weight must be at least 0, got -1"),
-        ("--agent.objective align_uniforms", "barlow or align_uniform or none, got align_uniforms"),
+        ("--agent.objective align_uniforms", " or align_uniform or none, got align_uniforms"),
     ],
 )
 @pytest.mark.usefixtures("page")

@@ -24,11 +24,15 @@ from curl_rl.objectives import (
     Method,
     MoCoConfig,
     Need,
+    NPairConfig,
     ObjectiveConfigs,
     ObjectiveUser,
+    PairMarginConfig,
     SimCLRConfig,
     SimSiamConfig,
+    SupConConfig,
     SwAVConfig,
+    TripletConfig,
     build_objective,
 )
 from curl_rl.testing import OBJECTIVE_CHECKS, check_objective
@@ -85,6 +89,15 @@ DEEPCLUSTER = {
     "deepcluster": DeepClusterConfig(clusters=5, dim=4),
     "deepcluster, multi-crop": DeepClusterConfig(clusters=4, clusterings=1, dim=4, local_views=1),
 }
+METRIC = {
+    "pair_margin": PairMarginConfig(dim=4, margin=2.0),
+    "pair_margin, supervised": PairMarginConfig(dim=4, supervised=True),
+    "triplet": TripletConfig(dim=4, margin=0.9),
+    "triplet, supervised": TripletConfig(dim=4, margin=0.9, mining="all", supervised=True),
+    "triplet, hard": TripletConfig(dim=4, head_layers=1, mining="hard"),
+    "n_pair": NPairConfig(dim=4),
+    "n_pair, supervised": NPairConfig(dim=4, supervised=True),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -93,6 +106,8 @@ ROWS = {
     **{row: Row(METHODS["simsiam"], config, stops_gradient=True) for row, config in SIMSIAM.items()},
     **{row: Row(METHODS["swav"], config, stops_gradient=config.target == "online") for row, config in SWAV.items()},
     **{row: Row(METHODS["deepcluster"], config) for row, config in DEEPCLUSTER.items()},
+    "supcon": Row(METHODS["supcon"], SupConConfig(dim=4)),
+    **{row: Row(METHODS[row.partition(",")[0]], config) for row, config in METRIC.items()},
     "barlow": Row(METHODS["barlow"], BarlowConfig(dim=7, loss_scale=0.1)),
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
@@ -236,6 +251,11 @@ REFUSALS: list[Refusal] = [
     (lambda: SimSiamConfig(projector_layers=0), "objectives.simsiam.projector_layers must be at least 1, got 0"),
     (lambda: BarlowConfig(dim=0), "objectives.barlow.dim must be at least 1, got 0"),
     (lambda: BarlowConfig(off_diagonal_weight=-1), "objectives.barlow.off_diagonal_weight must be at least 0, got -1"),
+    (lambda: SupConConfig(temperature=0), "objectives.supcon.temperature must be positive, got 0"),
+    (lambda: PairMarginConfig(margin=5), "objectives.pair_margin.margin must lie in (0, 4], got 5"),
+    (lambda: TripletConfig(margin=0), "objectives.triplet.margin must lie in (0, 4], got 0"),
+    (lambda: TripletConfig(head_layers=0), "objectives.triplet.head_layers must be at least 1, got 0"),
+    (lambda: NPairConfig(regularization=-1), "objectives.n_pair.regularization must be at least 0, got -1"),
     (lambda: BarlowConfig(loss_scale=0), "objectives.barlow.loss_scale must be positive, got 0"),
 ]
 

@@ -23,12 +23,16 @@ from curl_rl.objectives import (
     BatchInfo,
     BYOLConfig,
     MoCoConfig,
+    NPairConfig,
     Objective,
     ObjectiveConfigs,
     ObjectiveName,
+    PairMarginConfig,
     SimCLRConfig,
     SimSiamConfig,
+    SupConConfig,
     SwAVConfig,
+    TripletConfig,
     build_objective,
 )
 from curl_rl.pretraining import distributed
@@ -38,6 +42,7 @@ RANKS, BATCH = 2, 5
 SHARDS = (slice(0, 3), slice(3, 5))
 SPEC = FeatureSpec(6, (2, 3, 3))
 MOMENTUM = torch.tensor(0.9)
+LABELS = torch.tensor([2, 0, 1, 2, 0])
 ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "curl": ("curl", ObjectiveConfigs()),
     "simclr": ("simclr", ObjectiveConfigs(simclr=SimCLRConfig(dim=4))),
@@ -50,6 +55,11 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "byol, multi-crop": ("byol", ObjectiveConfigs(byol=BYOLConfig(dim=4, local_views=1))),
     "simsiam": ("simsiam", ObjectiveConfigs(simsiam=SimSiamConfig(dim=8))),
     "barlow": ("barlow", ObjectiveConfigs(barlow=BarlowConfig(dim=7))),
+    "supcon": ("supcon", ObjectiveConfigs(supcon=SupConConfig(dim=4))),
+    "pair_margin": ("pair_margin", ObjectiveConfigs(pair_margin=PairMarginConfig(dim=4))),
+    "triplet": ("triplet", ObjectiveConfigs(triplet=TripletConfig(dim=4, margin=0.9, supervised=True))),
+    "triplet all": ("triplet", ObjectiveConfigs(triplet=TripletConfig(dim=4, margin=0.9, mining="all"))),
+    "n_pair": ("n_pair", ObjectiveConfigs(n_pair=NPairConfig(dim=4, supervised=True))),
     "swav": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, queue=5, local_views=1))),
     "swav, slow": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, target="slow"))),
 }
@@ -99,7 +109,7 @@ def steps_on_features(row: str, own: slice) -> Outcome:
         result = objective(
             distributed.gather_features(online, BATCH, maps=False),
             distributed.gather_features(target, BATCH, maps=True),
-            BatchInfo(),
+            BatchInfo(labels=distributed.gather(LABELS[own], BATCH)),
         )
         objective.zero_grad()
         weight.grad = None

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from curl_rl.recordings import description as description_module
 from curl_rl.recordings import store as frames_module
 from curl_rl.recordings.store import FrameWriter, RecordedFrames, Recording, is_recording
 from curl_rl.runs.errors import UserError
@@ -259,7 +260,8 @@ def test_killed_while_a_cut_episode_is_replaced(
         return event
 
     with monkeypatch.context() as patch:
-        patch.setattr(frames_module, "write_durably", killing(write_durably))
+        for module in (frames_module, description_module):
+            patch.setattr(module, "write_durably", killing(write_durably))
         patch.setattr(Path, "unlink", killing(Path.unlink))
         with pytest.raises(KeyboardInterrupt):
             lengthen(cut)

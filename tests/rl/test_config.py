@@ -11,7 +11,10 @@ import yaml
 
 from curl_rl.rl.config import (
     PRESETS,
+    SCHEMA,
+    CheckpointConfig,
     ComputeConfig,
+    EvaluationConfig,
     LogConfig,
     ReplayConfig,
     RunConfig,
@@ -111,9 +114,11 @@ def test_presets_differ_from_curl_only_in_the_named_fields(
     preset: str, differences: dict[str, tuple[object, object]]
 ) -> None:
     curl = load_preset("curl", "walker-walk")
-    found = changed_fields(curl, load_preset(preset, "walker-walk"))
-    assert found == differences | {"preset": ("curl", preset)}
-    assert load_preset(preset, "walker-walk").frames == curl.frames
+    other = load_preset(preset, "walker-walk")
+    assert changed_fields(curl, other) == differences | {"preset": ("curl", preset)}
+    assert other.frames == curl.frames
+    of_other_methods = [{**to_dict(config.objectives), "curl": None} for config in (curl, other)]
+    assert of_other_methods[0] == of_other_methods[1]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +288,7 @@ def test_help_shows_the_fields_docstrings(capsys: pytest.CaptureFixture[str]) ->
         ("--frames 0", "frames must be at least 1 and have at most ten digits, got 0"),
         ("--frames 10000000000", "frames must be at least 1 and have at most ten digits, got 10000000000"),
         ("--frames many", "frames must be a whole number, got many"),
-        ("--frames 1e5", "frames must be a whole number, got 100000.0"),
+        ("--frames 1.5", "frames must be a whole number, got 1.5"),
         ("--frames null", "frames must be a whole number, got None"),
         ("--seed -1", "seed must be 0 or more and below 2**32, got -1"),
         ("--seed 4294967296", "seed must be 0 or more and below 2**32, got 4294967296"),
@@ -358,12 +363,26 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes) -> None:
 # ---- which changes a resumed run may make
 
 
-def test_budget_device_workers_and_logging_may_change_and_nothing_else() -> None:
+def test_what_may_change_is_a_place_a_time_or_an_amount() -> None:
     old = RunConfig()
     allowed = dataclasses.replace(
-        old, frames=9, device="cpu", compute=ComputeConfig(threads=3), log=LogConfig(every=5), run=Path("moved")
+        old,
+        frames=9,
+        device="cpu",
+        compute=ComputeConfig(threads=3),
+        log=LogConfig(every=5),
+        run=Path("moved"),
+        evaluation=EvaluationConfig(every=7, video=False),
+        checkpoint=CheckpointConfig(every=8, keep=1),
+        replay=ReplayConfig(storage="disk"),
     )
     assert changed_fields(old, allowed) == {}
+    assert SCHEMA.allowed_changes(old, allowed).keys() == {
+        *("frames", "device", "compute.threads", "log.every", "run", "evaluation.every", "evaluation.video"),
+        *("checkpoint.every", "checkpoint.keep", "replay.storage"),
+    }
+    more = EvaluationConfig(every=7, episodes=11)
+    assert changed_fields(old, dataclasses.replace(old, evaluation=more)) == {"evaluation.episodes": (10, 11)}
     forbidden = dataclasses.replace(
         old, seed=2, replay=ReplayConfig(capacity=600), training=TrainingConfig(update_every=2), env="walker-run"
     )
@@ -373,3 +392,13 @@ def test_budget_device_workers_and_logging_may_change_and_nothing_else() -> None
         "seed": (1, 2),
         "training.update_every": (1, 2),
     }
+
+
+def test_settings_of_methods_that_a_run_does_not_use_are_no_part_of_it() -> None:
+    """A preset gains settings with each new method, and earlier runs still resume."""
+    old = load_preset("cpu", "cheetah-run")
+    moco = dataclasses.replace(old.objectives.moco, queue=old.objectives.moco.queue + 1)
+    new = dataclasses.replace(old, objectives=dataclasses.replace(old.objectives, moco=moco))
+    assert changed_fields(old, new) == SCHEMA.allowed_changes(old, new) == {}
+    old, new = (dataclasses.replace(run, agent=dataclasses.replace(run.agent, objective="moco")) for run in (old, new))
+    assert changed_fields(old, new).keys() == {"objectives.moco.queue"}

@@ -18,6 +18,7 @@ from curl_rl.augment import center_crop
 from curl_rl.encoders import EncoderConfig, PixelEncoder
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.report.curves import read_curves
+from curl_rl.rl import training
 from curl_rl.rl.config import CheckpointConfig, RunConfig, UserError, load_preset, read_config
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.starting_encoder import read_starting_encoder
@@ -124,6 +125,29 @@ def test_a_run_records_path_and_hash_and_resumes_without_the_file(tmp_path: Path
     with pytest.raises(UserError, match="encoder: no encoder in"):
         train(config(tmp_path / "run", source), make, fresh=True)
     assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
+def test_a_run_resumes_with_its_encoder_at_another_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training, "estimated_time", lambda *_: "no estimate")
+    source = trained_run(tmp_path / "source")
+    run = train(config(tmp_path / "run", source, frames=15), make)
+    monkeypatch.chdir(run)
+    train(config(run, Path("../source"), frames=16), make)
+    assert "resumed with other settings: frames: 15 → 16\n" in capsys.readouterr().err
+    # The same weights elsewhere; the file that the run began with is gone.
+    source.rename(tmp_path / "moved")
+    other = trained_run(tmp_path / "other", seed=10)
+    settings = (run / "config.yaml").read_bytes()
+    with pytest.raises(UserError, match=r"other settings \(encoder: .*source → .*other; encoder_sha256: .*; choose"):
+        train(config(run, other), make)
+    with pytest.raises(UserError, match="encoder: no encoder in .*nowhere"):
+        train(config(run, tmp_path / "nowhere"), make)
+    assert (run / "config.yaml").read_bytes() == settings
+    train(config(run, tmp_path / "moved", frames=16), make)
+    assert f"encoder: ../source → {tmp_path / 'moved'}" in capsys.readouterr().err
+    assert read_config(run / "config.yaml").encoder == tmp_path / "moved"
 
 
 def test_an_encoder_may_lie_in_the_run_that_is_set_aside(tmp_path: Path) -> None:

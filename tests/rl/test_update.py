@@ -274,7 +274,9 @@ def test_an_objective_without_future_views_receives_no_actions() -> None:
 
 
 @pytest.mark.parametrize("update", ["exact", "joint"])
-@pytest.mark.parametrize("objective", ["curl", "simclr", "moco", "byol", "simsiam", "barlow", "swav"])
+@pytest.mark.parametrize(
+    "objective", ["curl", "simclr", "moco", "byol", "simsiam", "barlow", "swav", "pair_margin", "triplet", "n_pair"]
+)
 def test_every_objective_trains_the_encoder_and_itself(objective: Any, update: Any) -> None:
     config = dataclasses.replace(SMALL, objective=objective, update_rule=update)
     torch.manual_seed(0)

@@ -25,7 +25,10 @@ class Unavailable(RuntimeError):
         (FloatingPointError("the loss is nan"), "the loss is nan"),
         (ImportError("install onnx"), "install onnx"),
         (Unavailable("no screen"), "no screen"),
-        (PermissionError(13, "Permission denied", "here"), "cannot write here: Permission denied"),
+        (
+            PermissionError(13, "Permission denied", "here"),
+            "cannot write here: Permission denied: change the permissions of the file or of its folder",
+        ),
         (OSError("the disk is gone"), "the disk is gone"),
     ],
 )
@@ -43,6 +46,21 @@ def test_a_wrong_option_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> N
         command_parser("What it does.").parse_args(["--unknown"])
     assert ending.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_whole_numbers_and_home_directories_are_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = command_parser("What it does.")
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--out", type=Path)
+    parsed = parser.parse_args(["~/a", "b~", "--steps", "2e3", "--out=~/c d"])
+    assert (parsed.runs, parsed.steps, parsed.out) == ([tmp_path / "a", Path("b~")], 2000, tmp_path / "c d")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["a", "--steps", "1.5"])
+    assert capsys.readouterr().err.endswith("error: argument --steps: must be a whole number, got 1.5\n")
 
 
 def test_an_interrupt_has_the_shells_exit_code_and_a_bug_is_not_hidden() -> None:

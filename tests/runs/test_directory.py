@@ -44,8 +44,8 @@ def test_a_claimed_directory_holds_the_configuration_and_the_lock(tmp_path: Path
 
 def test_the_same_configuration_resumes_and_may_change_its_budget(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    with claimed(run, replace(CONFIG, frames=600_000)):
-        pass
+    with claimed(run, replace(CONFIG, frames=600_000)) as claim:
+        claim.record(0)
     assert read_config(run / "config.yaml").frames == 600_000
 
 
@@ -160,7 +160,8 @@ def test_the_kind_of_older_runs_is_inferred_from_their_settings(tmp_path: Path) 
         assert kind_of(tmp_path / kind) == kind
     assert read_config(tmp_path / "agent" / "config.yaml") == older["agent"]
     assert vision.read_config(tmp_path / "pretraining" / "config.yaml") == older["pretraining"]
-    with claimed(tmp_path / "agent", older["agent"]):  # resuming the run writes its kind
+    with claimed(tmp_path / "agent", older["agent"]) as claim:  # resuming the run writes its kind
+        claim.record(0)
         assert (tmp_path / "agent" / "config.yaml").read_text().startswith("kind: agent\n")
 
 

@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from curl_rl.runs import checkpoint
-from curl_rl.runs import session as session_module
 from curl_rl.runs.errors import TrainingFault, UserError
 from curl_rl.runs.faults import ELSEWHERE
 from curl_rl.runs.logger import read_metrics
@@ -27,7 +26,7 @@ from curl_rl.runs.session import Contents, Position, Processes, Remedies, Sessio
 from curl_rl.runs.signals import Stopped
 
 CPU = torch.device("cpu")
-REMEDIES = Remedies(memory="lower it", numbers="slow down", room="save less", disk="fix this")
+REMEDIES = Remedies(memory="lower it", numbers="slow down")
 LENGTH, ROW, SAVE = 20, 3, 4
 
 
@@ -43,7 +42,6 @@ class Walk:
         self.generator = random.Random(1)
         self.on_step = on_step
         self.session = Session(directory, CPU, self.position, REMEDIES, keep=2, axis="meters", processes=processes)
-        self.session.check_room(1000)
         state = self.session.restore()
         if state is not None:
             self.network.load_state_dict(state["network"])
@@ -217,7 +215,15 @@ def test_a_damaged_log_is_one_line(tmp_path: Path) -> None:
     [
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "[Errno 28] No space left on device; nothing that was saved is lost: fix this and start the same command",
+            "[Errno 28] No space left on device; nothing that was saved is lost: free some disk space and start the",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied"),
+            "[Errno 13] Permission denied; nothing that was saved is lost: change the permissions of the",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system"),
+            "[Errno 30] Read-only file system; nothing that was saved is lost: mount the file system for writing and",
         ),
         (UserError("the images\nare gone"), "the images are gone; nothing that was saved is lost: fix this and start"),
         (torch.OutOfMemoryError("CUDA out of memory"), "CUDA out of memory; the last checkpoint is intact: lower it"),
@@ -281,18 +287,11 @@ def test_non_finite_values_are_never_saved(tmp_path: Path, what: str) -> None:
 
     walk.on_step = at(10, spoil)
     name = "loss" if what == "metric" else "weight"
-    with pytest.raises(TrainingFault, match=rf"\(step 12\): no longer finite: {name}; slow down"):
+    with pytest.raises(
+        TrainingFault, match=rf"\(step 12\): no longer finite: {name}; the last checkpoint predates it; slow down"
+    ):
         walk.run()
     assert saved(tmp_path / "run")["steps"] == 8
-
-
-def test_a_disk_without_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room(directory: Path, needed: int, remedy: str) -> None:
-        raise UserError(f"{needed} bytes: {remedy}")
-
-    monkeypatch.setattr(session_module, "check_room", no_room)
-    with pytest.raises(UserError, match="1000 bytes: save less"):
-        Walk(tmp_path / "run")
 
 
 # ---- processes

@@ -10,6 +10,7 @@ import pytest
 
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, to_dict
+from curl_rl.vision import config as vision
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def layers(cake: str) -> list[Layer]:
     return [{"minutes": 40, "oven": {"heat": 200}}, {"oven": {"heat": 150}} if cake == "cheese" else {}]
 
 
-SCHEMA = Schema(Recipe, "%(prog)s [--cake KIND]", ("cake",), layers, may_change=("minutes",))
+SCHEMA = Schema(Recipe, "%(prog)s [--cake KIND]", ("cake",), layers, may_change={"minutes": "patience"})
 
 
 def parse(line: str) -> Recipe:
@@ -56,7 +57,7 @@ def test_unnamed_selectors_may_depend_on_named_fields(tmp_path: Path) -> None:
     def usual(named: dict[str, str]) -> dict[str, str]:
         return {"cake": "cheese"} if named.get("minutes") == "99" else {}
 
-    schema = Schema(Recipe, "", ("cake",), layers, may_change=(), consulted=("minutes",), usual=usual)
+    schema = Schema(Recipe, "", ("cake",), layers, may_change={}, consulted=("minutes",), usual=usual)
 
     def made(line: str) -> Recipe:
         return schema.parse_command_line(line.split(), program="bake", description="")[0]
@@ -121,12 +122,12 @@ def test_merging_keeps_unnamed_settings() -> None:
 
 def test_the_kind_of_a_run_is_written_but_is_not_a_setting(tmp_path: Path) -> None:
     agent, encoder = (
-        Schema(Recipe, "", ("cake",), layers, may_change=(), kind=kind)  # type: ignore[arg-type]
+        Schema(Recipe, "", ("cake",), layers, may_change={}, kind=kind)  # type: ignore[arg-type]
         for kind in ("agent", "pretraining")
     )
     path, line = tmp_path / "c.yaml", ["--config", str(tmp_path / "c.yaml")]
     agent.save(Recipe("cheese", 9), path)
-    assert path.read_text().startswith("kind: agent\ncake: cheese\n")
+    assert path.read_text().startswith("kind: agent\n# settings: 4\ncake: cheese\n")
     assert agent.read(path) == Recipe("cheese", 9)
     assert agent.parse_command_line(line, program="bake", description="")[0].minutes == 9
     with pytest.raises(UserError, match="unrecognized arguments: --kind"):
@@ -134,3 +135,59 @@ def test_the_kind_of_a_run_is_written_but_is_not_a_setting(tmp_path: Path) -> No
     for read in (lambda: encoder.read(path), lambda: encoder.parse_command_line(line, program="", description="")):
         with pytest.raises(UserError, match=r"c.yaml: kind must be pretraining, got agent: it holds the settings of"):
             read()
+
+
+# ---- paths
+
+
+@dataclass(frozen=True)
+class Book:
+    """Where the recipes are."""
+
+    title: str = "Cakes"
+    """Name."""
+    shelf: Path | None = None
+    """Where it stands."""
+    cover: str = "blank"
+    """A picture."""
+    cover_hash: str | None = None
+    """Of its colors."""
+
+
+LIBRARY = Schema(
+    Book, "", ("title",), lambda title: [], {}, paths=("shelf", "cover"), identified_by={"cover": "cover_hash"}
+)
+
+
+def test_a_home_directory_is_expanded_wherever_a_path_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def read(*argv: str) -> tuple[object, str]:
+        book = LIBRARY.parse_command_line(list(argv), program="", description="")[0]
+        return book.shelf, book.cover
+
+    expected = (tmp_path / "a b", f"{tmp_path}/c.png")
+    assert read("--shelf=~/a b", "--cover", "~/c.png") == expected
+    (tmp_path / "book.yaml").write_text("shelf: ~/a b\ncover: ~/c.png\n")
+    assert read("--config=~/book.yaml") == read("--config", str(tmp_path / "book.yaml")) == expected
+    assert LIBRARY.build({"title": "Pies"}, {"shelf": "~/a b", "cover": "~/c.png"}) == Book("Pies", *expected)
+    assert read("--title=~", "--cover", "a~") == (None, "a~")
+
+
+def test_spellings_of_one_place_are_one_place_and_a_hash_counts_more(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    real, link, detour = Book(shelf=tmp_path / "real"), Book(shelf=tmp_path / "link"), tmp_path / "link" / ".." / "real"
+    assert LIBRARY.changed_fields(real, link) == LIBRARY.changed_fields(link, Book(shelf=detour)) == {}
+    assert LIBRARY.changed_fields(real, Book(shelf=tmp_path)).keys() == {"shelf"}
+    assert LIBRARY.changed_fields(real, Book()).keys() == {"shelf"}
+    assert LIBRARY.changed_fields(Book(cover="a", cover_hash="1"), Book(cover="b", cover_hash="1")) == {}
+    assert LIBRARY.changed_fields(Book(cover="a", cover_hash="1"), Book(cover="b", cover_hash="2")).keys() == {
+        *("cover", "cover_hash"),
+    }
+    assert LIBRARY.changed_fields(Book(cover="a"), Book(cover="b")).keys() == {"cover"}
+
+
+def test_an_unknown_choice_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"\Amethod must be curl or .*, got SimCRL; did you mean simclr\?\Z"):
+        vision.parse_command_line(["--method", "SimCRL"], program="", description="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,23 @@ def test_broken_libraries_affect_only_their_own_lines(tmp_path: Path) -> None:
     assert lines(answer, "Python")[0].startswith("ok")
     assert lines(answer, "disk")
     assert "cannot train yet: torch, rendering, TensorBoard." in answer.stdout
+
+
+def test_packages_that_a_newer_python_does_not_get_from_pip(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wanted = ["present>=2; python_version < '3'", "absent>=2; python_version < '3'", "needed>=2"]
+    for name, version, requirements in (("curl_rl", "0.1.0", wanted), ("present", "1.0", [])):
+        about = tmp_path / f"{name}-{version}.dist-info"
+        about.mkdir()
+        lines_wanted = "".join(f"Requires-Dist: {requirement}\n" for requirement in requirements)
+        (about / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n{lines_wanted}")
+    monkeypatch.syspath_prepend(tmp_path)
+    old, absent, needed, _ = script.check_packages()
+    assert (old.mark, old.value) == ("warn", "present 1.0 is outside >=2")
+    assert (absent.mark, absent.value) == ("warn", "absent is not installed: no DeepMind Control")
+    assert shlex.split(absent.remedy) == [sys.executable, str(DOCTOR.parent / "install_dm_control.py")]
+    assert (needed.mark, needed.value) == ("FAIL", "needed is not installed")
 
 
 def test_python_without_the_package() -> None:

@@ -100,6 +100,19 @@ def test_a_policy_on_pixels_and_proprioception_acts_on_both(command: Any, tmp_pa
     assert not torch.allclose(torch.cat(without), data.actions, atol=1e-3)
 
 
+def test_a_recording_goes_on_however_the_runs_path_is_spelled(
+    command: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(run)
+    out = tmp_path / "data"
+    monkeypatch.chdir(run)
+    for spelled, steps in ((run, 5), (f"../{run.name}", 6), (tmp_path / "link", "1e1")):
+        code, said = command("--policy", spelled, "--agent_steps", steps, "--out", out)
+        assert code == 0, said
+    assert len(RecordedFrames(out)) == 10
+    assert RecordedFrames(out).recording.policy == f"{run} at 30 frames, sampled actions"
+
+
 def test_ctrl_c_keeps_whole_episodes_and_the_same_command_resumes(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

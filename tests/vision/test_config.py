@@ -46,6 +46,8 @@ def test_recorded_frames_are_seen_as_the_agent_will_see_them() -> None:
         # (tests/vision/test_published_steps.py).
         ("byol", ("sgd", 0.06 * 2 / 4, 4 * 5e-4, 10)),
         ("barlow", ("sgd", 0.06 * 2, 5e-4, 0)),
+        # SupCon's README: 0.5 for a batch of 1024, for a loss of 1/0.7 of ours (tests/vision/test_published_steps.py).
+        ("supcon", ("sgd", 0.17857, 0.7 * 1e-4, 10)),
         # lightly's, 0.001 for a batch of 128.
         ("swav", ("adamw", 0.001 * 2, 1e-6, 0)),
     ],
@@ -84,6 +86,35 @@ def test_the_directory_follows_from_data_method_preset_and_seed() -> None:
     assert directory("") == Path("runs/vision-digits/simclr-digits/seed1")
     assert directory("--data a/birds/ --method moco --preset cpu --seed 4") == Path("runs/vision-birds/moco-cpu/seed4")
     assert directory("--run x") == Path("x")
+
+
+@pytest.mark.parametrize(
+    ("line", "warmup", "shrunk"),
+    [
+        ("--epochs 1", 3 / 60, True),
+        ("--epochs 3", 3 * 3 / 60, True),
+        ("--epochs 4", 3, False),
+        ("--epochs 1 --optimizer.warmup_epochs 0.5", 0.5, False),
+        ("--preset cifar10 --epochs 10", 10 * 10 / 200, True),
+        ("--preset cifar10 --method moco --epochs 1", 0, False),
+    ],
+)
+def test_a_presets_warm_up_shrinks_with_a_short_run(
+    line: str, warmup: float, shrunk: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = parse_command_line(line.split(), program="p", description="")[0]
+    assert config.optimizer.warmup_epochs == pytest.approx(warmup)
+    assert ("optimizer.warmup_epochs is " in capsys.readouterr().err) == shrunk
+
+
+@pytest.mark.parametrize("named", ["--optimizer.warmup_epochs 3", "--config settings.yaml"])
+def test_a_warm_up_that_the_user_names_is_not_changed(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.yaml").write_text("optimizer: {warmup_epochs: 3}\n")
+    with pytest.raises(UserError, match=r"\Aoptimizer.warmup_epochs must be below epochs 1, got 3\Z"):
+        parse_command_line(["--epochs", "1", *named.split()], program="p", description="")
 
 
 def test_the_first_try_is_the_default() -> None:

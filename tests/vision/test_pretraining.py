@@ -40,7 +40,7 @@ from curl_rl.vision.views import AugmentConfig
 
 SIDE, TRAIN, BATCH, EPOCHS = 8, 23, 6, 3
 STEPS_PER_EPOCH = 3  # of 6 images; 5 are left over
-METHODS = ("simclr", "moco", "byol", "simsiam", "barlow", "curl", "swav", "deepcluster")
+METHODS = ("simclr", "moco", "byol", "simsiam", "barlow", "curl", "swav", "deepcluster", "supcon")
 OBJECTIVES = ObjectiveConfigs(
     moco=MoCoConfig(dim=4, queue=14),
     swav=SwAVConfig(prototypes=8, dim=4, frozen_steps=4, queue=8, queue_after=3),

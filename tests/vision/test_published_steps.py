@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curl_rl.encoders.resnet import ResNet
-from curl_rl.objectives import BYOL, BarlowTwins, BatchInfo, MoCo, SimCLR, SimSiam, ViewSpec, build_objective
+from curl_rl.objectives import BYOL, BarlowTwins, BatchInfo, MoCo, SimCLR, SimSiam, SupCon, ViewSpec, build_objective
 from curl_rl.pretraining.learner import Learner
 from curl_rl.vision.config import VisionConfig, load_preset
 
 BATCH, SIDE, STEPS = 8, 8, 2
+LABELS = torch.tensor([0, 1, 2, 0, 3, 0, 1, 4])
 Views = dict[ViewSpec, Tensor]
 
 
@@ -112,6 +113,17 @@ def moco_notebook(trained: Learner, first: Tensor, second: Tensor) -> Tensor:
     return loss
 
 
+def released_supcon(trained: Learner, first: Tensor, second: Tensor) -> Tensor:
+    """losses.py: the log of each positive's share of all others, times temperature / base_temperature."""
+    assert isinstance(trained.objective, SupCon)
+    z = F.normalize(trained.objective.head(trained.encoder(torch.cat([first, second]))))
+    others = 1 - torch.eye(2 * BATCH)
+    positives = (LABELS.repeat(2)[:, None] == LABELS.repeat(2)) * others
+    logits = z @ z.T / 0.1
+    log_share = logits - (others * logits.exp()).sum(1, keepdim=True).log()
+    return -(0.1 / 0.07) * ((positives * log_share).sum(1) / positives.sum(1)).mean()
+
+
 @torch.no_grad()
 def sgd(weight: nn.Parameter, velocity: Tensor, lr: float, decay: float) -> None:
     """PyTorch's: the velocity holds gradients, not steps."""
@@ -140,6 +152,7 @@ def lars(weight: nn.Parameter, velocity: Tensor, lr: float, decay: float) -> Non
         ("simsiam", released_simsiam, sgd, 0.03 * BATCH / 256, 5e-4),
         ("simclr", released_simclr, lars, 1.0 * BATCH / 256, 1e-4),
         ("moco", moco_notebook, sgd, 0.06 * BATCH / 512, 5e-4),
+        ("supcon", released_supcon, sgd, 0.5 * BATCH / 1024, 1e-4),
     ],
 )
 def test_two_steps_are_those_of_the_source(method: str, loss: Any, optimizer: Any, lr: float, decay: float) -> None:
@@ -153,7 +166,7 @@ def test_two_steps_are_those_of_the_source(method: str, loss: Any, optimizer: An
         loss(theirs, *views.values()).backward()
         for weight, velocity in zip(weights, velocities, strict=True):
             optimizer(weight, velocity, lr, decay)
-        ours.step(views, BatchInfo(), torch.arange(BATCH))
+        ours.step(views, BatchInfo(labels=LABELS), torch.arange(BATCH))
         # Slow copies and queue are taken from ours; tests/pretraining/test_learner.py covers them.
         copy_slow_parts(ours, theirs)
     trained = [weight for weight in ours.parameters() if weight.requires_grad]

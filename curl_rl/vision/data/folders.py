@@ -50,6 +50,11 @@ _LEAST_SPREAD = 8.0  # of 255; values of 12 bits in files of 16 end at 15: a sta
 T = TypeVar("T")
 
 
+def whole_path(source: str) -> str:
+    """The absolute path of a folder, which means the same in every directory; the name of a built-in set stays."""
+    return source if source == DIGITS else str(Path(os.path.expanduser(source)).absolute())
+
+
 def warn_about_unseen_classes(train: ImageSet, test: ImageSet) -> None:
     """Warns about test images whose class has no training images, such as those in a misspelled folder."""
     seen = set(train.required_labels().unique().tolist())

@@ -42,7 +42,7 @@ class Run:
         """
         preset = load_preset(self.config.preset, self.config.method)
         preset = dataclasses.replace(preset, seed=self.config.seed, data=self.config.data)
-        changed = SCHEMA.changed_fields(preset, self.config)
+        changed = SCHEMA.distinguishing_fields(preset, self.config)
         parts = [f"{self.config.method} {self.config.preset}"]
         parts += [f"{name} {value}" for name, (_, value) in changed.items()]
         if self.epochs < self.config.epochs:
@@ -92,5 +92,5 @@ def read_run(directory: Path, device: torch.device | str) -> Run:
     epochs = float(pretrained.provenance.get("epochs", config.epochs))
     encoder, device = pretrained.encoder, torch.device(device)
     encoder.precision = resolve_precision("float32" if config.encoder.precision == "float32" else "auto", device)
-    encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
     return Run(directory, config, encoder, pretrained.rendered_size, epochs)

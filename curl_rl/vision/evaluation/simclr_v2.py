@@ -17,9 +17,10 @@ from curl_rl.encoders import Encoder, ResNet, ResNetConfig
 from curl_rl.encoders.base import weights_from
 from curl_rl.runs.compute import resolve_precision
 from curl_rl.runs.console import say
+from curl_rl.runs.disk_errors import cannot_write
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import check_seed
-from curl_rl.vision.data import balanced_subset, load, warn_about_unseen_classes
+from curl_rl.vision.data import balanced_subset, load, warn_about_unseen_classes, whole_path
 from curl_rl.vision.data.image_sets import ImageSet, ResidentImages, SmallImages
 from curl_rl.vision.evaluation.classifier_file import CLASSIFIER, SavedClassifier, load_classifier, save_classifier
 from curl_rl.vision.evaluation.distillation import UNLABELED, DistillationConfig, distill
@@ -70,12 +71,13 @@ def fine_tune_run(
     if not 0 <= from_layer <= layers:
         raise UserError(f"from_layer must be from 0 to {layers}, the layers of the head in {run}, got {from_layer}")
     settings = fine_tuning(labels, pretrained.crops, epochs=epochs, learning_rate=learning_rate)
-    _make_room(directory)
-    source, side = data or pretrained.config.data, pretrained.encoder.input_shape[-1]
+    _refuse_another(directory)
+    source, side = whole_path(data or pretrained.config.data), pretrained.encoder.input_shape[-1]
     train, test = _both(source, *pretrained.sizing, device)
     warn_about_unseen_classes(train, test)
     targets = train.required_labels()
     chosen = balanced_subset(targets, labels, seed=0)
+    _make_room(directory)
     trained = fine_tune(
         pretrained.encoder,
         train.everything().images[chosen],
@@ -182,9 +184,9 @@ def distill_classifier(
         learning_rate = SupervisedConfig.learning_rate * min(temperature, 1.0)
     training = SupervisedConfig(epochs=epochs, learning_rate=learning_rate, **crops)
     settings = dataclasses.replace(settings, training=training)
-    _make_room(directory)
+    _refuse_another(directory)
 
-    source, size = data or made_of["data"], made_of["loaded_size"]
+    source, size = whole_path(data or made_of["data"]), made_of["loaded_size"]
     small_images: SmallImages = made_of.get("small_images", "auto")  # not in earlier classifiers
     train, test = _both(source, size, small_images, device)
     if test.classes != master.classes:
@@ -194,6 +196,7 @@ def distill_classifier(
         chosen = balanced_subset(targets, labelled, seed=0)
         known = torch.full_like(targets, UNLABELED)
         known[chosen] = targets[chosen]
+    _make_room(directory)
     trained = distill(
         master.network,
         encoder,
@@ -242,18 +245,22 @@ def _shape(encoder: torch.nn.Module) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in encoder.state_dict().items()}
 
 
-def _make_room(directory: Path) -> None:
-    """Creates the directory, before minutes of training.
-
-    Raises:
-        UserError: it already holds a classifier, or cannot be created.
-    """
+def _refuse_another(directory: Path) -> None:
+    """Refuses a directory that already holds a classifier, before any images are read."""
     if (directory / f"{CLASSIFIER}.json").exists():
         raise UserError(f"{directory} already holds a classifier: choose another --out directory, or remove it")
+
+
+def _make_room(directory: Path) -> None:
+    """Creates the directory, after all other checks and before minutes of training.
+
+    Raises:
+        UserError: it cannot be created.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror}") from None
+        raise UserError(cannot_write(directory, error)) from None
 
 
 def _both(source: str, size: int, small_images: SmallImages, device: torch.device | str) -> tuple[ImageSet, ImageSet]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,8 @@ def test_disk_gives_the_samples_of_memory_and_leaves_nothing_behind(tmp_path: Pa
 
 
 def test_disk_space_is_reserved_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(Path, "unlink", lambda _: None)  # keeps the file's name, for the check below
+    named = functools.partial(tempfile.NamedTemporaryFile, delete=False)  # keeps a name, for the check below
+    monkeypatch.setattr(storage_module.tempfile, "TemporaryFile", named)
     replay = Replay(ReplayConfig(500, "disk"), (9, 64, 64), 1, stack=3, device="cpu", directory=tmp_path)
     (path,) = tmp_path.iterdir()
     assert path.stat().st_blocks * 512 >= path.stat().st_size >= 500 * 3 * 64 * 64

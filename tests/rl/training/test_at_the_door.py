@@ -111,6 +111,22 @@ def test_damaged_rows_are_one_clear_line(tmp_path: Path) -> None:
         trained(replace(config, frames=30))
 
 
+def test_a_disk_without_room_for_the_checkpoints_is_noticed_before_a_run_is_set_aside(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(undisturbed, tmp_path / "run")
+    present = sum(path.stat().st_size for path in (run / "checkpoints").rglob("*") if path.is_file())
+    full = SimpleNamespace(total=0, used=0, free=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(UserError, match=r"the disk of .* has 0.0 GB free, .*: free some space, lower replay.capacity"):
+        train(tiny(run), Corridor, fresh=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    # What a resumed run has already counts: with room for the difference it goes on.
+    full.free = 20 * 300 + 200_000 - present
+    assert full.free > 0
+    trained(tiny(run, frames=64))
+
+
 @pytest.mark.parametrize("limit", [None, 21])
 def test_an_environment_without_a_time_limit_is_remarked_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: int | None

@@ -6,6 +6,7 @@ import errno
 import itertools
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -126,6 +127,20 @@ def test_diverging_networks_overwrite_no_checkpoint(tmp_path: Path) -> None:
     assert "fix the environment" not in str(fault.value)
     weights = [value for value in networks(tmp_path / "run").values() if isinstance(value, torch.Tensor)]
     assert all(value.isfinite().all() for value in weights)
+
+
+def test_before_the_first_checkpoint_the_advice_names_what_may_not_change(tmp_path: Path) -> None:
+    agent = AgentConfig(
+        batch_size=4, crop=8, hidden=8, encoder=EncoderConfig(2, (2,), 4), critic_lr=1e30, actor_lr=1e30
+    )
+    config = tiny(tmp_path / "run", agent=agent, evaluation=EvaluationConfig(0), checkpoint=CheckpointConfig(every=90))
+    with pytest.raises(TrainingFault, match=r"; nothing was saved yet; try a lower learning rate, with --fresh or"):
+        trained(config)
+    # As advised.
+    slower = replace(config, frames=20, agent=replace(agent, critic_lr=1e-3, actor_lr=1e-3))
+    with pytest.raises(UserError, match="agent.actor_lr: 1e[+]30 → 0.001"):
+        trained(slower)
+    train(slower, environments(), fresh=True)
 
 
 @pytest.mark.parametrize("what", ["loss", "weight"])

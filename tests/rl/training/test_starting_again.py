@@ -18,8 +18,8 @@ from curl_rl.rl import training
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.checks import check_device
 from curl_rl.rl.config import (
-    CheckpointConfig,
     ComputeConfig,
+    EvaluationConfig,
     LogConfig,
     UserError,
 )
@@ -42,8 +42,8 @@ def test_a_complete_run_is_reported_and_a_larger_budget_extends_it(
     assert differing(before, state(tmp_path / "run")) == []
     resumed(replace(config, frames=60))
     # The end of the smaller budget adds two rows (the metrics so far, which the next row then leaves out, and an
-    # evaluation), and changes nothing.
-    assert differing(state(undisturbed), state(tmp_path / "run")) == []
+    # evaluation), which the checkpoint counts, and changes nothing else.
+    assert differing(state(undisturbed), state(tmp_path / "run")) == ["/rows"]
     more = [row for row in rows(tmp_path / "run") if row not in rows(undisturbed)]
     end = before["/progress/frames"]
     assert [(row["frames"] == end, "evaluation/return_mean" in row) for row in more[:2]] == [
@@ -65,7 +65,7 @@ def test_compute_and_log_may_change(tmp_path: Path) -> None:
     [
         ({"seed": 4}, "seed: 3 → 4"),
         ({"replay": ReplayConfig(capacity=21)}, "replay.capacity: 20 → 21"),
-        ({"checkpoint": CheckpointConfig(every=15)}, "checkpoint.every: 14 → 15"),
+        ({"evaluation": EvaluationConfig(every=20, episodes=3)}, "evaluation.episodes: 2 → 3"),
     ],
 )
 def test_any_other_change_is_refused_by_name(

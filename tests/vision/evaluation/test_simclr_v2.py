@@ -56,6 +56,20 @@ def run(tmp_path: Path, data: Path) -> Path:
     return write_run(tmp_path / "run", data)
 
 
+def test_a_students_default_images_are_found_from_another_directory(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fine_tune_run(run, tmp_path / "out", labels=1.0, epochs=1, data="data")
+    assert load_classifier(tmp_path / "out").provenance["data"] == str(data)
+
+
+def test_a_mistake_leaves_no_directory_behind(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder /nowhere"):
+        fine_tune_run(run, tmp_path / "out", data="/nowhere")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("layers", [0, 1, 3])
 def test_fine_tuning_learns_and_saves_a_classifier_of_that_accuracy(
     run: Path, data: Path, tmp_path: Path, layers: int
