@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import envs
 from benchmarks.timing import Row, alone, wait_for
+from curl_rl.commands.environments import make_configured
 from curl_rl.rl.config import PRESETS, TASKS, RunConfig, load_preset
 from curl_rl.rl.training import Trainer
 from curl_rl.rl.workers import Environment, LocalEnvironment, open_environments
@@ -82,10 +83,8 @@ def _total(config: RunConfig, device: torch.device, steps: int, name: str) -> Ro
 
 @contextlib.contextmanager
 def _trainer(config: RunConfig, device: torch.device) -> Iterator[Trainer]:
-    e = config.environment
-
     def make() -> Environment:
-        return envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
+        return make_configured(envs.make, config.env, config.environment)
 
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         evaluation_environment = make()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,9 +35,11 @@ class AuxiliaryLoss(nn.Module):
     """A self-supervised loss on an existing encoder, with the crops and the slow copy that it needs.
 
     ``aux(observations)`` takes ``(B, C, H, W)``, uint8 in [0, 255] or floating point in [0, 1], and returns the
-    objective's loss, a scalar. Every view is its own random crop, including view 0, so the loss does not depend on how
-    the loop uses the observations. Gradients reach the encoder and the objective; the loop's optimizer must hold the
-    encoder's parameters, as it does anyway, and :meth:`new_parameters`.
+    objective's loss, a scalar. Of a dict of observations, such as those of a ``gymnasium.spaces.Dict``, it takes the
+    only entry with four dimensions; the objective sees nothing of the others. Every view is its own random crop,
+    including view 0, so the loss does not depend on how the loop uses the observations. Gradients reach the encoder and
+    the objective; the loop's optimizer must hold the encoder's parameters, as it does anyway, and
+    :meth:`new_parameters`.
 
     For an objective that compares moments, pass the later observations too, ``aux(observations, later=[...])``, one
     tensor for each of :attr:`offsets`; pass labels, indices or actions, if it needs them, as ``batch=BatchInfo(...)``.
@@ -149,19 +151,20 @@ class AuxiliaryLoss(nn.Module):
 
     def forward(
         self,
-        observations: Tensor,
+        observations: Tensor | Mapping[str, Tensor],
         *,
-        later: Sequence[Tensor] = (),
+        later: Sequence[Tensor | Mapping[str, Tensor]] = (),
         batch: BatchInfo = BatchInfo(),  # noqa: B008 (immutable)
     ) -> Tensor:
-        self._check(observations, later, batch)
+        images, later_images = _images(observations), [_images(moment) for moment in later]
+        self._check(images, later_images, batch)
         if self.training:
             self._finish_step()
             generator = self._generator
         else:
             generator = torch.Generator(self._generator.device).manual_seed(self._evaluation_seed)
         views: dict[ViewSpec, Tensor] = {}
-        for offset, moment in zip((0, *self.offsets), (observations, *later), strict=True):
+        for offset, moment in zip((0, *self.offsets), (images, *later_images), strict=True):
             specs = [spec for spec in self._specs if spec.future == offset]
             padded = _repeat_edges(moment, self.pad) if self.pad else moment
             if specs:
@@ -286,6 +289,23 @@ def _input_side(encoder: Any) -> int:
     if shape[1] != shape[2]:
         raise ValueError(f"the encoder's images must be square, like the crops, got {shape[1]}×{shape[2]}: set crop")
     return int(shape[1])
+
+
+def _images(observations: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """The images themselves, or those in a dict of observations.
+
+    Raises:
+        ValueError: the dict does not hold exactly one batch of images.
+    """
+    if not isinstance(observations, Mapping):
+        return observations
+    images = [name for name, entry in observations.items() if entry.ndim == 4]
+    if len(images) != 1:
+        shapes = {name: tuple(entry.shape) for name, entry in observations.items()}
+        raise ValueError(
+            f"observations must hold one entry of images (B, C, H, W), got {shapes}: pass the images alone"
+        )
+    return observations[images[0]]
 
 
 def _repeat_edges(images: Tensor, pad: int) -> Tensor:

@@ -18,6 +18,7 @@ when the first environment that uses them is created. Vector environments must s
 "forkserver"; see `envs.rendering`.
 """
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import gymnasium
@@ -43,6 +44,8 @@ def make(
     stack: int = 3,
     action_repeat: int = 1,
     quality: Quality = "faithful",
+    camera: int | str | None = None,
+    proprioception: str | Sequence[str] = (),
     max_episode_steps: int | None = None,
 ) -> PixelEnv:
     """Creates an environment whose observations are frame stacks; see `envs.pixels.PixelEnv`.
@@ -53,11 +56,16 @@ def make(
         stack: frames in an observation.
         action_repeat: environment steps per agent step.
         quality: rendering quality of DeepMind Control, see `envs.rendering.Quality`; other environments ignore it.
+        camera: number or name of the camera that draws the frames, in DeepMind Control and in MuJoCo environments of
+            gymnasium; None takes the usual one (`envs.dmcontrol.CAMERAS`; gymnasium's own).
+        proprioception: names of entries of the task's own observation that an observation holds beside the pixels, such
+            as `("position", "velocity")`; "all" for every entry, the state of objects included.
         max_episode_steps: environment steps after which an episode is truncated at the latest; None leaves the end of
             an episode to the environment, which may have a time limit of its own.
 
     Returns:
-        An environment with observations uint8 (3*stack, size, size) and actions float32 (A,) in [-1, 1].
+        An environment with observations uint8 (3*stack, size, size), or a dict of these and the proprioception, and
+        actions float32 (A,) in [-1, 1].
 
     Raises:
         ValueError: an argument is out of range, or the environment is unsuitable; the message names the reason.
@@ -73,7 +81,7 @@ def make(
             raise ValueError(f"{field} must be at least 1, got {value}")
     if quality not in get_args(Quality):
         raise ValueError(f"quality must be {' or '.join(get_args(Quality))}, got {quality!r}")
-    inner = _inner(name, size, quality)
+    inner = _inner(name, size, quality, camera)
     try:
         return PixelEnv(
             inner,
@@ -82,6 +90,7 @@ def make(
             stack=stack,
             action_repeat=action_repeat,
             max_episode_steps=max_episode_steps,
+            proprioception=proprioception,
         )
     except ValueError:
         inner.close()
@@ -95,6 +104,8 @@ def make_registered(
     action_repeat: int = 1,
     quality: Quality = "faithful",
     render_mode: str = "rgb_array",
+    camera: int | str | None = None,
+    proprioception: str | Sequence[str] = (),
 ) -> gymnasium.Env[Observation, Action]:
     """Entry point for gymnasium's registry: `make` with gymnasium's `render_mode`.
 
@@ -103,18 +114,28 @@ def make_registered(
     """
     if render_mode != "rgb_array":
         raise ValueError(f"render_mode must be rgb_array, got {render_mode!r}")
-    return make(name, size=size, stack=stack, action_repeat=action_repeat, quality=quality)
+    return make(
+        name,
+        size=size,
+        stack=stack,
+        action_repeat=action_repeat,
+        quality=quality,
+        camera=camera,
+        proprioception=proprioception,
+    )
 
 
-def _inner(name: str, size: int, quality: Quality) -> gymnasium.Env[Any, Any]:
+def _inner(name: str, size: int, quality: Quality, camera: int | str | None) -> gymnasium.Env[Any, Any]:
     """The environment that renders single images of `size`."""
     if name.startswith("gym:") and name.removeprefix("gym:") not in NAMES:
-        return Foreign(name.removeprefix("gym:"), size=size)
+        return Foreign(name.removeprefix("gym:"), size=size, camera=camera)
     if name == "tiny-reach":
+        if camera is not None:
+            raise ValueError(f"camera must be left out for {name}, which has only one, got {camera!r}")
         return TinyReach(size=size)
     domain, _, task = name.partition("-")
     if task in TASKS.get(domain, ()):
-        return DMControl(domain, task, size=size, quality=quality)
+        return DMControl(domain, task, size=size, quality=quality, camera=camera)
     raise ValueError(
         f"environment {name!r} is unknown; the nearest is {nearest(name)!r} (others: 'gym:<gymnasium id>', or "
         "'gym:<module>:<id>' with the module that registers it)"

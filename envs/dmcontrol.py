@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import rendering
+from envs.viewpoint import camera_number
 
 TASKS: dict[str, tuple[str, ...]] = {
     "acrobot": ("swingup", "swingup_sparse"),
@@ -57,15 +58,19 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         domain, task: names, as in `TASKS`.
         size: height and width of the image, in pixels.
         quality: see `envs.rendering.Quality`.
+        camera: number or name of the camera; None takes that of `CAMERAS`.
 
     Raises:
+        ValueError: the model has no such camera.
         envs.rendering.RenderingUnavailable: OpenGL does not work on this machine.
         ImportError: dm_control is not installed, as after a plain `pip install` on Python 3.13 and newer.
     """
 
     render_mode = "rgb_array"
 
-    def __init__(self, domain: str, task: str, *, size: int, quality: rendering.Quality) -> None:
+    def __init__(
+        self, domain: str, task: str, *, size: int, quality: rendering.Quality, camera: int | str | None = None
+    ) -> None:
         rendering.choose_backend()
         # Imported here because dm_control picks its backend on import; importing envs alone needs neither.
         import mujoco
@@ -90,13 +95,17 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         # MuJoCo represents a missing limit by 1e10.
         low, high = np.where(np.abs(bounds) < mujoco.mjMAXVAL, bounds, [[-np.inf], [np.inf]])
         self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float64)
-        length = sum(int(np.prod(spec.shape)) for spec in self._env.observation_spec().values())
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (length,), np.float64)
+        entries = self._env.observation_spec()
+        self.entry_lengths = {name: int(np.prod(entry.shape)) for name, entry in entries.items()}
+        """Length of each entry of the task's own observation, such as `position`."""
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (sum(self.entry_lengths.values()),), np.float64)
+        self._observation: dict[str, Any] = {}
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 1 / self._env.control_timestep()}
         physics = self._env.physics
-        self._camera = Camera(
-            physics.model.ptr, physics.data.ptr, camera_id=CAMERAS.get(domain, 0), size=size, quality=quality
-        )
+        number = CAMERAS.get(domain, 0)
+        if camera is not None:
+            number = camera_number(physics.model.ptr, camera, f"{domain}-{task}")
+        self._camera = Camera(physics.model.ptr, physics.data.ptr, camera_id=number, size=size, quality=quality)
         self._joints = JointState(physics.model.ptr)
         self.state_names = self._joints.names
         """Names of the numbers in `physical_state()`; see `envs.physical_state`."""
@@ -118,18 +127,24 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
             self._env.task.random.seed(self.np_random.integers(2**32) if seed is None else seed)
             self._seeded = True
         step = self._env.reset()
+        self._observation = step.observation
         self._camera.upload_terrain()
         return _flat(step.observation), {}
 
     def step(self, action: NDArray[np.float64]) -> tuple[State, float, bool, bool, dict[str, Any]]:
         """Advances by one control step of the task."""
         step = self._env.step(action)
+        self._observation = step.observation
         terminated = step.last() and step.discount == 0.0
         return _flat(step.observation), float(step.reward), terminated, step.last() and not terminated, {}
 
     def render(self) -> NDArray[np.uint8]:
         """The image of the current state, (size, size, 3)."""
         return self._camera.picture()
+
+    def entry(self, name: str) -> Any:
+        """The current value of an entry of the task's own observation."""
+        return self._observation[name]
 
     def physical_state(self) -> State:
         """Current joint positions and velocities, (D,)."""

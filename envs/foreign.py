@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from envs import catalog, rendering, returned
+from envs.proprioception import entry_lengths
+from envs.viewpoint import camera_keywords, choose_camera
 
 _BEGINNING = ("observation", "info")
 _OUTCOME = ("observation", "reward", "terminated", "truncated", "info")
@@ -27,26 +29,31 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
             registers it; see `envs.catalog.find`.
         size: height and width of the images, in pixels. Other aspect ratios are squeezed; shrinking averages over
             areas.
+        camera: number or name of the camera of a MuJoCo environment, or of one that takes gymnasium's `camera_id` and
+            `camera_name`; None leaves the choice to the environment.
 
     Its physical state is `info["state"]`, with names `state/0`, `state/1`, ...; it is empty if the environment provides
     none.
 
     Raises:
         ValueError: the environment does not exist, needs a missing package, cannot render, renders something other
-            than a picture (`envs.returned.rgb`), or fails in its first step.
+            than a picture (`envs.returned.rgb`), fails in its first step, or has no such camera.
     """
 
-    def __init__(self, gym_id: str, *, size: int) -> None:
+    def __init__(self, gym_id: str, *, size: int, camera: int | str | None = None) -> None:
         self._size = size
-        super().__init__(_make(gym_id))
+        super().__init__(_make(gym_id, camera))
         self._state = np.empty(0)
         self.state_names: tuple[str, ...] = ()
         """Names of the numbers in `physical_state()`."""
+        self.entry_lengths = entry_lengths(self.env.observation_space)
+        """Length of each vector of the environment's own observation; the only one is called `state`."""
+        self._newest: Any = None
         try:
             self._try_out(f"environment gym:{gym_id}")
         except ValueError:
             with contextlib.suppress(Exception):
-                self.env.close()
+                self.close()
             raise
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -56,7 +63,7 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
             envs.returned.Unusable: it returned something else than an observation and an info.
         """
         observation, info = returned.outcome("reset", _BEGINNING, self.env.reset(seed=seed, options=options))
-        self._state = _state_in(info)
+        self._state, self._newest = _state_in(info), observation
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -66,9 +73,13 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
             envs.returned.Unusable: it returned something else than five values, or its reward is not a number.
         """
         observation, reward, *ends, info = returned.outcome("step", _OUTCOME, self.env.step(action))
-        self._state = _state_in(info)
+        self._state, self._newest = _state_in(info), observation
         terminated, truncated = map(bool, ends)
         return observation, returned.reward(reward), terminated, truncated, info
+
+    def entry(self, name: str) -> Any:
+        """The current value of a vector of the environment's own observation."""
+        return self._newest[name] if isinstance(self._newest, dict) else self._newest
 
     def physical_state(self) -> NDArray[np.float64]:
         """The current state, (D,)."""
@@ -98,29 +109,53 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
                 self.env.action_space.seed(_SEED)
                 self.step(self.env.action_space.sample())
 
+    def close(self) -> None:
+        """Closes the wrapped environment.
+
+        Frees the OpenGL resources of gymnasium's MuJoCo environments in their own context. gymnasium leaves that to the
+        garbage collector, which may do it in the context of a newer environment: that one's images would turn black.
+        """
+        viewer = self._viewer()
+        if viewer is not None:
+            with rendering.borrowed_thread():
+                viewer.make_context_current()
+                viewer.con.free()
+        super().close()
+
     def _draw_to_own_context(self) -> None:
         """Makes a MuJoCo environment's OpenGL context current, which gymnasium does only once: otherwise the older of
         two environments in one process would draw with the context of the newer."""
-        viewer = getattr(getattr(self.env.unwrapped, "mujoco_renderer", None), "viewer", None)
+        viewer = self._viewer()
         if viewer is not None:
             viewer.make_context_current()
 
+    def _viewer(self) -> Any:
+        """What draws a MuJoCo environment of gymnasium; None for others, and before its first image."""
+        return getattr(getattr(self.env.unwrapped, "mujoco_renderer", None), "viewer", None)
 
-def _make(gym_id: str) -> gymnasium.Env[Any, Any]:
+
+def _make(gym_id: str, camera: int | str | None) -> gymnasium.Env[Any, Any]:
     """Creates the environment.
 
     Raises:
-        ValueError: it does not exist, or does not render.
+        ValueError: it does not exist, does not render, or has no such camera.
     """
     field, spec = f"environment gym:{gym_id}", catalog.find(gym_id)
     if "mujoco" in str(spec.entry_point):
         rendering.choose_backend()
     with _in_one_line(field):
-        env: gymnasium.Env[Any, Any] = gymnasium.make(spec.id, render_mode="rgb_array")
+        chosen: dict[str, Any] = {} if camera is None else camera_keywords(spec, camera)
+        env: gymnasium.Env[Any, Any] = gymnasium.make(spec.id, render_mode="rgb_array", **chosen)
     modes = env.metadata.get("render_modes") or []
     if "rgb_array" not in modes:
         env.close()
         raise ValueError(f"{field} must support the render mode rgb_array, got {list(modes)}")
+    if camera is not None:
+        try:
+            choose_camera(env, camera, f"gym:{gym_id}", passed=bool(chosen))
+        except ValueError:
+            env.close()
+            raise
     return env
 
 

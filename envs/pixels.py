@@ -7,13 +7,20 @@ import atexit
 import math
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-Observation = NDArray[np.uint8]
+from envs.proprioception import as_vector, chosen_entries
+
+PIXELS = "pixels"
+"""Name of the frame stack in an observation with proprioception."""
+
+Observation = Any
+"""A frame stack, uint8 (3*stack, size, size); with proprioception, a dict that holds it."""
 Action = NDArray[np.float32]
 
 
@@ -22,6 +29,9 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
 
     Observation: uint8 (3*stack, size, size), channels first, oldest frame first; after a reset, the first frame
     repeated `stack` times. Every observation is a new array that is never modified later.
+
+    With `proprioception`, an observation is a dict: the frame stack under `PIXELS`, and each entry of the wrapped
+    environment's own observation that it names, float32 (D,), as it is at the newest frame.
 
     Action: float32 (A,) in [-1, 1], mapped linearly to the bounds of the wrapped environment. Values outside [-1, 1]
     are clipped; NaN is refused.
@@ -43,11 +53,13 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         size: height and width of its images, in pixels.
         stack: frames in an observation.
         action_repeat: environment steps per agent step.
+        proprioception: names of entries of the environment's `entry_lengths`, which `entry(name)` returns; "all" names
+            every one.
         max_episode_steps: environment steps after which an episode is truncated, unless the wrapped environment ends it
             before; None adds no limit to its own.
 
     Raises:
-        ValueError: the actions of `env` are not a bounded one-dimensional Box.
+        ValueError: the actions of `env` are not a bounded one-dimensional Box, or it has no such entries.
     """
 
     render_mode = "rgb_array"
@@ -60,6 +72,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         size: int,
         stack: int,
         action_repeat: int,
+        proprioception: str | Sequence[str] = (),
         max_episode_steps: int | None = None,
     ) -> None:
         actions = env.action_space
@@ -81,6 +94,11 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         self._limit, self._steps = max_episode_steps or math.inf, 0
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, actions.shape, np.float32)
         self.observation_space = gymnasium.spaces.Box(0, 255, (3 * stack, size, size), np.uint8)
+        self._entries: dict[str, int] = {}
+        if proprioception:
+            self._entries = chosen_entries(getattr(env, "entry_lengths", {}), proprioception, name)
+            beside = {entry: gymnasium.spaces.Box(-np.inf, np.inf, (n,)) for entry, n in self._entries.items()}
+            self.observation_space = gymnasium.spaces.Dict({PIXELS: self.observation_space, **beside})
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": float(env.metadata.get("render_fps") or 30) / action_repeat,
@@ -113,7 +131,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         self._over, self._steps = False, 0
         frame = self._frame()
         self._frames.extend([frame] * (self._frames.maxlen or 0))
-        return np.concatenate(self._frames), {"environment_steps": 0}
+        return self._observation(), {"environment_steps": 0}
 
     def step(self, action: Action) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Makes one agent step.
@@ -134,7 +152,7 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         self._steps += steps
         self._over = bool(terminated or truncated)
         self._frames.append(self._frame())
-        return np.concatenate(self._frames), total, bool(terminated), bool(truncated), {"environment_steps": steps}
+        return self._observation(), total, bool(terminated), bool(truncated), {"environment_steps": steps}
 
     def render(self) -> NDArray[np.uint8]:
         """The newest frame as an image, (size, size, 3).
@@ -156,6 +174,13 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
         self._over = True
         self._close()
         atexit.unregister(self._close)
+
+    def _observation(self) -> Observation:
+        stacked = np.concatenate(self._frames)
+        if not self._entries:
+            return stacked
+        inner: Any = self.env
+        return {PIXELS: stacked, **{name: as_vector(inner.entry(name)) for name in self._entries}}
 
     def _frame(self) -> NDArray[np.uint8]:
         picture: Any = self.env.render()

@@ -51,6 +51,8 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
     render_mode = "rgb_array"
     state_names = ("point/x", "point/y", "target/x", "target/y")
     """Names of the numbers of its state."""
+    entry_lengths = {"point": 2, "target": 2}
+    """Length of each part of its observation."""
 
     def __init__(self, *, size: int) -> None:
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -86,6 +88,10 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
             coverage = np.clip(0.5 + (radius - distance) * self._size, 0.0, 1.0)[..., None]
             picture = picture + coverage * (color - picture)
         return np.rint(picture).astype(np.uint8)
+
+    def entry(self, name: str) -> State:
+        """A part of the current observation, (2,)."""
+        return {"point": self.point, "target": self.target}[name]
 
     def physical_state(self) -> State:
         """The current state, (4,)."""

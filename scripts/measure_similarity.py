@@ -23,6 +23,7 @@ from torch import Tensor
 
 import envs
 from curl_rl.augment import random_crop
+from curl_rl.commands.environments import make_configured
 from curl_rl.losses import bilinear_similarity, contrastive_accuracy, info_nce
 from curl_rl.objectives import Curl, CurlConfig, FeatureSpec
 from curl_rl.rl.agent import Agent
@@ -52,8 +53,7 @@ def main() -> int:
 
 def embeddings(config: RunConfig, seed: int) -> tuple[Tensor, Tensor]:
     """Queries and keys ``(B, D)`` of one batch of a random policy's observations."""
-    e = config.environment
-    env = envs.make(config.env, size=e.size, stack=e.stack, action_repeat=e.action_repeat, quality=e.quality)
+    env = make_configured(envs.make, config.env, config.environment)
     rng = np.random.default_rng(seed)
     observations: list[np.ndarray] = []
     over = True

@@ -17,8 +17,10 @@ class MakeEnvironment(Protocol[Made]):
     unsupported name or setting; the commands print its message as one line. Other exceptions to report in the same way,
     such as missing OpenGL, are passed to a command's ``main`` as ``unavailable``.
 
-    Settings that a factory may lack are passed only if they are set: ``max_episode_steps``, environment steps after
-    which an episode is truncated.
+    Settings that a factory may lack are passed only if they are set: ``camera``, a camera's number or name;
+    ``max_episode_steps``, environment steps after which an episode is truncated; ``proprioception``, names of entries
+    of the task's own observation. With the last, an observation is a dict of the image and one or more vectors; see
+    :mod:`curl_rl.rl.observations`.
     """
 
     def __call__(
@@ -34,11 +36,18 @@ def make_configured(make: MakeEnvironment[Made], name: str, config: EnvironmentC
     Raises:
         ValueError: a setting is set that ``make`` does not take; or as ``make``, like any other exception of it.
     """
-    chosen: dict[str, Any] = {} if config.max_episode_steps is None else {"max_episode_steps": config.max_episode_steps}
+    chosen: dict[str, Any] = {}
+    if config.camera is not None:
+        chosen["camera"] = config.camera
+    if config.proprioception:
+        chosen["proprioception"] = config.proprioception
+    if config.max_episode_steps is not None:
+        chosen["max_episode_steps"] = config.max_episode_steps
     for setting, value in chosen.items():
         if not _takes(make, setting):
+            got = list(value) if isinstance(value, tuple) else repr(value)
             raise ValueError(
-                f"environment.{setting} must be left out, got {value!r}: this program's environments do not take it"
+                f"environment.{setting} must be left out, got {got}: this program's environments do not take it"
             )
     return make(
         name,
@@ -48,6 +57,14 @@ def make_configured(make: MakeEnvironment[Made], name: str, config: EnvironmentC
         quality=config.quality,
         **chosen,
     )
+
+
+def camera_flag(text: str) -> int | str:
+    """A camera on a command line: a number, or else a name."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _takes(make: MakeEnvironment[Made], setting: str) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from curl_rl.commands.environments import MakeEnvironment, make_configured
+from curl_rl.commands.environments import MakeEnvironment, camera_flag, make_configured
 from curl_rl.recordings.recorder import Recordable, open_recording, random_policy, record
 from curl_rl.recordings.store import RecordedFrames, Recording
 from curl_rl.rl.acting import agent_policy
@@ -30,6 +30,7 @@ from curl_rl.rl.checks import remark_on_endless
 from curl_rl.rl.config import EnvironmentConfig, load_preset
 from curl_rl.rl.contained import EnvironmentFault, contained
 from curl_rl.rl.loading import load_agent
+from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
@@ -69,11 +70,12 @@ def main(argv: Sequence[str], make: MakeEnvironment[Recordable], *unavailable: t
     parser.add_argument("--seed", type=int, default=1, help="of episodes and actions [%(default)s]")
     parser.add_argument(
         "--preset",
-        help="preset of train_agent.py with the default size, quality and action repeat for a random policy [cpu]",
+        help="preset of train_agent.py with the defaults of the flags below, for a random policy [cpu]",
     )
     parser.add_argument("--size", type=int, help="height and width of a frame, in pixels")
     parser.add_argument("--quality", choices=("faithful", "fast"), help="rendering quality")
     parser.add_argument("--action_repeat", type=int, help="environment steps per agent step")
+    parser.add_argument("--camera", type=camera_flag, help="number or name of the camera [the task's usual one]")
     parser.add_argument("--max_episode_steps", type=int, help="environment steps after which an episode is truncated")
     parser.add_argument("--device", default="auto", help="device of a run's policy: auto, cpu, cuda or cuda:<n>")
     arguments = parser.parse_args(argv)
@@ -118,8 +120,8 @@ def _trained_player(arguments: argparse.Namespace) -> Player:
         shown = replace(shown, max_episode_steps=arguments.max_episode_steps)
     if _with_flags(shown, arguments) != shown:
         raise UserError(
-            f"--size, --quality and --action_repeat must be those of {run}, {shown.size}, {shown.quality} and "
-            f"{shown.action_repeat}: leave them out"
+            f"--size, --quality, --action_repeat and --camera must be those of {run}, {shown.size}, {shown.quality}, "
+            f"{shown.action_repeat} and {'the usual one' if shown.camera is None else shown.camera}: leave them out"
         )
     policy = _described(run, f" at {trained} frames, {arguments.actions or 'sampled'} actions", arguments.out)
     return Player(config.env, shown, policy, agent)
@@ -136,7 +138,8 @@ def _described(run: str, acting: str, out: Path) -> str:
 
 def _with_flags(shown: EnvironmentConfig, arguments: argparse.Namespace) -> EnvironmentConfig:
     """The preset's or the run's environment settings, overridden by the flags."""
-    flags = {name: getattr(arguments, name) for name in ("size", "quality", "action_repeat", "max_episode_steps")}
+    names = ("size", "quality", "action_repeat", "camera", "max_episode_steps")
+    flags = {name: getattr(arguments, name) for name in names}
     return replace(shown, **{name: value for name, value in flags.items() if value is not None})
 
 
@@ -145,6 +148,7 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
     out, wanted, shown = arguments.out, arguments.agent_steps, player.shown
     env: Any = contained(lambda: make_configured(make, player.env, shown))  # type: ignore[arg-type]
     try:
+        spec = observation_spec(env.observation_space)
         if remark := remark_on_endless(env, player.env, "--max_episode_steps"):
             say(remark)
         recording = Recording(
@@ -156,19 +160,28 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
             policy=player.policy,
             state_names=env.state_names,
             action_size=len(env.action_space.sample()),
+            camera=shown.camera,
             max_episode_steps=shown.max_episode_steps,
         )
         if player.agent is None:
             policy = random_policy(recording.action_size)
         else:
-            policy = agent_policy(player.agent, sampled=arguments.actions != "mean")
+            policy = agent_policy(player.agent, sampled=arguments.actions != "mean", spec=spec)
         with open_recording(out, recording) as writer, stop_requests(tell=True) as stop:
             print(
                 f"{out}: has {writer.frames:,} of {wanted:,} frames of {player.env}; {shown.action_repeat} environment "
                 "steps per frame"
             )
             with tqdm(total=wanted, initial=writer.frames, unit="frame", disable=None) as bar:
-                done = record(env, policy, writer, frames=wanted, stop=lambda: bool(stop), after_frame=bar.update)
+                done = record(
+                    env,
+                    policy,
+                    writer,
+                    frames=wanted,
+                    stop=lambda: bool(stop),
+                    after_frame=bar.update,
+                    image=spec.image,
+                )
     finally:
         env.close()
     print(f"{out}: {writer.frames:,} frames of {writer.episodes:,} episodes")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from curl_rl import EncoderConfig, PretrainedEncoder, load_encoder
-from curl_rl.commands.environments import MakeEnvironment, make_configured
+from curl_rl.commands.environments import MakeEnvironment, camera_flag, make_configured
 from curl_rl.objectives import METHODS
 from curl_rl.rl.checks import remark_on_endless
 from curl_rl.rl.config import EnvironmentConfig
@@ -43,6 +43,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     """
     parser = command_parser(__doc__)
     parser.add_argument("--env", default="tiny-reach", help="environment of envs.make [%(default)s]")
+    parser.add_argument("--camera", type=camera_flag, help="number or name of the camera [the task's usual one]")
     parser.add_argument(
         "--encoder",
         type=os.path.expanduser,
@@ -80,7 +81,8 @@ def train(arguments: argparse.Namespace, make: MakeEnvironment[Environment]) -> 
 
     from curl_rl.integrations.stable_baselines3 import ContrastiveCallback, CurlFeaturesExtractor
 
-    shown = EnvironmentConfig(size=size, stack=STACK, action_repeat=1, max_episode_steps=arguments.max_episode_steps)
+    chosen = {"camera": arguments.camera, "max_episode_steps": arguments.max_episode_steps}
+    shown = EnvironmentConfig(size=size, stack=STACK, action_repeat=1, **chosen)
     environment, evaluation_environment = (Monitor(make_configured(make, arguments.env, shown)) for _ in range(2))
     if remark := remark_on_endless(environment.unwrapped, arguments.env, "--max_episode_steps"):
         say(remark)

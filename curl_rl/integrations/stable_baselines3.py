@@ -20,6 +20,7 @@ try:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
     from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.preprocessing import get_flattened_obs_dim
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 except ModuleNotFoundError as error:
     if error.name != "stable_baselines3":
@@ -39,11 +40,15 @@ class CurlFeaturesExtractor(BaseFeaturesExtractor):
     ``normalize_images`` at True if observations are uint8. Larger observations are center-cropped, as in this package's
     own evaluation.
 
+    Observations may also be a dict of one image and vectors, for ``MultiInputPolicy``: the features are then the
+    encoder's, followed by the vectors, flat, as Stable-Baselines3's own ``CombinedExtractor`` joins them.
+
     Each network of a policy that has an extractor gets its own copy of the encoder. A saved model includes the encoder,
     so loading the model needs no other file.
 
     Args:
-        observation_space: ``(C, H, W)`` images, as Stable-Baselines3 passes them to its policies.
+        observation_space: ``(C, H, W)`` images, as Stable-Baselines3 passes them to its policies, or a dict of one
+            image and vectors.
         pretrained: an encoder from :func:`~curl_rl.load_encoder`, frozen unless it was loaded with ``freeze=False``.
             None creates a new :class:`~curl_rl.PixelEncoder`.
         crop: side of the center crop that a new encoder sees. [default: the whole of square observations]
@@ -60,7 +65,8 @@ class CurlFeaturesExtractor(BaseFeaturesExtractor):
         crop: int | None = None,
         config: EncoderConfig = EncoderConfig(),  # noqa: B008 (frozen)
     ) -> None:
-        channels, height, width = _image_shape(observation_space)
+        image, pixels, beside = _parts(observation_space)
+        channels, height, width = _image_shape(pixels)
         if pretrained is not None and crop is not None:
             raise ValueError(
                 f"crop {crop} applies to a new encoder only; the pretrained one has its own: leave crop out"
@@ -76,7 +82,11 @@ class CurlFeaturesExtractor(BaseFeaturesExtractor):
         else:
             side = crop if crop is not None else min(height, width)
             encoder = PixelEncoder((channels, side, side), config)
-        super().__init__(observation_space, encoder.feature_spec.dim)
+        super().__init__(observation_space, encoder.feature_spec.dim + sum(beside.values()))
+        self.image = image
+        """Name of the image in observations that are dicts."""
+        self.beside = tuple(beside)
+        """Names of the entries that follow the encoder's features."""
         self.encoder = encoder
         self.frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
         """Whether the encoder is not trained."""
@@ -90,10 +100,13 @@ class CurlFeaturesExtractor(BaseFeaturesExtractor):
             )
         self.train(self.training)
 
-    def forward(self, observations: Tensor) -> Tensor:
-        view = observations if self.side is None else center_crop(observations, self.side)
+    def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
+        pixels = observations[self.image] if isinstance(observations, dict) else observations
+        view = pixels if self.side is None else center_crop(pixels, self.side)
         features: Tensor = self.encoder(view)
-        return features
+        if not isinstance(observations, dict):
+            return features
+        return torch.cat([features, *(observations[name].flatten(1) for name in self.beside)], dim=1)
 
     def train(self, mode: bool = True) -> CurlFeaturesExtractor:
         """Keeps a frozen encoder in evaluation mode, so that new images do not change its batch norm statistics."""
@@ -191,13 +204,14 @@ class ContrastiveCallback(BaseCallback):
         if isinstance(buffer, ReplayBuffer) and self._due >= self.every:
             self._due = 0
             if self.num_timesteps > self.model.learning_starts and buffer.size() > 0:  # type: ignore[attr-defined]
-                self._train(buffer.sample(self.batch_size).observations)
+                self._train(self._pixels(buffer.sample(self.batch_size).observations))
         return True
 
     def _on_rollout_end(self) -> None:
         buffer = self._buffer()
         if isinstance(buffer, RolloutBuffer):
-            observations = buffer.observations.reshape(-1, *buffer.observations.shape[2:])
+            observations = self._pixels(buffer.observations)
+            observations = observations.reshape(-1, *observations.shape[2:])
             for _ in range(self._due // self.every):
                 # The global generator, which the model's seed seeds and the buffers sample from.
                 chosen = np.random.randint(len(observations), size=self.batch_size)  # noqa: NPY002
@@ -221,12 +235,15 @@ class ContrastiveCallback(BaseCallback):
             for name, metric in {"loss": value.detach(), **self.losses[-1].metrics}.items():
                 self.logger.record_mean(f"contrastive/{name}", float(metric))
 
+    def _pixels(self, observations: Any) -> Any:
+        """The images in a buffer's observations: those themselves, or an entry of a dict."""
+        image, _, _ = _parts(self.model.observation_space)
+        return observations[image] if isinstance(observations, dict) else observations
+
     def _buffer(self) -> ReplayBuffer | RolloutBuffer:
         """The model's buffer, from which observations are sampled."""
         buffer = getattr(self.model, "replay_buffer", None) or getattr(self.model, "rollout_buffer", None)
-        if not isinstance(buffer, (ReplayBuffer, RolloutBuffer)) or isinstance(
-            self.model.observation_space, gymnasium.spaces.Dict
-        ):
+        if not isinstance(buffer, (ReplayBuffer, RolloutBuffer)):
             raise ValueError(
                 "ContrastiveCallback needs a model with a buffer of image observations, got "
                 f"{type(self.model).__name__} on {self.model.observation_space}"
@@ -250,6 +267,23 @@ class ContrastiveCallback(BaseCallback):
         for optimizer, own in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(own)
         self.steps, self._due = state["steps"], state["due"]
+
+
+def _parts(space: gymnasium.Space[Any]) -> tuple[str, gymnasium.Space[Any], dict[str, int]]:
+    """The name of the image in a dict, its space, and the flat length of every other entry.
+
+    A space that is no dict is the image's own: without a name and other entries.
+
+    Raises:
+        ValueError: the dict does not hold exactly one image.
+    """
+    if not isinstance(space, gymnasium.spaces.Dict):
+        return "", space, {}
+    images = [name for name, entry in space.spaces.items() if len(entry.shape or ()) == 3]
+    if len(images) != 1:
+        raise ValueError(f"observation_space must hold one image (C, H, W) and vectors, got {space}")
+    beside = {name: get_flattened_obs_dim(entry) for name, entry in space.spaces.items() if name != images[0]}
+    return images[0], space[images[0]], beside
 
 
 def _image_shape(space: gymnasium.Space[Any]) -> tuple[int, int, int]:

@@ -41,6 +41,8 @@ class Recording:
     """Numbers in an action."""
     channels: int = 3
     """Channels of a frame."""
+    camera: int | str | None = None
+    """Number or name of the camera; None for the environment's usual one."""
     max_episode_steps: int | None = None
     """Environment steps after which episodes were truncated at the latest; None for the environment's own limit."""
 
@@ -110,7 +112,7 @@ def read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
             raise UserError(
                 f"{path} has format {content['format']}, but this version reads up to {_FORMAT}: update curl_rl"
             )
-        content.setdefault("max_episode_steps", None)  # older recordings have no such field
+        content = {"camera": None, "max_episode_steps": None, **content}  # older recordings have no such fields
         fields = {field.name: content[field.name] for field in dataclasses.fields(Recording)}
         if not isinstance(fields["state_names"], list):
             raise UserError(f"{path} is damaged: state_names must be a list, got {fields['state_names']!r:.40}")
@@ -129,6 +131,8 @@ def read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
         raise UserError(f"{path} is damaged: not a description of a recording ({one_line(error)})") from None
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
         raise UserError(f"{path} is damaged: names must be strings and counts whole numbers")
+    if fields["camera"] is not None and type(fields["camera"]) not in (int, str):
+        raise UserError(f"{path} is damaged: camera must be a number, a name or null, got {fields['camera']!r:.40}")
     limit = fields["max_episode_steps"]
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"{path} is damaged: max_episode_steps must be null or at least 1, got {limit!r:.40}")

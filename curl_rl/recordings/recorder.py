@@ -21,10 +21,11 @@ from curl_rl.runs.lock import lock_run
 from curl_rl.runs.pictures import PictureWatch
 from curl_rl.runs.seeds import derived_seed
 
-Observation = npt.NDArray[np.uint8]
+Observation = Any
+"""Stacked frames ``(stack·C, H, W)`` of uint8, or a dict that holds them."""
 Action = npt.NDArray[np.float32]
 Policy = Callable[[Observation, np.random.Generator], Action]
-"""An action ``(A,)`` in [−1, 1] for an observation ``(stack·C, H, W)``; all randomness comes from the generator."""
+"""An action ``(A,)`` in [−1, 1] for an observation; all randomness comes from the generator."""
 
 
 class ShowsState(Protocol):
@@ -45,6 +46,7 @@ class Recordable(ShowsState, Protocol):
 
     state_names: tuple[str, ...]
     """Name of each number of the physical state; empty if there is none."""
+    observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Action]
     """Box in [−1, 1]."""
 
@@ -79,6 +81,7 @@ def record(
     frames: int,
     stop: Callable[[], bool] = lambda: False,
     after_frame: Callable[[], object] = lambda: None,
+    image: str | None = None,
 ) -> bool:
     """Plays until the folder holds ``frames`` frames, cutting the last episode there.
 
@@ -91,6 +94,7 @@ def record(
         frames: total number of frames, including those of earlier calls.
         stop: called at every step; once it returns True, the current episode is dropped.
         after_frame: called after each frame beyond those in the folder, to show progress.
+        image: name of the image in observations that are dicts; the policy gets the whole dict.
 
     Returns:
         True if the folder holds all frames; False if recording was stopped.
@@ -107,8 +111,8 @@ def record(
             seed, number = writer.recording.seed, writer.whole_episodes
             generator = np.random.default_rng(derived_seed(seed, "recorded actions", number))
             observation, _ = env.reset(seed=derived_seed(seed, "recorded episode", number))
-            watch.begin(observation)
-            seen: list[Observation] = []
+            watch.begin(observation if image is None else observation[image])
+            seen: list[npt.NDArray[np.uint8]] = []
             states: list[npt.NDArray[np.float64]] = []
             actions: list[Action] = []
             rewards: list[float] = []
@@ -116,13 +120,14 @@ def record(
             while not over and writer.whole_frames + len(seen) < frames:
                 if stop():
                     return False
-                seen.append(observation[-channels:])
+                pixels = observation if image is None else observation[image]
+                seen.append(pixels[-channels:])
                 states.append(env.physical_state())
                 actions.append(policy(observation, generator))
                 observation, reward, terminated, truncated, _ = env.step(actions[-1])
                 rewards.append(float(reward))
                 over = terminated or truncated
-                watch.step(observation, over=over)
+                watch.step(observation if image is None else observation[image], over=over)
                 if writer.whole_frames + len(seen) > writer.frames:  # do not count frames of a cut episode twice
                     after_frame()
             writer.add_episode(seen, states, actions, rewards, cut=not over)

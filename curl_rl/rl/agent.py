@@ -141,6 +141,10 @@ class UpdateInputs(NamedTuple):
     """``(B, A)`` standard normal: draws the action of the actor's loss."""
     actions_ahead: Tensor | None = None
     """``(B, K, A)``: the actions up to the objective's farthest future offset; see ``replay.Batch``."""
+    proprioception: Tensor | None = None
+    """``(B, P)`` float32, beside ``observation``; None if the environment has none."""
+    next_proprioception: Tensor | None = None
+    """``(B, P)`` float32, beside ``next_observation``."""
 
 
 class Due(NamedTuple):
@@ -159,6 +163,8 @@ class Agent(nn.Module):
         action_dim: size of the action vector; actions are in [−1, 1].
         config: the agent's settings.
         objectives: the settings of all objectives; ``config.objective`` selects one.
+        proprioception: P, the length of the vector beside the pixels; 0: there is none. Actor and critics take it as
+            it is, in addition to the encoder's features; encoder and objective never see it.
 
     Weights are drawn from torch's global generator. ``state_dict`` holds the networks; ``training_state`` adds the
     optimizers.
@@ -174,6 +180,8 @@ class Agent(nn.Module):
         action_dim: int,
         config: AgentConfig,
         objectives: registry.ObjectiveConfigs | None = None,
+        *,
+        proprioception: int = 0,
     ) -> None:
         super().__init__()
         channels, height, width = observation_shape
@@ -183,16 +191,18 @@ class Agent(nn.Module):
             raise ValueError("agent.precision auto must be resolved for a device first: see curl_rl.runs.compute")
         self.config = config
         self.action_dim = action_dim
+        self.proprioception = proprioception
         self.target_entropy = -float(action_dim)
         self.updates = 0
 
         latent = config.encoder.latent
+        seen = latent + proprioception  # by actor and critics
         self.encoder = PixelEncoder((channels, config.crop, config.crop), config.encoder, config.precision)
-        self.critic = sac.TwinCritic(latent, action_dim, config.hidden)
+        self.critic = sac.TwinCritic(seen, action_dim, config.hidden)
         # The actor shares the convolutions; its own linear layer and norm learn from its loss.
         map_shape = self.encoder.convolutions.output_shape
         self.actor_projection = Projection(map_shape, latent).apply(orthogonal_init)
-        self.actor = sac.Actor(latent, action_dim, config.hidden, config.log_std_min, config.log_std_max)
+        self.actor = sac.Actor(seen, action_dim, config.hidden, config.log_std_min, config.log_std_max)
         self.log_alpha = nn.Parameter(torch.tensor(config.initial_temperature).log())
         data = DataSpec(action_dim=action_dim)
         self.objective = build_objective(config.objective, self.encoder.feature_spec, objectives, data, _REPLAY)
@@ -285,21 +295,25 @@ class Agent(nn.Module):
 
     # ------------------------------------------------------------------ acting
 
-    def policy(self, feature_map: Tensor, noise: Tensor) -> sac.Policy:
-        """The policy on the encoder's map ``(B, C, h, w)``; ``(B, A)`` standard normal ``noise`` draws its action."""
-        policy: sac.Policy = self.actor(self.actor_projection(feature_map), noise)
+    def policy(self, feature_map: Tensor, noise: Tensor, proprioception: Tensor | None = None) -> sac.Policy:
+        """The policy on the encoder's map ``(B, C, h, w)`` and ``(B, P)`` proprioception, if there is any.
+
+        ``(B, A)`` standard normal ``noise`` draws its action.
+        """
+        policy: sac.Policy = self.actor(sac.joined(self.actor_projection(feature_map), proprioception), noise)
         return policy
 
     @torch.no_grad()
-    def act(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Actions ``(B, A)`` for ``(B, C, H, W)`` observations, from their center crop.
+    def act(self, observation: Tensor, noise: Tensor | None = None, proprioception: Tensor | None = None) -> Tensor:
+        """Actions ``(B, A)`` for ``(B, C, H, W)`` observations, from their center crop, and ``(B, P)`` proprioception.
 
         Samples the policy with ``(B, A)`` standard normal ``noise``; without noise, returns its mean.
         """
         feature_map = self.encoder.convolutions(center_crop(observation, self.config.crop))
         if noise is None:
-            return self.policy(feature_map, self.log_alpha.new_zeros(len(observation), self.action_dim)).mean
-        return self.policy(feature_map, noise).action
+            no_noise = self.log_alpha.new_zeros(len(observation), self.action_dim)
+            return self.policy(feature_map, no_noise, proprioception).mean
+        return self.policy(feature_map, noise, proprioception).action
 
     # ---------------------------------------------------------------- learning
 
@@ -331,6 +345,8 @@ class Agent(nn.Module):
             next_noise=noise(),
             noise=noise(),
             actions_ahead=batch.actions_ahead,
+            proprioception=batch.proprioception,
+            next_proprioception=batch.next_proprioception,
         )
 
     def update(self, inputs: UpdateInputs, *, diagnose: bool = False) -> dict[str, Tensor]:

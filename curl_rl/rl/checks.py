@@ -12,6 +12,7 @@ from curl_rl.rl.config import RunConfig
 from curl_rl.rl.contained import EnvironmentFault, contained
 from curl_rl.rl.learner import check_capture
 from curl_rl.rl.loading import build_agent
+from curl_rl.rl.observations import observation_spec
 from curl_rl.rl.replay import replay_bytes
 from curl_rl.rl.workers import Environment, pixel_spaces
 from curl_rl.runs.compute import resolve_precision
@@ -49,13 +50,17 @@ def check_environment(
             not fit on the disk.
     """
     shape, action_dim = pixel_spaces(environment)
+    proprioception = observation_spec(environment.observation_space).proprioception
+    if (wanted := config.environment.proprioception) and not proprioception:
+        got = wanted if wanted == "all" else list(wanted)
+        raise UserError(f"environment.proprioception must be left out, got {got}: the environment has pixels only")
     if shape[0] % config.environment.stack:
         raise UserError(f"environment.stack {config.environment.stack} does not divide the {shape[0]} channels")
     _check_first_observation(environment, config.seed)
     _check_limit(config, environment)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            agent = build_agent(config, torch.device("meta"), shape, action_dim)
+            agent = build_agent(config, torch.device("meta"), shape, action_dim, proprioception)
             if agent.objective is not None:
                 data = DataSpec(action_dim=action_dim)
                 agent.objective.try_out(agent.encoder.feature_spec, config.agent.batch_size, data)
@@ -69,7 +74,12 @@ def check_environment(
             "agent steps"
         )
     needed = replay_bytes(
-        config.replay.capacity, shape, action_dim, stack=config.environment.stack, streams=config.training.environments
+        config.replay.capacity,
+        shape,
+        action_dim,
+        stack=config.environment.stack,
+        streams=config.training.environments,
+        proprioception=proprioception,
     )
     folder = next(path for path in (config.directory, *config.directory.absolute().parents) if path.is_dir())
     try:
@@ -89,7 +99,8 @@ def _bytes_to_save(config: RunConfig, agent: Agent, shape: tuple[int, int, int])
     networks = sum(value.nbytes for value in agent.state_dict().values())
     # Adam keeps two numbers per weight; all kept checkpoints still exist while another is written.
     networks *= 3 * (config.checkpoint.keep + 1)
-    return transitions * (channels // config.environment.stack) * height * width + networks
+    step = (channels // config.environment.stack) * height * width + 4 * agent.proprioception
+    return transitions * step + networks
 
 
 def remark_on_endless(environment: object, name: str, setting: str) -> str | None:

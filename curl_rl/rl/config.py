@@ -56,6 +56,13 @@ class EnvironmentConfig:
     quality: Literal["faithful", "fast"] = "faithful"
     """Rendering: faithful, the benchmark's pixels; fast, without shadows, reflections and multisampling (about ten
     times faster in software, with slightly different pixels)."""
+    camera: int | str | None = None
+    """Camera that draws the frames: its number or name, in tasks of DeepMind Control and MuJoCo tasks of gymnasium. Any
+    other value lists the task's cameras. [default: the task's usual one]"""
+    proprioception: Literal["all"] | tuple[str, ...] = ()
+    """Entries of the task's own observation that actor and critics get beside the pixels, such as [position,velocity];
+    all: every entry, which may include the state of objects. An unknown name lists the task's entries. Encoder and
+    objective see pixels only. [default: pixels alone]"""
     max_episode_steps: Annotated[int | None, at_least(1)] = None
     """Environment steps after which an episode is truncated at the latest, in training and in evaluation. Needed by an
     environment whose episodes may never end. [default: the environment's own limit, if it has one]"""

@@ -18,7 +18,8 @@ from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.signals import handlers_kept, interrupts, waiting_for
 
-Observation = npt.NDArray[np.uint8]
+Observation = Any
+"""Pixels, or a dict of pixels and vectors; see ``observations``."""
 Action = npt.NDArray[np.float32]
 Environment = gymnasium.Env[Observation, Action]
 Outcome = tuple[Observation, float, bool, bool, dict[str, Any]]
@@ -111,14 +112,21 @@ def contained(make: Callable[[], Environment]) -> ContainedEnvironment:
 
 
 def check_observation(observation: Any, space: gymnasium.Space[Any]) -> None:
-    """Refuses an observation that is not what ``space``, of uint8 pixels, declares.
+    """Refuses an observation that is not what ``space``, of pixels or a dict of pixels and vectors, declares.
 
     Raises:
-        UserError: it is no array, or one of another type or shape.
+        UserError: it is no array or dict, or an array has another type or shape.
     """
-    if not isinstance(observation, np.ndarray) or observation.dtype != np.uint8 or observation.shape != space.shape:
-        kind = f"{getattr(observation, 'dtype', type(observation).__name__)} {np.shape(observation)}"
-        raise UserError(f"the environment's observation must be uint8 {space.shape}, got {kind}")
+    entries = [("observation", observation, space)]
+    if isinstance(space, gymnasium.spaces.Dict):
+        if not isinstance(observation, dict) or observation.keys() != space.spaces.keys():
+            found = sorted(observation) if isinstance(observation, dict) else type(observation).__name__
+            raise UserError(f"the environment's observation must hold {sorted(space.spaces)}, got {found}")
+        entries = [(f"observation's {name}", observation[name], entry) for name, entry in space.spaces.items()]
+    for name, value, entry in entries:
+        if not isinstance(value, np.ndarray) or (value.dtype, value.shape) != (entry.dtype, entry.shape):
+            kind = f"{getattr(value, 'dtype', type(value).__name__)} {np.shape(value)}"
+            raise UserError(f"the environment's {name} must be {entry.dtype} {entry.shape}, got {kind}")
 
 
 def checked_outcome(outcome: Any, space: gymnasium.Space[Any]) -> Outcome:
@@ -174,7 +182,11 @@ class _Calls:
         try:
             yield
         finally:
-            theirs = os.getcwd()
+            try:
+                theirs = os.getcwd()
+            except OSError:  # the environment has deleted it
+                theirs = ours
+                os.chdir(ours)
             self._directory = theirs if theirs != ours else None
             if self._directory is not None:
                 os.chdir(ours)

@@ -1,6 +1,7 @@
 """The memory layout of one environment's episodes in the replay, which stores each frame once.
 
-A stream consists of two rings. The frame ring holds single images. The transition ring holds action, reward,
+A stream consists of two rings. The frame ring holds single images and, if the environment has any, the proprioception
+beside each. The transition ring holds action, reward,
 ``terminated``, the number of the frame that the transition starts from, and its position in the episode. Frames and
 transitions are numbered from 0 and never renumbered; number ``i`` is in slot ``i % slots``. An episode of T
 transitions stores T + 1 frames, and transition t leads from frame ``f`` to frame ``f + 1``. Three properties follow:
@@ -40,6 +41,9 @@ class Rings(NamedTuple):
 
     frames: Tensor
     """(frame slots, C·H·W) uint8."""
+
+    proprioception: Tensor
+    """(frame slots, P) float32: the vector beside each frame; P is 0 if there is none."""
 
     action: Tensor
     """(transition slots, A) float32."""
@@ -119,16 +123,19 @@ class EpisodeStream:
 
     # ------------------------------------------------------------------ adding
 
-    def start_episode(self, observation: npt.NDArray[np.uint8]) -> None:
+    def start_episode(
+        self, observation: npt.NDArray[np.uint8], proprioception: npt.NDArray[np.float32] | None = None
+    ) -> None:
         """See :meth:`curl_rl.rl.replay.Replay.start_episode`."""
         self._check_observation("observation", observation)
+        self._check_proprioception("proprioception", proprioception)
         frames = observation.reshape(self._stack, -1)
         if not np.array_equal(frames[1:], frames[:-1]):
             raise ValueError(
                 "observation is not one frame repeated: the replay rebuilds an episode's first stacks from its first "
                 "frame, so reset() must fill the stack with it"
             )
-        self._store_newest_frame(observation)
+        self._store_newest_frame(observation, proprioception)
         self._open_position = 0
         self._evict()
 
@@ -137,6 +144,7 @@ class EpisodeStream:
         action: npt.ArrayLike,
         reward: float,
         next_observation: npt.NDArray[np.uint8],
+        next_proprioception: npt.NDArray[np.float32] | None = None,
         *,
         terminated: bool,
         truncated: bool,
@@ -153,6 +161,7 @@ class EpisodeStream:
         if not abs(reward) <= torch.finfo(torch.float32).max:  # false for NaN, too
             raise ValueError(f"reward must be finite as a float32, got {reward}")
         self._check_observation("next_observation", next_observation)
+        self._check_proprioception("next_proprioception", next_proprioception)
         if not np.array_equal(next_observation[: -self._channels], self._observation[self._channels :]):
             raise ValueError(
                 "next_observation is not the previous observation shifted by one frame: the replay stores one new "
@@ -168,7 +177,7 @@ class EpisodeStream:
         rings.position[slot] = position
         self._earliest_frame[slot] = newest_frame - min(position, self._stack - 1)
         self._transition_count += 1
-        self._store_newest_frame(next_observation)
+        self._store_newest_frame(next_observation, next_proprioception)
         self._open_position = None if terminated or truncated else position + 1
         self._evict()
 
@@ -178,10 +187,26 @@ class EpisodeStream:
         if observation.dtype != np.uint8:
             raise ValueError(f"{name} must have dtype uint8, got {observation.dtype}")
 
-    def _store_newest_frame(self, observation: npt.NDArray[np.uint8]) -> None:
+    def _check_proprioception(self, name: str, proprioception: npt.NDArray[np.float32] | None) -> None:
+        expected = tuple(self._rings.proprioception.shape[1:])
+        if proprioception is None:
+            if expected != (0,):
+                raise ValueError(f"{name} must have shape {expected}, got none")
+            return
+        if proprioception.shape != expected:
+            raise ValueError(f"{name} must have shape {expected}, got {proprioception.shape}")
+        if not np.isfinite(proprioception).all():
+            raise ValueError(f"{name} must be finite, got {proprioception.tolist()}")
+
+    def _store_newest_frame(
+        self, observation: npt.NDArray[np.uint8], proprioception: npt.NDArray[np.float32] | None
+    ) -> None:
         np.copyto(self._observation, observation)  # a copy: environments reuse their buffers
         frame = torch.from_numpy(self._observation[-self._channels :]).view(-1)
-        self._rings.frames[self._frame_count % len(self._rings.frames)].copy_(frame)
+        slot = self._frame_count % len(self._rings.frames)
+        self._rings.frames[slot].copy_(frame)
+        if proprioception is not None:
+            self._rings.proprioception[slot].copy_(torch.tensor(proprioception, dtype=torch.float32))
         self._frame_count += 1
 
     def _evict(self) -> None:
@@ -298,7 +323,7 @@ class EpisodeStream:
         device = self._rings.frames.device
         frame_slots = torch.arange(first_frame, end_frame, device=device) % len(self._rings.frames)
         slots = torch.arange(first_transition, end_transition, device=device) % self._capacity
-        tensors = {"frames": self._rings.frames.index_select(0, frame_slots)}
+        tensors = {name: ring.index_select(0, frame_slots) for name, ring in self._frame_rings().items()}
         tensors |= {name: ring.index_select(0, slots) for name, ring in self._transition_rings().items()}
         payload = safetensors.torch.save({name: tensor.cpu() for name, tensor in tensors.items()})
         file = f"{self._name}{self._mark}-{first_frame:010d}-{end_frame - 1:010d}.safetensors"
@@ -318,7 +343,7 @@ class EpisodeStream:
         except safetensors.SafetensorError as error:
             raise ValueError(f"replay segment {path} is damaged: {error}") from None
         for first, end, rings in (
-            (segment.first_frame, segment.end_frame, {"frames": self._rings.frames}),
+            (segment.first_frame, segment.end_frame, self._frame_rings()),
             (segment.first_transition, segment.end_transition, self._transition_rings()),
         ):
             for name, ring in rings.items():
@@ -328,8 +353,14 @@ class EpisodeStream:
     def _largest(self, segment: _Segment) -> int:
         """The most bytes that the file of a segment may have; a larger one is not read."""
         frames, transitions = segment.end_frame - segment.first_frame, segment.end_transition - segment.first_transition
-        each = sum(ring[0].nbytes for ring in self._transition_rings().values())
-        return frames * self._rings.frames[0].nbytes + transitions * each + _HEADER_BYTES
+        each_frame = sum(ring[0].nbytes for ring in self._frame_rings().values())
+        each_transition = sum(ring[0].nbytes for ring in self._transition_rings().values())
+        return frames * each_frame + transitions * each_transition + _HEADER_BYTES
+
+    def _frame_rings(self) -> dict[str, Tensor]:
+        rings = {"frames": self._rings.frames}
+        # Without proprioception the files are the same as before there was any.
+        return rings | ({"proprioception": self._rings.proprioception} if self._rings.proprioception.shape[1] else {})
 
     def _transition_rings(self) -> dict[str, Tensor]:
         r = self._rings

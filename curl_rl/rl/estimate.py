@@ -7,14 +7,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from curl_rl.rl.agent import Agent, Due
 from curl_rl.rl.config import RunConfig
+from curl_rl.rl.observations import observation_spec
 from curl_rl.rl.replay import Batch
 
 _LONG = 4 * 3600.0  # seconds above which to suggest another preset
@@ -23,7 +23,7 @@ _LONG = 4 * 3600.0  # seconds above which to suggest another preset
 def estimated_time(
     config: RunConfig,
     agent: Agent,
-    environment: gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]],
+    environment: gymnasium.Env[Any, Any],
     frames: int,
     steps_done: int = 0,
 ) -> str:
@@ -60,6 +60,7 @@ def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
     observation = torch.zeros((size, channels, config.environment.size, config.environment.size), dtype=torch.uint8)
     column = torch.zeros(size, 1)
     offsets = trained.future_offsets
+    beside = torch.zeros(size, agent.proprioception) if agent.proprioception else None
     batch = Batch(
         observation,
         column.expand(-1, agent.action_dim),
@@ -68,6 +69,8 @@ def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
         observation,
         future=tuple(observation for _ in offsets),
         actions_ahead=torch.zeros(size, max(offsets), agent.action_dim) if offsets else None,
+        proprioception=beside,
+        next_proprioception=beside,
     )
     generator = torch.Generator().manual_seed(0)
     c = config.agent
@@ -88,14 +91,13 @@ def _seconds_per_update(config: RunConfig, agent: Agent) -> float:
     return seconds / period
 
 
-def _seconds_per_step(
-    agent: Agent, environment: gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
-) -> float:
+def _seconds_per_step(agent: Agent, environment: gymnasium.Env[Any, Any]) -> float:
     first, _ = environment.reset(seed=0)
-    observation, noise = torch.from_numpy(first)[None], torch.zeros(1, agent.action_dim)
+    noise, spec = torch.zeros(1, agent.action_dim), observation_spec(environment.observation_space)
+    pixels, proprioception = spec.batch_of_one(first, noise.device)
 
     def step() -> None:
-        _, _, terminated, truncated, _ = environment.step(agent.act(observation, noise)[0].numpy())
+        _, _, terminated, truncated, _ = environment.step(agent.act(pixels, noise, proprioception)[0].numpy())
         if terminated or truncated:
             environment.reset()
 

@@ -11,9 +11,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from curl_rl.rl.agent import Agent
+from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.console import say
 from curl_rl.runs.pictures import PictureWatch
 from curl_rl.runs.seeds import derived_seed
@@ -75,34 +75,35 @@ def evaluate(
 
     Raises:
         FloatingPointError: an action is not finite, so the networks have diverged.
-        ValueError: a reward is not finite.
+        ValueError: a reward or the proprioception is not finite.
     """
-    device = agent.log_alpha.device
+    device, spec = agent.log_alpha.device, observation_spec(env.observation_space)
     returns, pictures = [], []
     watch = watch or PictureWatch()
     endless = getattr(env, "max_episode_steps", None) is None
     for episode in range(episodes):
         observation, _ = env.reset(seed=derived_seed(seed, "evaluation episode", episode))
-        watch.begin(observation, number=_WATCHED)
+        watch.begin(spec.pixels(observation), number=_WATCHED)
         total, over, steps, mentioned_at = 0.0, False, 0, _LONG
         while not over:
             if stop():
                 return None
             if record and episode == 0:
-                pictures.append(_newest_frame(observation))
-            action = agent.act(torch.from_numpy(observation).to(device)[None])[0].cpu().numpy()
+                pictures.append(_newest_frame(spec.pixels(observation)))
+            pixels, proprioception = spec.batch_of_one(observation, device)
+            action = agent.act(pixels, proprioception=proprioception)[0].cpu().numpy()
             if not np.isfinite(action).all():
                 raise FloatingPointError(f"the policy's action is {action.tolist()}")
             observation, reward, terminated, truncated, _ = env.step(action)
             if not math.isfinite(reward):
                 raise ValueError(f"the environment's reward must be finite, got {reward}")
             total, over, steps = total + float(reward), terminated or truncated, steps + 1
-            watch.step(observation, over=over, number=_WATCHED)
+            watch.step(spec.pixels(observation), over=over, number=_WATCHED)
             if endless and steps == mentioned_at:
                 say(f"evaluation: episode {episode + 1} has not ended after {steps:,} agent steps")
                 mentioned_at *= 10
         if record and episode == 0:
-            pictures.append(_newest_frame(observation))
+            pictures.append(_newest_frame(spec.pixels(observation)))
         returns.append(total)
         after_episode()
     fps = float(env.metadata.get("render_fps") or 30)

@@ -28,17 +28,18 @@ def frozen_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) 
     alpha = agent.alpha
     with torch.no_grad():
         observed, following = (agent.encoder.encode(x) for x in (inputs.observation, inputs.next_observation))
-        policy = agent.policy(following.map, inputs.next_noise)
-        next_q = agent.target_critic(following.vector, policy.action)
+        policy = agent.policy(following.map, inputs.next_noise, inputs.next_proprioception)
+        next_q = agent.target_critic(sac.joined(following.vector, inputs.next_proprioception), policy.action)
         target = sac.td_target(inputs.reward, inputs.discount, next_q, policy.log_prob, alpha)  # eq. 6
-    q = agent.critic(observed.vector, inputs.action)
+    state = sac.joined(observed.vector, inputs.proprioception)
+    q = agent.critic(state, inputs.action)
     critic_loss = sac.critic_loss(q, target)  # eq. 5
     metrics = critic_metrics(critic_loss, q, target, inputs.reward)
     metrics["critic/gradient_norm"] = step(critic_loss, agent.critic_parameters, agent.critic_optimizer)
 
     if due.actor:
-        policy = agent.policy(observed.map, inputs.noise)
-        q = agent.critic(observed.vector, policy.action)
+        policy = agent.policy(observed.map, inputs.noise, inputs.proprioception)
+        q = agent.critic(state, policy.action)
         actor_loss = sac.actor_loss(q, policy.log_prob, alpha.detach())  # eq. 7
         temperature_loss = sac.temperature_loss(alpha, policy.log_prob, agent.target_entropy)  # eq. 18
         metrics |= actor_metrics(actor_loss, temperature_loss, policy, alpha)

@@ -30,12 +30,14 @@ def joint_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -
     objective = agent.objective if due.objective else None
 
     with torch.no_grad():
-        policy = agent.policy(agent.encoder.convolutions(inputs.next_observation), inputs.next_noise)
-        next_q = agent.target_critic(agent.target_encoder(inputs.next_observation), policy.action)
+        next_map = agent.encoder.convolutions(inputs.next_observation)
+        policy = agent.policy(next_map, inputs.next_noise, inputs.next_proprioception)
+        following = sac.joined(agent.target_encoder(inputs.next_observation), inputs.next_proprioception)
+        next_q = agent.target_critic(following, policy.action)
         target = sac.td_target(inputs.reward, inputs.discount, next_q, policy.log_prob, alpha)  # eq. 6
     observed = agent.encoder.encode(inputs.observation)
     state = agent.encoder.projection(observed.map.detach()) if config.detach_encoder else observed.vector
-    q = agent.critic(state, inputs.action)
+    q = agent.critic(sac.joined(state, inputs.proprioception), inputs.action)
     critic_loss = sac.critic_loss(q, target)  # eq. 5
     metrics = critic_metrics(critic_loss, q, target, inputs.reward)
 
@@ -54,8 +56,8 @@ def joint_update(agent: Agent, inputs: UpdateInputs, due: Due, diagnose: bool) -
     metrics["critic/gradient_norm"] = step(loss, parameters, *optimizers)
 
     if due.actor:
-        policy = agent.policy(observed.map.detach(), inputs.noise)
-        q = agent.critic(observed.vector.detach(), policy.action)
+        policy = agent.policy(observed.map.detach(), inputs.noise, inputs.proprioception)
+        q = agent.critic(sac.joined(observed.vector.detach(), inputs.proprioception), policy.action)
         actor_loss = sac.actor_loss(q, policy.log_prob, alpha.detach())  # eq. 7
         temperature_loss = sac.temperature_loss(alpha, policy.log_prob, agent.target_entropy)  # eq. 18
         metrics |= actor_metrics(actor_loss, temperature_loss, policy, alpha)

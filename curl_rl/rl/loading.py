@@ -24,7 +24,9 @@ from curl_rl.runs.faults import is_out_of_memory, of_this_run
 Built = TypeVar("Built")
 
 
-def build_agent(config: RunConfig, device: torch.device, shape: tuple[int, int, int], action_dim: int) -> Agent:
+def build_agent(
+    config: RunConfig, device: torch.device, shape: tuple[int, int, int], action_dim: int, proprioception: int = 0
+) -> Agent:
     """Builds an agent with new weights, with ``agent.precision`` resolved for its device.
 
     Args:
@@ -32,13 +34,15 @@ def build_agent(config: RunConfig, device: torch.device, shape: tuple[int, int, 
         device: the agent's device.
         shape: ``(C, H, W)`` of the environment's observations.
         action_dim: size of the environment's actions.
+        proprioception: length of the vector beside the pixels; 0: none.
 
     Raises:
         ValueError: the configuration does not fit the observations, or (a UserError) the device does not support the
             precision.
     """
     precision = resolve_precision(config.agent.precision, device)
-    return Agent(shape, action_dim, replace(config.agent, precision=precision), config.objectives).to(device)
+    agent = replace(config.agent, precision=precision)
+    return Agent(shape, action_dim, agent, config.objectives, proprioception=proprioception).to(device)
 
 
 def load_agent(directory: Path | str, device: str = "auto") -> tuple[Agent, RunConfig, int]:
@@ -76,6 +80,7 @@ def load_learner(directory: Path | str, device: str = "auto") -> tuple[Learner, 
             device=on,
             directory=Path(tempfile.gettempdir()),  # the run's own may be full or read-only
             streams=config.training.environments,
+            proprioception=_proprioception(manifest),
         )
         replay.restore(directory / run_directory.REPLAY_SEGMENTS, manifest)
         return agent, replay
@@ -129,6 +134,12 @@ def _agent_of(config: RunConfig, state: dict[str, Any]) -> Agent:
         # Trained on another machine. Playing, unlike resuming, may change the precision; float32 is the closest.
         say(f"the agent was trained in {config.agent.precision}, which this device does not support: using float32")
         config = replace(config, agent=replace(config.agent, precision="float32"))
-    agent = build_agent(config, device, shape, manifest["action_dim"])
+    agent = build_agent(config, device, shape, manifest["action_dim"], _proprioception(manifest))
     agent.load_training_state(state["agent"])
     return agent
+
+
+def _proprioception(manifest: dict[str, Any]) -> int:
+    """The length of the vector beside the pixels, of which older manifests know nothing."""
+    length: int = manifest.get("proprioception", 0)
+    return length

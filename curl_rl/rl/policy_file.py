@@ -49,6 +49,11 @@ def describe(policy: PretrainedPolicy) -> dict[str, Any]:
         },
         "provenance": about["provenance"],
     }
+    if policy.proprioception:
+        joined = (
+            "the vectors beside the newest frame, in the order of their names; the actor takes them after the features"
+        )
+        own["proprioception"] = {"size": policy.proprioception, "joined": joined}
     return file_description(_networks(policy), own)
 
 
@@ -82,6 +87,8 @@ def load_policy(path: Path | str, *, scale: float = 1.0, layout: Layout = "auto"
             "seed": config.seed,
             "frames": frames,
         }
+        if config.environment.camera is not None:
+            provenance["camera"] = config.environment.camera
         return policy_of(agent, config.environment, provenance, scale=scale, layout=layout)
     files = network_files(path, POLICY)
     networks, description = load_network(files, POLICY, _build)
@@ -119,7 +126,10 @@ def _build(description: dict[str, Any]) -> nn.ModuleDict:
     actor = sac.Actor(
         shape["features"], shape["actions"], shape["hidden"], float(shape["log_std_min"]), float(shape["log_std_max"])
     )
-    encoder = build_encoder(description["encoder"])
-    if not isinstance(encoder, PixelEncoder) or encoder.feature_spec.dim != actor.features:
-        raise ValueError(f"the encoder must be a PixelEncoder of {actor.features} features, got {encoder.title}")
+    encoder, beside = build_encoder(description["encoder"]), description.get("proprioception", {"size": 0})["size"]
+    if type(beside) is not int or beside < 0:
+        raise ValueError(f"proprioception.size must be at least 0, got {beside!r}")
+    features = actor.features - beside
+    if not isinstance(encoder, PixelEncoder) or encoder.feature_spec.dim != features:
+        raise ValueError(f"the encoder must be a PixelEncoder of {features} features, got {encoder.title}")
     return nn.ModuleDict({"encoder": encoder, "actor": actor})

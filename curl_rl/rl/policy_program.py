@@ -13,8 +13,8 @@ from curl_rl.artifacts.programs import INPUT, Draw, Program, ProgramInput
 from curl_rl.rl.policy_file import POLICY, describe
 from curl_rl.rl.pretrained_policy import PretrainedPolicy
 
-NOISE, OUTPUT = "noise", "action"
-"""Names of the second input of a sampling program, and of the output."""
+NOISE, PROPRIOCEPTION, OUTPUT = "noise", "proprioception", "action"
+"""Names of the further inputs, of a sampling program and of one with proprioception, and of the output."""
 
 
 def policy_program(
@@ -27,7 +27,8 @@ def policy_program(
 
     The program crops the observations itself. Its action is the deterministic one; with ``sampled`` it takes a second
     input, standard normal ``noise`` ``(batch, action_dim)``, and returns the sampled action, which for noise of zeros
-    is the deterministic one. The description lists the inputs in order under ``inputs``, and the ``output``.
+    is the deterministic one. If the policy takes proprioception, ``(batch, P)`` of it is the last input. The
+    description lists the inputs in order under ``inputs``, and the ``output``.
 
     Args:
         policy: the policy, left unchanged.
@@ -55,6 +56,9 @@ def policy_program(
         inputs[NOISE] = lambda batch, generator: torch.randn(batch, size, generator=generator)
         shape = ["batch", size]
         specs.append({"name": NOISE, "shape": shape, "dtype": "float32", "distribution": "standard normal"})
+    if width := policy.proprioception:
+        inputs[PROPRIOCEPTION] = lambda batch, generator: torch.randn(batch, width, generator=generator)
+        specs.append({"name": PROPRIOCEPTION, "shape": ["batch", width], "dtype": "float32", "range": None})
     output = {"name": OUTPUT, "shape": ["batch", size], "dtype": "float32", "range": [-1, 1], "sampled": sampled}
     return Program(POLICY, module, inputs, OUTPUT, {**describe(policy), "inputs": specs, "output": output})
 
@@ -66,6 +70,6 @@ class _Sampled(nn.Module):
         super().__init__()
         self.policy = policy
 
-    def forward(self, observations: Tensor, noise: Tensor) -> Tensor:
-        action: Tensor = self.policy(observations, noise=noise)
+    def forward(self, observations: Tensor, noise: Tensor, proprioception: Tensor | None = None) -> Tensor:
+        action: Tensor = self.policy(observations, proprioception, noise=noise)
         return action

@@ -21,6 +21,9 @@ class PretrainedPolicy(nn.Module):
     normal ``noise`` ``(..., action_dim)``. Observations are stacks of frames, oldest first, taken exactly as
     :class:`~curl_rl.PretrainedEncoder` takes them: uint8 or floats, channels first or last, cropped to the center.
 
+    A policy of pixels and proprioception also takes the latter, ``policy(observations, proprioception)`` with
+    ``(..., P)``: the vectors beside the newest frame, joined in the order of their names.
+
     Actions are in [−1, 1] whatever the bounds of the environment: the environment scales them, as ``envs.make`` and
     gymnasium's ``RescaleAction`` do. The policy computes in float32, has no gradients and is always in evaluation mode.
 
@@ -31,7 +34,8 @@ class PretrainedPolicy(nn.Module):
         action_repeat: environment steps for which the agent held each action in training.
 
     Raises:
-        ValueError: in a call, the observations do not fit, or the noise has another shape than the actions.
+        ValueError: in a call, observations or proprioception do not fit, or the noise has another shape than the
+            actions.
     """
 
     def __init__(self, encoder: PretrainedEncoder, actor: sac.Actor, *, stack: int, action_repeat: int) -> None:
@@ -47,6 +51,11 @@ class PretrainedPolicy(nn.Module):
     def action_dim(self) -> int:
         """Size of an action."""
         return self.actor.actions
+
+    @property
+    def proprioception(self) -> int:
+        """P, the size of the proprioception; 0 if the policy takes none."""
+        return self.actor.features - self.encoder.features
 
     @property
     def observation_shape(self) -> tuple[int, int, int]:
@@ -66,9 +75,19 @@ class PretrainedPolicy(nn.Module):
     def train(self, mode: bool = True) -> PretrainedPolicy:
         return super().train(False)
 
-    def forward(self, observations: Tensor, *, noise: Tensor | None = None) -> Tensor:
+    def forward(
+        self, observations: Tensor, proprioception: Tensor | None = None, *, noise: Tensor | None = None
+    ) -> Tensor:
         features = self.encoder(observations)
         shape = (*features.shape[:-1], self.action_dim)
+        found = None if proprioception is None else proprioception.shape
+        expected = (*features.shape[:-1], self.proprioception) if self.proprioception else None
+        if found != expected:
+            raise ValueError(
+                f"proprioception must be {'left out' if expected is None else expected}, got "
+                f"{'none' if found is None else tuple(found)}"
+            )
+        features = sac.joined(features, proprioception)
         if noise is None:
             mean: Tensor = self.actor(features, features.new_zeros(shape)).mean
             return mean

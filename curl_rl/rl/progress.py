@@ -18,11 +18,13 @@ class Episode:
     number: int
     """Counted from 0 over all environments, in order of beginning; the episode's seed is derived from it."""
     observation: npt.NDArray[np.uint8]
-    """The newest observation."""
+    """The pixels of the newest observation."""
     total: float = 0.0
     """Undiscounted return so far."""
     actions: list[Tensor] = field(default_factory=list)
     """With the seed, sufficient to replay the episode in a new environment."""
+    proprioception: npt.NDArray[np.float32] | None = None
+    """Beside the pixels, if the environment has any."""
 
 
 @dataclass
@@ -43,7 +45,11 @@ class Progress:
     def state(self) -> dict[str, Any]:
         """The state stored in a checkpoint under ``progress``."""
         under_way = {
-            number: {**vars(episode), "observation": torch.from_numpy(episode.observation)}
+            number: {
+                **vars(episode),
+                "observation": torch.from_numpy(episode.observation),
+                "proprioception": _tensor(episode.proprioception),
+            }
             for number, episode in self.under_way.items()
         }
         return {**vars(self), "under_way": under_way}
@@ -54,9 +60,23 @@ class Progress:
         self.frames, self.agent_steps = saved["frames"], saved["agent_steps"]
         self.evaluated_at, self.episodes_begun = saved["evaluated_at"], saved["episodes_begun"]
         self.under_way = {
-            number: Episode(**{**episode, "observation": episode["observation"].numpy()})
+            number: Episode(
+                **{
+                    **episode,
+                    "observation": episode["observation"].numpy(),
+                    "proprioception": _array(episode.get("proprioception")),  # older checkpoints have none
+                }
+            )
             for number, episode in saved["under_way"].items()
         }
+
+
+def _tensor(array: npt.NDArray[Any] | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(array)
+
+
+def _array(tensor: Tensor | None) -> npt.NDArray[Any] | None:
+    return None if tensor is None else tensor.numpy()
 
 
 def _progress_of_format_1(state: dict[str, Any]) -> dict[str, Any]:

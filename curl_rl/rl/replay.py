@@ -67,6 +67,12 @@ class Batch(NamedTuple):
     """(B, K, A) float32, where K is the largest requested offset: the actions from ``observation`` on, starting with
     ``action``, with zeros after the episode's last stored transition. None if no offset was requested."""
 
+    proprioception: Tensor | None = None
+    """(B, P) float32: the vector beside the newest frame of ``observation``. None if the replay holds none."""
+
+    next_proprioception: Tensor | None = None
+    """(B, P) float32: likewise of ``next_observation``."""
+
 
 class Replay:
     """A replay of pixels that stores each frame once.
@@ -80,6 +86,7 @@ class Replay:
         directory: directory of the file for storage "disk". The file is unlinked once it is open, so nothing is left
             behind, however the process ends.
         streams: number of environments. Each has an equal share of the capacity.
+        proprioception: P, the length of the vector stored beside each frame; 0: none.
 
     Attributes:
         storage: the resolved storage of the frames: "device", "memory" or "disk".
@@ -100,6 +107,7 @@ class Replay:
         device: torch.device | str,
         directory: Path | None = None,
         streams: int = 1,
+        proprioception: int = 0,
     ) -> None:
         if stack < 1:
             raise ValueError(f"stack must be at least 1, got {stack}")
@@ -109,6 +117,8 @@ class Replay:
             )
         if action_dim < 1:
             raise ValueError(f"action_dim must be at least 1, got {action_dim}")
+        if proprioception < 0:
+            raise ValueError(f"proprioception must be at least 0, got {proprioception}")
         if not 1 <= streams <= config.capacity:
             raise ValueError(f"streams must be at least 1 and at most the capacity, {config.capacity}, got {streams}")
         channels, height, width = observation_shape
@@ -119,7 +129,9 @@ class Replay:
 
         transition_slots = config.capacity // streams
         frames_kept, frame_bytes = frame_slots(transition_slots, stack), channels // stack * height * width
-        needed = replay_bytes(config.capacity, observation_shape, action_dim, stack=stack, streams=streams)
+        needed = replay_bytes(
+            config.capacity, observation_shape, action_dim, stack=stack, streams=streams, proprioception=proprioception
+        )
         self.storage = choose_storage(config.storage, needed, self._device, directory)
         self.storage_device = self._device if self.storage == "device" else torch.device("cpu")
         self._directory = directory
@@ -138,6 +150,7 @@ class Replay:
 
         rings = Rings(
             frames,
+            proprioception=zeros(torch.float32, frames_kept, proprioception),
             action=zeros(torch.float32, transition_slots, action_dim),
             reward=zeros(torch.float32, transition_slots),
             terminated=zeros(torch.bool, transition_slots),
@@ -147,9 +160,10 @@ class Replay:
         )
         self._range = rings.range
         # Sampling addresses the slots of all streams as one concatenated range.
-        self._frames, self._action, self._reward, self._terminated, self._start_frame, self._position = (
-            ring.flatten(0, 1) for ring in rings[:6]
-        )
+        flat = Rings(*(ring.flatten(0, 1) for ring in rings))
+        self._frames, self._proprioception = flat.frames, flat.proprioception
+        self._action, self._reward, self._terminated = flat.action, flat.reward, flat.terminated
+        self._start_frame, self._position = flat.start_frame, flat.position
         self._frame_slots, self._transition_slots = frames_kept, transition_slots
         self._stack_offsets = torch.arange(stack - 1, -1, -1, device=self.storage_device)
         self._streams = [
@@ -169,7 +183,8 @@ class Replay:
     @property
     def nbytes(self) -> int:
         """Bytes used by the full replay."""
-        tensors = (self._frames, self._action, self._reward, self._terminated, self._start_frame, self._position)
+        tensors = [self._frames, self._proprioception, self._action, self._reward, self._terminated]
+        tensors += [self._start_frame, self._position]
         return sum(tensor.nbytes for tensor in tensors) + sum(stream.nbytes for stream in self._streams)
 
     def describe(self) -> str:
@@ -183,17 +198,25 @@ class Replay:
 
     # ------------------------------------------------------------------ adding
 
-    def start_episode(self, observation: npt.NDArray[np.uint8], *, stream: int = 0) -> None:
+    def start_episode(
+        self,
+        observation: npt.NDArray[np.uint8],
+        *,
+        proprioception: npt.NDArray[np.float32] | None = None,
+        stream: int = 0,
+    ) -> None:
         """Stores an episode's first observation. An episode that is still open counts as truncated.
 
         Args:
             observation: (stack·C, H, W) uint8, one frame repeated.
+            proprioception: (P,), beside the observation; None if P is 0.
             stream: number of the environment.
 
         Raises:
-            ValueError: wrong shape or dtype, or an observation that is not one frame repeated.
+            ValueError: wrong shape or dtype, a number that is not finite, or an observation that is not one frame
+                repeated.
         """
-        self._streams[stream].start_episode(observation)
+        self._streams[stream].start_episode(observation, proprioception)
 
     def add(
         self,
@@ -203,6 +226,7 @@ class Replay:
         *,
         terminated: bool,
         truncated: bool,
+        next_proprioception: npt.NDArray[np.float32] | None = None,
         stream: int = 0,
     ) -> None:
         """Stores one transition of the open episode.
@@ -213,6 +237,7 @@ class Replay:
             next_observation: (stack·C, H, W) uint8: the newest observation shifted by one frame.
             terminated: the task ended here, and no value follows.
             truncated: the episode was cut short here.
+            next_proprioception: (P,), beside ``next_observation``; None if P is 0.
             stream: number of the environment.
 
         Raises:
@@ -220,7 +245,8 @@ class Replay:
                 one shifted by one frame. Nothing is stored then.
             RuntimeError: no episode is open.
         """
-        self._streams[stream].add(action, reward, next_observation, terminated=terminated, truncated=truncated)
+        ends = {"terminated": terminated, "truncated": truncated}
+        self._streams[stream].add(action, reward, next_observation, next_proprioception, **ends)
 
     def has_open_episode(self, stream: int = 0) -> bool:
         """Whether :meth:`add` can continue this environment's newest episode."""
@@ -294,6 +320,8 @@ class Replay:
             next_observation=observation_after(steps),
             future=tuple(observation_after(steps_stored.clamp(max=offset)) for offset in future),
             actions_ahead=self._sent(actions_ahead(max(future))) if future else None,
+            proprioception=self._beside(stream, frame),
+            next_proprioception=self._beside(stream, frame + steps),
         )
 
     def _place(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -313,6 +341,13 @@ class Replay:
         frames = torch.empty(shape, dtype=torch.uint8, device=self.storage_device, pin_memory=self._sends_to_gpu)
         torch.index_select(self._frames, 0, slots, out=frames)
         return self._sent(frames.view(len(frame), *self._observation_shape))
+
+    def _beside(self, stream: Tensor, frame: Tensor) -> Tensor | None:
+        """(B, P) on the agent's device: the proprioception beside the frames (B,). None if P is 0."""
+        if not self._proprioception.shape[1]:
+            return None
+        slots = stream * self._frame_slots + frame % self._frame_slots
+        return self._sent(self._proprioception.index_select(0, slots))
 
     @property
     def _sends_to_gpu(self) -> bool:
@@ -371,9 +406,10 @@ class Replay:
         """
         if manifest["format"] not in (1, _MANIFEST_FORMAT):
             raise ValueError(f"the replay manifest's format must be 1 or {_MANIFEST_FORMAT}, got {manifest['format']}")
+        saved_layout = {"proprioception": 0, **manifest}  # older manifests have no such field
         for name, here in self._layout().items():
-            if manifest[name] != here:
-                raise ValueError(f"replay {name} must be the checkpoint's, {manifest[name]}, got {here}")
+            if saved_layout[name] != here:
+                raise ValueError(f"replay {name} must be the checkpoint's, {saved_layout[name]}, got {here}")
         streams = _streams(manifest)
         if len(streams) != len(self._streams):
             raise ValueError(
@@ -396,16 +432,23 @@ class Replay:
             "stack": self._stack,
             "observation_shape": list(self._observation_shape),
             "action_dim": self._action.shape[1],
+            "proprioception": self._proprioception.shape[1],
         }
 
 
 def replay_bytes(
-    capacity: int, observation_shape: Sequence[int], action_dim: int, *, stack: int, streams: int = 1
+    capacity: int,
+    observation_shape: Sequence[int],
+    action_dim: int,
+    *,
+    stack: int,
+    streams: int = 1,
+    proprioception: int = 0,
 ) -> int:
     """Bytes used by a replay of these sizes; the arguments are those of :class:`Replay`."""
     channels, height, width = observation_shape
     slots = capacity // streams
-    frames = frame_slots(slots, stack) * (channels // stack) * height * width
+    frames = frame_slots(slots, stack) * ((channels // stack) * height * width + 4 * proprioception)
     transition = 4 * action_dim + 4 + 1 + 8 + 8  # action, reward, terminated, start frame, position
     return streams * (frames + slots * transition)
 

@@ -1,6 +1,6 @@
 """Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905): policy, twin critics, losses. Features in, numbers out.
 
-Independent of pixels and contrastive learning: the caller passes in the encoder's features.
+Independent of pixels and contrastive learning: the caller passes in the encoder's features, and what is beside them.
 """
 
 from __future__ import annotations
@@ -71,6 +71,11 @@ class TwinCritic(nn.Module):
         for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x.relu() if depth else x, weight)
         return x
+
+
+def joined(features: Tensor, proprioception: Tensor | None) -> Tensor:
+    """The input of actor and critics: ``(B, D)`` features, followed by ``(B, P)`` proprioception if there is any."""
+    return features if proprioception is None else torch.cat([features, proprioception], dim=-1)
 
 
 def td_target(reward: Tensor, discount: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor) -> Tensor:

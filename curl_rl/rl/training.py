@@ -26,6 +26,7 @@ from curl_rl.rl.generators import Generators
 from curl_rl.rl.guard import EnvironmentGuard
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.loading import build_agent
+from curl_rl.rl.observations import observation_spec
 from curl_rl.rl.pictures import crops_picture
 from curl_rl.rl.progress import Episode, Progress
 from curl_rl.rl.replay import Replay, segment_files
@@ -122,10 +123,11 @@ class Trainer:
         self.config, self.device = config, device
         self.environments, self.evaluation_environment = environments, evaluation_environment
         shape, action_dim = pixel_spaces(environments)
+        proprioception = observation_spec(environments.observation_space).proprioception
         # The weights have their own random stream, so that other draws cannot change them.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "networks"))
-            self.agent = build_agent(config, device, shape, action_dim)
+            self.agent = build_agent(config, device, shape, action_dim, proprioception)
         try:
             self.replay = Replay(
                 config.replay,
@@ -135,6 +137,7 @@ class Trainer:
                 device=device,
                 directory=directory,
                 streams=environments.count,
+                proprioception=proprioception,
             )
         except (ValueError, OSError) as error:
             raise UserError(one_line(error)) from None
@@ -262,8 +265,9 @@ class Trainer:
         if self.progress.agent_steps < self.config.training.random_steps:
             return (torch.rand(shape, generator=generator, device=self.device) * 2 - 1).cpu()
         noise = torch.randn(shape, generator=generator, device=self.device)
-        observations = torch.from_numpy(self.collector.observations()).to(self.device)
-        actions = self.agent.act(observations, noise).cpu()
+        pixels, proprioception = self.collector.observations()
+        beside = None if proprioception is None else torch.from_numpy(proprioception).to(self.device)
+        actions = self.agent.act(torch.from_numpy(pixels).to(self.device), noise, beside).cpu()
         if not actions.isfinite().all():
             self.session.fail_by_numbers(FloatingPointError(f"the policy's action is {actions.tolist()}"))
         return actions
@@ -344,6 +348,8 @@ class Trainer:
         provenance = {"env": c.env, "preset": c.preset, "seed": c.seed}
         if c.encoder is not None:
             provenance |= {"encoder": last_names(c.encoder), "encoder_sha256": c.encoder_sha256}
+        if c.environment.camera is not None:
+            provenance["camera"] = c.environment.camera
         provenance["frames"] = self.progress.frames
         manifest = self.replay.save(own_folder(directory, REPLAY_SEGMENTS))
         save_encoder(self.agent.encoder, directory, rendered_size=c.environment.size, provenance=provenance)

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
+from gymnasium.vector.utils import create_empty_array
 
 from curl_rl.rl.contained import Action as Action  # re-exported, like the next three
 from curl_rl.rl.contained import Environment as Environment
@@ -22,6 +23,7 @@ from curl_rl.rl.contained import EnvironmentFault as EnvironmentFault
 from curl_rl.rl.contained import Observation as Observation
 from curl_rl.rl.contained import Outcome as Outcome
 from curl_rl.rl.contained import contained
+from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.signals import waiting_for
 
@@ -128,7 +130,7 @@ class WorkerEnvironments:
         with _reporting_dead_workers(), self._waiting("reset()", 1 + longest) as seconds:
             self._vector.reset_async(seed=seeds, options={"reset_mask": chosen, _ACTIONS: actions})
             observations, infos = self._vector.reset_wait(timeout=seconds)
-        return {number: None if _only(infos, number)[_OVER] else observations[number] for number in episodes}
+        return {number: None if _only(infos, number)[_OVER] else _row(observations, number) for number in episodes}
 
     def send(self, actions: Action) -> None:
         """See :class:`Environments`."""
@@ -140,7 +142,7 @@ class WorkerEnvironments:
         with _reporting_dead_workers(), self._waiting("step()", 1) as seconds:
             observations, rewards, terminated, truncated, infos = self._vector.step_wait(timeout=seconds)
         return [
-            (observations[n], float(rewards[n]), bool(terminated[n]), bool(truncated[n]), _only(infos, n))
+            (_row(observations, n), float(rewards[n]), bool(terminated[n]), bool(truncated[n]), _only(infos, n))
             for n in range(self.count)
         ]
 
@@ -240,8 +242,7 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         with _picklable_errors():
             observation, info = _begin(self.env, Beginning(seed, options[_ACTIONS][self._number]))
         if observation is None:
-            assert self.observation_space.shape is not None
-            return np.zeros(self.observation_space.shape, np.uint8), {**info, _OVER: True}
+            return _row(create_empty_array(self.observation_space), 0), {**info, _OVER: True}
         return observation, {**info, _OVER: False}
 
     def step(self, action: Action) -> Outcome:
@@ -303,6 +304,16 @@ def _picklable_errors() -> Iterator[None]:
         raise EnvironmentFault(f"{type(error).__name__}: {error}") from None
 
 
+def _row(observations: Any, number: int) -> Observation:
+    """The observation of one environment, from an array or a dict of arrays with a row for each."""
+    row: Observation
+    if isinstance(observations, dict):
+        row = {name: values[number] for name, values in observations.items()}
+    else:
+        row = observations[number]
+    return row
+
+
 def _only(infos: dict[str, Any], number: int) -> dict[str, Any]:
     """The info of one environment, from gymnasium's arrays and their masks of environments that set the entry."""
     return {
@@ -352,13 +363,10 @@ def pixel_spaces(environment: Environment | Environments) -> tuple[tuple[int, in
     Raises:
         UserError: the observations are not uint8 pixels, or the actions are not a vector in [-1, 1].
     """
-    observations, actions = environment.observation_space, environment.action_space
-    pixels = isinstance(observations, gymnasium.spaces.Box) and observations.dtype == np.uint8
-    if not pixels or observations.shape is None or len(observations.shape) != 3:
-        raise UserError(f"the environment's observations must be uint8 (C, H, W), got {observations}")
+    actions = environment.action_space
+    shape = observation_spec(environment.observation_space).shape
     if not isinstance(actions, gymnasium.spaces.Box) or len(actions.shape) != 1:
         raise UserError(f"the environment's actions must be vectors of real numbers, got {actions}")
     if not (np.all(actions.low == -1) and np.all(actions.high == 1)):
         raise UserError(f"the environment's actions must be in [-1, 1], got {actions}")
-    channels, height, width = observations.shape
-    return (channels, height, width), actions.shape[0]
+    return shape, actions.shape[0]

@@ -346,16 +346,17 @@ class Schema(Generic[C]):
                 f"{section[1]} must hold settings by name, such as --{section[1]}.{next(iter(settings))}, "
                 f"got {section[2]}"
             )
-        value = re.fullmatch(r'Parser key "([\w.]+)": (.*?)(?:Got|Given) value: ?(.*)', text)
+        value = re.fullmatch(r'Parser key "([\w.]+)": (.*?)(?:Given value type: .*?)?(?:Got|Given) value: ?(.*)', text)
         if value is None:
             return text
         name, expected, given = value[1], value[2], value[3] or "nothing"
         usual = _flat(to_dict(self.config()))
         kinds = [_KINDS[kind] for kind in re.findall(r"<class '(\w+)'>", expected) if kind in _KINDS]
         if isinstance(usual.get(name), list):
-            kinds = [f"a list, such as {usual[name]}" if kind == _KINDS["tuple"] else kind for kind in kinds]
+            example = usual[name] or "[one, two]"
+            kinds = [f"a list, such as {example}" if kind == _KINDS["tuple"] else kind for kind in kinds]
         choices = re.findall(r"\w+", " ".join(re.findall(r"Literal\[(.*?)\]", expected)))
-        right = " or ".join(dict.fromkeys(choices or kinds))
+        right = " or ".join(dict.fromkeys((*choices, *kinds)))
         return f"{name} must be {right}, got {given}{nearest(given.lower(), choices)}" if right else text
 
 
@@ -406,7 +407,13 @@ def nearest(name: str, names: list[str]) -> str:
 
 
 _SURROUNDINGS = ("run", "device", "compute", "log")
-_KINDS = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "tuple": "a list"}
+_KINDS = {
+    "int": "a whole number",
+    "float": "a finite number",
+    "bool": "true or false",
+    "tuple": "a list",
+    "str": "text",
+}
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):

@@ -15,10 +15,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from curl_rl.rl.observations import observation_spec
 from curl_rl.rl.workers import Beginning, Environment, WorkerEnvironments, pixel_spaces
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.testing.failures import CheckWarning, fail, require, run_checks
-from curl_rl.testing.rollout import Rollout, play
+from curl_rl.testing.rollout import Rollout, equal_observations, play
 
 _BOOLEANS = (bool, np.bool_)
 _NUMBERS = (int, float, np.integer, np.floating)
@@ -57,7 +58,7 @@ def environments(case: EnvironmentCase) -> None:
 
 
 def spaces(case: EnvironmentCase) -> None:
-    """Observations are uint8 ``(stack·C, H, W)``, actions a vector in [-1, 1]."""
+    """Observations are uint8 ``(stack·C, H, W)``, or a dict of these and vectors; actions a vector in [-1, 1]."""
     with closing(case.make()) as environment:
         try:
             (channels, height, width), _ = pixel_spaces(environment)
@@ -67,10 +68,9 @@ def spaces(case: EnvironmentCase) -> None:
                 "Leave scaling to the encoder, move channels to the front, and rescale actions with "
                 "gymnasium.wrappers.RescaleAction(env, -1, 1).",
             )
-        space = environment.observation_space
     require(
         width > 4 or height <= 4,
-        f"observations {space.shape} seem to have their channels last",
+        f"observations {(channels, height, width)} seem to have their channels last",
         "Move them to the front: np.moveaxis(frame, -1, 0).",
     )
     require(
@@ -145,26 +145,53 @@ def observations(case: EnvironmentCase) -> None:
     """Observations are arrays of the type and shape that the space declares, with values inside it."""
     space = case.rollout.observation_space
     for where, observation in case.rollout.observations():
+        if not isinstance(space, gymnasium.spaces.Dict):
+            _require_pixels(f"the observation of {where}", observation, space)
+            continue
+        found = sorted(observation) if isinstance(observation, dict) else _kind(observation)
         require(
-            isinstance(observation, np.ndarray) and observation.dtype == np.uint8,
-            f"the observation of {where} is {_kind(observation)}",
-            "Return a NumPy array of uint8, in [0, 255].",
+            found == sorted(space.spaces),
+            f"the observation of {where} is {found}, but the space has {sorted(space.spaces)}",
+            "Return a dict with these entries.",
         )
-        require(
-            observation.shape == space.shape,
-            f"the observation of {where} has shape {observation.shape}, but the space has {space.shape}",
-            "Make them agree: channels first, stacked frames concatenated along the channels.",
-        )
-        require(
-            space.contains(observation),
-            f"the observation of {where} is outside the space {space}",
-            "Declare it as Box(0, 255, shape, np.uint8).",
-        )
+        for name, entry in space.spaces.items():
+            what, value = f"{name} in the observation of {where}", observation[name]
+            if name == observation_spec(space).image:
+                _require_pixels(what, value, entry)
+                continue
+            require(
+                isinstance(value, np.ndarray) and (value.dtype, value.shape) == (entry.dtype, entry.shape),
+                f"{what} is {_kind(value)}, but the space has {entry.dtype}, shape {entry.shape}",
+                "Return an array of this type and shape.",
+            )
+            require(
+                bool(np.isfinite(value).all()) and entry.contains(value),
+                f"{what} is {value.tolist()}, which is not finite or outside the space",
+                "Declare it as Box(-np.inf, np.inf, shape, np.float32), and return finite numbers.",
+            )
+
+
+def _require_pixels(what: str, pixels: Any, space: gymnasium.Space[Any]) -> None:
+    require(
+        isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8,
+        f"{what} is {_kind(pixels)}",
+        "Return a NumPy array of uint8, in [0, 255].",
+    )
+    require(
+        pixels.shape == space.shape,
+        f"{what} has shape {pixels.shape}, but the space has {space.shape}",
+        "Make them agree: channels first, stacked frames concatenated along the channels.",
+    )
+    require(
+        space.contains(pixels),
+        f"{what} is outside the space {space}",
+        "Declare it as Box(0, 255, shape, np.uint8).",
+    )
 
 
 def frame_stack(case: EnvironmentCase) -> None:
     """An episode starts with its first frame ``stack`` times, and each step appends one frame."""
-    stack, (first, *later) = case.stack, [observation for _, observation in case.rollout.observations()]
+    stack, (first, *later) = case.stack, _pixels(case)
     frames = first.reshape(stack, -1)
     require(
         (frames == frames[0]).all(),
@@ -186,7 +213,7 @@ def kept_arrays(case: EnvironmentCase) -> None:
     """The environment never writes to observations that it has returned, nor to actions."""
     for where, handed_out, copy in case.rollout.handed_out:
         require(
-            np.array_equal(handed_out, copy),
+            equal_observations(handed_out, copy),
             f"the observation of {where} was changed by a later step",
             "Return a new array every time, such as np.concatenate(frames) or buffer.copy().",
         )
@@ -221,7 +248,7 @@ def seeding(case: EnvironmentCase) -> None:
 
 def picture(case: EnvironmentCase) -> None:
     """Warns if the picture never changes."""
-    first, *later = [observation for _, observation in case.rollout.observations()]
+    first, *later = _pixels(case)
     if later and all(np.array_equal(first, observation) for observation in later):
         warnings.warn(
             f"the picture is the same in all {len(later)} random steps: does the environment draw its state?",
@@ -341,6 +368,12 @@ def check_environment(
             raise ValueError(f"{name} must be at least 1, got {value}")
     case = EnvironmentCase(make, stack, steps, seed)
     run_checks(ENVIRONMENT_CHECKS, checks, case, owner=lambda: _owner(make))
+
+
+def _pixels(case: EnvironmentCase) -> list[Any]:
+    """The frame stacks of the episode."""
+    spec = observation_spec(case.rollout.observation_space)
+    return [spec.pixels(observation) for _, observation in case.rollout.observations()]
 
 
 def _owner(make: Callable[[], Environment]) -> str:

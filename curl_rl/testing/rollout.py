@@ -56,14 +56,14 @@ class Rollout:
     def difference(self, other: Rollout, number: int) -> str | None:
         """The difference of ``other`` in step ``number`` (0: reset), in words; None if there is none."""
         if not number:
-            return None if np.array_equal(self.first, other.first) else "a different first observation"
+            return None if equal_observations(self.first, other.first) else "a different first observation"
         ours, theirs = self.steps[number - 1], other.steps[number - 1]
-        same = {
-            "observation": np.array_equal(ours.observation, theirs.observation),
+        agrees = {
+            "observation": equal_observations(ours.observation, theirs.observation),
             "reward": bool(ours.reward == theirs.reward),
             "end": (ours.terminated, ours.truncated) == (theirs.terminated, theirs.truncated),
         }
-        return next((f"a different {part} in step {number}" for part, is_same in same.items() if not is_same), None)
+        return next((f"a different {part} in step {number}" for part, agreed in agrees.items() if not agreed), None)
 
 
 def play(environment: Environment, seed: int, steps: int) -> Rollout:
@@ -82,6 +82,13 @@ def play(environment: Environment, seed: int, steps: int) -> Rollout:
     return rollout
 
 
+def equal_observations(one: Any, other: Any) -> bool:
+    """Tests whether two observations, arrays or dicts of arrays, hold the same numbers."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal_observations(one[name], other[name]) for name in one)
+    return not isinstance(one, dict) and not isinstance(other, dict) and np.array_equal(one, other)
+
+
 def _limit(environment: Any) -> int | None:
     """Agent steps after which an episode is truncated, if the environment or gymnasium's registry defines it."""
     limit: int | None = getattr(environment, "max_episode_steps", None)
@@ -90,4 +97,6 @@ def _limit(environment: Any) -> int | None:
 
 
 def _copy(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {name: _copy(entry) for name, entry in observation.items()}
     return np.array(observation) if isinstance(observation, np.ndarray) else observation

@@ -31,7 +31,7 @@ GRAY = np.uint8([[0, 51, 255], [102, 204, 1]])
         Image.fromarray(RED).convert("RGBA"),
         Image.fromarray(RED).convert("P", palette=Image.Palette.ADAPTIVE),
     ],
-    ids=lambda picture: f"{getattr(picture, 'dtype', picture)} {np.shape(picture)}",
+    ids=lambda picture: f"{getattr(picture, 'dtype', type(picture).__name__)} {np.shape(picture)}",
 )
 def test_pictures_with_a_single_meaning_are_taken(picture: Any) -> None:
     taken = rgb(picture)

@@ -198,9 +198,8 @@ def assert_equal_batches(left: Batch, right: Batch) -> None:
     for a, b in zip((*left[:5], *left.future), (*right[:5], *right.future), strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a.cpu(), b.cpu())
-    if left.future:
-        assert left.actions_ahead is not None
-        assert right.actions_ahead is not None
-        assert torch.equal(left.actions_ahead.cpu(), right.actions_ahead.cpu())
-    else:
-        assert left.actions_ahead is right.actions_ahead is None
+    assert (left.actions_ahead is None) is (not left.future)
+    for name in ("actions_ahead", "proprioception", "next_proprioception"):
+        one, other = getattr(left, name), getattr(right, name)
+        assert (one is None) is (other is None)
+        assert one is None or torch.equal(one.cpu(), other.cpu())

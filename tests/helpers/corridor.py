@@ -155,6 +155,7 @@ def state(directory: Path) -> dict[str, Any]:
         manifest["action_dim"],
         stack=manifest["stack"],
         device="cpu",
+        proprioception=manifest["proprioception"],
     )
     replay.restore(directory / "checkpoints" / "segments", manifest)
     content["samples"] = replay.sample(64, torch.Generator().manual_seed(0), discount=0.9, n_step=2, future=(1,))

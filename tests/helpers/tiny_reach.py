@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import envs
+from curl_rl.commands.environments import make_configured
 from curl_rl.rl.config import parse_command_line
 from curl_rl.rl.training import train
 
@@ -19,5 +20,4 @@ def train_on_tiny_reach(directory: Path, flags: str) -> Path:
     """A run of a few seconds with seed 4; ``flags`` of train_agent.py override those that make it small."""
     line = f"{_SMALL} {flags} --run {directory}"
     config, *_ = parse_command_line(line.split(), program="train_agent.py", description="")
-    e = config.environment
-    return train(config, lambda: envs.make("tiny-reach", size=e.size, stack=e.stack, action_repeat=e.action_repeat))
+    return train(config, lambda: make_configured(envs.make, config.env, config.environment))

@@ -223,3 +223,59 @@ class Breaks(Changed):
         if self.steps > 2:
             raise ZeroDivisionError("the simulator")
         return parts
+
+
+class Felt(Changed):
+    """Sound: pixels with a vector beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        place = Box(-np.inf, np.inf, (1,), np.float32)
+        self.observation_space = gymnasium.spaces.Dict(pixels=self.observation_space, place=place)  # type: ignore[assignment]
+
+    def changed(self, observation: Any) -> Any:
+        return {"pixels": observation, "place": np.array([self.place], np.float32)}
+
+
+class FeltInDoublePrecision(Felt):
+    def changed(self, observation: Any) -> Any:
+        return {**super().changed(observation), "place": np.array([self.place])}
+
+
+class FeltAsNothing(Felt):
+    def changed(self, observation: Any) -> Any:
+        return {**super().changed(observation), "place": np.array([np.nan], np.float32)}
+
+
+class NotFeltAtTheEnd(Felt):
+    def changed(self, observation: Any) -> Any:
+        felt = super().changed(observation)
+        return {"pixels": felt["pixels"]} if self.steps == self.length else felt
+
+
+class SeesFloats(Felt):
+    def changed(self, observation: Any) -> Any:
+        felt = super().changed(observation)
+        return {**felt, "pixels": felt["pixels"].astype(np.float32)}
+
+
+class SeesTwice(Felt):
+    def __init__(self) -> None:
+        super().__init__()
+        pixels = self.observation_space["pixels"]  # type: ignore[index]
+        self.observation_space = gymnasium.spaces.Dict(left=pixels, right=pixels)  # type: ignore[assignment]
+
+
+class FeltUnseeded(Felt):
+    def changed(self, observation: Any) -> Any:
+        return {**super().changed(observation), "place": np.array([random.random()], np.float32)}
+
+
+class OneBufferOfFeelings(Felt):
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = np.zeros(1, np.float32)
+
+    def changed(self, observation: Any) -> Any:
+        self.buffer[:] = self.place
+        return {"pixels": observation, "place": self.buffer}

@@ -298,6 +298,10 @@ def test_help_shows_the_fields_docstrings(capsys: pytest.CaptureFixture[str]) ->
         ("--agent.encoder.strides 2", "agent.encoder.strides must be a list, such as [2, 1, 1, 1], got 2"),
         ("--agent.precision half", "agent.precision must be float32 or bfloat16 or auto, got half"),
         ("--environment.quality good", "environment.quality must be faithful or fast, got good"),
+        (
+            "--environment.proprioception position",
+            "environment.proprioception must be all or a list, such as [one, two], got position",
+        ),
         ("--device gpu", "device must be auto, cpu, cuda or cuda:<n>, got 'gpu'"),
         ("--agent.crop 101", "agent.crop 101 is larger than environment.size 100: the crop is cut out of the rendered "
          "frame"),

@@ -87,6 +87,19 @@ def test_a_run_acts_in_its_own_environment(command: Any, run: Path, tmp_path: Pa
     assert not torch.equal(RecordedFrames(tmp_path / "b").actions, data.actions)
 
 
+def test_a_policy_on_pixels_and_proprioception_acts_on_both(command: Any, tmp_path: Path) -> None:
+    run = train_on_tiny_reach(tmp_path / "run", f"{FLAGS} --environment.proprioception all")
+    assert command("--policy", run, "--actions", "mean", "--agent_steps", 30, "--out", tmp_path / "a")[0] == 0
+    data, (agent, config, _) = RecordedFrames(tmp_path / "a"), load_agent(run, "cpu")
+    assert config.environment.proprioception == "all"
+    # tiny-reach's own observation, point and target, is also its physical state.
+    indices = [torch.tensor([number]) for number in range(30)]
+    acted = [agent.act(data.observations(i, 3), proprioception=data.states[i].float()) for i in indices]
+    assert torch.allclose(torch.cat(acted), data.actions, atol=1e-6)
+    without = [agent.act(data.observations(i, 3), proprioception=torch.zeros(1, 4)) for i in indices]
+    assert not torch.allclose(torch.cat(without), data.actions, atol=1e-3)
+
+
 def test_a_recording_goes_on_however_the_runs_path_is_spelled(
     command: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +163,7 @@ def test_ctrl_c_keeps_whole_episodes_and_the_same_command_resumes(
             ["--policy", "{run}", "--env", "cheetah-run"],
             "must be the environment of {run}, tiny-reach, got cheetah-run",
         ),
-        (["--policy", "{run}", "--size", 36], "--size, --quality and --action_repeat must be those of {run}"),
+        (["--policy", "{run}", "--size", 36], "--size, --quality, --action_repeat and --camera must be those of {run}"),
         (["--env", "tiny-reach", "--out", "{run}"], "exists but is not a recording"),
         (["--env", "tiny-reach", "--frames", 3], "unrecognized arguments: --frames 3"),
     ],

@@ -57,6 +57,18 @@ MUTANTS: list[tuple[Any, str, str, str]] = [
     (wrong.UnseededStart, "seeding", "give a different first observation", "super().reset(seed=seed)"),
     (wrong.GoesOnFromTheLastEpisode, "seeding", "in a used environment the same seed and actions", "keep no state"),
     (wrong.SharesItsState, "seeding", "give a different reward in step 1", "in the class"),
+    (wrong.SeesTwice, "spaces", "must be a dict of one image, uint8 (C, H, W), and vectors", "channels to the front"),
+    (
+        wrong.NotFeltAtTheEnd,
+        "observations",
+        "is ['pixels'], but the space has ['pixels', 'place']",
+        "a dict with these",
+    ),
+    (wrong.SeesFloats, "observations", "pixels in the observation of reset is an array of float32", "array of uint8"),
+    (wrong.FeltInDoublePrecision, "observations", "place in the observation of reset is an array of float64", "type"),
+    (wrong.FeltAsNothing, "observations", "place in the observation of reset is [nan]", "return finite numbers"),
+    (wrong.OneBufferOfFeelings, "kept_arrays", "the observation of reset was changed by a later step", "buffer.copy()"),
+    (wrong.FeltUnseeded, "seeding", "a different first observation", "self.np_random"),
     (wrong.ClosesOnce, "close", "the second close raises RuntimeError: closed already", "Make close do nothing"),
 ]
 
@@ -125,6 +137,10 @@ def test_our_own_environments_pass(stack: int) -> None:
 
 def test_the_corridor_of_the_tests_passes() -> None:
     check_environment(Corridor, stack=2)
+
+
+def test_pixels_with_vectors_beside_them_pass() -> None:
+    check_environment(wrong.Felt, stack=2)
 
 
 def test_a_time_limit_of_gymnasium_is_taken_for_what_it_is() -> None:

@@ -40,6 +40,9 @@ class RecordedStacks(ImageSet):
             "stack": stack,
         }
         self.identity = f"{len(recorded)} frames of {r.env}, seed {r.seed}, by {r.policy}, {r.size} pixels, {r.quality}"
+        if r.camera is not None:
+            self.provenance["camera"] = r.camera
+            self.identity += f", camera {r.camera}"
         self._recorded, self._stack = recorded, stack
         self._offsets: tuple[int, ...] = ()
         self._steps = 0

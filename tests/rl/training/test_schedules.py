@@ -151,9 +151,9 @@ def test_random_steps_are_uniform_and_the_policy_acts_only_afterwards(
         actions.append(action.copy())
         return step(env, action)
 
-    def counting(agent: Any, observation: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+    def counting(agent: Any, *seen: torch.Tensor | None) -> torch.Tensor:
         acted.append(len(actions))
-        return act(agent, observation, noise)
+        return act(agent, *seen)
 
     monkeypatch.setattr(Corridor, "step", noting)
     monkeypatch.setattr(Agent, "act", counting)
