@@ -13,7 +13,7 @@ import envs
 from curl_rl import load_policy
 from curl_rl.commands import evaluate_agent, record_frames, train_agent
 from curl_rl.commands.environments import camera_flag, make_configured
-from curl_rl.rl.config import EnvironmentConfig, parse_command_line, read_config
+from curl_rl.rl.config import EnvironmentConfig, parse_command_line, read_config, save_config
 
 LINE = (
     "--preset cpu --device cpu --frames 30 --environment.size 12 --environment.action_repeat 1 --agent.crop 10 "
@@ -93,7 +93,8 @@ def test_a_camera_is_a_number_or_a_name_to_every_command(text: str, camera: int 
     line = [f"--environment.camera={text}"]
     config, *_ = parse_command_line(line, program="train_agent.py", description="")
     assert config.environment.camera == camera
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"environment": {"camera": camera}}))
+    save_config(config, tmp_path / "config.yaml")
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["environment"]["camera"] == camera
     assert read_config(tmp_path / "config.yaml").environment.camera == camera
 
 
