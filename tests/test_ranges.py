@@ -171,6 +171,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "lie in [0, 1)": ([0, 1 - 1e-9], [-1e-9, 1, NAN]),
     "lie in (0, 1]": ([1e-9, 1], [0, 1 + 1e-9, NAN]),
     "lie in (0, 1)": ([1e-9, 1 - 1e-9], [0, 1, NAN]),
+    "lie in (0, 4]": ([1e-9, 4], [0, 4 + 1e-9, NAN]),
     "lie in [0, 30]": ([0, 30], [-1, 31, NAN]),
     "be between 0 and 0.5 (half the circle)": ([0, 0.5], [-1e-9, 0.5 + 1e-9, NAN]),
     "be from 0 (unchanged) to 100": ([0, 100], [-1e-9, 100.1, NAN]),

@@ -15,7 +15,7 @@ from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
 from curl_rl.losses.half_precision import widened
 from curl_rl.objectives.base import BatchInfo, DataSpec, Objective, ViewSpec
-from curl_rl.ranges import at_least
+from curl_rl.ranges import at_least, check_ranges
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class MetricConfig:
     """Width of the head's hidden layers. [default: the features' own]"""
     dim: Annotated[int, at_least(1)] = 128
     """Size of the embeddings."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 class MetricLearning(Objective):

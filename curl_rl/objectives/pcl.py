@@ -39,9 +39,11 @@ from curl_rl.ranges import at_least, check_ranges, one_or_more, positive, within
 class PCLConfig:
     """Clusterings, queue and head of PCL. The defaults are the released code's for ImageNet, version 2."""
 
-    clusters: Annotated[
-        tuple[int, ...], one_or_more(at_least(1), "be one or more numbers of clusters of at least 1 each")
-    ] = (25000, 50000, 100000)
+    clusters: Annotated[tuple[int, ...], one_or_more(at_least(1), "be one or more positive integers")] = (
+        25000,
+        50000,
+        100000,
+    )
     """Numbers of clusters, one for each clustering, each at most the number of images."""
     warmup_epochs: Annotated[int, at_least(0)] = 20
     """Epochs at the start that contrast only images, not clusters."""

@@ -162,7 +162,7 @@ def test_what_cannot_be_clustered_or_queued_is_refused() -> None:
     ):
         make(clusters=(4, 13))
     with pytest.raises(
-        ValueError, match=r"^objectives.pcl.clusters must be one or more numbers of clusters .*, got \[\]$"
+        ValueError, match=r"^objectives.pcl.clusters must be one or more positive integers, got \[\]$"
     ):
         PCLConfig(clusters=())
     with pytest.raises(ValueError, match=r"^the embeddings do not form objectives.pcl.clusters 3: k must be at most 1"):
