@@ -18,6 +18,7 @@ from curl_rl.objectives import (
     METHODS,
     BatchInfo,
     BYOLConfig,
+    DataSpec,
     MoCo,
     MoCoConfig,
     Objective,
@@ -441,12 +442,14 @@ def test_impossible_observations_are_refused_in_one_line(observations: Tensor, m
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("method", [name for name, own in METHODS.items() if "epochs" not in own.objective.needs])
 def test_a_single_sample_is_refused_by_methods_that_need_others(method: str, train: bool) -> None:
-    aux = AuxiliaryLoss(_encoder(), method).train(train)
+    aux = AuxiliaryLoss(_encoder(), method, data=DataSpec(count=8, classes=2)).train(train)
+    zero = torch.zeros(1, dtype=torch.int64)
+    batch = BatchInfo(**{need: zero for need in ("indices", "labels") if need in aux.objective.needs})
     if not aux.objective.batch_dependent:  # its negatives, if it has any, are in a bank
-        aux(_images()[:1])
+        aux(_images()[:1], batch=batch)
         return
     with pytest.raises(ValueError, match=r"needs? at least 2 samples in a batch \(batch_size\), got 1"):
-        aux(_images()[:1])
+        aux(_images()[:1], batch=batch)
 
 
 def test_the_first_floats_beyond_1_are_a_warning() -> None:

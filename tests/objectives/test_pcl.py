@@ -161,9 +161,7 @@ def test_what_cannot_be_clustered_or_queued_is_refused() -> None:
         ValueError, match=r"^objectives.pcl.clusters must be at most 12, the number of images, got \[4, 13"
     ):
         make(clusters=(4, 13))
-    with pytest.raises(
-        ValueError, match=r"^objectives.pcl.clusters must be one or more positive integers, got \[\]$"
-    ):
+    with pytest.raises(ValueError, match=r"^objectives.pcl.clusters must be one or more positive integers, got \[\]$"):
         PCLConfig(clusters=())
     with pytest.raises(ValueError, match=r"^the embeddings do not form objectives.pcl.clusters 3: k must be at most 1"):
         cluster(make(), draw(1, 4).expand(COUNT, 4))

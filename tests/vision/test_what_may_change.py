@@ -199,7 +199,9 @@ def test_a_disk_without_room_is_noticed_before_a_run_is_set_aside(
 ) -> None:
     run = shutil.copytree(undisturbed, tmp_path / "run")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
-    with pytest.raises(UserError, match=r"the disk of .* has 0.0 GB free, .*: free some space, lower checkpoint.keep,"):
+    with pytest.raises(
+        UserError, match=r"has 0.0 kB free, .* need [0-9.]+ MB: free some space, lower checkpoint.keep,"
+    ):
         pretrain(tiny(data, run), fresh=True)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
