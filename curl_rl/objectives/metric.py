@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
+from curl_rl.losses import alignment, class_accuracy, embedding_std, squared_distances
 from curl_rl.losses.half_precision import widened
-from curl_rl.objectives.base import BatchInfo, DataSpec, Objective, ViewSpec
+from curl_rl.objectives.base import BatchInfo, DataSpec, Objective, Result, ViewSpec
 from curl_rl.ranges import at_least, check_ranges
 
 
@@ -67,6 +69,32 @@ class MetricLearning(Objective):
 
     def projection_head(self) -> MLP:
         return self.head
+
+
+class DistanceLearning(MetricLearning):
+    """A loss of the squared distances of embeddings of length 1; subclasses define :meth:`distance_loss`."""
+
+    def distance_loss(self, distance: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the share of pairs or triplets that contribute to it.
+
+        Args:
+            distance: ``(N, N)`` squared distances of all embeddings.
+            classes: ``(N,)``.
+        """
+        raise NotImplementedError
+
+    def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
+        embeddings, classes = self.embed(online, batch)
+        distance = squared_distances(F.normalize(embeddings))
+        loss, active = self.distance_loss(distance, classes)
+        first, second = embeddings.detach().chunk(2)
+        metrics = {
+            "accuracy": class_accuracy(-distance.detach(), classes),
+            "active": active,
+            "embedding_std": embedding_std(first),
+            "alignment": alignment(first, second),
+        }
+        return Result(loss, metrics)
 
 
 def two_view_classes(samples: int, labels: Tensor | None, device: torch.device) -> Tensor:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch.nn.functional as F
+from torch import Tensor
 
-from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.losses import alignment, class_accuracy, embedding_std, pair_margin, squared_distances
-from curl_rl.objectives.base import BatchInfo, Result
+from curl_rl.encoders import FeatureSpec
+from curl_rl.losses import pair_margin
 from curl_rl.objectives.method import Method
-from curl_rl.objectives.metric import MetricConfig, MetricLearning
+from curl_rl.objectives.metric import DistanceLearning, MetricConfig
 from curl_rl.ranges import check_ranges, within
 
 
@@ -30,25 +29,15 @@ class PairMarginConfig(MetricConfig):
         check_ranges(self, "objectives.pair_margin")
 
 
-class PairMargin(MetricLearning):
+class PairMargin(DistanceLearning):
     """Distances of pairs: small within a class, at least a margin between classes."""
 
     def __init__(self, features: FeatureSpec, config: PairMarginConfig = PairMarginConfig()) -> None:
         super().__init__(features, config)
         self.margin = config.margin
 
-    def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        embeddings, classes = self.embed(online, batch)
-        distance = squared_distances(F.normalize(embeddings))
-        loss, active = pair_margin(distance, classes, self.margin)
-        first, second = embeddings.detach().chunk(2)
-        metrics = {
-            "accuracy": class_accuracy(-distance.detach(), classes),
-            "active": active,
-            "embedding_std": embedding_std(first),
-            "alignment": alignment(first, second),
-        }
-        return Result(loss, metrics)
+    def distance_loss(self, distance: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        return pair_margin(distance, classes, self.margin)
 
 
 METHOD = Method(

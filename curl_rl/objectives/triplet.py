@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch.nn.functional as F
+from torch import Tensor
 
-from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.losses import Mining, alignment, class_accuracy, embedding_std, squared_distances, triplet
-from curl_rl.objectives.base import BatchInfo, Result
+from curl_rl.encoders import FeatureSpec
+from curl_rl.losses import Mining, triplet
 from curl_rl.objectives.method import Method
-from curl_rl.objectives.metric import MetricConfig, MetricLearning
+from curl_rl.objectives.metric import DistanceLearning, MetricConfig
 from curl_rl.ranges import check_ranges, within
 
 
@@ -34,25 +33,15 @@ class TripletConfig(MetricConfig):
         check_ranges(self, "objectives.triplet")
 
 
-class Triplet(MetricLearning):
+class Triplet(DistanceLearning):
     """Distances of triplets: smaller within a class than between classes, by a margin."""
 
     def __init__(self, features: FeatureSpec, config: TripletConfig = TripletConfig()) -> None:
         super().__init__(features, config)
         self.config = config
 
-    def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        embeddings, classes = self.embed(online, batch)
-        distance = squared_distances(F.normalize(embeddings))
-        loss, active = triplet(distance, classes, self.config.margin, self.config.mining)
-        first, second = embeddings.detach().chunk(2)
-        metrics = {
-            "accuracy": class_accuracy(-distance.detach(), classes),
-            "active": active,
-            "embedding_std": embedding_std(first),
-            "alignment": alignment(first, second),
-        }
-        return Result(loss, metrics)
+    def distance_loss(self, distance: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        return triplet(distance, classes, self.config.margin, self.config.mining)
 
 
 METHOD = Method(

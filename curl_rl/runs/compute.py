@@ -68,9 +68,9 @@ def resolve_precision(precision: Precision | Literal["auto"], device: torch.devi
 def bfloat16_is_faster() -> bool:
     """Whether a CPU that has bfloat16 instructions also gains by them.
 
-    Of Intel's processors only those with matrix units (AMX) do: the vector instruction alone multiplies at half the
-    rate. A convolution of 32 channels, forward and backward on one core: 130 GFLOP/s in float32 and 80 in bfloat16 on
-    an Emerald Rapids whose AMX a hypervisor hides; 120 and 290 with AMX; 336 and 640 (two cores) on AMD's Zen 5.
+    Of Intel's processors only those with matrix units (AMX) do. A 3×3 convolution of 32 channels, forward and backward
+    on one core of an Emerald Rapids whose AMX a hypervisor hides, makes about 130 GFLOP/s in float32 and 80 in
+    bfloat16; updates of CURL with AMX, or on AMD's processors, are twice as fast in bfloat16 (results/README.md).
     """
     if not _IS_X86 or torch.cpu._is_amx_tile_supported():
         return True
