@@ -14,7 +14,7 @@ from torch import Tensor
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
-from curl_rl.losses import alignment, class_accuracy, embedding_std, squared_distances
+from curl_rl.losses import MarginLoss, alignment, class_accuracy, embedding_std, squared_distances
 from curl_rl.losses.half_precision import widened
 from curl_rl.objectives.base import BatchInfo, DataSpec, Objective, Result, ViewSpec
 from curl_rl.ranges import at_least, check_ranges
@@ -74,8 +74,8 @@ class MetricLearning(Objective):
 class DistanceLearning(MetricLearning):
     """A loss of the squared distances of embeddings of length 1; subclasses define :meth:`distance_loss`."""
 
-    def distance_loss(self, distance: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and the share of pairs or triplets that contribute to it.
+    def distance_loss(self, distance: Tensor, classes: Tensor) -> MarginLoss:
+        """The method's loss.
 
         Args:
             distance: ``(N, N)`` squared distances of all embeddings.

@@ -11,7 +11,7 @@ from typing import Annotated
 from torch import Tensor
 
 from curl_rl.encoders import FeatureSpec
-from curl_rl.losses import pair_margin
+from curl_rl.losses import MarginLoss, pair_margin
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.metric import DistanceLearning, MetricConfig
 from curl_rl.ranges import check_ranges, within
@@ -36,7 +36,7 @@ class PairMargin(DistanceLearning):
         super().__init__(features, config)
         self.margin = config.margin
 
-    def distance_loss(self, distance: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    def distance_loss(self, distance: Tensor, classes: Tensor) -> MarginLoss:
         return pair_margin(distance, classes, self.margin)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 from torch import Tensor
 
 from curl_rl.encoders import FeatureSpec
-from curl_rl.losses import Mining, triplet
+from curl_rl.losses import MarginLoss, Mining, triplet
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.metric import DistanceLearning, MetricConfig
 from curl_rl.ranges import check_ranges, within
@@ -40,7 +40,7 @@ class Triplet(DistanceLearning):
         super().__init__(features, config)
         self.config = config
 
-    def distance_loss(self, distance: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    def distance_loss(self, distance: Tensor, classes: Tensor) -> MarginLoss:
         return triplet(distance, classes, self.config.margin, self.config.mining)
 
 

@@ -123,6 +123,22 @@ def test_images_not_seen_yet_are_no_negatives_and_stand_for_themselves() -> None
     assert found == pytest.approx(-math.log(scores[0] / sum(scores)), rel=1e-12)
 
 
+def test_an_image_not_seen_yet_is_moved_by_its_negatives_alone() -> None:
+    """Its similarity with itself is the constant 1: the gradient is the negatives' mean, weighted by the softmax."""
+    e = torch.eye(3, dtype=torch.float64)
+    objective = make(3, temperature=0.5)
+    objective.remember(features(e[1:]), BatchInfo(torch.tensor([0, 1])))
+    vector = torch.tensor([[0.6, 0.8, 0.0]], dtype=torch.float64, requires_grad=True)
+    loss_of(objective, vector, torch.tensor([2])).loss.backward()
+    positive, first, second = math.exp(2.0), math.exp(1.6), math.exp(0.0)
+    own = vector.detach()[0]
+    pull = 2 * (own * positive + e[1] * first + e[2] * second) / (positive + first + second) - 2 * own
+    along = pull - (pull @ own) * own  # the length does not count
+    assert vector.grad is not None
+    assert torch.allclose(vector.grad[0], along, atol=1e-12)
+    assert along.norm() > 0.1
+
+
 def test_all_images_pass_before_the_first_epoch_only() -> None:
     known = draw(COUNT, 3)
     objective = make(known=known)

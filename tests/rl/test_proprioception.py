@@ -94,6 +94,21 @@ def test_the_losses_of_actor_and_critics_see_the_vector_and_the_objective_does_n
             assert after["objective/loss"] == before["objective/loss"]
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_the_target_is_of_the_next_vector_alone(rule: str) -> None:
+    """With an actor that does not see the vector, what is left is the target critics' view of the next state."""
+    agent = feeling_agent(**RULES[rule])
+    with torch.no_grad():
+        agent.actor.trunk[0].weight[:, LATENT:] = 0
+    inputs = inputs_of(agent)
+    targets = [
+        copy.deepcopy(agent).update(inputs._replace(**changes))["critic/target"]
+        for changes in ({}, {"proprioception": vectors(7)}, {"next_proprioception": vectors(8)})
+    ]
+    assert targets[0] == targets[1]
+    assert targets[0] != targets[2]
+
+
 def test_the_gradient_of_the_vector_reaches_the_actor_and_never_the_encoder() -> None:
     agent = feeling_agent()
     inputs = inputs_of(agent)
