@@ -93,7 +93,7 @@ def test_every_method_has_its_rows_and_each_measures_its_own_work(monkeypatch: p
         own: dict[str, Method] = dict(METHODS)
         for name, method in own.items():
             for what in ("forward", "after_step", "between_epochs"):
-                if what in vars(method.objective):
+                if getattr(method.objective, what) is not getattr(Objective, what):
                     counted(method.objective, what, name)
         rows = objectives.measure(CPU, 2, TINY, small_configs())
     measured = {row.name: row.ours_ms for row in rows}
