@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,14 +140,23 @@ def _add(curve: Curve, run: Run, returns: dict[int, float]) -> None:
         curve.seconds[run.seed] = {
             row["frames"]: row["wall_time"] - times[0]["wall_time"] for row in times if RETURN in row
         }
-    environment, training = run.settings.get("environment", {}), run.settings.get("training", {})
-    if "action_repeat" in environment:
-        curve.action_repeat = environment["action_repeat"]
-        random_frames = training.get("random_steps", 0) * environment["action_repeat"]
+    curve.action_repeat = _setting(run, "environment", "action_repeat")
+    random_steps = _setting(run, "training", "random_steps")
+    if curve.action_repeat is not None and random_steps is not None:
+        random_frames = random_steps * curve.action_repeat
         curve.random_returns += [
             row["episode/return"] for row in run.rows if "episode/return" in row and row["frames"] <= random_frames
         ]
-    if "frames" in run.settings:
-        curve.budgets[run.seed] = run.settings["frames"]
-        if run.rows[-1]["frames"] < run.settings["frames"]:
+    budget = _setting(run, "frames")
+    if budget is not None:
+        curve.budgets[run.seed] = budget
+        if run.rows[-1]["frames"] < budget:
             curve.unfinished.add(run.seed)
+
+
+def _setting(run: Run, *names: str) -> int | None:
+    """A whole number in a run's settings, which may come from a file that others have made; None if there is none."""
+    value: Any = run.settings
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, int) else None

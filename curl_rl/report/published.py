@@ -42,9 +42,14 @@ class Published:
     @property
     def action_repeat(self) -> int | None:
         """Environment steps per action on this task; None if not stated."""
-        if self.repeats == "planet":
-            return next(repeat for tasks, repeat in _PLANET.items() if fnmatch.fnmatchcase(self.task, tasks))
-        return int(self.repeats) if self.repeats else None
+        return repeat_on(self.task, self.repeats)
+
+
+def repeat_on(task: str, repeats: str) -> int | None:
+    """Environment steps per action on a task by one of the conventions named at the head of this file."""
+    if repeats == "planet":
+        return next(repeat for tasks, repeat in _PLANET.items() if fnmatch.fnmatchcase(task, tasks))
+    return int(repeats) if repeats else None
 
 
 @lru_cache

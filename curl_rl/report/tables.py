@@ -49,12 +49,12 @@ def cell_at(curve: Curve, frames: int) -> Cell | None:
 
 def in_words(cell: Cell) -> str:
     """A cell of a Markdown table: mean ± standard deviation [interval], seeds, hours."""
-    spread = "" if cell.std is None else f" ± {_rounded(cell.std)}"
-    interval = "" if cell.interval is None else f" [{_rounded(cell.interval[0])}, {_rounded(cell.interval[1])}]"
+    spread = "" if cell.std is None else f" ± {rounded(cell.std)}"
+    interval = "" if cell.interval is None else f" [{rounded(cell.interval[0])}, {rounded(cell.interval[1])}]"
     notes = [f"{cell.seeds} seeds" if cell.seeds > 1 else "1 seed, no interval"]
     if cell.hours is not None:
         notes.append(f"{cell.hours:.1f} h" if cell.hours >= 0.1 else f"{cell.hours * 60:.1f} min")
-    return f"{_rounded(cell.mean)}{spread}{interval} ({', '.join(notes)})"
+    return f"{rounded(cell.mean)}{spread}{interval} ({', '.join(notes)})"
 
 
 def efficiency_table(curves: Sequence[Curve], budgets: Sequence[int], level: float | None = None) -> Table:
@@ -70,7 +70,7 @@ def efficiency_table(curves: Sequence[Curve], budgets: Sequence[int], level: flo
     table = [["task", "kind of run", *(f"{budget:,} frames" for budget in budgets), "mean of the curve", *reach]]
     for curve in curves:
         frames = curve.common_frames()
-        whole = f"{_rounded(float(curve.matrix(frames).mean()))} (to {frames[-1]:,})" if frames else "–"
+        whole = f"{rounded(float(curve.matrix(frames).mean()))} (to {frames[-1]:,})" if frames else "–"
         row = [curve.env, curve.label, *(_at_budget(curve, budget) for budget in budgets), whole]
         table.append(row if level is None else [*row, _reached(curve, level)])
     return table
@@ -81,8 +81,13 @@ def _at_budget(curve: Curve, budget: int) -> str:
     if cell is not None:
         missing = len(curve.seeds) - cell.seeds
         return in_words(cell) + (f"; {missing} of {len(curve.seeds)} seeds not there" if missing else "")
-    frames = curve.frames()
-    return f"– (evaluated to {frames[-1]:,})" if frames[-1] < budget else "– (not evaluated there)"
+    return missing_in_words(curve, budget)
+
+
+def missing_in_words(curve: Curve, frames: int) -> str:
+    """Why a curve has no return at ``frames``."""
+    last = curve.frames()[-1]
+    return f"– (evaluated to {last:,})" if last < frames else "– (not evaluated there)"
 
 
 def _reached(curve: Curve, level: float) -> str:
@@ -93,7 +98,7 @@ def _reached(curve: Curve, level: float) -> str:
     return f"{f'{middle:,.0f}' if math.isfinite(middle) else '–'} ({reached} of {len(frames)} seeds)"
 
 
-def _rounded(value: float) -> str:
+def rounded(value: float) -> str:
     """Three significant digits, and whole numbers from 100 on, without a negative zero."""
     text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
     return text.lstrip("-") if float(text) == 0 else text
