@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curl_rl.report.comparison import compare
-from curl_rl.report.curves import RETURN, Curve, curves_of, read_runs
+from curl_rl.report.curves import RETURN, Curve, curves_of, read_runs, samples
 from curl_rl.report.long_csv import write_runs
 from curl_rl.report.plots import draw_curves, draw_improvement, draw_profiles
 from curl_rl.report.published import check_methods
@@ -90,14 +90,13 @@ def main(argv: Sequence[str]) -> int:
         if kind in ("profiles", "improvement") and len(arguments.at or [0]) != 1:
             raise UserError(f"at must be one number of frames for --kind {kind}, got {len(arguments.at)}")
         check_methods(arguments.published)
-        runs = read_runs(arguments.paths)
+        runs = samples(read_runs(arguments.paths))
         curves = curves_of(runs)
         if not curves:
             raise UserError(f"no run with an evaluation below {named(arguments.paths)}")
         if arguments.csv:
-            evaluated = [run for run in runs if any(RETURN in row for row in run.rows)]
-            write_runs(evaluated, arguments.csv, [("metrics", "evaluation returns only")], {RETURN})
-            print(f"{len(evaluated)} runs written: {arguments.csv}")
+            write_runs(runs, arguments.csv, [("metrics", "evaluation returns only")], {RETURN})
+            print(f"{len(runs)} runs written: {arguments.csv}")
         if kind == "table":
             _write_table(curves, arguments.at, arguments.reach, out)
         elif out is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,54 +87,62 @@ def read_curves(paths: Sequence[Path]) -> list[Curve]:
     Raises:
         UserError: no run has an evaluation, or a run cannot be read.
     """
-    curves = curves_of(read_runs(paths))
+    curves = curves_of(samples(read_runs(paths)))
     if not curves:
         raise UserError(f"no run with an evaluation below {named(paths)}")
     return curves
 
 
-def curves_of(runs: Sequence[Run]) -> list[Curve]:
-    """Curves of the runs of agents, sorted by task and label, their seeds in order.
+def samples(runs: Sequence[Run]) -> list[Run]:
+    """The runs that count as independent samples, sorted by task, label and seed.
 
-    Leaves out runs without an evaluation, and of two runs of one kind and seed the one that got less far: they are no
-    independent samples. Prints a warning about each. Runs of one kind from different CSV files are kept apart, by the
-    file's name in the label: each file is an experiment, with code of its own time.
+    Leaves out runs without an evaluation, and of two runs of one kind and seed the one that got less far, with a
+    warning about each. Runs of one kind from different CSV files are kept apart, by the file's name in the label: each
+    file is an experiment, with code of its own time.
     """
-    kept: dict[tuple[str, str, Path | None, int], tuple[Run, dict[int, float]]] = {}
+    kept: dict[tuple[str, str, Path | None, int], Run] = {}
     for run in runs:
-        returns = {row["frames"]: row[RETURN] for row in run.rows if row.get(RETURN) is not None}
-        if not returns:
+        if not _returns(run):
             warn(f"{run.source} has no evaluation yet, and is left out")
             continue
         key = (run.env, run.label, _experiment(run), run.seed)
-        other = kept.get(key, (run, returns))
-        kept[key] = (run, returns) if max(returns) > max(other[1]) else other
-        if other[0] is not run:
-            out = other[0] if kept[key][0] is run else run
+        other = kept.setdefault(key, run)
+        if other is not run:
+            kept[key] = run if max(_returns(run)) > max(_returns(other)) else other
+            out = other if kept[key] is run else run
             warn(f"{out.source} is a second run of {run.env}, {run.label}, seed {run.seed}, and is left out")
     experiments: dict[tuple[str, str], set[Path | None]] = defaultdict(set)
     for env, label, experiment, _ in kept:
         experiments[env, label].add(experiment)
+    found = [
+        replace(run, label=f"{label} ({experiment.stem})") if experiment and len(experiments[env, label]) > 1 else run
+        for (env, label, experiment, _), run in kept.items()
+    ]
+    return sorted(found, key=lambda run: (run.env, run.label, run.seed))
+
+
+def curves_of(runs: Sequence[Run]) -> list[Curve]:
+    """The curves of :func:`samples`, in their order; a warning if the seeds of one have different budgets."""
     curves: dict[tuple[str, str], Curve] = {}
-    for (env, label, experiment, _), (run, returns) in sorted(
-        kept.items(), key=lambda item: (*item[0][:2], item[0][3])
-    ):
-        if experiment is not None and len(experiments[env, label]) > 1:
-            label = f"{label} ({experiment.stem})"
-        _add(curves.setdefault((env, label), Curve(env, label)), run, returns)
+    for run in runs:
+        _add(curves.setdefault((run.env, run.label), Curve(run.env, run.label)), run)
     for curve in curves.values():
         if len(set(curve.budgets.values())) > 1:
             budgets = f"{min(curve.budgets.values()):,} to {max(curve.budgets.values()):,} frames"
             warn(f"{curve.env}, {curve.label}: budgets of {budgets}; the mean ends where the first seed does")
-    return [curves[key] for key in sorted(curves)]
+    return list(curves.values())
+
+
+def _returns(run: Run) -> dict[int, float]:
+    return {row["frames"]: row[RETURN] for row in run.rows if row.get(RETURN) is not None}
 
 
 def _experiment(run: Run) -> Path | None:
     return run.source if run.source.is_file() else None
 
 
-def _add(curve: Curve, run: Run, returns: dict[int, float]) -> None:
-    curve.seeds[run.seed] = returns
+def _add(curve: Curve, run: Run) -> None:
+    curve.seeds[run.seed] = _returns(run)
     times = [row for row in run.rows if row.get("wall_time") is not None]
     if times:
         curve.seconds[run.seed] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from curl_rl.report.curves import curves_of, read_curves, read_runs
+from curl_rl.report.curves import curves_of, read_curves, read_runs, samples
 from curl_rl.report.long_csv import is_runs_csv, notes_of, read_csv, write_runs
 from curl_rl.report.runs import Run
 
@@ -145,7 +145,9 @@ def test_kinds_of_two_files_are_kept_apart(tmp_path: Path) -> None:
     """Each file is an experiment, with the code of its time: its seeds are not mixed with another's."""
     write_runs([run(1), run(2)], tmp_path / "old.csv")
     write_runs([run(1)], tmp_path / "new.csv")
-    found = {curve.label: list(curve.seeds) for curve in read_curves([tmp_path])}
+    runs = samples(read_runs([tmp_path]))
+    write_runs(runs, tmp_path / "both.csv")  # and can be written together
+    found = {curve.label: list(curve.seeds) for curve in read_curves([tmp_path / "both.csv"])}
     assert found == {"cpu, x 1 (new)": [1], "cpu, x 1 (old)": [1, 2]}
 
 
