@@ -31,10 +31,10 @@ from helpers.corridor import tiny, trained
 from helpers.image_folders import make_classes
 from helpers.pages import DOCS, blocks, run
 
-PAGES = ["auxiliary_loss.md", "encoders.md", "frames.md", "images.md", "integrations.md", "transfer.md"]
+PAGES = ["auxiliary_loss.md", "curves.md", "encoders.md", "frames.md", "images.md", "integrations.md", "transfer.md"]
 ADDED = "# +"
 # Optional libraries that blocks import.
-OPTIONAL = ("stable_baselines3", "tensordict", "onnxruntime", "huggingface_hub")
+OPTIONAL = ("stable_baselines3", "matplotlib", "tensordict", "onnxruntime", "huggingface_hub")
 
 
 @pytest.fixture
