@@ -114,10 +114,14 @@ def samples(runs: Sequence[Run]) -> list[Run]:
     experiments: dict[tuple[str, str], set[Path | None]] = defaultdict(set)
     for env, label, experiment, _ in kept:
         experiments[env, label].add(experiment)
-    found = [
-        replace(run, label=f"{label} ({experiment.stem})") if experiment and len(experiments[env, label]) > 1 else run
-        for (env, label, experiment, _), run in kept.items()
-    ]
+    found = []
+    for (env, label, experiment, _), run in kept.items():
+        same_kind = experiments[env, label]
+        if experiment is not None and len(same_kind) > 1:
+            stems = [other.stem for other in same_kind if other is not None]
+            name = experiment.stem if stems.count(experiment.stem) == 1 else f"{experiment}"
+            run = replace(run, label=f"{label} ({name})")
+        found.append(run)
     return sorted(found, key=lambda run: (run.env, run.label, run.seed))
 
 

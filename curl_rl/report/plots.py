@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ Center = Literal["mean", "iqm"]
 """What a line shows of the seeds: their mean, or their interquartile mean."""
 
 _MOST_COLUMNS = 3
+_ENOUGH = 5  # seeds: the interval of fewer is little more than their range
 _BELOW_THE_AXIS = 34  # points, for its numbers and its name
 _BESIDE = 7  # points
 _LONGEST_LINE = 60  # characters of a legend as wide as its panel
@@ -70,7 +71,7 @@ def draw_curves(
         axis.set(title=env, xlabel="environment frames", ylabel=f"return, {over}")
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
         axis.xaxis.set_major_formatter(_thousands)
-    lines = [_legend_below(axis) for axis in axes.flat[: len(panels)]]
+    lines = [_legend_below(axis, map(_seeds, of_env)) for axis, of_env in zip(axes.flat, panels.values(), strict=False)]
     heights = [3.5 + 0.19 * max(lines[row * columns : (row + 1) * columns]) for row in range(rows)]
     figure.set_size_inches(5.2 * columns, sum(heights))
     save(figure, out)
@@ -166,7 +167,7 @@ def draw_profiles(comparison: Comparison, out: Path) -> None:
         ylabel="fraction of runs with a return above τ",
         ylim=(-0.02, 1.02),
     )
-    _legend_below(axis)
+    _legend_below(axis, (len(values) for tasks in comparison.scores.values() for values in tasks))
     save(figure, out)
 
 
@@ -201,8 +202,16 @@ def draw_improvement(comparison: Comparison, out: Path) -> None:
     save(figure, out)
 
 
-def _legend_below(axis: Any) -> int:
+def _seeds(curve: Curve) -> int:
+    return len(curve.seeds)
+
+
+def _legend_below(axis: Any, seeds: Iterable[int]) -> int:
     """A legend below the panel, where it covers no curve, and what the bands are, if there are any.
+
+    Args:
+        axis: the panel.
+        seeds: how many each of its lines has.
 
     Returns:
         The number of its lines.
@@ -213,7 +222,8 @@ def _legend_below(axis: Any) -> int:
     handles, labels = axis.get_legend_handles_labels()
     if any(isinstance(band, PolyCollection) for band in axis.collections):
         handles.append(headless_pyplot().Rectangle((0, 0), 1, 1, color="gray", alpha=0.3, linewidth=0))
-        labels.append(f"band: {_INTERVAL}")
+        few = any(1 < count < _ENOUGH for count in seeds)
+        labels.append(f"band: {_INTERVAL}" + (f", too narrow for fewer than {_ENOUGH} seeds" if few else ""))
     wrapped = [textwrap.fill(label, _LONGEST_LINE) for label in labels]
     axis.legend(
         handles,

@@ -151,6 +151,14 @@ def test_kinds_of_two_files_are_kept_apart(tmp_path: Path) -> None:
     assert found == {"cpu, x 1 (new)": [1], "cpu, x 1 (old)": [1, 2]}
 
 
+def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_runs([run(1)], tmp_path / folder / "x.csv")
+    labels = [curve.label for curve in read_curves([tmp_path])]
+    assert labels == [f"cpu, x 1 ({tmp_path}/{folder}/x.csv)" for folder in ("one", "two")]
+
+
 def test_two_runs_of_one_kind_and_seed_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="are runs of one kind and seed: name one of them"):
         write_runs([run(1), run(1)], tmp_path / "x.csv")

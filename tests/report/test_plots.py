@@ -59,7 +59,7 @@ def test_a_panel_per_task_with_the_seeds_mean_and_the_random_policy(tmp_path: Pa
     assert lines["first (2 seeds)"] == ([0, 10], [2.0, 6.0])
     assert lines["second (1 seed, no interval)"] == ([0, 10], [5.0, 6.0])
     assert lines["random policy"][1] == [3.0, 3.0]
-    assert in_legend(0)[-1] == "band: 95 % bootstrap interval"
+    assert in_legend(0)[-1] == "band: 95 % bootstrap interval, too narrow for fewer than 5 seeds"
     assert in_legend(1) == ["first (1 seed, no interval)"]
     assert Image.open(tmp_path / "new" / "curves.png").width > 600
 
@@ -84,7 +84,12 @@ def test_the_mean_ends_with_the_first_seed_and_the_others_go_on_alone(tmp_path: 
     lines = drawn()
     assert lines["x (2 seeds, 1 unfinished)"] == ([0, 10], [2.0, 3.0])
     assert lines["_one seed"] == ([10, 20], [2.0, 30.0])
-    assert in_legend() == ["x (2 seeds, 1 unfinished)", "band: 95 % bootstrap interval"]
+    assert in_legend()[0] == "x (2 seeds, 1 unfinished)"
+
+
+def test_five_seeds_have_an_interval_without_reservation(tmp_path: Path) -> None:
+    draw_curves([Curve("a", "x", {seed: {0: float(seed)} for seed in range(5)})], tmp_path / "x.png")
+    assert in_legend() == ["x (5 seeds)", "band: 95 % bootstrap interval"]
 
 
 def test_seeds_without_common_frames_are_refused(tmp_path: Path) -> None:
