@@ -162,7 +162,7 @@ def draw_profiles(comparison: Comparison, out: Path) -> None:
         if profile.interval is not None:
             axis.fill_between(thresholds, *profile.interval, color=look["color"], alpha=0.2, linewidth=0, step="post")
     axis.set(
-        title=f"{', '.join(comparison.tasks)} at {comparison.frames:,} frames",
+        title=_where(comparison),
         xlabel="return τ",
         ylabel="fraction of runs with a return above τ",
         ylim=(-0.02, 1.02),
@@ -193,13 +193,19 @@ def draw_improvement(comparison: Comparison, out: Path) -> None:
     axis.axvline(0.5, color="gray", linestyle=":")
     axis.set_yticks(range(len(pairs)), names, fontsize="small")
     axis.set(
-        title=f"{', '.join(comparison.tasks)} at {comparison.frames:,} frames",
+        title=_where(comparison),
         xlabel=f"probability that a run of the first returns more ({_INTERVAL})",
         xlim=(-0.02, 1.02),
         ylim=(len(pairs) - 0.5, -0.5),
     )
     axis.grid(alpha=0.3)
     save(figure, out)
+
+
+def _where(comparison: Comparison) -> str:
+    tasks = comparison.tasks
+    named = ", ".join(tasks) if len(tasks) < 3 else f"{len(tasks)} tasks"
+    return f"{named} at {comparison.frames:,} frames"
 
 
 def _seeds(curve: Curve) -> int:
@@ -223,7 +229,7 @@ def _legend_below(axis: Any, seeds: Iterable[int]) -> int:
     if any(isinstance(band, PolyCollection) for band in axis.collections):
         handles.append(headless_pyplot().Rectangle((0, 0), 1, 1, color="gray", alpha=0.3, linewidth=0))
         few = any(1 < count < _ENOUGH for count in seeds)
-        labels.append(f"band: {_INTERVAL}" + (f", too narrow for fewer than {_ENOUGH} seeds" if few else ""))
+        labels.append(f"band: {_INTERVAL}" + (f" (too narrow below {_ENOUGH} seeds)" if few else ""))
     wrapped = [textwrap.fill(label, _LONGEST_LINE) for label in labels]
     axis.legend(
         handles,

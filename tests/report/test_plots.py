@@ -59,7 +59,7 @@ def test_a_panel_per_task_with_the_seeds_mean_and_the_random_policy(tmp_path: Pa
     assert lines["first (2 seeds)"] == ([0, 10], [2.0, 6.0])
     assert lines["second (1 seed, no interval)"] == ([0, 10], [5.0, 6.0])
     assert lines["random policy"][1] == [3.0, 3.0]
-    assert in_legend(0)[-1] == "band: 95 % bootstrap interval, too narrow for fewer than 5 seeds"
+    assert in_legend(0)[-1] == "band: 95 % bootstrap interval (too narrow below 5 seeds)"
     assert in_legend(1) == ["first (1 seed, no interval)"]
     assert Image.open(tmp_path / "new" / "curves.png").width > 600
 
