@@ -1,4 +1,4 @@
-"""Adds to the documentation site the pages that are made: front page, index, results, one page a method, API reference."""
+"""Adds to the documentation site the pages that are made: the front page, all pages, the results, the API reference."""
 
 from __future__ import annotations
 
