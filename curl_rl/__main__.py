@@ -56,6 +56,7 @@ COMMANDS = {
     "export-encoder": Command("export_encoder"),
     "probe": Command("probe_encoder"),
     "plot": Command("plot_curves"),
+    "report": Command("report", plays=True),
     "benchmark-table": Command("benchmark_table"),
     "collect": Command("collect_runs"),
     "train-sb3": Command("train_sb3", plays=True),

@@ -18,7 +18,7 @@ from curl_rl.report.comparison import Comparison, improvement_of, profile_of
 from curl_rl.report.curves import Curve
 from curl_rl.report.published import Published, published_results
 from curl_rl.report.statistics import CONFIDENCE, Array, bootstrap_interval, interquartile_mean
-from curl_rl.report.style import headless_pyplot, save, styles
+from curl_rl.report.style import headless_pyplot, in_thousands, save, styles
 from curl_rl.runs.errors import UserError
 
 Center = Literal["mean", "iqm"]
@@ -70,7 +70,7 @@ def draw_curves(
         over = {"mean": "mean over seeds", "iqm": "interquartile mean"}[center]
         axis.set(title=env, xlabel="environment frames", ylabel=f"return, {over}")
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-        axis.xaxis.set_major_formatter(_thousands)
+        axis.xaxis.set_major_formatter(in_thousands)
     lines = [_legend_below(axis, map(_seeds, of_env)) for axis, of_env in zip(axes.flat, panels.values(), strict=False)]
     heights = [3.5 + 0.19 * max(lines[row * columns : (row + 1) * columns]) for row in range(rows)]
     figure.set_size_inches(5.2 * columns, sum(heights))
@@ -249,10 +249,3 @@ def _moved(axis: Any, place: Any, right: float, up: float) -> Any:
     from matplotlib.transforms import ScaledTranslation
 
     return place + ScaledTranslation(right / 72, up / 72, axis.figure.dpi_scale_trans)
-
-
-def _thousands(frames: float, _: int) -> str:
-    for size, letter in ((1_000_000, "M"), (1000, "k")):
-        if abs(frames) >= size:
-            return f"{frames / size:g}{letter}"
-    return f"{frames:g}"

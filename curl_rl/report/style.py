@@ -71,3 +71,11 @@ def save(figure: Any, out: Path) -> None:
     figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.08, metadata=undated)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_durably(out.resolve(), [buffer.getvalue()])
+
+
+def in_thousands(frames: float, _: int) -> str:
+    """A count of frames for an axis: 20k, or 1.5M."""
+    for size, letter in ((1_000_000, "M"), (1000, "k")):
+        if abs(frames) >= size:
+            return f"{frames / size:g}{letter}"
+    return f"{frames:g}"

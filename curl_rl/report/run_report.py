@@ -1,0 +1,260 @@
+"""A report on runs as one page of HTML: what was run, how it went, what is wrong with it, and what it looks like."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curl_rl.report.agent_report import add_agent
+from curl_rl.report.charts import curve_charts
+from curl_rl.report.curves import RETURN, curves_of, samples
+from curl_rl.report.diagnosis import Metrics, Series, diagnose, series_of
+from curl_rl.report.images_report import add_images
+from curl_rl.report.page import Section, figure, page
+from curl_rl.report.plots import draw_curves
+from curl_rl.report.runs import Run, find_runs, named, read_run
+from curl_rl.rl.config import EnvironmentConfig
+from curl_rl.rl.config import read_config as read_agent_config
+from curl_rl.rl.workers import Environment
+from curl_rl.runs.compute import resolve_device
+from curl_rl.runs.directory import CONFIG, VIDEOS
+from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.faults import FAULT
+from curl_rl.runs.files import read_file
+from curl_rl.vision.evaluation.protocols import Protocol
+
+MakeOfRun = Callable[[str, EnvironmentConfig], Environment]
+"""Makes the environment of this name with a run's settings."""
+
+_GROUPS = {
+    "Returns": ("evaluation/return_mean", "episode/return", "episode/length"),
+    "Loss and schedule": ("loss", "learning_rate", "momentum"),
+    "Evaluation": ("knn/", "probe/", "test/"),
+    "Objective": ("objective/", "features/", "clusters/"),
+    "Critics": ("critic/", "batch/"),
+    "Actor and temperature": ("actor/", "temperature/"),
+    "Speed": ("speed/",),
+}
+"""The curves of each part, by name or by the beginning of the name."""
+
+_LARGEST_VIDEO = 32 * 2**20  # bytes
+_LARGEST_TEXT = 2**20
+
+
+@dataclass(frozen=True)
+class Contents:
+    """How much a report shows."""
+
+    moments: int = 300
+    """Agent steps that are played for crops, saliency and the map of embeddings."""
+    videos: int = 3
+    """Evaluation videos of each run: the first, the last, and some between them."""
+    protocols: tuple[Protocol, ...] = ("knn",)
+    """Protocols that an encoder of images is evaluated by."""
+    device: str = "auto"
+    """Device to compute on."""
+
+
+def run_directories(paths: Sequence[Path]) -> list[Path]:
+    """The directories of all runs at and below the paths, each once, in order.
+
+    Raises:
+        UserError: a path is no directory, or there is no run.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{path} is not a directory: name a run or a folder of runs")
+        own = [path] if (path / CONFIG).is_file() else list(find_runs(path))
+        found |= {directory.resolve(): directory for directory in own}
+    if not found:
+        raise UserError(f"no run below {named(paths)}: a run has a {CONFIG}")
+    return list(found.values())
+
+
+def report_page(directories: Sequence[Path], make: MakeOfRun, contents: Contents) -> str:
+    """The page about some runs. Changes none of them.
+
+    Args:
+        directories: the runs.
+        make: makes an agent's environment; what it raises becomes a remark on the page.
+        contents: how much the page shows.
+
+    Raises:
+        UserError: the settings or metrics of a run cannot be read, or the device is missing.
+        ImportError: matplotlib is missing.
+    """
+    device = resolve_device(contents.device)
+    runs = [read_run(directory) for directory in directories]
+    sections = [] if len(runs) == 1 else [_comparison(runs)]
+    for run in runs:
+        sections.append(_section(run, make, contents, device))
+    title = f"{runs[0].env}: {runs[0].label}" if len(runs) == 1 else f"{len(runs)} runs"
+    return page(title, sections)
+
+
+def _comparison(runs: Sequence[Run]) -> Section:
+    """The table of all runs, and the learning curves of the agents among them."""
+    section = Section("All runs")
+    rows = [["run", "task or data", "kind", "seed", "done", "newest score"]]
+    for run in runs:
+        metrics = series_of(run.rows, run.axis)
+        rows.append([str(run.source), run.env, run.label, f"{run.seed}", _progress(run)[0], _score(metrics)])
+    section.table(rows)
+    agents = [run for run in runs if run.axis == "frames" and any(row.get(RETURN) is not None for row in run.rows)]
+    if agents:
+        with tempfile.TemporaryDirectory() as folder:
+            picture = Path(folder) / "curves.svg"
+            try:
+                draw_curves(curves_of(samples(agents)), picture)
+                section.figure(figure(picture.read_bytes(), "svg+xml", "Evaluation returns, by task and kind of run."))
+            except ValueError as error:
+                section.note(f"No learning curves: {one_line(error)}")
+    return section
+
+
+def _section(run: Run, make: MakeOfRun, contents: Contents, device: torch.device) -> Section:
+    section = Section(f"{run.env}, seed {run.seed}" if run.axis == "frames" else f"{Path(run.env).name}, {run.label}")
+    metrics = series_of(run.rows, run.axis)
+    _add_facts(section, run)
+    _add_diagnosis(section, run, metrics)
+    _add_scores(section, run)
+    _add_curves(section, run, metrics)
+    if run.axis == "frames":
+        _add_videos(section, run.source, contents.videos)
+        if contents.moments:
+            config = read_agent_config(run.source / CONFIG)
+            add_agent(
+                section,
+                run.source,
+                lambda: make(config.env, config.environment),
+                moments=contents.moments,
+                device=str(device),
+            )
+    else:
+        add_images(section, run.source, protocols=contents.protocols, device=device)
+    return section
+
+
+def _progress(run: Run) -> tuple[str, bool]:
+    """How far a run is, in words, and whether it is complete."""
+    count = max((row[run.axis] for row in run.rows), default=0)
+    if run.axis == "frames":
+        budget = int(run.settings.get("frames", count))
+        return f"{count:,} of {budget:,} frames", count >= budget
+    epochs = run.settings.get("epochs")
+    return f"{count:,} images of {epochs} epochs", False
+
+
+def _score(metrics: Metrics) -> str:
+    for name, form in (("evaluation/return_mean", "return {:.1f}"), ("knn/accuracy", "kNN {:.1%}")):
+        if name in metrics:
+            return form.format(metrics[name].values[-1])
+    return "–"
+
+
+def _add_facts(section: Section, run: Run) -> None:
+    progress, _ = _progress(run)
+    times = [row["wall_time"] for row in run.rows if row.get("wall_time") is not None]
+    facts = [
+        ["", ""],
+        ["directory", str(run.source)],
+        ["task" if run.axis == "frames" else "data", run.env],
+        ["kind", run.label],
+        ["seed", f"{run.seed}"],
+        ["done", progress],
+        ["device", str(run.settings.get("device", "not known"))],
+    ]
+    if times:
+        began, ended = (datetime.fromtimestamp(one, timezone.utc) for one in (min(times), max(times)))
+        took = ended - began
+        facts.append(["time", f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M} UTC ({str(took).partition('.')[0]})"])
+    section.table(facts)
+    if (run.source / FAULT).is_file():
+        text = _text(run.source / FAULT)
+        last = [line for line in text.splitlines() if line.strip()]
+        section.box("fault", "A fault has ended this run, or an earlier start of it", last[-1:])
+        section.folded(FAULT, text)
+    section.folded("All settings", _text(run.source / CONFIG))
+
+
+def _text(path: Path) -> str:
+    return read_file(path, _LARGEST_TEXT).decode(errors="replace")
+
+
+def _add_diagnosis(section: Section, run: Run, metrics: Metrics) -> None:
+    section.heading("Diagnosis")
+    if not any(name.startswith(("critic/", "objective/", "loss")) for name in metrics):
+        section.note("Nothing has been learned yet, so there is nothing to diagnose.")
+        return
+    agent: dict[str, Any] = run.settings.get("agent", {})
+    method = str(run.settings.get("method") or agent.get("objective", "curl"))
+    found = diagnose(metrics, method=method, discount=float(agent.get("discount", 0.99)))
+    for finding in found:
+        section.box("fault", finding.fault, [finding.evidence, f"What to try: {finding.remedy}"])
+        shown = {name: metrics[name] for name in finding.curves if name in metrics}
+        section.figure(figure(curve_charts(shown, run.axis), "svg+xml", f"Evidence: {', '.join(shown)}"))
+    if not found:
+        section.box(
+            "sound",
+            "No known fault",
+            [
+                "The contrastive task is not trivial, the embedding has not collapsed, and temperature, Q values and "
+                "policy are within bounds, as far as they are logged."
+                if run.axis == "frames"
+                else "The task is not trivial, and the embedding has not collapsed, as far as that is logged."
+            ],
+        )
+
+
+def _add_scores(section: Section, run: Run) -> None:
+    """The table of evaluations."""
+    prefixes = ("evaluation/",) if run.axis == "frames" else ("knn/", "probe/test", "test/loss")
+    names = list(dict.fromkeys(name for row in run.rows for name in row if name.startswith(prefixes)))
+    if not names:
+        return
+    section.heading("Evaluations")
+    rows = [[run.axis, *(name.partition("/")[2].replace("_", " ") for name in names)]]
+    for row in run.rows:
+        if any(row.get(name) is not None for name in names):
+            cells = ("–" if row.get(name) is None else f"{row[name]:.4g}" for name in names)
+            rows.append([f"{row[run.axis]:,}", *cells])
+    section.table(rows, numbers=True)
+
+
+def _add_curves(section: Section, run: Run, metrics: Metrics) -> None:
+    section.heading("Curves")
+    if not metrics:
+        section.note("The run has logged nothing yet.")
+    left: dict[str, Series] = dict(metrics)
+    for title, prefixes in _GROUPS.items():
+        group = {name: left.pop(name) for name in metrics if name in left and name.startswith(prefixes)}
+        if group:
+            section.figure(figure(curve_charts(group, run.axis), "svg+xml", title))
+
+
+def _add_videos(section: Section, directory: Path, count: int) -> None:
+    """The first and the last video, and some between them."""
+    videos = sorted((directory / VIDEOS).glob("*.gif"))
+    if not videos or not count:
+        return
+    places = torch.linspace(0, len(videos) - 1, min(count, len(videos))).round().long().tolist()
+    if count == 1:
+        places = [len(videos) - 1]
+    section.heading("Videos")
+    figures = []
+    for video in [videos[place] for place in dict.fromkeys(places)]:
+        try:
+            content = read_file(video, _LARGEST_VIDEO)
+        except (UserError, OSError) as error:
+            section.note(f"{video.name} is left out: {one_line(error)}")
+            continue
+        frames = f"after {int(video.stem):,} frames" if video.stem.isdecimal() else video.stem
+        figures.append(figure(content, "gif", f"Evaluation {frames}"))
+    section.figure(*figures)
