@@ -39,6 +39,7 @@ PAGES = [
     "getting_started.md",
     "images.md",
     "integrations.md",
+    "report.md",
     "transfer.md",
 ]
 ADDED = "# +"

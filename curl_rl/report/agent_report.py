@@ -54,7 +54,7 @@ def add_agent(section: Section, directory: Path, make: Callable[[], Environment]
             "png",
             "The newest frame of a stack whole; its center crop, on which the agent acts; two random crops, from which "
             f"it learns. The encoder sees {agent.config.crop} of {some.shape[-1]} pixels, in {some.shape[1]} channels.",
-            width=min(_WIDTH, 2 * columns),
+            width=_width(columns),
         )
     )
     section.heading("What actor and critic react to")
@@ -67,7 +67,7 @@ def add_agent(section: Section, directory: Path, make: Callable[[], Environment]
             "png",
             "Above: newest frames. Middle: gradient of the action with respect to the pixels. Below: gradient of the Q "
             "value. Red pixels matter; each map is scaled to its own strongest pixels.",
-            width=min(_WIDTH, 2 * len(some) * (some.shape[-1] + 2)),
+            width=_width(len(some) * (some.shape[-1] + 2)),
         )
     )
     section.heading("Map of the embeddings")
@@ -78,6 +78,11 @@ def add_agent(section: Section, directory: Path, make: Callable[[], Environment]
     section.figure(
         figure(embedding_maps(coordinates, shares, colors), "svg+xml", _caption(found, frames, len(varying)))
     )
+
+
+def _width(pixels: int) -> int:
+    """Of a picture on the page: a whole multiple of its own, as far as there is room."""
+    return pixels * max(1, _WIDTH // (2 * pixels) + 1) if pixels < _WIDTH // 2 else min(_WIDTH, 2 * pixels)
 
 
 def _caption(found: Moments, frames: int, states: int) -> str:

@@ -23,9 +23,8 @@ def curve_charts(series: Mapping[str, Series], axis: str) -> bytes:
     pyplot = headless_pyplot()
     columns = min(len(series), _COLUMNS)
     rows = math.ceil(len(series) / columns)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(3.6 * columns, 2.1 * rows), squeeze=False, layout="constrained"
-    )
+    figure, axes = pyplot.subplots(rows, columns, figsize=(3.6 * columns, 2.1 * rows), squeeze=False)
+    _space(figure, rows, columns)
     for panel in axes.flat[len(series) :]:
         panel.set_visible(False)
     for panel, (name, (counts, values)) in zip(axes.flat, series.items(), strict=False):
@@ -44,9 +43,8 @@ def embedding_maps(coordinates: Tensor, shares: Tensor, colors: Mapping[str, Ten
     pyplot = headless_pyplot()
     columns = min(len(colors), _COLUMNS)
     rows = math.ceil(len(colors) / columns)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(3.7 * columns, 3.0 * rows), squeeze=False, layout="constrained"
-    )
+    figure, axes = pyplot.subplots(rows, columns, figsize=(3.7 * columns, 3.0 * rows), squeeze=False)
+    _space(figure, rows, columns)
     for panel in axes.flat[len(colors) :]:
         panel.set_visible(False)
     x, y = coordinates.numpy().T
@@ -74,6 +72,21 @@ def class_map(coordinates: Tensor, shares: Tensor, labels: Tensor, names: Sequen
     panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     _without_ticks(panel, shares)
     return _svg(figure)
+
+
+def _space(figure: Any, rows: int, columns: int) -> None:
+    """Leaves room for tick labels. A layout engine would draw every panel a second time to measure them."""
+    width, height = figure.get_size_inches()
+    left, right, below, above = 0.65, 0.12, 0.45, 0.3  # inches around each panel
+    across, down = width / columns - left - right, height / rows - below - above
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - right / width,
+        bottom=below / height,
+        top=1 - above / height,
+        wspace=(left + right) / across,
+        hspace=(below + above) / down,
+    )
 
 
 def _without_ticks(panel: Any, shares: Tensor) -> None:

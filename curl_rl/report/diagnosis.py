@@ -66,6 +66,11 @@ def diagnose(metrics: Metrics, *, method: str, discount: float = 0.99) -> list[F
     return [finding for finding in found if finding is not None]
 
 
+def judged(metrics: Metrics) -> bool:
+    """Whether there are enough rows of learning metrics for the rules to judge."""
+    return any(len(metrics[name].values) >= _FEWEST for name in ("critic/loss", "loss") if name in metrics)
+
+
 IDENTIFYING = ("curl", "simclr", "moco", "n_pair", "instdisc", "pcl")
 """Methods whose accuracy is the share of queries that find their own positive among others."""
 

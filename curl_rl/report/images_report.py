@@ -50,11 +50,9 @@ def add_images(section: Section, directory: Path, *, protocols: Sequence[Protoco
     except (UserError, OSError) as error:
         section.note(f"The images cannot be loaded here, so what they show is left out: {one_line(error)}")
         return
-    section.figure(
-        figure(
-            png(sample_views(run.config, training)), "png", "Images, each next to views of it.", width=_wide(training)
-        )
-    )
+    views = sample_views(run.config, training)
+    width = min(1000, (1 if views.shape[-1] > 300 else 2) * views.shape[-1])
+    section.figure(figure(png(views), "png", "Images, each next to views of it.", width=width))
     if protocols and training.labels is not None:
         _add_scores(section, directory, protocols, device)
     images, which = _held_out(run.config, training, device)
@@ -82,10 +80,6 @@ def add_images(section: Section, directory: Path, *, protocols: Sequence[Protoco
             f"{float(shares.sum()):.0%} of the variance. Neighbors on this map should look alike.",
         )
     )
-
-
-def _wide(images: ImageSet) -> int:
-    return int(min(900, 6 * images.size * 3))
 
 
 def _add_scores(section: Section, directory: Path, protocols: Sequence[Protocol], device: torch.device) -> None:

@@ -21,7 +21,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1120px; margin: 0 auto;
   padding: 1.5rem; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.4rem; margin-top: 3rem; border-bottom: 2px solid #0072b2; }
-h3 { font-size: 1.1rem; margin-top: 2rem; }
+h3 { font-size: 1.1rem; margin-top: 2rem; } h4 { margin: 1rem 0 .3rem; font-weight: 600; color: #555; }
 nav { background: #f3f6f9; padding: .6rem 1rem; border-radius: 6px; } nav a { margin-right: 1.2em; }
 a { color: #00588a; text-decoration: none; }
 figure { margin: 1rem 0; } figcaption, .note { color: #555; font-size: .9rem; }
@@ -31,8 +31,8 @@ figure { margin: 1rem 0; } figcaption, .note { color: #555; font-size: .9rem; }
 img { max-width: 100%; height: auto; } img.pixels { image-rendering: pixelated; }
 .row { display: flex; flex-wrap: wrap; gap: 1.2rem; align-items: flex-start; } .row figure { margin: 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } th, td { padding: .2rem .9rem .2rem 0; }
-th { text-align: left; border-bottom: 1px solid #999; }
-td { border-bottom: 1px solid #e5e5e5; overflow-wrap: anywhere; }
+th { text-align: left; border-bottom: 1px solid #999; } th:empty { border: 0; padding: 0; }
+td { border-bottom: 1px solid #e5e5e5; overflow-wrap: break-word; }
 .numbers th, .numbers td { text-align: right; } .scroll { max-height: 26rem; overflow: auto; }
 pre { background: #f5f5f5; padding: .8rem; overflow: auto; max-height: 30rem; font-size: .82rem; }
 summary { cursor: pointer; color: #00588a; }
@@ -56,9 +56,10 @@ class Section:
         """Adds a remark, such as why something is missing."""
         self.pieces.append(f'<p class="note">{html.escape(words)}</p>')
 
-    def heading(self, words: str) -> None:
-        """Begins a part of the section."""
-        self.pieces.append(f"<h3>{html.escape(words)}</h3>")
+    def heading(self, words: str, *, small: bool = False) -> None:
+        """Begins a part of the section, or a ``small`` one of such a part."""
+        level = "h4" if small else "h3"
+        self.pieces.append(f"<{level}>{html.escape(words)}</{level}>")
 
     def box(self, kind: Literal["fault", "sound"], title: str, lines: Iterable[str]) -> None:
         """Adds a colored box."""
@@ -66,7 +67,7 @@ class Section:
         self.pieces.append(f'<div class="{kind}"><strong>{html.escape(title)}</strong>{body}</div>')
 
     def table(self, rows: Sequence[Sequence[str]], *, numbers: bool = False) -> None:
-        """Adds a table, whose first row is the heading."""
+        """Adds a table, whose first row is the heading; without one, the row is empty."""
         heading, *body = rows
         cells = [("th", heading), *(("td", row) for row in body)]
         lines = ("".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) for tag, row in cells)
@@ -84,7 +85,7 @@ class Section:
         self.pieces.append(f'<div class="row">{"".join(figures)}</div>')
 
 
-def figure(content: bytes, kind: Kind, caption: str, *, width: int | None = None) -> str:
+def figure(content: bytes, kind: Kind, caption: str, *, width: int | None = None, captioned: bool = True) -> str:
     """A picture with its caption.
 
     Args:
@@ -92,12 +93,14 @@ def figure(content: bytes, kind: Kind, caption: str, *, width: int | None = None
         kind: its format.
         caption: one line, which also stands for the picture where it cannot be seen.
         width: of the picture on the page, in pixels; its pixels are shown as squares. None: its own size.
+        captioned: print the caption below the picture.
     """
     data = base64.b64encode(content).decode()
     shown = f' class="pixels" style="width: {width}px"' if width else ""
     words = html.escape(caption, quote=True)
     image = f'<img{shown} src="data:image/{kind};base64,{data}" alt="{words}">'
-    return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
+    below = f"<figcaption>{words}</figcaption>" if captioned else ""
+    return f"<figure>{image}{below}</figure>"
 
 
 def png(picture: Tensor | np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:

@@ -14,7 +14,7 @@ import torch
 from curl_rl.report.agent_report import add_agent
 from curl_rl.report.charts import curve_charts
 from curl_rl.report.curves import RETURN, curves_of, samples
-from curl_rl.report.diagnosis import Metrics, Series, diagnose, series_of
+from curl_rl.report.diagnosis import Metrics, Series, diagnose, judged, series_of
 from curl_rl.report.images_report import add_images
 from curl_rl.report.page import Section, figure, page
 from curl_rl.report.plots import draw_curves
@@ -42,6 +42,10 @@ _GROUPS = {
     "Speed": ("speed/",),
 }
 """The curves of each part, by name or by the beginning of the name."""
+_IN_THE_TABLE = (
+    *(f"evaluation/return_{name}" for name in ("median", "std", "min", "max")),
+    "episode/number",
+)
 
 _LARGEST_VIDEO = 32 * 2**20  # bytes
 _LARGEST_TEXT = 2**20
@@ -149,7 +153,7 @@ def _progress(run: Run) -> tuple[str, bool]:
         budget = int(run.settings.get("frames", count))
         return f"{count:,} of {budget:,} frames", count >= budget
     epochs = run.settings.get("epochs")
-    return f"{count:,} images of {epochs} epochs", False
+    return f"{count:,} images, in {epochs} epochs when complete", False
 
 
 def _score(metrics: Metrics) -> str:
@@ -163,7 +167,6 @@ def _add_facts(section: Section, run: Run) -> None:
     progress, _ = _progress(run)
     times = [row["wall_time"] for row in run.rows if row.get("wall_time") is not None]
     facts = [
-        ["", ""],
         ["directory", str(run.source)],
         ["task" if run.axis == "frames" else "data", run.env],
         ["kind", run.label],
@@ -175,7 +178,7 @@ def _add_facts(section: Section, run: Run) -> None:
         began, ended = (datetime.fromtimestamp(one, timezone.utc) for one in (min(times), max(times)))
         took = ended - began
         facts.append(["time", f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M} UTC ({str(took).partition('.')[0]})"])
-    section.table(facts)
+    section.table([["", ""], *facts])
     if (run.source / FAULT).is_file():
         text = _text(run.source / FAULT)
         last = [line for line in text.splitlines() if line.strip()]
@@ -195,12 +198,14 @@ def _add_diagnosis(section: Section, run: Run, metrics: Metrics) -> None:
         return
     agent: dict[str, Any] = run.settings.get("agent", {})
     method = str(run.settings.get("method") or agent.get("objective", "curl"))
+    if not judged(metrics):
+        section.note("Too little has been logged to judge, so only the plainest faults would show here.")
     found = diagnose(metrics, method=method, discount=float(agent.get("discount", 0.99)))
     for finding in found:
         section.box("fault", finding.fault, [finding.evidence, f"What to try: {finding.remedy}"])
         shown = {name: metrics[name] for name in finding.curves if name in metrics}
         section.figure(figure(curve_charts(shown, run.axis), "svg+xml", f"Evidence: {', '.join(shown)}"))
-    if not found:
+    if not found and judged(metrics):
         section.box(
             "sound",
             "No known fault",
@@ -233,10 +238,13 @@ def _add_curves(section: Section, run: Run, metrics: Metrics) -> None:
     if not metrics:
         section.note("The run has logged nothing yet.")
     left: dict[str, Series] = dict(metrics)
-    for title, prefixes in _GROUPS.items():
+    # Metrics of your own come last.
+    for title, prefixes in (*_GROUPS.items(), ("Others", ("",))):
         group = {name: left.pop(name) for name in metrics if name in left and name.startswith(prefixes)}
+        group = {name: series for name, series in group.items() if name not in _IN_THE_TABLE}
         if group:
-            section.figure(figure(curve_charts(group, run.axis), "svg+xml", title))
+            section.heading(title, small=True)
+            section.figure(figure(curve_charts(group, run.axis), "svg+xml", f"Curves: {title}", captioned=False))
 
 
 def _add_videos(section: Section, directory: Path, count: int) -> None:

@@ -67,12 +67,12 @@ def saliency_picture(observations: Tensor, found: Saliency) -> Tensor:
         ``(3, height, width)`` uint8.
     """
     frames = torch.stack([_side_by_side(_newest(one), one.shape[-2]) for one in observations]).float()
-    gray = torch.nn.functional.pad(frames[..., :-_GAP].mean(1, keepdim=True), (0, _GAP)) / 2
+    gray = torch.nn.functional.pad(frames[..., :-_GAP].mean(1, keepdim=True), (0, _GAP))
     rows = [frames]
     for one in found:
         one = one.float().cpu()
         strongest = one.flatten(1).quantile(0.995, dim=1).clamp_min(torch.finfo(one.dtype).tiny)
-        heat = torch.nn.functional.pad((one / strongest[:, None, None]).clamp(max=1).sqrt(), (0, _GAP))[:, None]
+        heat = torch.nn.functional.pad((one / strongest[:, None, None]).clamp(max=1), (0, _GAP))[:, None]
         red = torch.tensor([255.0, 60.0, 30.0])[:, None, None]
         rows.append(gray * (1 - heat) + red * heat)
     columns = [torch.nn.functional.pad(torch.cat(list(row), dim=2), (0, 0, 0, _GAP)) for row in rows]
