@@ -15,10 +15,12 @@ from curl_rl import AuxiliaryLoss, EncoderConfig, ModuleEncoder, PixelEncoder
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.objectives import (
     BYOL,
+    DIM,
     METHODS,
     BatchInfo,
     BYOLConfig,
     DataSpec,
+    DIMConfig,
     MoCo,
     MoCoConfig,
     Objective,
@@ -371,6 +373,16 @@ def test_later_observations_and_actions_reach_the_objective() -> None:
         guess = predictor(torch.cat([vectors[0], actions[:, :steps].reshape(4, -1).double()], 1))
         errors.append((guess - vector).square().mean())
     torch.testing.assert_close(loss, (errors[0] + errors[1]) / 2, rtol=1e-12, atol=1e-12)
+
+
+def test_st_dim_takes_the_next_observation_and_is_refused_without() -> None:
+    encoder, now = _encoder(), _images()
+    config = DIMConfig("info_nce", future=1, heads="linear")
+    aux = AuxiliaryLoss(encoder, DIM(encoder.feature_spec, config).double(), generator=_generator())
+    losses = [aux(now, later=[moment]).item() for moment in (255 - now, now)]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+    with pytest.raises(ValueError, match=r"later must be one tensor for each of 1 agent steps .*, got 0: see"):
+        aux(now)
 
 
 def test_labels_reach_the_objective() -> None:

@@ -11,6 +11,7 @@ from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result
 from curl_rl.objectives.byol import BYOL, BYOLConfig
 from curl_rl.objectives.curl import Curl, CurlConfig
 from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
+from curl_rl.objectives.dim import DIM, DIMConfig
 from curl_rl.objectives.encode import encode_views
 from curl_rl.objectives.instdisc import InstDisc, InstDiscConfig
 from curl_rl.objectives.method import Method
@@ -39,6 +40,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "BYOL",
+    "DIM",
     "METHODS",
     "NNCLR",
     "PCL",
@@ -48,6 +50,7 @@ __all__ = [
     "BatchInfo",
     "Curl",
     "CurlConfig",
+    "DIMConfig",
     "DataSpec",
     "DeepCluster",
     "DeepClusterConfig",

@@ -20,6 +20,7 @@ from curl_rl.objectives import (
     CurlConfig,
     DataSpec,
     DeepClusterConfig,
+    DIMConfig,
     FeatureSpec,
     InstDiscConfig,
     Method,
@@ -113,6 +114,13 @@ METRIC = {
     "n_pair": NPairConfig(dim=4),
     "n_pair, supervised": NPairConfig(dim=4, supervised=True),
 }
+DIM = {
+    "dim": Row(METHODS["dim"], DIMConfig(units=7), MIDDLE),
+    "dim, dv, pooled": Row(METHODS["dim"], DIMConfig("dv", units=5, pool=2, global_weight=0.5), MIDDLE),
+    "dim, info_nce": Row(METHODS["dim"], DIMConfig("info_nce", units=7, local_weight=0, global_weight=1)),
+    "dim, in time": Row(METHODS["dim"], DIMConfig("info_nce", future=1, heads="linear")),
+    "dim, in time, residual": Row(METHODS["dim"], DIMConfig("info_nce", future=2, units=6)),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -127,6 +135,7 @@ ROWS = {
     **{row: Row(METHODS["instdisc"], config) for row, config in INSTDISC.items()},
     **{row: Row(METHODS["nnclr"], config) for row, config in NNCLR.items()},
     **{row: Row(METHODS["pcl"], config) for row, config in PCL.items()},
+    **DIM,
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
