@@ -9,6 +9,7 @@ from curl_rl.objectives import registry
 from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
 from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
+from curl_rl.objectives.cmc import CMC, CMCConfig
 from curl_rl.objectives.curl import Curl, CurlConfig
 from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
 from curl_rl.objectives.dim import DIM, DIMConfig
@@ -40,6 +41,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "BYOL",
+    "CMC",
     "DIM",
     "METHODS",
     "NNCLR",
@@ -48,6 +50,7 @@ __all__ = [
     "BarlowConfig",
     "BarlowTwins",
     "BatchInfo",
+    "CMCConfig",
     "Curl",
     "CurlConfig",
     "DIMConfig",

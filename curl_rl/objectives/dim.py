@@ -1,4 +1,4 @@
-"""Deep InfoMax (Hjelm et al. 2018, arXiv 1808.06670) and its form in time, ST-DIM (Anand et al. 2019, arXiv 1906.08226).
+"""Deep InfoMax (Hjelm et al. 2018, arXiv 1808.06670), and ST-DIM, the same in time (Anand et al., arXiv 1906.08226).
 
 An image's vector must tell the places of the image's own feature map from those of other images. It needs no
 augmentation, a single view. ST-DIM tells the places of the next observation's map instead: from the vector, and from
@@ -68,7 +68,7 @@ class _Pair(nn.Module):
         if config.heads == "linear":
             self.query, self.key = nn.Linear(query, key), nn.Identity()
         else:
-            self.query = ResidualHead(query, config.units)
+            self.query = ResidualHead(query, config.units, norm="layer")
             # A softmax over the keys cancels what all keys have in common.
             self.key = ResidualHead(key, config.units, norm="layer", shift=config.estimator != "info_nce")
 
@@ -94,9 +94,9 @@ class DIM(Objective):
         super().__init__()
         self.config = config
         self.online_views = (ViewSpec(0), ViewSpec(1, config.future)) if config.future else (ViewSpec(0),)
-        channels, *sides = features.middle_shape or features.map_shape
-        # Averaging whole regions into pool × pool places; a smaller map keeps its own.
-        self._sides = tuple(min(side, config.pool) for side in sides)
+        channels, height, width = features.middle_shape or features.map_shape
+        # At most pool × pool places, each the mean of a region; a smaller map keeps its own.
+        self._sides = min(height, config.pool), min(width, config.pool)
         whole = channels * self._sides[0] * self._sides[1]
         self.local_pair = _Pair(features.dim, channels, config) if config.local_weight else None
         self.place_pair = _Pair(channels, channels, config) if config.local_weight and config.future else None

@@ -33,6 +33,7 @@ _FILES = (
     "triplet",
     "n_pair",
     "dim",
+    "cmc",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

@@ -16,6 +16,7 @@ from curl_rl.objectives import (
     METHODS,
     BarlowConfig,
     BYOLConfig,
+    CMCConfig,
     Curl,
     CurlConfig,
     DataSpec,
@@ -121,6 +122,11 @@ DIM = {
     "dim, in time": Row(METHODS["dim"], DIMConfig("info_nce", future=1, heads="linear")),
     "dim, in time, residual": Row(METHODS["dim"], DIMConfig("info_nce", future=2, units=6)),
 }
+STREAMS = SPEC._replace(streams=2)
+CMC = {
+    "cmc": Row(METHODS["cmc"], CMCConfig(dim=4), STREAMS),
+    "cmc nce, a part of the bank": Row(METHODS["cmc"], CMCConfig("nce", dim=4, negatives=9), STREAMS),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -136,6 +142,7 @@ ROWS = {
     **{row: Row(METHODS["nnclr"], config) for row, config in NNCLR.items()},
     **{row: Row(METHODS["pcl"], config) for row, config in PCL.items()},
     **DIM,
+    **CMC,
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
@@ -252,6 +259,7 @@ def test_unmet_needs_are_refused_by_name(name: str, monkeypatch: pytest.MonkeyPa
     [
         ("clustered", "samples"),
         ("deepcluster", "images"),
+        ("cmc", "images"),
         ("instdisc", "images"),
         ("pcl", "images"),
         ("labeled", "classes"),

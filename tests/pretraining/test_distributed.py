@@ -22,6 +22,7 @@ from curl_rl.objectives import (
     BarlowConfig,
     BatchInfo,
     BYOLConfig,
+    CMCConfig,
     DataSpec,
     DIMConfig,
     InstDiscConfig,
@@ -44,7 +45,7 @@ from curl_rl.runs.errors import UserError
 
 RANKS, BATCH, COUNT = 2, 5, 9
 SHARDS = (slice(0, 3), slice(3, 5))
-SPEC = FeatureSpec(6, (2, 3, 3))
+SPEC = FeatureSpec(6, (2, 3, 3), streams=2)
 MOMENTUM = torch.tensor(0.9)
 LABELS = torch.tensor([2, 0, 1, 2, 0])
 ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
@@ -69,6 +70,7 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "instdisc": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig(dim=4, negatives=7))),
     "instdisc nce": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig("nce", dim=4, proximal=0.5))),
     "nnclr": ("nnclr", ObjectiveConfigs(nnclr=NNCLRConfig(dim=4, queue=7))),
+    "cmc nce": ("cmc", ObjectiveConfigs(cmc=CMCConfig("nce", dim=4, negatives=7))),
     "dim": ("dim", ObjectiveConfigs(dim=DIMConfig(units=5, global_weight=0.5))),
     "dim, in time": ("dim", ObjectiveConfigs(dim=DIMConfig("info_nce", future=1, heads="linear"))),
 }

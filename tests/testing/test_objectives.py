@@ -30,7 +30,7 @@ from curl_rl.testing import OBJECTIVE_CHECKS, CheckFailed, NoHostSync, check_obj
 from helpers import wrong_objectives as wrong
 from helpers.dummy_objectives import DUMMIES
 
-SPEC = FeatureSpec(6, (2, 3, 3))
+SPEC = FeatureSpec(6, (2, 3, 3), streams=2)
 
 
 def method(kind: type[Objective], config: Any = wrong.Settings) -> Method:
