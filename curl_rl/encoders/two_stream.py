@@ -60,8 +60,9 @@ class TwoStreamEncoder(Encoder):
         """Sizes of both streams' features together."""
         one = self.lightness.feature_spec
         assert one.middle_shape is not None
-        (channels, *sides), (middle_channels, *middle_sides) = one.map_shape, one.middle_shape
-        return FeatureSpec(2 * one.dim, (2 * channels, *sides), (2 * middle_channels, *middle_sides), streams=2)
+        channels, height, width = one.map_shape
+        half, *middle = one.middle_shape
+        return FeatureSpec(2 * one.dim, (2 * channels, height, width), (2 * half, middle[0], middle[1]), streams=2)
 
     @property
     def batch_norm_splits(self) -> int:

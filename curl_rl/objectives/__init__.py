@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.objectives import registry
+from curl_rl.objectives.amdim import AMDIM, AMDIMConfig
 from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
 from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
@@ -40,12 +41,14 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "AMDIM",
     "BYOL",
     "CMC",
     "DIM",
     "METHODS",
     "NNCLR",
     "PCL",
+    "AMDIMConfig",
     "BYOLConfig",
     "BarlowConfig",
     "BarlowTwins",

@@ -34,6 +34,7 @@ _FILES = (
     "n_pair",
     "dim",
     "cmc",
+    "amdim",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

@@ -14,6 +14,7 @@ import torch
 
 from curl_rl.objectives import (
     METHODS,
+    AMDIMConfig,
     BarlowConfig,
     BYOLConfig,
     CMCConfig,
@@ -122,6 +123,10 @@ DIM = {
     "dim, in time": Row(METHODS["dim"], DIMConfig("info_nce", future=1, heads="linear")),
     "dim, in time, residual": Row(METHODS["dim"], DIMConfig("info_nce", future=2, units=6)),
 }
+AMDIM = {
+    "amdim": Row(METHODS["amdim"], AMDIMConfig(), FeatureSpec(5, (2, 2, 1), (3, 2, 2))),
+    "amdim, one map, pooled": Row(METHODS["amdim"], AMDIMConfig(clip=3.0, regularization=0.5, pool=1)),
+}
 STREAMS = SPEC._replace(streams=2)
 CMC = {
     "cmc": Row(METHODS["cmc"], CMCConfig(dim=4), STREAMS),
@@ -143,6 +148,7 @@ ROWS = {
     **{row: Row(METHODS["pcl"], config) for row, config in PCL.items()},
     **DIM,
     **CMC,
+    **AMDIM,
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}

@@ -71,6 +71,7 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "instdisc nce": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig("nce", dim=4, proximal=0.5))),
     "nnclr": ("nnclr", ObjectiveConfigs(nnclr=NNCLRConfig(dim=4, queue=7))),
     "cmc nce": ("cmc", ObjectiveConfigs(cmc=CMCConfig("nce", dim=4, negatives=7))),
+    "amdim": ("amdim", ObjectiveConfigs()),
     "dim": ("dim", ObjectiveConfigs(dim=DIMConfig(units=5, global_weight=0.5))),
     "dim, in time": ("dim", ObjectiveConfigs(dim=DIMConfig("info_nce", future=1, heads="linear"))),
 }
