@@ -1,7 +1,7 @@
 """Batched augmentations on the tensors' device, with random numbers from a generator passed by the caller.
 
-Every image of a batch has its own random numbers. Nothing here makes the host wait for the device or loops over images,
-except for copying windows on a CPU, where that is fastest.
+Every image of a batch has its own random numbers. Nothing here makes the host wait for a GPU or loops over images, except
+for copying windows on a CPU, where that is fastest.
 """
 
 from curl_rl.augment.blur import gaussian_blur, random_gaussian_blur

@@ -1,0 +1,22 @@
+"""The suite measures each policy on small and large images; what it measures is not tested."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import policies
+
+
+def test_each_policy_is_a_row_for_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policies, "_LARGE", 40)
+    monkeypatch.setattr(policies, "import_torchvision", lambda: None)
+    rows = policies.measure(torch.device("cpu"), 16, rounds=1)
+    assert [row.name for row in rows] == [
+        f"{policy}, {batch} images of {size}×{size}"
+        for batch, size in ((16, 32), (2, 40))
+        for policy in ("RandAugment",)
+    ]
+    for row in rows:
+        assert row.ours_ms is not None
+        assert row.note.endswith("copies")
