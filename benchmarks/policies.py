@@ -12,10 +12,11 @@ from types import ModuleType
 import torch
 
 from benchmarks.timing import Row, alone, compared, side_by_side
-from curl_rl.augment import random_augment
+from curl_rl.augment import auto_augment, random_augment
 from curl_rl.runs.allocator import keep_freed_memory
 
 _SMALL, _LARGE = 32, 224  # sides of CIFAR's images and of ImageNet's crops
+POLICIES = ("RandAugment", "AutoAugment")
 _FEWER = 8  # of the large ones in a batch
 
 
@@ -57,15 +58,16 @@ def _of_size(device: torch.device, batch: int, size: int, rounds: int, torchvisi
     generator = torch.Generator(device).manual_seed(0)
     cases: dict[str, Callable[[], object]] = {
         "RandAugment": lambda: random_augment(images, generator),
+        "AutoAugment": lambda: auto_augment(images, generator, policy="cifar10"),
         "copy": images.clone,
     }
     if torchvision:
-        from torchvision.transforms import v2
-
+        v2 = importlib.import_module("torchvision.transforms.v2")
         cases["RandAugment, torchvision"] = _one_by_one(v2.RandAugment(), pixels)
+        cases["AutoAugment, torchvision"] = _one_by_one(v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10), pixels)
     seconds = side_by_side(cases, rounds=rounds, warm_up=1, device=device, description=f"policies, {size} pixels")
     rows = []
-    for policy in ("RandAugment",):
+    for policy in POLICIES:
         note = f"{batch / median(seconds[policy]):,.0f} images a second; {_share(seconds, policy):.0f} copies"
         name = f"{policy}, {batch} images of {size}×{size}"
         if torchvision:

@@ -1,9 +1,10 @@
 """Batched augmentations on the tensors' device, with random numbers from a generator passed by the caller.
 
-Every image of a batch has its own random numbers. Nothing here makes the host wait for a GPU or loops over images, except
-for copying windows on a CPU, where that is fastest.
+Every image of a batch has its own random numbers. Nothing here makes the host wait for a GPU or loops over images,
+except for copying windows on a CPU, where that is fastest.
 """
 
+from curl_rl.augment.autoaugment import auto_augment
 from curl_rl.augment.blur import gaussian_blur, random_gaussian_blur
 from curl_rl.augment.color import (
     Jitter,
@@ -28,6 +29,7 @@ __all__ = [
     "adjust_contrast",
     "adjust_hue",
     "adjust_saturation",
+    "auto_augment",
     "center_crop",
     "color_jitter",
     "crop",

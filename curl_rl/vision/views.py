@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.augment import (
+    auto_augment,
     random_augment,
     random_color_jitter,
     random_crop,
@@ -21,6 +22,7 @@ from curl_rl.augment import (
     random_resized_crop,
     random_solarize,
 )
+from curl_rl.augment.autoaugment import Policy
 from curl_rl.objectives import ViewSpec
 from curl_rl.ranges import Range, at_least, check_ranges, each, positive, within
 
@@ -62,8 +64,13 @@ class AugmentConfig:
     """Smallest and largest aspect ratio (width / height) of a view's window, before it is resized to a square."""
     mirror: Annotated[float, within("[0, 1]")] = 0.5
     """Probability of a horizontal flip."""
+    policy: Literal["none", "randaugment", "autoaugment"] = "none"
+    """Operations on each view after its crop (docs/augmentation.md). randaugment: drawn from a list, at one magnitude.
+    autoaugment: pairs that were learned on a set of images."""
+    autoaugment: Policy = "cifar10"
+    """Images that AutoAugment's pairs were learned on: cifar10, imagenet or svhn."""
     randaugment: Annotated[int, at_least(0)] = 0
-    """RandAugment operations per view; 0, none."""
+    """RandAugment operations per view; 0: two with policy randaugment, else none. A number alone also chooses it."""
     randaugment_magnitude: Annotated[int, within("[0, 30]")] = 9
     """Magnitude of the RandAugment operations, 0 to 30."""
     jitter: Annotated[float, within("[0, 1]")] = 0.8
@@ -91,6 +98,10 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, "augment")
+        if self.randaugment and self.policy not in ("none", "randaugment"):
+            raise ValueError(
+                f"augment.randaugment must be 0 with augment.policy {self.policy}, got {self.randaugment}: choose one"
+            )
         for name in ("blur", "solarise"):
             probabilities = getattr(self, name)
             if not 1 <= len(probabilities) <= self.views + self.local_views:
@@ -98,6 +109,20 @@ class AugmentConfig:
                     f"augment.{name} must be one probability, or one for each of up to "
                     f"{self.views + self.local_views} views, got {list(probabilities)}"
                 )
+
+    @property
+    def chosen_policy(self) -> Literal["none", "randaugment", "autoaugment"]:
+        """The policy, also where runs from before it had a name ask for it by a number of operations."""
+        return "randaugment" if self.randaugment else self.policy
+
+
+def refusal_of_stacks(config: AugmentConfig) -> str:
+    """Why the recipe does not take stacks of frames, as a message; empty if it does."""
+    if (policy := config.chosen_policy) == "none":
+        return ""
+    setting = f"augment.randaugment {config.randaugment}" if config.randaugment else f"augment.policy {policy}"
+    off = "0" if config.randaugment else "none"
+    return f"{setting} takes single images, not stacks of frames: set it to {off}"
 
 
 def offset_of(spec: ViewSpec, positive_offset: int) -> int:
@@ -137,16 +162,14 @@ def make_views(
         ones, float32 in [0, 1], in channels_last memory format.
 
     Raises:
-        ValueError: the images have another dtype or shape, or are stacks and the recipe uses RandAugment.
+        ValueError: the images have another dtype or shape, or are stacks and the recipe has a policy.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or not images.shape[1] or images.shape[1] % 3:
         raise ValueError(
             f"images must be (B, 3, H, W) uint8, or stacks of such, got {tuple(images.shape)} {images.dtype}"
         )
-    if config.randaugment and images.shape[1] != 3:
-        raise ValueError(
-            f"augment.randaugment {config.randaugment} takes single images, not stacks of frames: set it to 0"
-        )
+    if images.shape[1] != 3 and (reason := refusal_of_stacks(config)):
+        raise ValueError(reason)
     # Half precision would visibly degrade the pixels.
     with torch.autocast(images.device.type, enabled=False):
         if specs is None:
@@ -162,9 +185,11 @@ def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Ge
         view = random_crop(images, size, generator).float().div_(255)
     else:
         view = random_resized_crop(images, size, generator, scale=scale, ratio=config.ratio, mirror=config.mirror)
-    if config.randaugment:
+    if (policy := config.chosen_policy) == "randaugment":
         magnitude = config.randaugment_magnitude
-        view = random_augment(view, generator, operations=config.randaugment, magnitude=magnitude)
+        view = random_augment(view, generator, operations=config.randaugment or 2, magnitude=magnitude)
+    elif policy == "autoaugment":
+        view = auto_augment(view, generator, policy=config.autoaugment)
     if config.jitter:
         view = _as_one_image(
             view,

@@ -52,13 +52,17 @@ def test_augmentations_never_wait(
 
 @pytest.mark.parametrize(
     "apply",
-    [lambda images, generator: augment.random_augment(images, generator)],
-    ids=["randaugment"],
+    [
+        lambda images, generator: augment.random_augment(images, generator),
+        lambda images, generator: augment.auto_augment(images, generator, policy="cifar10"),
+    ],
+    ids=["randaugment", "autoaugment"],
 )
 def test_policies_never_wait_where_waiting_costs(
     monkeypatch: pytest.MonkeyPatch, apply: Callable[[torch.Tensor, torch.Generator], torch.Tensor], no_host_sync: Any
 ) -> None:
     monkeypatch.setattr(operations, "_in_subsets", operations._in_full)  # as on a GPU
     images, generator = torch.rand(40, 3, 9, 8), torch.Generator().manual_seed(0)
+    apply(images, generator)  # copies the policy's table to the device, once
     with no_host_sync():
         apply(images, generator)

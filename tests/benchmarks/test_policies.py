@@ -12,11 +12,8 @@ def test_each_policy_is_a_row_for_each_size(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(policies, "_LARGE", 40)
     monkeypatch.setattr(policies, "import_torchvision", lambda: None)
     rows = policies.measure(torch.device("cpu"), 16, rounds=1)
-    assert [row.name for row in rows] == [
-        f"{policy}, {batch} images of {size}×{size}"
-        for batch, size in ((16, 32), (2, 40))
-        for policy in ("RandAugment",)
-    ]
+    sizes = ("16 images of 32×32", "2 images of 40×40")
+    assert [row.name for row in rows] == [f"{policy}, {of}" for of in sizes for policy in ("RandAugment", "AutoAugment")]
     for row in rows:
         assert row.ours_ms is not None
         assert row.note.endswith("copies")
