@@ -19,6 +19,7 @@ from curl_rl.augment.color import (
     solarize,
 )
 from curl_rl.augment.crops import center_crop, crop, random_crop, random_crops
+from curl_rl.augment.pba import population_augment
 from curl_rl.augment.randaugment import random_augment
 from curl_rl.augment.resized_crop import Windows, random_resized_crop, random_windows, resize_windows
 
@@ -34,6 +35,7 @@ __all__ = [
     "color_jitter",
     "crop",
     "gaussian_blur",
+    "population_augment",
     "random_augment",
     "random_color_jitter",
     "random_crop",

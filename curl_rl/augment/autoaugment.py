@@ -18,14 +18,14 @@ from curl_rl.augment.randaugment import directed
 
 LEVELS = 10  # levels are integers from 0 to below this
 
-Policy = Literal["cifar10", "imagenet", "svhn"]
-"""The data on which a policy was learned."""
+LearnedOn = Literal["cifar10", "imagenet", "svhn"]
+"""The images on which a policy was learned."""
 
 Step = tuple[str, float, int]
 """Operation, probability, level; the level of an operation without a strength is 0."""
 
 # fmt: off
-SUB_POLICIES: dict[Policy, tuple[tuple[Step, Step], ...]] = {
+SUB_POLICIES: dict[LearnedOn, tuple[tuple[Step, Step], ...]] = {
     "cifar10": (
         (("invert", 0.1, 0), ("contrast", 0.2, 6)),
         (("rotate", 0.7, 2), ("translate_x", 0.3, 9)),
@@ -122,7 +122,7 @@ class SubPolicies(NamedTuple):
 
 
 @functools.cache  # copied to each device once
-def sub_policies(policy: Policy, device: torch.device) -> SubPolicies:
+def sub_policies(policy: LearnedOn, device: torch.device) -> SubPolicies:
     """The table of a policy; treat it as read-only."""
     table = SUB_POLICIES[policy]
     return SubPolicies(
@@ -132,7 +132,7 @@ def sub_policies(policy: Policy, device: torch.device) -> SubPolicies:
     )
 
 
-def auto_augment(images: Tensor, generator: torch.Generator, *, policy: Policy) -> Tensor:
+def auto_augment(images: Tensor, generator: torch.Generator, *, policy: LearnedOn) -> Tensor:
     """Applies the two steps of a sub-policy drawn for each image, each step with its probability.
 
     Args:

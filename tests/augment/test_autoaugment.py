@@ -11,7 +11,7 @@ import scipy.stats
 import torch
 
 from curl_rl.augment import auto_augment, autoaugment
-from curl_rl.augment.autoaugment import SUB_POLICIES, Policy, SubPolicies
+from curl_rl.augment.autoaugment import SUB_POLICIES, LearnedOn, SubPolicies
 from curl_rl.augment.operations import OPERATIONS
 
 THEIR_NAMES = {
@@ -23,7 +23,7 @@ THEIR_NAMES = {
     "translate_y": "TranslateY",
 }
 WITHOUT_STRENGTH = ("autocontrast", "equalize", "invert")
-POLICIES: tuple[Policy, ...] = get_args(Policy)
+POLICIES: tuple[LearnedOn, ...] = get_args(LearnedOn)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -38,7 +38,7 @@ def smooth_bytes(batch: int, height: int, width: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_table_has_the_papers_shape(policy: Policy) -> None:
+def test_a_table_has_the_papers_shape(policy: LearnedOn) -> None:
     assert len(SUB_POLICIES[policy]) == 25
     for name, probability, level in (step for pair in SUB_POLICIES[policy] for step in pair):
         assert name in OPERATIONS
@@ -48,7 +48,7 @@ def test_a_table_has_the_papers_shape(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_tables_are_torchvisions(torchvision: ModuleType, policy: Policy) -> None:
+def test_tables_are_torchvisions(torchvision: ModuleType, policy: LearnedOn) -> None:
     from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
     ours = [
@@ -63,7 +63,7 @@ def test_tables_are_torchvisions(torchvision: ModuleType, policy: Policy) -> Non
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_each_pair_does_what_torchvisions_does(
-    torchvision: ModuleType, monkeypatch: pytest.MonkeyPatch, policy: Policy
+    torchvision: ModuleType, monkeypatch: pytest.MonkeyPatch, policy: LearnedOn
 ) -> None:
     from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from curl_rl import augment
-from curl_rl.augment import operations
+from curl_rl.augment import operations, pba
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,11 @@ def test_augmentations_never_wait(
     [
         lambda images, generator: augment.random_augment(images, generator),
         lambda images, generator: augment.auto_augment(images, generator, policy="cifar10"),
+        lambda images, generator: augment.population_augment(
+            images, generator, policy=tuple((name, 0.5, 5) for name in pba.SLOTS)
+        ),
     ],
-    ids=["randaugment", "autoaugment"],
+    ids=["randaugment", "autoaugment", "pba"],
 )
 def test_policies_never_wait_where_waiting_costs(
     monkeypatch: pytest.MonkeyPatch, apply: Callable[[torch.Tensor, torch.Generator], torch.Tensor], no_host_sync: Any

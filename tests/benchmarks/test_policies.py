@@ -13,7 +13,8 @@ def test_each_policy_is_a_row_for_each_size(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(policies, "import_torchvision", lambda: None)
     rows = policies.measure(torch.device("cpu"), 16, rounds=1)
     sizes = ("16 images of 32×32", "2 images of 40×40")
-    assert [row.name for row in rows] == [f"{policy}, {of}" for of in sizes for policy in ("RandAugment", "AutoAugment")]
+    expected = [f"{policy}, {images}" for images in sizes for policy in ("RandAugment", "AutoAugment")]
+    assert [row.name for row in rows] == expected
     for row in rows:
         assert row.ours_ms is not None
         assert row.note.endswith("copies")
