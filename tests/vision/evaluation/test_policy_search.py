@@ -104,3 +104,11 @@ def test_a_search_with_other_settings_is_refused(tmp_path: Path) -> None:
 def test_sizes_out_of_range_are_refused(field: str, value: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SearchConfig(**{field: value})
+
+
+def test_members_are_compared_on_images_that_none_learns_from(tmp_path: Path) -> None:
+    made = search(tmp_path)
+    assert (len(made._images), len(made._test)) == (16, 4)  # a fifth of each class is held out
+    assert made._test_labels.bincount().tolist() == [2, 2]
+    learned = {image.numpy().tobytes() for image in made._images}
+    assert not any(image.numpy().tobytes() in learned for image in made._test)
