@@ -217,7 +217,7 @@ def _view(
         view = random_augment(view, generator, operations=config.randaugment or 2, magnitude=magnitude)
     elif policy == "autoaugment":
         view = auto_augment(view, generator, policy=config.autoaugment)
-    elif scheduled is not None:
+    elif policy == "pba" and scheduled is not None:
         view = population_augment(view, generator, policy=scheduled)
     if config.jitter:
         view = _as_one_image(

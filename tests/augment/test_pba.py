@@ -16,11 +16,11 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def shifted(policy: Policy, images: int = 4000) -> torch.Tensor:
-    """How far each image moved to the right and down, ``(images, 2)``: by up to 14 pixels each time."""
-    dot = torch.zeros(images, 3, 64, 64)
-    dot[:, :, 32, 32] = 1
+    """How far each image of 25×25 pixels moved to the right and down, ``(images, 2)``."""
+    dot = torch.zeros(images, 3, 25, 25)
+    dot[:, :, 12, 12] = 1
     place = population_augment(dot, generator(), policy=policy)[:, 0].flatten(1).argmax(1)
-    return torch.stack([place % 64 - 32, place // 64 - 32], 1).abs()
+    return torch.stack([place % 25 - 12, place // 25 - 12], 1).abs()
 
 
 def test_the_search_space_is_fifteen_operations_twice() -> None:
@@ -30,10 +30,9 @@ def test_the_search_space_is_fifteen_operations_twice() -> None:
 
 
 def test_certain_slots_are_applied_zero_one_or_two_times() -> None:
-    # The level is 14 pixels of 64: two shifts to one side are 28, two opposite ones 0.
+    # Each shift is of 5 pixels: two to one side are 10, two opposite ones 0.
     moved = shifted((("translate_x", 1.0, 4),) * 5)[:, 0]
-    step = int(150 / 331 * 64 * 4 / 9)
-    counts = [int((moved == distance).sum()) for distance in (0, step, 2 * step)]
+    counts = [int((moved == distance).sum()) for distance in (0, 5, 10)]
     assert sum(counts) == 4000
     # Half of the pairs cancel out.
     assert scipy.stats.chisquare(counts, 4000 * np.array([0.2 + 0.25, 0.3, 0.25])).pvalue > 1e-3
