@@ -36,8 +36,13 @@ def random_augment(images: Tensor, generator: torch.Generator, *, operations: in
     for _ in range(operations):
         operation = torch.randint(len(OPERATIONS), (batch,), generator=generator, device=generator.device)
         negative = chosen(batch, 0.5, generator)
-        images = ops.apply_operations(images, operation, directed(magnitude / STRONGEST, negative))
+        images = apply_operations(images, operation, negative, magnitude)
     return images
+
+
+def apply_operations(images: Tensor, operation: Tensor, negative: Tensor, magnitude: int) -> Tensor:
+    """Applies one operation to each image: ``(B,)`` indices into OPERATIONS, with ``(B,)`` bools to reverse them."""
+    return ops.apply_operations(images, operation, directed(magnitude / STRONGEST, negative))
 
 
 def directed(strength: float | Tensor, negative: Tensor) -> Tensor:

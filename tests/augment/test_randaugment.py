@@ -11,8 +11,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from curl_rl.augment import random_augment
-from curl_rl.augment.operations import apply_operations
-from curl_rl.augment.randaugment import OPERATIONS, directed
+from curl_rl.augment.randaugment import OPERATIONS, apply_operations
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -29,7 +28,7 @@ def bytes_(batch: int, height: int = 24, width: int = 30) -> torch.Tensor:
 
 def apply(images: torch.Tensor, name: str, magnitude: int, *, negative: bool = False) -> torch.Tensor:
     drawn = torch.full((len(images),), OPERATIONS.index(name))
-    return apply_operations(images / 255, drawn, directed(magnitude / 30, torch.full((len(images),), negative)))
+    return apply_operations(images / 255, drawn, torch.full((len(images),), negative), magnitude)
 
 
 def pillow(images: torch.Tensor, change) -> torch.Tensor:
@@ -140,7 +139,7 @@ def test_operations_are_torchvisions(torchvision: ModuleType, magnitude: int) ->
 
 def test_each_image_gets_its_own_operation() -> None:
     images = bytes_(1).expand(len(OPERATIONS), -1, -1, -1).contiguous()
-    together = apply_operations(images / 255, torch.arange(len(OPERATIONS)), torch.full((len(OPERATIONS),), 0.5))
+    together = apply_operations(images / 255, torch.arange(len(OPERATIONS)), torch.zeros(len(OPERATIONS)).bool(), 15)
     for i, name in enumerate(OPERATIONS):
         assert torch.allclose(together[i], apply(images[:1], name, 15)[0], atol=1e-6), name
     assert len({image.numpy().tobytes() for image in together}) == len(OPERATIONS)
