@@ -33,6 +33,7 @@ from helpers.pages import DOCS, blocks, run
 
 PAGES = [
     "auxiliary_loss.md",
+    "curves.md",
     "encoders.md",
     "frames.md",
     "getting_started.md",
@@ -42,7 +43,7 @@ PAGES = [
 ]
 ADDED = "# +"
 # Optional libraries that blocks import.
-OPTIONAL = ("stable_baselines3", "tensordict", "onnxruntime", "huggingface_hub")
+OPTIONAL = ("stable_baselines3", "matplotlib", "tensordict", "onnxruntime", "huggingface_hub")
 
 
 @pytest.fixture
