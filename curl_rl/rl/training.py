@@ -148,6 +148,7 @@ class Trainer:
             functools.partial(_position, self.progress, self.agent),
             _REMEDIES,
             keep=config.checkpoint.keep,
+            settings=config.schema.lasting(config),
         )
         self._watch = PictureWatch()
         self.collector = Collector(environments, self.replay, self.progress, config.seed, self._watch)

@@ -19,6 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from curl_rl.commands import export_encoder, export_policy
 from curl_rl.rl.config import TrainingConfig
 from curl_rl.rl.training import train
@@ -214,6 +217,8 @@ def _agent(config: Callable[[Path], Any]) -> Callable[[Path], int]:
 
 def _with_workers(run: Path) -> int:
     config = subjects.agent_config(run, training=TrainingConfig(random_steps=6, environments=2, overlap=True))
+    for seed in (random.seed, np.random.seed, torch.manual_seed):  # a checkpoint holds the state of these generators
+        seed(0)
     return exit_code_of("train_agent.py", lambda: train(replace(config, frames=30), corridor.Corridor))
 
 
