@@ -142,7 +142,7 @@ class _FiniteRewards(gymnasium.Wrapper[Any, Any, Any, Any]):
         outcome: Any = self.env.step(action)
         if not math.isfinite(outcome[1]):
             raise ValueError(f"the environment's reward must be finite, got {outcome[1]}")
-        return outcome  # type: ignore[no-any-return]
+        return outcome
 
 
 def names_a_new_one(encoder: str) -> bool:

@@ -10,6 +10,7 @@ threaded. Exit code 1 if there has been a defect.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import os
@@ -114,8 +115,8 @@ def table(counts: Counts) -> str:
         "file, recording, configuration or environment, in a process of its own. A defect is a traceback, a hang, a",
         "crash, a silent difference, code that is run from a file, or more than 512 MB of memory.",
         "",
-        f"`make fault-test`, commit {commits}, {date.today().isoformat()}, {platform.machine()}, {os.cpu_count()} "
-        f"cores, Python {platform.python_version()}, PyTorch {torch.__version__}.",
+        f"`make fault-test`, commit {commits}, {date.today().isoformat()}, {_processor()}, {os.cpu_count()} cores,",
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}.",
         "",
         f"| fault | tries | {' | '.join(outcomes)} |",
         f"| --- | ---: |{' ---: |' * len(outcomes)}",
@@ -126,6 +127,14 @@ def table(counts: Counts) -> str:
     total = [sum(by_outcome[name, outcome] for name in names) for outcome in outcomes]
     lines.append(f"| all | {counts.total()} | {' | '.join(map(str, total))} |")
     return "\n".join(lines) + "\n"
+
+
+def _processor() -> str:
+    """Its name, as far as the system tells."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.machine()
 
 
 def revision() -> str:
