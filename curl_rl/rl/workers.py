@@ -346,17 +346,18 @@ def _new_processes_ended_after(seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    earlier, ended = multiprocessing.active_children(), threading.Event()
+    earlier, done, ended = multiprocessing.active_children(), threading.Event(), threading.Event()
 
     def end() -> None:
+        if done.wait(seconds):
+            return
         ended.set()
-        for process in multiprocessing.active_children():
-            if process not in earlier:
-                process.kill()
+        while not done.wait(0.1):  # some may be started only now
+            for process in multiprocessing.active_children():
+                if process not in earlier:
+                    process.kill()
 
-    late = threading.Timer(seconds, end)
-    late.daemon = True
-    late.start()
+    threading.Thread(target=end, daemon=True).start()
     try:
         yield
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -367,7 +368,7 @@ def _new_processes_ended_after(seconds: float | None) -> Iterator[None]:
             f"{_TO_CONSTRUCT:g} s), so its process was ended"
         ) from None
     finally:
-        late.cancel()
+        done.set()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.context import SpawnProcess
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 import envs
+from curl_rl.rl import workers as workers_module
 from curl_rl.rl.config import CheckpointConfig, RunConfig, load_preset
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.loading import load_agent
@@ -362,3 +364,20 @@ def test_several_environments_play_the_episodes_that_one_plays_with_the_same_act
             total += reward
         assert np.array_equal(observation, episode["observation"].numpy())
         assert total == pytest.approx(episode["total"])
+
+
+class NeverMade:
+    """Hangs when it is made in a worker."""
+
+    def __call__(self) -> Any:
+        if multiprocessing.parent_process() is not None:
+            time.sleep(3600)
+        return make()
+
+
+def test_a_construction_that_hangs_in_a_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "_TO_CONSTRUCT", 0.5)
+    with pytest.raises(EnvironmentFault, match=r"construction .*(took more than|had not returned after) 1 s"):
+        WorkerEnvironments(NeverMade(), 2, step_timeout=0.5)
+    gc.collect()
+    assert not [process for process in multiprocessing.active_children() if process.name.endswith(("-0", "-1"))]
