@@ -210,7 +210,7 @@ class Session:
         """Opens the log; if the run was ``resumed``, drops the rows after its position.
 
         Raises:
-            UserError: the log is damaged or cannot be written.
+            UserError: the log is damaged or cannot be written, or belongs to a run whose checkpoints are gone.
         """
         at = self.position()
         self._speed = Speedometer(at.count, at.updates, self._axis)
@@ -218,7 +218,16 @@ class Session:
             self._place = os.stat(self.directory)
             self._has_config = (self.directory / CONFIG).exists()
             self._delete_partial_files()
+            log = self.directory / METRICS_FILE
+            if not resumed and log.is_file() and log.stat().st_size:
+                if not (self.directory / CHECKPOINTS).exists():  # made below, before the log
+                    raise UserError(
+                        f"{self.directory} has a {METRICS_FILE}, but its {CHECKPOINTS} are gone: put them back, or "
+                        "start over with --fresh, which sets the log aside"
+                    )
+                self.say(f"{self.directory} has no checkpoint: starts over, without the rows of its {METRICS_FILE}")
             try:
+                own_folder(self.directory, CHECKPOINTS)
                 self._logger = Logger(self.directory, resume_at=at.count if resumed else -1, axis=self._axis)
             except (ValueError, OSError) as error:
                 raise UserError(one_line(error)) from None

@@ -58,22 +58,28 @@ def grow(source: random.Random, path: Path) -> str:
 
 
 def replace_file(source: random.Random, path: Path) -> str:
-    """By a folder, a pipe, a device, a dangling or endless link, a link to a copy elsewhere, or nothing."""
+    """By a folder, a pipe, a device, a dangling or endless link, a link to a copy elsewhere, or nothing; sometimes the
+    whole folder in which it is."""
     how = source.choice(["folder", "pipe", "device", "dangling", "loop", "moved", "hard", "gone", "unreadable"])
-    outside = path.parents[len(path.parents) - 1] / "dev" / "zero"
+    if source.random() < 0.1 and path.parent.name in ("checkpoints", "segments"):
+        path = path.parent
+        how = source.choice(["pipe", "device", "dangling", "loop", "moved", "gone"])
     moved = Path(f"{path}.moved")
     if how in ("moved", "hard"):
-        shutil.copy(path, moved)
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, moved)
     if how == "unreadable":
         path.chmod(0)  # root reads it nevertheless
         return how
-    path.unlink()
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
     if how == "folder":
         path.mkdir()
     elif how == "pipe":
         os.mkfifo(path)
     elif how == "device":
-        path.symlink_to(outside)
+        path.symlink_to("/dev/zero")
     elif how == "dangling":
         path.symlink_to("nowhere")
     elif how == "loop":
@@ -82,7 +88,7 @@ def replace_file(source: random.Random, path: Path) -> str:
         path.symlink_to(moved.name)
     elif how == "hard":
         os.link(moved, path)
-    return how
+    return how if path.suffix else f"folder of it {how}"
 
 
 def swap(source: random.Random, path: Path) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from curl_rl.rl.loading import load_agent, load_learner
 from curl_rl.runs import checkpoint
+from curl_rl.runs.errors import UserError
 from helpers.corridor import assert_same_run, tiny, trained
 
 
@@ -93,3 +94,18 @@ def test_timings_are_no_content(run: Path, finished: Path, tmp_path: Path, capsy
     assert "has been changed" not in capsys.readouterr().err
     other = trained(tiny(Path(shutil.copytree(finished, tmp_path / "other")), frames=40))
     assert_same_run(run, other)
+
+
+def test_a_log_is_not_dropped_because_the_checkpoints_are_gone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in a copy that was made for its curves."""
+    log = (run / "metrics.jsonl").read_bytes()
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(
+        UserError, match=r"has a metrics.jsonl, but its checkpoints are gone: put them back, or .* --fr"
+    ):
+        trained(tiny(run, frames=40))
+    assert (run / "metrics.jsonl").read_bytes() == log
+    (run / "checkpoints").mkdir()  # a run that was killed before it saved any
+    capsys.readouterr()
+    trained(tiny(run, frames=30))
+    assert "has no checkpoint: starts over, without the rows of its metrics.jsonl" in capsys.readouterr().err
