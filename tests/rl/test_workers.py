@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import multiprocessing
@@ -27,6 +28,7 @@ from curl_rl.rl.loading import load_agent
 from curl_rl.rl.training import TrainingFault, train
 from curl_rl.rl.workers import Beginning, EnvironmentFault, LocalEnvironment, WorkerEnvironments
 from curl_rl.runs import checkpoint
+from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import derived_seed
 
 
@@ -381,3 +383,15 @@ def test_a_construction_that_hangs_in_a_worker_is_ended(monkeypatch: pytest.Monk
         WorkerEnvironments(NeverMade(), 2, step_timeout=0.5)
     gc.collect()
     assert not [process for process in multiprocessing.active_children() if process.name.endswith(("-0", "-1"))]
+
+
+def test_shared_memory_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gymnasium.vector.async_vector_env.create_shared_memory", full)
+    config = load_preset("cpu", "tiny-reach")
+    config = replace(config, run=tmp_path / "run", device="cpu", training=replace(config.training, environments=2))
+    with pytest.raises(UserError, match=r"^environment: No space left on device: free some disk space$"):
+        train(config, make)
+    assert not (tmp_path / "run").exists()

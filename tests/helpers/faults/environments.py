@@ -60,7 +60,7 @@ ACTS: dict[str, Callable[[], Any]] = {
     "closes stdin": lambda: sys.stdin.close(),
 }
 """What happens in a call; the last ones are harmless."""
-HARMLESS = ("prints", "changes directory", "closes stdin")
+ENDS_PROGRAMS = ("raises KeyboardInterrupt", "raises StopIteration", "raises GeneratorExit", "calls sys.exit")
 IN_WORKERS: dict[str, Callable[[], Any]] = {
     "hangs": lambda: time.sleep(3600),
     "ends its process": lambda: os._exit(3),
@@ -142,9 +142,11 @@ def attempt(workers: int, source: random.Random, folder: Path) -> Result:
     wanted = undisturbed(workers)
     acts = [*ACTS, *RETURNS, *(IN_WORKERS if workers else ())]
     act, method = source.choice(acts), source.choice(["reset", "step", "step", "step", "close", "construction"])
-    at = 1 if method in ("close", "construction") else source.randint(1, 12)
-    if act == "hangs" and method in ("close", "construction"):
+    if method == "construction" and act not in ENDS_PROGRAMS:  # an exception there has its traceback, at the start
         method = "step"
+    if act == "hangs" and method == "close":
+        method = "step"
+    at = 1 if method in ("close", "construction") else source.randint(1, 12)
     run = folder / "run"
     make = functools.partial(Misbehaving, method, at, act)
     where = f"{method} {at} {act}"
