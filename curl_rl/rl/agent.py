@@ -26,7 +26,8 @@ from curl_rl.rl.update import exact_update
 
 Trained = Literal["encoder", "objective"]
 
-_REPLAY = ObjectiveUser("agent.objective", "a replay", has=frozenset({"actions"}))
+REPLAY = ObjectiveUser("agent.objective", "a replay", has=frozenset({"actions"}))
+"""What the agent offers to a method."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class Agent(nn.Module):
         self.actor = sac.Actor(seen, action_dim, config.hidden, config.log_std_min, config.log_std_max)
         self.log_alpha = nn.Parameter(torch.tensor(config.initial_temperature).log())
         data = DataSpec(action_dim=action_dim)
-        self.objective = build_objective(config.objective, self.encoder.feature_spec, objectives, data, _REPLAY)
+        self.objective = build_objective(config.objective, self.encoder.feature_spec, objectives, data, REPLAY)
         # A frozen encoder is its own target.
         frozen = config.freeze_encoder
         self.target_encoder = self.encoder.requires_grad_(False) if frozen else momentum_copy(self.encoder)

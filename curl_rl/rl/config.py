@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from curl_rl.beside import CONFIGS
 from curl_rl.objectives import registry
 from curl_rl.ranges import at_least, check_ranges, positive_finite, within, zero_or_more
-from curl_rl.rl.agent import AgentConfig
+from curl_rl.rl.agent import REPLAY, AgentConfig
 from curl_rl.rl.replay import ReplayConfig
 from curl_rl.runs.compute import DEVICE
 from curl_rl.runs.errors import UserError as UserError  # raised when a configuration cannot be read
@@ -20,7 +21,7 @@ from curl_rl.runs.seeds import SEED
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.runs.settings import to_dict as to_dict  # re-exported for callers that hold a configuration
 
-PRESETS = Path(__file__).resolve().parents[2] / "configs"
+PRESETS = CONFIGS
 TASKS = PRESETS / "tasks.yaml"
 
 MAY_CHANGE = {
@@ -283,6 +284,12 @@ SCHEMA = Schema(
     paths=("encoder", "run"),
     identified_by={"encoder": "encoder_sha256"},
     registered=("objectives",),
+    listed={
+        "agent.objective": lambda: {
+            **registry.summaries(REPLAY.has),
+            "none": "No contrastive loss: plain SAC on crops.",
+        }
+    },
     salvages=True,
     always=(
         *("env", "preset", "frames", "seed", "device", "environment", "agent", "objectives", "replay", "training"),
