@@ -106,16 +106,20 @@ def table(counts: Counts) -> str:
     for (name, outcome, _), count in counts.items():
         by_outcome[name, outcome] += count
     outcomes = [outcome for outcome in OUTCOMES if any(by_outcome[name, outcome] for name in names)]
-    defects = sum(by_outcome[name, DEFECT] for name in names)
-    commits = ", ".join(sorted({commit for _, _, commit in counts}))
+    by_commit: Counter[str] = Counter()
+    defects = {commit: 0 for _, _, commit in counts}
+    for (_, outcome, commit), count in counts.items():
+        by_commit[commit] += count
+        defects[commit] += count * (outcome == DEFECT)
+    commits = ", ".join(f"{commit} ({by_commit[commit]} tries, {defects[commit]} defects)" for commit in defects)
     lines = [
         "# Injected faults",
         "",
-        f"{counts.total():,} tries, {defects} defects. Each try injects one fault, drawn at random, into a tiny run,",
+        f"{counts.total():,} tries, {sum(defects.values())} defects. Each try injects one fault, drawn at random, into a tiny run,",
         "file, recording, configuration or environment, in a process of its own. A defect is a traceback, a hang, a",
         "crash, a silent difference, code that is run from a file, or more than 512 MB of memory.",
         "",
-        f"`make fault-test`, commit {commits}, {date.today().isoformat()}, {_processor()}, {os.cpu_count()} cores,",
+        f"`make fault-test`; commits {commits}; {date.today().isoformat()}, {_processor()}, {os.cpu_count()} cores,",
         f"Python {platform.python_version()}, PyTorch {torch.__version__}.",
         "",
         f"| fault | tries | {' | '.join(outcomes)} |",
