@@ -115,8 +115,8 @@ def table(counts: Counts) -> str:
     lines = [
         "# Injected faults",
         "",
-        f"{counts.total():,} tries, {sum(defects.values())} defects. Each try injects one fault, drawn at random, into a tiny run,",
-        "file, recording, configuration or environment, in a process of its own. A defect is a traceback, a hang, a",
+        f"{counts.total():,} tries, {sum(defects.values())} defects. Each try injects one fault, drawn at random, into a",
+        "tiny run, file, recording, configuration or environment, in a process of its own. A defect is a traceback, a hang, a",
         "crash, a silent difference, code that is run from a file, or more than 512 MB of memory.",
         "",
         f"`make fault-test`; commits {commits}; {date.today().isoformat()}, {_processor()}, {os.cpu_count()} cores,",

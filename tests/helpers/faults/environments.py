@@ -113,11 +113,11 @@ class Misbehaving(Corridor):
         self._call("close")
 
 
-def _config(run: Path, workers: int = 0) -> Any:
+def _config(run: Path, workers: int = 0, patience: float = 120) -> Any:
+    """``patience``: seconds for a step in a worker; one that takes a breath must not pass for one that hangs."""
     config = subjects.agent_config(run, 30)
     if workers:
-        limited = TrainingConfig(random_steps=6, environments=workers, step_timeout=20 if workers == 1 else 3)
-        return replace(config, training=limited)
+        return replace(config, training=TrainingConfig(random_steps=6, environments=workers, step_timeout=patience))
     return config
 
 
@@ -153,7 +153,9 @@ def attempt(workers: int, source: random.Random, folder: Path) -> Result:
 
     def misbehaves() -> str:
         ended = ran(
-            lambda: exit_code_of("train_agent.py", lambda: train(_config(run, workers), make)),
+            lambda: exit_code_of(
+                "train_agent.py", lambda: train(_config(run, workers, 3 if act == "hangs" else 120), make)
+            ),
             traceback_allowed=workers > 0,
         )
         return _end(ended, where)
