@@ -16,7 +16,6 @@ QUICK = [
     "a policy's file: a file flipped",
     "a policy's file: a file planted",
     "a recording: a file cut",
-    "a recording: a file replaced",
     "a run of an agent: a file planted",
 ]
 

@@ -70,7 +70,7 @@ def test_a_checkpoint_without_settings_is_not_compared(run: Path, capsys: pytest
     assert "has been edited" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("at", [0, 3])
+@pytest.mark.parametrize("at", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_a_changed_row_of_the_log_is_told(
     run: Path, finished: Path, tmp_path: Path, at: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
