@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers.faults.attempts import OLDER, REFUSED, SAME, TOLD, Kind, Ran, Result, copied, fail, in_child, ran, refusal
-from helpers.faults.subjects import SUBJECTS, Subject, expected
+from helpers.faults.subjects import POLICY, SUBJECTS, Subject, expected
 
 Harm = Callable[[random.Random, Path], str]
 """Harms a file, and says how."""
@@ -180,4 +180,5 @@ def kinds() -> list[Kind]:
         Kind(f"{subject.name}: a file {name}", lambda source, folder, s=subject, h=harm: attempt(s, h, source, folder))
         for subject in SUBJECTS
         for name, harm in HARMS.items()
+        if not (subject is POLICY and harm is swap)  # nothing lies beside it
     ]
