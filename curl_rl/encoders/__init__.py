@@ -16,6 +16,7 @@ from curl_rl.encoders.modes import evaluating
 from curl_rl.encoders.module import ModuleEncoder
 from curl_rl.encoders.pixel import Convolutions, EncoderConfig, PixelEncoder, Projection, orthogonal_init
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.two_stream import TwoStreamEncoder
 
 __all__ = [
     "MLP",
@@ -30,6 +31,7 @@ __all__ = [
     "Projection",
     "ResNet",
     "ResNetConfig",
+    "TwoStreamEncoder",
     "build_encoder",
     "cat_features",
     "chunk_features",

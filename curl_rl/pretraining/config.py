@@ -22,6 +22,9 @@ class BackboneConfig:
     resnet: ResNetConfig = field(default_factory=lambda: ResNetConfig(stem="small"))
     """Shape of a ResNet. batch_norm_splits counts parts of the whole batch: each of W processes takes 1/W of them; with
     several processes, 1 means synchronized batch norm."""
+    split: Literal["none", "lab", "ycbcr"] = "none"
+    """Split the image into lightness and color, with a ResNet for each, in L*a*b* or YCbCr, for cmc. none: one ResNet
+    for the whole image."""
     pixel: EncoderConfig = field(default_factory=EncoderConfig)
     """Shape of a pixel encoder."""
     precision: Precision | Literal["auto"] = "auto"
@@ -29,6 +32,8 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, "encoder")
+        if self.split != "none" and self.kind != "resnet":
+            raise ValueError(f"encoder.split must be none with kind {self.kind}, got {self.split}: take kind resnet")
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from curl_rl.encoders import Features, FeatureSpec
+from curl_rl.encoders import Features, FeatureSpec, map_features
 from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
 from curl_rl.objectives import (
     BarlowConfig,
     BatchInfo,
     BYOLConfig,
+    CMCConfig,
     DataSpec,
+    DIMConfig,
     InstDiscConfig,
     MoCoConfig,
     NNCLRConfig,
@@ -43,7 +45,7 @@ from curl_rl.runs.errors import UserError
 
 RANKS, BATCH, COUNT = 2, 5, 9
 SHARDS = (slice(0, 3), slice(3, 5))
-SPEC = FeatureSpec(6, (2, 3, 3))
+SPEC = FeatureSpec(6, (2, 3, 3), streams=2)
 MOMENTUM = torch.tensor(0.9)
 LABELS = torch.tensor([2, 0, 1, 2, 0])
 ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
@@ -68,6 +70,10 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "instdisc": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig(dim=4, negatives=7))),
     "instdisc nce": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig("nce", dim=4, proximal=0.5))),
     "nnclr": ("nnclr", ObjectiveConfigs(nnclr=NNCLRConfig(dim=4, queue=7))),
+    "cmc nce": ("cmc", ObjectiveConfigs(cmc=CMCConfig("nce", dim=4, negatives=7))),
+    "amdim": ("amdim", ObjectiveConfigs()),
+    "dim": ("dim", ObjectiveConfigs(dim=DIMConfig(units=5, global_weight=0.5))),
+    "dim, in time": ("dim", ObjectiveConfigs(dim=DIMConfig("info_nce", future=1, heads="linear"))),
 }
 Outcome = dict[str, Tensor]
 
@@ -105,12 +111,12 @@ def steps_on_features(row: str, own: slice) -> Outcome:
     outcome: Outcome = {}
     for step in range(2):
         shards = [drawn(BATCH, SPEC.dim, seed=10 * step + view)[own] for view in range(4)]
-        maps = drawn(BATCH, *SPEC.map_shape, seed=99)[own]
+        maps = drawn(BATCH, *SPEC.map_shape, seed=99)[own] * weight[0, :2, None, None]
         online = [Features(shards[i] @ weight, maps) for i in range(len(objective.online_views))]
         target = [Features(shards[2 + i], maps) for i in range(len(objective.target_views))]
         result = objective(
-            distributed.gather_features(online, BATCH, maps=False),
-            distributed.gather_features(target, BATCH, maps=True),
+            distributed.gather_features(online, BATCH, maps=objective.reads_maps),
+            distributed.gather_features([map_features(Tensor.detach, view) for view in target], BATCH, maps=True),
             BatchInfo(
                 indices=(2 * torch.arange(BATCH) + 3 * step) % COUNT,
                 labels=distributed.gather(LABELS[own], BATCH),
