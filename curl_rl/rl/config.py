@@ -89,8 +89,8 @@ class TrainingConfig:
     Each environment has an equal share of the replay, and its process takes about 250 MB."""
     step_timeout: Annotated[float | None, positive_finite] = None
     """Seconds after which an environment that has not returned from a step or a reset ends the run, which then resumes
-    from where it was saved; null: never. With a limit all environments run in processes of their own, which alone can
-    be ended at any moment."""
+    from where it was saved; null: never. Making it may take a minute longer. With a limit all environments run in
+    processes of their own, which alone can be ended at any moment."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "training")
