@@ -445,11 +445,12 @@ def test_a_single_sample_is_refused_by_methods_that_need_others(method: str, tra
     aux = AuxiliaryLoss(_encoder(), method, data=DataSpec(count=8, classes=2)).train(train)
     zero = torch.zeros(1, dtype=torch.int64)
     batch = BatchInfo(**{need: zero for need in ("indices", "labels") if need in aux.objective.needs})
+    later = [_images()[:1] for _ in aux.offsets]
     if not aux.objective.batch_dependent:  # its negatives, if it has any, are in a bank
-        aux(_images()[:1], batch=batch)
+        aux(_images()[:1], later=later, batch=batch)
         return
     with pytest.raises(ValueError, match=r"needs? at least 2 samples in a batch \(batch_size\), got 1"):
-        aux(_images()[:1], batch=batch)
+        aux(_images()[:1], later=later, batch=batch)
 
 
 def test_the_first_floats_beyond_1_are_a_warning() -> None:

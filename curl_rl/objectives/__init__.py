@@ -9,6 +9,7 @@ from curl_rl.objectives import registry
 from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
 from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
+from curl_rl.objectives.cpc import CPC, CPCConfig
 from curl_rl.objectives.curl import Curl, CurlConfig
 from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
 from curl_rl.objectives.encode import encode_views
@@ -39,6 +40,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "BYOL",
+    "CPC",
     "METHODS",
     "NNCLR",
     "PCL",
@@ -46,6 +48,7 @@ __all__ = [
     "BarlowConfig",
     "BarlowTwins",
     "BatchInfo",
+    "CPCConfig",
     "Curl",
     "CurlConfig",
     "DataSpec",

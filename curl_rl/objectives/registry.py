@@ -32,6 +32,7 @@ _FILES = (
     "pair_margin",
     "triplet",
     "n_pair",
+    "cpc",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

@@ -16,6 +16,7 @@ from curl_rl.objectives import (
     METHODS,
     BarlowConfig,
     BYOLConfig,
+    CPCConfig,
     Curl,
     CurlConfig,
     DataSpec,
@@ -113,6 +114,11 @@ METRIC = {
     "n_pair": NPairConfig(dim=4),
     "n_pair, supervised": NPairConfig(dim=4, supervised=True),
 }
+CPC = {
+    "cpc": CPCConfig(steps=2),
+    "cpc, actions": CPCConfig(steps=2, actions=True, hidden=5),
+    "cpc, online": CPCConfig(steps=2, target="online", layer_norm=True),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -127,6 +133,7 @@ ROWS = {
     **{row: Row(METHODS["instdisc"], config) for row, config in INSTDISC.items()},
     **{row: Row(METHODS["nnclr"], config) for row, config in NNCLR.items()},
     **{row: Row(METHODS["pcl"], config) for row, config in PCL.items()},
+    **{row: Row(METHODS["cpc"], config) for row, config in CPC.items()},
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}

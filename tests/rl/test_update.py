@@ -277,7 +277,7 @@ def test_an_objective_without_future_views_receives_no_actions() -> None:
 @pytest.mark.parametrize("update", ["exact", "joint"])
 @pytest.mark.parametrize(
     "objective",
-    ["curl", "simclr", "moco", "byol", "simsiam", "barlow", "swav", "nnclr", "pair_margin", "triplet", "n_pair"],
+    ["curl", "simclr", "moco", "byol", "simsiam", "barlow", "swav", "nnclr", "pair_margin", "triplet", "n_pair", "cpc"],
 )
 def test_every_objective_trains_the_encoder_and_itself(objective: Any, update: Any) -> None:
     config = dataclasses.replace(SMALL, objective=objective, update_rule=update)

@@ -16,9 +16,10 @@ from PIL import Image
 
 from curl_rl import vision
 from curl_rl.encoders import EncoderConfig
-from curl_rl.objectives import DataSpec, ViewSpec
+from curl_rl.objectives import CPCConfig, DataSpec, ObjectiveConfigs, ViewSpec
 from curl_rl.objectives.method import Method
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
+from curl_rl.pretraining.learner import Learner
 from curl_rl.recordings.store import FrameWriter, Recording
 from curl_rl.runs import checkpoint
 from curl_rl.runs.errors import UserError
@@ -144,6 +145,40 @@ def test_a_method_that_predicts_from_actions_trains_on_frames(frames: Path, tmp_
     rows = read_metrics(run / "metrics.jsonl", "images")
     assert all(np.isfinite(row["objective/error"]) for row in rows if "loss" in row)
     assert [row["images"] for row in rows if "test/objective/error" in row] == [24, 48]
+
+
+def test_cpc_predicts_from_actions_on_frames_and_resumes_bit_for_bit(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed within the second epoch."""
+    config = tiny(
+        frames,
+        tmp_path / "whole",
+        "cpc",
+        augment=replace(PLAIN, views=3),
+        objectives=ObjectiveConfigs(cpc=CPCConfig(steps=2, actions=True)),
+    )
+    whole = pretrain(config)
+    rows = read_metrics(whole / "metrics.jsonl", "images")
+    assert [row["images"] for row in rows if "test/objective/accuracy_farthest" in row] == [24, 48]
+    interrupted = replace(config, run=tmp_path / "killed", checkpoint=CheckpointConfig(every=1))
+    original, left = Learner.step, iter(range(8))  # of 12 steps
+
+    def step(*arguments: Any, **named: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(interrupted)
+    killed = pretrain(interrupted)
+    ours, theirs = (checkpoint.load_newest(run / "checkpoints", read_only=True) for run in (whole, killed))
+    assert ours is not None
+    assert theirs is not None
+    for name, value in ours[1]["learner"]["networks"].items():
+        assert torch.equal(value, theirs[1]["learner"]["networks"][name]), name
 
 
 def test_a_method_that_clusters_trains_on_images(folder: Path, tmp_path: Path) -> None:
