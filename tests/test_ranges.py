@@ -167,6 +167,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "be 0 (the same observation) or more": ([0], [-1, NAN]),
     "be positive": ([1e-30], [0, -1, NAN]),
     "be positive and finite": ([1e-30, 1e30], [0, INF, NAN]),
+    "be positive and finite, or a list of such": ([1e-30, (1e30,)], [0, INF, NAN, (), (1, 0)]),
     "lie in [0, 1]": ([0, 1], [-1e-9, 1 + 1e-9, NAN]),
     "lie in [0, 1)": ([0, 1 - 1e-9], [-1e-9, 1, NAN]),
     "lie in (0, 1]": ([1e-9, 1], [0, 1 + 1e-9, NAN]),

@@ -9,6 +9,7 @@ from curl_rl.objectives import registry
 from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
 from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
+from curl_rl.objectives.composite import Composite
 from curl_rl.objectives.cpc import CPC, CPCConfig
 from curl_rl.objectives.curl import Curl, CurlConfig
 from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
@@ -49,6 +50,7 @@ __all__ = [
     "BarlowTwins",
     "BatchInfo",
     "CPCConfig",
+    "Composite",
     "Curl",
     "CurlConfig",
     "DataSpec",
