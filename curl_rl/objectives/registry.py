@@ -101,6 +101,16 @@ def register(method: Method) -> None:
     _publish()
 
 
+def summaries(has: Collection[Need]) -> dict[str, str]:
+    """A line on each method, by name, for a user that can meet the needs ``has``."""
+
+    def line(method: Method) -> str:
+        missing = sorted(method.objective.needs - {*has})
+        return f"{method.summary} Not here: needs {' and '.join(missing)}." if missing else method.summary
+
+    return {name: line(method) for name, method in METHODS.items()}
+
+
 def markdown_table(pages: Collection[str] = ()) -> str:
     """The table of methods in docs/methods.md.
 

@@ -27,7 +27,8 @@ from curl_rl.rl.update import exact_update
 
 Trained = Literal["encoder", "objective"]
 
-_REPLAY = ObjectiveUser("agent.objective", "a replay", has=frozenset({"actions"}))
+REPLAY = ObjectiveUser("agent.objective", "a replay", has=frozenset({"actions"}))
+"""What the agent offers to a method."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ class Agent(nn.Module):
         self.log_alpha = nn.Parameter(torch.tensor(config.initial_temperature).log())
         data = DataSpec(action_dim=action_dim)
         self.objective = build_composite(
-            config.objective, config.objective_weight, self.encoder.feature_spec, objectives, data, _REPLAY
+            config.objective, config.objective_weight, self.encoder.feature_spec, objectives, data, REPLAY
         )
         # A frozen encoder is its own target.
         frozen = config.freeze_encoder

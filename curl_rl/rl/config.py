@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from curl_rl.objectives import registry
 from curl_rl.objectives.composite import methods_in
 from curl_rl.ranges import at_least, check_ranges, positive_finite, within, zero_or_more
-from curl_rl.rl.agent import AgentConfig
+from curl_rl.rl.agent import REPLAY, AgentConfig
 from curl_rl.rl.replay import ReplayConfig
 from curl_rl.runs.compute import DEVICE
 from curl_rl.runs.errors import UserError as UserError  # raised when a configuration cannot be read
@@ -284,6 +284,13 @@ SCHEMA = Schema(
     paths=("encoder", "run"),
     identified_by={"encoder": "encoder_sha256"},
     registered=("objectives",),
+    listed={
+        "agent.objective": lambda: {
+            **registry.summaries(REPLAY.has),
+            "none": "No contrastive loss: plain SAC on crops.",
+            "A+B": "Several at once, each with its --agent.objective_weight, such as curl+cpc.",
+        }
+    },
     salvages=True,
     always=(
         *("env", "preset", "frames", "seed", "device", "environment", "agent", "objectives", "replay", "training"),

@@ -85,6 +85,8 @@ class Schema(Generic[C]):
     that it does name; a selector without such a value gets the dataclass's default."""
     always: tuple[str, ...] = ()
     """The fields and sections that every version has written into a run's file. One without them is cut short."""
+    listed: Mapping[str, Callable[[], Mapping[str, str]]] = dataclasses.field(default_factory=dict)
+    """Fields whose flag, without a value, lists the choices: each with a line that describes it."""
     salvages: bool = False
     """Whether a run can continue from a damaged checkpoint, with ``--salvage``."""
     kind: Kind | None = None
@@ -105,7 +107,7 @@ class Schema(Generic[C]):
     def parse_command_line(self, argv: list[str], *, program: str, description: str) -> tuple[C, bool, bool]:
         """Parses a command line into a configuration, and whether ``--fresh`` and ``--salvage`` were passed.
 
-        ``--help`` and ``--print_config`` print and exit with code 0.
+        ``--help``, ``--print_config`` and a flag of :attr:`listed` without a value print and exit with code 0.
 
         Raises:
             UserError: the command line, or a file that it names, is invalid.
@@ -125,6 +127,11 @@ class Schema(Generic[C]):
         parser.add_argument(
             "--print_config", action="store_true", help="print all settings as YAML, for --config, and exit"
         )
+        for name, choices in self.listed.items():
+            if _is_without_value(argv, f"--{name}"):
+                lines = choices()
+                print("\n".join(f"{choice:{max(map(len, lines))}}  {line}" for choice, line in lines.items()))
+                raise SystemExit(0)
         try:
             _refuse_empty_values(argv)
             argv = self._rewritten(argv)
@@ -418,6 +425,11 @@ _KINDS = {
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Keeps the line breaks of the description, whose lines are commands."""
+
+
+def _is_without_value(argv: list[str], flag: str) -> bool:
+    """Whether ``flag`` ends the command line or is followed by another flag."""
+    return any(one == flag and after.startswith("--") for one, after in zip(argv, [*argv[1:], "--"], strict=False))
 
 
 def _refuse_empty_values(argv: list[str]) -> None:

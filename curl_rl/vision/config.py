@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 
-from curl_rl.objectives import registry
+from curl_rl.objectives import Need, registry
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.pretraining.distributed import is_first
 from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
@@ -93,7 +93,7 @@ class VisionConfig:
     """One pretraining run."""
 
     method: registry.MethodName = "simclr"
-    """Self-supervised method."""
+    """Self-supervised method. Without a name, lists them."""
     data: str = DIGITS
     """Folder of images, flat or with one subfolder per class, with or without train/ and test/; or folder of frames
     recorded by scripts/record_frames.py; or digits, a built-in set."""
@@ -223,6 +223,7 @@ SCHEMA = Schema(
     paths=("data", "run"),
     fit=_fit,
     registered=("objectives",),
+    listed={"method": lambda: registry.summaries(frozenset(get_args(Need)))},
     always=(
         *("method", "data", "preset", "epochs", "batch_size", "seed", "device", "encoder", "augment", "objectives"),
         *("optimizer", "knn", "checkpoint", "log", "compute"),

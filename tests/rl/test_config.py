@@ -402,3 +402,16 @@ def test_settings_of_methods_that_a_run_does_not_use_are_no_part_of_it() -> None
     assert changed_fields(old, new) == SCHEMA.allowed_changes(old, new) == {}
     old, new = (dataclasses.replace(run, agent=dataclasses.replace(run.agent, objective="moco")) for run in (old, new))
     assert changed_fields(old, new).keys() == {"objectives.moco.queue"}
+
+
+def test_objective_without_a_name_lists_the_methods_and_what_an_agent_cannot_offer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        parse_command_line(["--agent.objective"], program="p", description="")
+    assert left.value.code == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert {"curl", "supcon", "none"} <= set(lines)
+    assert lines["supcon"].endswith("Not here: needs labels.")
+    assert lines["pcl"].endswith("Not here: needs epochs and indices.")
+    assert "Not here" not in lines["curl"]

@@ -144,3 +144,12 @@ def test_the_default_preset_of_a_folder_depends_on_the_device(
     config = parse_command_line(line.split(), program="p", description="")[0]
     assert config == load_preset(preset, "simclr", {"data": config.data, "device": config.device})
     assert config.preset == preset
+
+
+@pytest.mark.parametrize("after", [[], ["--data", "folder"]], ids=["last", "before a flag"])
+def test_method_without_a_name_lists_the_methods(after: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parse_command_line(["--seed", "3", "--method", *after], program="p", description="")
+    assert left.value.code == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert lines == {name: method.summary for name, method in METHODS.items()}
