@@ -288,5 +288,5 @@ def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None
         directories.append((pretrain(run), "images"))
     logged = {name for path, axis in directories for row in read_metrics(path / "metrics.jsonl", axis) for name in row}
     assert {name for name in rows if not name.endswith("<name>")} == logged
-    # Logged by runs on recorded frames.
-    assert [name for name in rows if name.endswith("<name>")] == ["test/<name>"]
+    # Logged by agents with several objectives, and by runs on recorded frames.
+    assert [name for name in rows if name.endswith("<name>")] == ["objective/<method>/<name>", "test/<name>"]
