@@ -1,4 +1,4 @@
-"""CPC: contrastive predictive coding over time (van den Oord et al. 2018, arXiv 1807.03748).
+"""CPC: contrastive predictive coding, over time or over patches (van den Oord et al. 2018, arXiv 1807.03748).
 
 The embedding of an observation predicts those of the observations 1 to K agent steps later: each step k has a bilinear
 form that scores every context of the batch against every observation k steps later, and the loss is the cross-entropy
@@ -6,6 +6,7 @@ of classifying each context's own one. With ``actions``, the prediction also dep
 TACO (Zheng et al. 2023, arXiv 2306.13229) and DR.Q (Lyu et al. 2026, arXiv 2605.11711).
 
 Past the end of an episode, its last observation stays, with actions of 0: that is what replays and recordings give.
+The form for single images is in ``cpc_patches``.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
-from curl_rl.losses import bilinear_similarity, contrastive_accuracy, embedding_std, info_nce, softmax_confidence
 from curl_rl.losses.half_precision import widened
 from curl_rl.objectives.base import BatchInfo, DataSpec, Objective, Result, ViewSpec
+from curl_rl.objectives.cpc_patches import PatchCPC
 from curl_rl.objectives.method import Method
+from curl_rl.objectives.predictive import PredictiveHead
 from curl_rl.ranges import at_least, check_ranges, within
 
 
@@ -30,17 +32,24 @@ from curl_rl.ranges import at_least, check_ranges, within
 class CPCConfig:
     """Horizon, actions and heads of CPC. CPC's paper has no experiment in which actions are known."""
 
+    kind: Literal["time", "patches"] = "time"
+    """time: predict later observations, in replays and recorded frames. patches: predict the lower patches of an image
+    from those above, with an encoder of patches (--encoder.patch)."""
     steps: Annotated[int, at_least(1)] = 3
-    """Number K of later observations to predict, 1 to K agent steps ahead; TACO predicts the third alone. For recorded
-    frames, augment.views must be K + 1."""
+    """Number K of predictions. time: the observations 1 to K agent steps later; TACO predicts the third alone. For
+    recorded frames augment.views must be K + 1. patches: K rows below."""
     actions: bool = False
-    """Predict from the actions in between as well: the embedding is moved by a network of two layers that sees it and
-    these actions. Otherwise the embedding must tell what usually follows."""
+    """time: predict from the actions in between as well; the embedding is moved by a network of two layers that sees it
+    and these actions. Otherwise the embedding must tell what usually follows."""
     hidden: Annotated[int | None, at_least(1)] = None
-    """Width of that network. [default: the features' own size]"""
+    """Width of that network, or of the context network of patches. [default: the features' own size]"""
     target: Literal["slow", "online"] = "slow"
-    """Encoder of the later observations. slow: the momentum copy, as in CURL. online: the encoder in training, with
-    gradient, as in CPC's paper."""
+    """time: encoder of the later observations. slow: the momentum copy, as in CURL. online: the encoder in training,
+    with gradient, as in CPC's paper, and always for patches."""
+    skip: Annotated[int, at_least(0)] = 1
+    """patches: rows between a context's own row and the first that it predicts; 1, as neighbors overlap by half."""
+    context_layers: Annotated[int, at_least(1)] = 5
+    """patches: layers of the context network, each of which sees one row further up."""
     layer_norm: bool = False
     """Standardize each embedding over its features first. For encoders that do not end in a layer norm as CURL's does,
     such as a ResNet."""
@@ -49,6 +58,8 @@ class CPCConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, "objectives.cpc")
+        if self.kind == "patches" and self.actions:
+            raise ValueError("objectives.cpc.actions must be false with kind patches, got true: take kind time")
 
 
 class CPC(Objective):
@@ -60,9 +71,6 @@ class CPC(Objective):
         action_dim: size of an action; only with ``config.actions``.
     """
 
-    W: nn.Parameter
-    """``(K, D, D)``, one bilinear form per step."""
-
     def __init__(
         self, features: FeatureSpec, config: CPCConfig = CPCConfig(), *, action_dim: int | None = None
     ) -> None:
@@ -73,8 +81,7 @@ class CPC(Objective):
         slow = config.target == "slow"
         self.online_views = (ViewSpec(0),) if slow else (ViewSpec(0), *later)
         self.target_views = later if slow else ()
-        # As CURL starts: the cosine of layer-normalized embeddings times √D.
-        self.W = nn.Parameter((torch.eye(dim) / dim**0.5).repeat(config.steps, 1, 1))
+        self.head = PredictiveHead(dim, config.steps)
         self.transitions: nn.ModuleList | None = None
         """One network per step, from the context and the k actions in between to the context's change."""
         if config.actions:
@@ -86,7 +93,16 @@ class CPC(Objective):
             )
 
     @classmethod
-    def build(cls, features: FeatureSpec, config: CPCConfig, data: DataSpec) -> CPC:
+    def build(cls, features: FeatureSpec, config: CPCConfig, data: DataSpec) -> Objective:
+        if config.kind == "patches":
+            return PatchCPC(
+                features,
+                steps=config.steps,
+                skip=config.skip,
+                context_layers=config.context_layers,
+                hidden=config.hidden,
+                layer_norm=config.layer_norm,
+            )
         if config.actions and data.action_dim is None:
             raise ValueError(
                 "objectives.cpc.actions must be false for data without actions, got true: recorded frames and replays "
@@ -99,18 +115,7 @@ class CPC(Objective):
         if self.target_views:
             later = [embedding.detach() for embedding in self._embeddings(target)]
         predictions = self._predictions(context, batch.actions)
-        # Rows are contexts, columns the candidates k steps later: eq. 3 without the exponential.
-        logits = [bilinear_similarity(*step) for step in zip(predictions, self.W, later, strict=True)]
-        loss = torch.stack([info_nce(scores) for scores in logits]).mean()  # eq. 4
-        scores = [one_step.detach() for one_step in logits]
-        metrics = {
-            "accuracy": torch.stack([contrastive_accuracy(one_step) for one_step in scores]).mean(),
-            "accuracy_farthest": contrastive_accuracy(scores[-1]),
-            "confidence": torch.stack([softmax_confidence(one_step) for one_step in scores]).mean(),
-            "logits_std": torch.stack([one_step.std(1).mean() for one_step in scores]).mean(),
-            "embedding_std": embedding_std(context.detach()),
-        }
-        return Result(loss, metrics)
+        return self.head(list(zip(predictions, later, strict=True)), context.detach())
 
     def _embeddings(self, views: list[Features]) -> list[Tensor]:
         vectors = [widened(view.vector) for view in views]
@@ -136,6 +141,6 @@ METHOD = Method(
     CPC,
     CPCConfig,
     paper="van den Oord et al. 2018, arXiv 1807.03748",
-    summary="Prediction of later observations among those of the batch, optionally from the actions in between.",
+    summary="Prediction of later observations, optionally from the actions in between, or of an image's lower patches.",
     instead="objectives.cpc.actions false",
 )
