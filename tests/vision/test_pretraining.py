@@ -25,7 +25,6 @@ from curl_rl.encoders import EncoderConfig
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.objectives import (
     BYOLConfig,
-    CPCConfig,
     DeepClusterConfig,
     MoCoConfig,
     ObjectiveConfigs,
@@ -201,37 +200,6 @@ def test_a_network_with_group_norm_is_trained_and_saved_as_such(data: Path, tmp_
     loaded = load_encoder(tmp_path / "run").encoder
     assert isinstance(loaded, ResNet)
     assert loaded.config == resnet
-
-
-def test_cpc_over_patches_saves_the_network_that_encodes_a_patch(data: Path, tmp_path: Path) -> None:
-    resnet = ResNetConfig(width=1 / 16, stem="small", norm="group")
-    config = tiny(
-        data,
-        tmp_path / "run",
-        "cpc",
-        epochs=1,
-        encoder=BackboneConfig(resnet=resnet, patch=2, precision="float32"),
-        augment=AugmentConfig(size=SIDE, views=1),
-        objectives=ObjectiveConfigs(cpc=CPCConfig("patches", steps=2, context_layers=1)),
-    )
-    whole = replace(config, encoder=replace(config.encoder, patch=0))
-    batch_norm = replace(config, encoder=replace(config.encoder, resnet=replace(resnet, norm="batch")))
-    for wrong, message in (
-        (whole, r"objectives\.cpc\.kind must be time .*: set encoder\.patch, .*"),
-        (batch_norm, r"encoder\.resnet\.norm must be group with encoder\.patch, got batch: .*"),
-    ):
-        with pytest.raises(UserError, match=rf"\A{message}\Z"):
-            pretrain(wrong)
-        assert not config.directory.exists()
-    pretrain(config)
-    loaded = load_encoder(config.directory).encoder
-    assert isinstance(loaded, ResNet)
-    assert (loaded.config, loaded.input_shape) == (resnet, (3, SIDE, SIDE))
-    for name, value in loaded.state_dict().items():
-        assert torch.equal(value, state(config.directory)["learner"]["networks"][f"encoder.trunk.{name}"])
-    logged = {name for row in rows(config.directory) for name in row}
-    assert {"knn/accuracy", "probe/accuracy", "objective/accuracy_farthest"} <= logged
-    assert "probe/test_accuracy" not in logged, "the probe learns from patches, and the test images are encoded whole"
 
 
 def test_each_process_draws_views_of_its_own_and_all_the_same_order(

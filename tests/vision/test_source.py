@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from curl_rl import vision
-from curl_rl.encoders import EncoderConfig
+from curl_rl.artifacts.encoder_file import load_encoder
+from curl_rl.encoders import EncoderConfig, ResNet, ResNetConfig
 from curl_rl.objectives import CPCConfig, DataSpec, ObjectiveConfigs, ViewSpec
 from curl_rl.objectives.method import Method
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
@@ -179,6 +180,38 @@ def test_cpc_predicts_from_actions_on_frames_and_resumes_bit_for_bit(
     assert theirs is not None
     for name, value in ours[1]["learner"]["networks"].items():
         assert torch.equal(value, theirs[1]["learner"]["networks"][name]), name
+
+
+def test_cpc_over_patches_saves_the_network_that_encodes_a_patch(folder: Path, tmp_path: Path) -> None:
+    resnet = ResNetConfig(width=1 / 16, stem="small", norm="group")
+    config = tiny(
+        folder,
+        tmp_path / "run",
+        "cpc",
+        encoder=BackboneConfig(resnet=resnet, patch=2, precision="float32"),
+        augment=AugmentConfig(size=SIDE, views=1),
+        objectives=ObjectiveConfigs(cpc=CPCConfig("patches", steps=2, context_layers=1)),
+        knn=KNNConfig(every=1, k=3),
+    )
+    whole = replace(config, encoder=replace(config.encoder, patch=0))
+    batch_norm = replace(config, encoder=replace(config.encoder, resnet=replace(resnet, norm="batch")))
+    for wrong, message in (
+        (whole, r"objectives\.cpc\.kind must be time .*: set encoder\.patch, .*"),
+        (batch_norm, r"encoder\.resnet\.norm must be group with encoder\.patch, got batch: .*"),
+    ):
+        with pytest.raises(UserError, match=rf"\A{message}\Z"):
+            pretrain(wrong)
+        assert not config.directory.exists()
+    run = pretrain(config)
+    loaded = load_encoder(run).encoder
+    assert isinstance(loaded, ResNet)
+    assert (loaded.config, loaded.input_shape) == (resnet, (3, SIDE, SIDE))
+    found = checkpoint.load_newest(run / "checkpoints", read_only=True)
+    assert found is not None
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, found[1]["learner"]["networks"][f"encoder.trunk.{name}"])
+    logged = {name for row in read_metrics(run / "metrics.jsonl", "images") for name in row}
+    assert {"probe/accuracy", "objective/accuracy_farthest"} <= logged
 
 
 def test_a_method_that_clusters_trains_on_images(folder: Path, tmp_path: Path) -> None:
