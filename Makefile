@@ -42,7 +42,7 @@ apt_install = { [ "$$(id -u)" = 0 ] && sudo= || { sudo -n true 2>/dev/null && su
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends $(1) >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help train test slow-test test-newest lint setup setup-test doctor
+.PHONY: help train test slow-test test-newest lint docs setup setup-test doctor
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -88,6 +88,9 @@ lint: setup-test ## ruff and mypy alone
 	$(PY) -m ruff format --check --quiet .
 	$(PY) -m mypy
 
+docs: .venv/docs ## the documentation site, into site/ (make docs ARGS=serve shows it)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs $(or $(ARGS),build --strict --quiet)
+
 doctor: setup ## what this machine has, and how to fix what is wrong
 	@$(PY) scripts/doctor.py $(ARGS)
 
@@ -115,6 +118,11 @@ setup-test: .venv/test .venv/opengl .venv/osmesa
 .venv/test: .venv/setup
 	@echo "Installing the test dependencies"
 	@$(PIP) --editable '.[vision,mujoco,test]'
+	@touch $@
+
+.venv/docs: .venv/test
+	@echo "Installing what builds the documentation"
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 # OpenGL for off-screen rendering. Without it only environments that MuJoCo does not render can be trained: warn and go on.

@@ -23,12 +23,12 @@ from typing import Any, get_args
 
 import gymnasium
 
-from envs.catalog import nearest
-from envs.dmcontrol import TASKS, DMControl
-from envs.foreign import Foreign
-from envs.pixels import Action, Observation, PixelEnv
-from envs.rendering import Quality
-from envs.tiny import TinyReach
+from .catalog import nearest
+from .dmcontrol import TASKS, DMControl
+from .foreign import Foreign
+from .pixels import Action, Observation, PixelEnv
+from .rendering import Quality
+from .tiny import TinyReach
 
 __all__ = ["NAMES", "make"]
 
@@ -144,4 +144,4 @@ def _inner(name: str, size: int, quality: Quality, camera: int | str | None) -> 
 
 for _name in NAMES:
     if f"pixels/{_name}-v0" not in gymnasium.registry:
-        gymnasium.register(f"pixels/{_name}-v0", entry_point="envs:make_registered", kwargs={"name": _name})
+        gymnasium.register(f"pixels/{_name}-v0", entry_point=f"{__name__}:make_registered", kwargs={"name": _name})

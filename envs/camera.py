@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import rendering
+from . import rendering
 
 _MAX_GEOMS = 10_000  # mujoco.Renderer's default; a suite scene has a few hundred geoms
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, parse_env_id
 
-from envs import rendering
+from . import rendering
 
 _OURS = "pixels/"  # the namespace of this package's environments in gymnasium's registry
 _MOST_LISTED = 5

@@ -12,8 +12,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import rendering
-from envs.viewpoint import camera_number
+from . import rendering
+from .viewpoint import camera_number
 
 TASKS: dict[str, tuple[str, ...]] = {
     "acrobot": ("swingup", "swingup_sparse"),
@@ -85,8 +85,8 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
                 "scripts/install_dm_control.py in curl_rl's clone"
             ) from None
 
-        from envs.camera import Camera
-        from envs.physical_state import JointState
+        from .camera import Camera
+        from .physical_state import JointState
 
         with _without_warnings():
             self._env = suite.load(domain, task, task_kwargs={"random": _MODEL_SEED})

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from envs import catalog, rendering, returned
-from envs.proprioception import entry_lengths
-from envs.viewpoint import camera_keywords, choose_camera
+from . import catalog, rendering, returned
+from .proprioception import entry_lengths
+from .viewpoint import camera_keywords, choose_camera
 
 _BEGINNING = ("observation", "info")
 _OUTCOME = ("observation", "reward", "terminated", "truncated", "info")

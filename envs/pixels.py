@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.proprioception import as_vector, chosen_entries
+from .proprioception import as_vector, chosen_entries
 
 PIXELS = "pixels"
 """Name of the frame stack in an observation with proprioception."""

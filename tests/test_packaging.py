@@ -1,4 +1,4 @@
-"""The contents of a wheel, the requirements in setup.cfg, and the Makefile's conditions for repeating the setup."""
+"""The requirements in setup.cfg, the public names, and the Makefile's conditions for repeating the setup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,26 +90,6 @@ def test_whatever_is_imported_without_condition_is_declared() -> None:
 # ---- what is shipped and found
 
 
-def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in ("setup.cfg", "pyproject.toml", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    (source / "README.md").write_text("# curl_rl\n")
-    for name in ("curl_rl", "envs", "scripts", "configs"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-
-    # Without isolation nothing is downloaded.
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--wheel-dir", tmp_path]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, source], check=True, capture_output=True)
-
-    (wheel,) = tmp_path.glob("*.whl")
-    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "curl_rl").rglob("*.py")}
-    assert shipped == sources | {"curl_rl/py.typed"}
-    assert any(name.endswith("LICENSE") for name in zipfile.ZipFile(wheel).namelist())
-
-
 @pytest.mark.parametrize("package", ["curl_rl", "envs"])
 def test_installed_clone_is_found_from_anywhere(package: str, tmp_path: Path) -> None:
     code = f"import importlib.util; print(importlib.util.find_spec({package!r}).origin)"
@@ -120,28 +99,28 @@ def test_installed_clone_is_found_from_anywhere(package: str, tmp_path: Path) ->
 
 # ---- the public names
 
-LATER = {"load_agent": "curl_rl.rl.loading", "pretrain": "curl_rl.vision.pretraining", "train": "curl_rl.rl.training"}
+PLACES = {"PixelEncoder": "curl_rl.encoders", "load_agent": "curl_rl.rl.loading", "train": "curl_rl.rl.training"}
 
 
 def test_public_names_are_there_and_listed() -> None:
     assert curl_rl.__all__ == sorted(set(curl_rl.__all__))
-    assert {"PixelEncoder", "ResNet", "AuxiliaryLoss", "load_encoder", *LATER} <= set(curl_rl.__all__)
+    assert {"PixelEncoder", "ResNet", "AuxiliaryLoss", "load_encoder", *PLACES} <= set(curl_rl.__all__)
     assert set(curl_rl.__all__) <= set(dir(curl_rl))
     for name in curl_rl.__all__:
         assert getattr(curl_rl, name).__name__ == name
-    for name, module in LATER.items():
+    for name, module in PLACES.items():
         assert getattr(curl_rl, name) is getattr(importlib.import_module(module), name)
     with pytest.raises(AttributeError, match="module 'curl_rl' has no attribute 'trian'"):
         curl_rl.trian  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_loops_are_imported_on_first_use(tmp_path: Path) -> None:
+def test_names_are_imported_on_first_use(tmp_path: Path) -> None:
     code = (
         "import sys, curl_rl\n"
-        f"assert set(curl_rl.__all__) <= set(dir(curl_rl)) and not {set(LATER.values())} & set(sys.modules)\n"
-        "assert not {'gymnasium', 'tensorboard', 'jsonargparse'} & set(sys.modules)\n"
-        "from curl_rl import load_agent, pretrain, train\n"
-        f"assert {set(LATER.values())} <= set(sys.modules)\n"
+        f"assert set(curl_rl.__all__) <= set(dir(curl_rl)) and not {set(PLACES.values())} & set(sys.modules)\n"
+        "assert not {'torch', 'numpy', 'gymnasium', 'tensorboard', 'jsonargparse'} & set(sys.modules)\n"
+        "from curl_rl import PixelEncoder, load_agent, train\n"
+        f"assert {set(PLACES.values())} <= set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-W", "error::DeprecationWarning", "-c", code], check=True, cwd=tmp_path)
 

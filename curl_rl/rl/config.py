@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from curl_rl.beside import CONFIGS
 from curl_rl.objectives import registry
 from curl_rl.objectives.composite import methods_in
 from curl_rl.ranges import at_least, check_ranges, positive_finite, within, zero_or_more
@@ -21,7 +22,7 @@ from curl_rl.runs.seeds import SEED
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.runs.settings import to_dict as to_dict  # re-exported for callers that hold a configuration
 
-PRESETS = Path(__file__).resolve().parents[2] / "configs"
+PRESETS = CONFIGS
 TASKS = PRESETS / "tasks.yaml"
 
 MAY_CHANGE = {

@@ -14,6 +14,7 @@ from curl_rl.runs.disk_errors import in_words
 from curl_rl.runs.errors import TrainingFault, UserError, one_line
 from curl_rl.runs.faults import is_out_of_memory
 from curl_rl.runs.signals import Stopped
+from curl_rl.runs.spelling import in_this_spelling
 from curl_rl.runs.whole_numbers import whole_number
 
 _INTERRUPTED = 130  # 128 + SIGINT, the shell convention
@@ -28,7 +29,7 @@ def command_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage=argparse.SUPPRESS,
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     parser.register("type", int, whole_number)
@@ -47,7 +48,7 @@ def refusals(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterato
     try:
         yield
     except mistakes as error:
-        parser.error(one_line(error))
+        parser.error(in_this_spelling(one_line(error)))
     except OSError as error:
         # Readers report a missing or broken file as a ValueError, so this OSError comes from writing.
         parser.error(f"cannot write {error.filename}: {in_words(error)}" if error.filename else one_line(error))
@@ -68,7 +69,7 @@ def exit_code_of(program: str, work: Callable[[], object], *, tells_mistakes: bo
         work()
     except UserError as error:
         if tells_mistakes:
-            print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+            print(f"{program}: error: {in_this_spelling(one_line(error))}", file=sys.stderr)
         return 2
     except TrainingFault as error:
         print(f"{program}: {one_line(error)}", file=sys.stderr)
@@ -94,3 +95,10 @@ def check_writable(path: Path) -> None:
     written_to = real if real.exists() and not real.is_file() else real.parent
     if not os.access(written_to, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the description, whose lines are commands."""
+
+    def format_help(self) -> str:
+        return in_this_spelling(super().format_help())

@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from curl_rl.runs.spelling import in_this_spelling
+
 # Control characters, which a terminal would obey, line breaks, and bytes of file names that are not UTF-8.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -26,7 +28,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 def say(line: str) -> None:
     """Prints one line to stderr, above the progress bar, with control characters escaped."""
-    tqdm.write(printable(line), file=sys.stderr)
+    tqdm.write(printable(in_this_spelling(line)), file=sys.stderr)
 
 
 def progress_bar(

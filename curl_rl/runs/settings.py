@@ -19,6 +19,7 @@ from typing import Any, Generic, Literal, TypeVar
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.spelling import in_this_spelling
 from curl_rl.runs.whole_numbers import whole_number_settings, with_whole_numbers
 from curl_rl.runs.yaml_file import Layer as Layer
 from curl_rl.runs.yaml_file import as_yaml, check_complete, write_settings
@@ -425,6 +426,9 @@ _KINDS = {
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Keeps the line breaks of the description, whose lines are commands."""
+
+    def format_help(self) -> str:
+        return in_this_spelling(super().format_help())
 
 
 def _is_without_value(argv: list[str], flag: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args
 
 import torch
 
+from curl_rl.beside import CONFIGS
 from curl_rl.objectives import Need, registry
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
 from curl_rl.pretraining.distributed import is_first
@@ -23,7 +24,7 @@ from curl_rl.vision.data import DIGITS
 from curl_rl.vision.data.image_sets import SmallImages, Storage
 from curl_rl.vision.views import AugmentConfig
 
-PRESETS = Path(__file__).resolve().parents[2] / "configs" / "vision"
+PRESETS = CONFIGS / "vision"
 METHODS = PRESETS / "methods.yaml"
 _WARMUP = "optimizer.warmup_epochs"
 

@@ -9,10 +9,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+from curl_rl.commands import doctor
 
 DOCTOR = Path(__file__).resolve().parents[2] / "scripts" / "doctor.py"
 
@@ -60,9 +61,7 @@ def test_broken_libraries_affect_only_their_own_lines(tmp_path: Path) -> None:
     assert "cannot train yet: torch, rendering, TensorBoard." in answer.stdout
 
 
-def test_packages_that_a_newer_python_does_not_get_from_pip(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_packages_that_a_newer_python_does_not_get_from_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wanted = ["present>=2; python_version < '3'", "absent>=2; python_version < '3'", "needed>=2"]
     for name, version, requirements in (("curl_rl", "0.1.0", wanted), ("present", "1.0", [])):
         about = tmp_path / f"{name}-{version}.dist-info"
@@ -70,7 +69,7 @@ def test_packages_that_a_newer_python_does_not_get_from_pip(
         lines_wanted = "".join(f"Requires-Dist: {requirement}\n" for requirement in requirements)
         (about / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n{lines_wanted}")
     monkeypatch.syspath_prepend(tmp_path)
-    old, absent, needed, _ = script.check_packages()
+    old, absent, needed, _ = doctor.check_packages()
     assert (old.mark, old.value) == ("warn", "present 1.0 is outside >=2")
     assert (absent.mark, absent.value) == ("warn", "absent is not installed: no DeepMind Control")
     assert shlex.split(absent.remedy) == [sys.executable, str(DOCTOR.parent / "install_dm_control.py")]
@@ -102,7 +101,7 @@ def test_help_explains_and_mistakes_are_refused() -> None:
     ],
 )
 def test_probe_that_hangs_dies_or_raises(call: str, complaint: str) -> None:
-    code = f"import os, sys, time; sys.path.insert(0, {str(DOCTOR.parent)!r}); import doctor\n{call}"
+    code = f"import os, time; from curl_rl.commands import doctor\n{call}"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert complaint in answer.stderr.splitlines()[-1]
 
@@ -118,7 +117,6 @@ def test_probe_that_hangs_dies_or_raises(call: str, complaint: str) -> None:
     ],
 )
 def test_gpu(
-    script: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     driver: str | None,
     cuda: str | None,
@@ -127,41 +125,41 @@ def test_gpu(
     text: str,
 ) -> None:
     answer = {"version": "2.13.0", "cuda": cuda, "devices": devices, "threads": 2}
-    monkeypatch.setattr(script, "in_own_process", lambda probe: answer)
-    monkeypatch.setattr(script, "driver_version", lambda: driver)
-    _, gpu = script.check_torch()
+    monkeypatch.setattr(doctor, "in_own_process", lambda probe: answer)
+    monkeypatch.setattr(doctor, "driver_version", lambda: driver)
+    _, gpu = doctor.check_torch()
     assert gpu.mark == mark
     assert text in gpu.value
     assert bool(gpu.remedy) == (mark == "warn")
 
 
-def test_driver_is_read_from_nvidia_smi(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_driver_is_read_from_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     command = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     command.write_text("#!/bin/sh\necho 570.86.15; echo 570.86.15\n")
     command.chmod(0o755)
-    assert script.driver_version() == "570.86.15"
+    assert doctor.driver_version() == "570.86.15"
     command.write_text("#!/bin/sh\necho no devices were found\nexit 9\n")
-    assert script.driver_version() is None
+    assert doctor.driver_version() is None
 
 
 @pytest.mark.parametrize(
     ("text", "cores"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("", None)], ids=["limit", "none", "odd"]
 )
-def test_quota_of_cores(script: ModuleType, tmp_path: Path, text: str, cores: float | None) -> None:
+def test_quota_of_cores(tmp_path: Path, text: str, cores: float | None) -> None:
     (tmp_path / "cpu.max").write_text(text)
-    assert script.quota_of_cores(tmp_path / "cpu.max") == cores
-    assert script.quota_of_cores(tmp_path / "absent") is None
+    assert doctor.quota_of_cores(tmp_path / "cpu.max") == cores
+    assert doctor.quota_of_cores(tmp_path / "absent") is None
 
 
 @pytest.mark.parametrize(("free", "mark"), [(5e9, "ok"), (4.9e9, "warn"), (2e9, "warn"), (1.9e9, "FAIL")])
-def test_room(script: ModuleType, free: float, mark: str) -> None:
-    assert script.judge_room("memory", int(free), int(5e9), "").mark == mark
+def test_room(free: float, mark: str) -> None:
+    assert doctor.judge_room("memory", int(free), int(5e9), "").mark == mark
 
 
-def test_the_papers_replay_has_the_size_assumed_here(script: ModuleType) -> None:
+def test_the_papers_replay_has_the_size_assumed_here() -> None:
     from curl_rl.rl.replay import Replay, ReplayConfig
 
     # Main memory is allocated as frames arrive, so an empty replay of any size costs nothing.
     replay = Replay(ReplayConfig(capacity=100_000, storage="memory"), (9, 100, 100), 6, stack=3, device="cpu")
-    assert pytest.approx(replay.nbytes, rel=0.02) == script.REPLAY_BYTES
+    assert pytest.approx(replay.nbytes, rel=0.02) == doctor.REPLAY_BYTES

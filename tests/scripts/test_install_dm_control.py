@@ -6,9 +6,10 @@ import importlib.metadata
 import importlib.util
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from curl_rl.commands import install_dm_control
 
 
 @pytest.fixture
@@ -39,60 +40,56 @@ def write_wheel(folder: Path, name: str, version: str, *requirements: str) -> No
             wheel.writestr(file, text)
 
 
-def declare(script: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, marker: str) -> None:
-    """Replaces setup.cfg by one that declares dm-control with `marker`."""
-    lines = f"    dm-control>=1.0.48,<=1.0.50; {marker}\n    mujoco>=3.15,<3.18\n"
-    (folder / "setup.cfg").write_text(f"[options]\ninstall_requires =\n    # a comment\n    numpy>=1.26\n{lines}")
-    monkeypatch.setattr(script, "ROOT", folder)
+def declare(monkeypatch: pytest.MonkeyPatch, marker: str) -> None:
+    """Lets the package's metadata declare dm-control with `marker`."""
+    requirements = ["numpy>=1.26", f"dm-control>=1.0.48,<=1.0.50; {marker}", "mujoco>=3.15,<3.18"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: requirements)
 
 
-def test_everything_but_labmaze_is_installed(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: Path
-) -> None:
-    declare(script, monkeypatch, tmp_path, "python_version < '3'")
+def test_everything_but_labmaze_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: Path) -> None:
+    declare(monkeypatch, "python_version < '3'")
     write_wheel(offline, "dm_control", "1.0.49", "yesterdays")
     write_wheel(offline, "dm_control", "1.0.50", "labmaze", "glasses>=2", "h5py; extra == 'hdf5'", "mujoco>=3.16")
     write_wheel(offline, "dm_control", "1.0.51", "labmaze")
     for name, version in (("glasses", "2.1"), ("mujoco", "3.15.0"), ("mujoco", "3.17.0"), ("mujoco", "4.0.0")):
         write_wheel(offline, name, version)
-    assert script.main([]) == 0
+    assert install_dm_control.main([]) == 0
     found = importlib.metadata.distributions(path=[str(tmp_path / "installed")])
     installed = {distribution.name: distribution.version for distribution in found}
     assert installed == {"dm_control": "1.0.50", "glasses": "2.1", "mujoco": "3.17.0"}
 
 
 def test_failure_of_pip_is_passed_on(
-    script: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     offline: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    declare(script, monkeypatch, tmp_path, "python_version < '3'")
-    assert script.main([]) == 1
+    declare(monkeypatch, "python_version < '3'")
+    assert install_dm_control.main([]) == 1
     assert "No matching distribution found for dm-control" in capfd.readouterr().err
 
 
 def test_nothing_is_installed_where_pip_takes_dm_control_itself(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: Path
 ) -> None:
-    declare(script, monkeypatch, tmp_path, "python_version > '3'")
-    assert script.main([]) == 0
+    declare(monkeypatch, "python_version > '3'")
+    assert install_dm_control.main([]) == 0
     assert not (tmp_path / "installed").exists()
 
 
 def test_an_environment_without_pip_is_refused_in_one_line(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pip" else find_spec(name))
     with pytest.raises(SystemExit) as stop:
-        script.main([])
+        install_dm_control.main([])
     assert stop.value.code == 2
     assert "must have curl_rl and pip installed, got no pip" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_requirements_are_those_of_this_python_and_of_no_extra(script: ModuleType) -> None:
+def test_requirements_are_those_of_this_python_and_of_no_extra() -> None:
     lines = [
         "absl-py>=0.7.0",
         "labmaze",
@@ -100,9 +97,9 @@ def test_requirements_are_those_of_this_python_and_of_no_extra(script: ModuleTyp
         "late; python_version > '3'",
         'h5py; extra == "x"',
     ]
-    assert script.without_labmaze(lines) == ["absl-py>=0.7.0", 'late; python_version > "3"']
+    assert install_dm_control.without_labmaze(lines) == ["absl-py>=0.7.0", 'late; python_version > "3"']
 
 
-def test_ranges_are_those_of_setup_cfg(script: ModuleType) -> None:
-    assert importlib.metadata.version("dm-control") in script.declared("dm-control").specifier
-    assert importlib.metadata.version("mujoco") in script.declared("mujoco").specifier
+def test_ranges_are_those_of_the_package() -> None:
+    assert importlib.metadata.version("dm-control") in install_dm_control.declared("dm-control").specifier
+    assert importlib.metadata.version("mujoco") in install_dm_control.declared("mujoco").specifier

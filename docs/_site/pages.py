@@ -1,0 +1,71 @@
+"""Adds to the documentation site the pages that are made: the front page, all pages, the results, the API reference."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Navigation
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+SHOWN = {".md", ".png", ".gif", ".json", ".csv", ".py"}
+"""What of results/ and examples/ the site shows or links to."""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Lists the pages of the methods and of the API in the navigation."""
+    methods = sorted(path.name for path in (ROOT / "docs" / "methods").glob("*.md"))
+    for section in config.nav or []:
+        if isinstance(section, dict) and "Methods" in section:
+            section["Methods"] += [f"methods/{name}" for name in methods]
+    (config.nav or []).append({"API": [f"reference/{room}.md" for room in rooms()]})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages that lie outside docs/ or are made."""
+    files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text(encoding="utf-8")))
+    pages = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    files.append(File.generated(config, "pages.md", content=pages))
+    for folder in ("results", "examples"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in SHOWN and path.name != "__init__.py":
+                files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    for room in rooms():
+        files.append(
+            File.generated(config, f"reference/{room}.md", content=f"# curl_rl.{room}\n\n::: curl_rl.{room}\n")
+        )
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turns links of the repository's folders into links of the site's."""
+    here = page.file.src_uri
+    if here == "index.md":
+        return markdown.replace("](docs/README.md", "](pages.md").replace("](docs/", "](")
+    if here == "pages.md":
+        return markdown.replace("](../README.md", "](index.md")
+    if here.startswith("results/"):
+        return markdown.replace("](../docs/", "](../")
+    outside = "results|examples"
+    return re.sub(rf"\]\(((?:\.\./)*)\.\./({outside})/", r"](\1\2/", markdown)
+
+
+def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:
+    """Titles the front page."""
+    for page in nav.pages:
+        if page.file.src_uri == "index.md":
+            page.title = "curl_rl"
+    return nav
+
+
+def rooms() -> list[str]:
+    """The parts of the package that users import."""
+    hidden = {"commands", "__main__", "completion", "beside", "moved", "__init__"}
+    found = {
+        path.stem for path in (ROOT / "curl_rl").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    return sorted(found - hidden)
