@@ -164,6 +164,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "be 0 (never) or more": ([0], [-1, NAN]),
     "be 0 (none) or more": ([0], [-1, NAN]),
     "be 0 (no head) or more": ([0], [-1, NAN]),
+    "be 0 (whole images) or more": ([0], [-1, NAN]),
     "be 0 (the same observation) or more": ([0], [-1, NAN]),
     "be positive": ([1e-30], [0, -1, NAN]),
     "be positive and finite": ([1e-30, 1e30], [0, INF, NAN]),
