@@ -24,7 +24,7 @@ from curl_rl.losses.half_precision import widened
 from curl_rl.objectives.base import BatchInfo, DataSpec, Objective, Result, ViewSpec
 from curl_rl.objectives.cpc_patches import PatchCPC
 from curl_rl.objectives.method import Method
-from curl_rl.objectives.predictive import PredictiveHead
+from curl_rl.objectives.stepwise_contrast import StepwiseContrast
 from curl_rl.ranges import at_least, check_ranges, within
 
 
@@ -81,7 +81,7 @@ class CPC(Objective):
         slow = config.target == "slow"
         self.online_views = (ViewSpec(0),) if slow else (ViewSpec(0), *later)
         self.target_views = later if slow else ()
-        self.head = PredictiveHead(dim, config.steps)
+        self.contrast = StepwiseContrast(dim, config.steps)
         self.transitions: nn.ModuleList | None = None
         """One network per step, from the context and the k actions in between to the context's change."""
         if config.actions:
@@ -115,7 +115,7 @@ class CPC(Objective):
         if self.target_views:
             later = [embedding.detach() for embedding in self._embeddings(target)]
         predictions = self._predictions(context, batch.actions)
-        return self.head(list(zip(predictions, later, strict=True)), context.detach())
+        return self.contrast(list(zip(predictions, later, strict=True)), context.detach())
 
     def _embeddings(self, views: list[Features]) -> list[Tensor]:
         vectors = [widened(view.vector) for view in views]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.losses.half_precision import widened
 from curl_rl.objectives.base import BatchInfo, Objective, Result, ViewSpec
-from curl_rl.objectives.predictive import PredictiveHead
+from curl_rl.objectives.stepwise_contrast import StepwiseContrast
 
 
 class PatchCPC(Objective):
@@ -57,7 +57,7 @@ class PatchCPC(Objective):
             )
         self.skip, self.layer_norm = skip, layer_norm
         self.context = nn.Sequential(*(_MaskedBlock(dim, hidden or dim) for _ in range(context_layers)))
-        self.head = PredictiveHead(dim, steps)
+        self.contrast = StepwiseContrast(dim, steps)
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
         patches = widened(online[0].map)
@@ -67,9 +67,9 @@ class PatchCPC(Objective):
         context = self._standardized(self.context(patches))
         rows = patches.shape[2]
         pairs = []
-        for below in range(self.skip + 1, self.skip + 1 + self.head.steps):
+        for below in range(self.skip + 1, self.skip + 1 + self.contrast.steps):
             pairs.append((_vectors(context[:, :, : rows - below]), _vectors(patches[:, :, below:])))
-        return self.head(pairs, online[0].vector.detach())
+        return self.contrast(pairs, online[0].vector.detach())
 
     def _standardized(self, maps: Tensor) -> Tensor:
         """``(B, D, h, w)``, each place's vector over its D features."""

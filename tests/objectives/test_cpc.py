@@ -40,7 +40,7 @@ def make(*, start: bool = False, **settings: Any) -> CPC:
     torch.manual_seed(0)
     objective = CPC(SPEC, CPCConfig(**settings), action_dim=ACTIONS).double()
     if not start:
-        objective.head.W.data = draw(*objective.head.W.shape, seed=7)
+        objective.contrast.W.data = draw(*objective.contrast.W.shape, seed=7)
     return objective
 
 
@@ -67,7 +67,7 @@ def by_definition(context: Tensor, weights: Tensor, later: Tensor) -> float:
 def test_the_loss_is_the_papers_mean_over_steps_and_contexts() -> None:
     objective = make(steps=2)
     context, later = draw(4, 3), draw(2, 4, 3, seed=1)
-    expected = by_definition(context.expand(2, -1, -1), objective.head.W, later)
+    expected = by_definition(context.expand(2, -1, -1), objective.contrast.W, later)
     assert loss_of(objective, context, later).loss.item() == pytest.approx(expected, rel=1e-10)
 
 
@@ -81,7 +81,7 @@ def test_actions_move_the_context_step_by_step() -> None:
         given = np.concatenate([context.numpy(), *(actions.numpy()[:, step] for step in range(k))], 1)
         hidden = np.maximum(given @ first.numpy().T + bias.numpy(), 0)
         moved.append(context.numpy() + hidden @ last.numpy().T + shift.numpy())
-    expected = by_definition(torch.tensor(np.stack(moved)), objective.head.W, later)
+    expected = by_definition(torch.tensor(np.stack(moved)), objective.contrast.W, later)
     assert loss_of(objective, context, later, actions).loss.item() == pytest.approx(expected, rel=1e-10)
     beyond = torch.cat([actions[:, :2], 9 * actions[:, 2:]], 1)
     assert loss_of(objective, context, later, beyond).loss == loss_of(objective, context, later, actions).loss
@@ -121,7 +121,7 @@ def test_without_weight_on_the_actions_it_does_not_depend_on_them() -> None:
         for parameter in objective.transitions.parameters():
             parameter.zero_()
     free = make(steps=2)
-    free.head.W.data = objective.head.W.data
+    free.contrast.W.data = objective.contrast.W.data
     assert loss_of(objective, context, later, draw(4, 2, ACTIONS)).loss == loss_of(free, context, later).loss
 
 

@@ -22,7 +22,7 @@ def make(**settings: Any) -> PatchCPC:
     built = build_objective("cpc", SPEC, ObjectiveConfigs(cpc=CPCConfig("patches", **settings)))
     assert isinstance(built, PatchCPC)
     objective = built.double()
-    objective.head.W.data = draw(*objective.head.W.shape, seed=7)
+    objective.contrast.W.data = draw(*objective.contrast.W.shape, seed=7)
     return objective
 
 
@@ -59,7 +59,7 @@ def test_the_loss_place_by_place(skip: int, steps: int, layer_norm: bool) -> Non
     c = normalized(objective.context(torch.tensor(z)))
     losses = []
     for k in range(1, steps + 1):
-        weight, of_step = objective.head.W[k - 1].detach().numpy(), []
+        weight, of_step = objective.contrast.W[k - 1].detach().numpy(), []
         candidates = [(b, row, column) for b in range(3) for row in range(skip + k, ROWS) for column in range(COLUMNS)]
         for b in range(3):
             for row in range(ROWS - skip - k):

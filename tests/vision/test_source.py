@@ -33,6 +33,7 @@ from curl_rl.vision.data.recorded import load_stacks
 from curl_rl.vision.source import ImageSource, data_of, offered_by
 from curl_rl.vision.views import AugmentConfig
 from helpers.dummy_objectives import DUMMIES
+from helpers.image_folders import make_classes
 
 SIDE = 8
 PLAIN = AugmentConfig(crop="plain", size=6, jitter=0, greyscale=0)
@@ -182,14 +183,16 @@ def test_cpc_predicts_from_actions_on_frames_and_resumes_bit_for_bit(
         assert torch.equal(value, theirs[1]["learner"]["networks"][name]), name
 
 
-def test_cpc_over_patches_saves_the_network_that_encodes_a_patch(folder: Path, tmp_path: Path) -> None:
+def test_cpc_over_patches_saves_the_network_that_encodes_a_patch(tmp_path: Path) -> None:
     resnet = ResNetConfig(width=1 / 16, stem="small", norm="group")
+    for split in ("train", "test"):
+        make_classes(tmp_path / "images" / split, one=4, two=4)
     config = tiny(
-        folder,
+        tmp_path / "images",
         tmp_path / "run",
         "cpc",
         encoder=BackboneConfig(resnet=resnet, patch=2, precision="float32"),
-        augment=AugmentConfig(size=SIDE, views=1),
+        augment=AugmentConfig(size=6, views=1),
         objectives=ObjectiveConfigs(cpc=CPCConfig("patches", steps=2, context_layers=1)),
         knn=KNNConfig(every=1, k=3),
     )
@@ -205,13 +208,14 @@ def test_cpc_over_patches_saves_the_network_that_encodes_a_patch(folder: Path, t
     run = pretrain(config)
     loaded = load_encoder(run).encoder
     assert isinstance(loaded, ResNet)
-    assert (loaded.config, loaded.input_shape) == (resnet, (3, SIDE, SIDE))
+    assert (loaded.config, loaded.input_shape) == (resnet, (3, 6, 6))
     found = checkpoint.load_newest(run / "checkpoints", read_only=True)
     assert found is not None
     for name, value in loaded.state_dict().items():
         assert torch.equal(value, found[1]["learner"]["networks"][f"encoder.trunk.{name}"])
     logged = {name for row in read_metrics(run / "metrics.jsonl", "images") for name in row}
-    assert {"probe/accuracy", "objective/accuracy_farthest"} <= logged
+    assert {"probe/accuracy", "knn/accuracy", "objective/accuracy_farthest"} <= logged
+    assert "probe/test_accuracy" not in logged, "the probe learns from patches, and test images are encoded whole"
 
 
 def test_a_method_that_clusters_trains_on_images(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The head of contrastive predictive coding: one bilinear form for each step ahead, and their mean InfoNCE."""
+"""The loss of contrastive predictive coding: a bilinear form for each step ahead, and their mean InfoNCE."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from curl_rl.losses import bilinear_similarity, contrastive_accuracy, embedding_
 from curl_rl.objectives.base import Result
 
 
-class PredictiveHead(nn.Module):
+class StepwiseContrast(nn.Module):
     """Scores contexts against what follows them, k = 1 to K steps ahead (arXiv 1807.03748, equations 3 and 4).
 
     Args:
