@@ -56,6 +56,8 @@ COMMANDS = {
     "export-encoder": Command("export_encoder"),
     "probe": Command("probe_encoder"),
     "plot": Command("plot_curves"),
+    "benchmark-table": Command("benchmark_table"),
+    "collect": Command("collect_runs"),
     "train-sb3": Command("train_sb3", plays=True),
     "doctor": Command("doctor"),
     "install-dm-control": Command("install_dm_control"),

@@ -16,6 +16,7 @@ from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.objectives import (
     BYOL,
     CPC,
+    DIM,
     METHODS,
     BatchInfo,
     BYOLConfig,
@@ -23,6 +24,7 @@ from curl_rl.objectives import (
     CPCConfig,
     Curl,
     DataSpec,
+    DIMConfig,
     MoCo,
     MoCoConfig,
     Objective,
@@ -377,6 +379,16 @@ def test_later_observations_and_actions_reach_the_objective() -> None:
     torch.testing.assert_close(loss, (errors[0] + errors[1]) / 2, rtol=1e-12, atol=1e-12)
 
 
+def test_st_dim_takes_the_next_observation_and_is_refused_without() -> None:
+    encoder, now = _encoder(), _images()
+    config = DIMConfig("info_nce", future=1, heads="linear")
+    aux = AuxiliaryLoss(encoder, DIM(encoder.feature_spec, config).double(), generator=_generator())
+    losses = [aux(now, later=[moment]).item() for moment in (255 - now, now)]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+    with pytest.raises(ValueError, match=r"later must be one tensor for each of 1 agent steps .*, got 0: see"):
+        aux(now)
+
+
 def test_labels_reach_the_objective() -> None:
     encoder, images, labels = _encoder(), _images(), torch.tensor([2, 0, 1, 1])
     aux = AuxiliaryLoss(encoder, Labeled(encoder.feature_spec, classes=3).double(), generator=_generator())
@@ -443,8 +455,14 @@ def test_impossible_observations_are_refused_in_one_line(observations: Tensor, m
         AuxiliaryLoss(_encoder(), "curl")(observations)
 
 
+# Those that can train this encoder: it has one stream.
+_TRAINABLE = [
+    name for name, own in METHODS.items() if "epochs" not in own.objective.needs and own.objective.streams == 1
+]
+
+
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("method", [name for name, own in METHODS.items() if "epochs" not in own.objective.needs])
+@pytest.mark.parametrize("method", _TRAINABLE)
 def test_a_single_sample_is_refused_by_methods_that_need_others(method: str, train: bool) -> None:
     aux = AuxiliaryLoss(_encoder(), method, data=DataSpec(count=8, classes=2)).train(train)
     zero = torch.zeros(1, dtype=torch.int64)

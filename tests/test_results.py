@@ -1,13 +1,16 @@
-"""The tables of returns against the runs that are stored next to them."""
+"""The tables of results against the runs that are stored next to them."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
-from curl_rl.runs.logger import read_metrics
+from curl_rl.report.curves import RETURN
+from curl_rl.report.long_csv import notes_of, read_csv
+from curl_rl.report.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "cpu"
@@ -16,42 +19,50 @@ README = (ROOT / "README.md").read_text()
 TENTHS = range(10_000, 100_001, 10_000)
 
 
-def returns(run: Path) -> dict[int, float]:
-    rows = read_metrics(run / "metrics.jsonl")
-    return {row["frames"]: row["evaluation/return_mean"] for row in rows if "evaluation/return_mean" in row}
+@lru_cache
+def stored(file: str) -> list[Run]:
+    return read_csv(RESULTS / file)
 
 
-def runs(folder: str) -> dict[int, dict[int, float]]:
+def runs(file: str, label: str, env: str) -> dict[int, dict[int, float]]:
     """Returns by frames, for each seed."""
-    found = {int(run.name.removeprefix("seed")): returns(run) for run in (RESULTS / folder).glob("seed*")}
-    assert found, folder
+    found = {
+        run.seed: {row["frames"]: row[RETURN] for row in run.rows if RETURN in row}
+        for run in stored(file)
+        if (run.label, run.env) == (label, env)
+    }
+    assert found, label
     return dict(sorted(found.items()))
 
 
 @pytest.mark.parametrize(
-    ("folder", "first"),
+    ("file", "label", "env", "first"),
     [
-        ("cheetah-run/cpu", "seed"),
-        ("cartpole-swingup/cpu", "with the contrastive loss, seed"),
-        ("cartpole-swingup/cpu-none", "without, same crops, seed"),
-        ("update/cartpole-swingup/cpu", "exact, bfloat16, seed"),
-        ("update/cartpole-swingup/cpu-float32", "exact, float32, seed"),
-        ("update/cartpole-swingup/cpu-joint", "joint, bfloat16, seed"),
+        ("cheetah-run.csv", "cpu", "cheetah-run", "seed"),
+        ("cartpole-swingup.csv", "cpu", "cartpole-swingup", "with the contrastive loss, seed"),
+        ("cartpole-swingup.csv", "cpu, agent.objective none", "cartpole-swingup", "without, same crops, seed"),
+        ("update.csv", "cpu", "cartpole-swingup", "exact, bfloat16, seed"),
+        ("update.csv", "cpu, agent.precision float32", "cartpole-swingup", "exact, float32, seed"),
+        ("update.csv", "cpu, agent.update_rule joint", "cartpole-swingup", "joint, bfloat16, seed"),
     ],
 )
-def test_a_row_of_returns_is_what_the_run_wrote(folder: str, first: str) -> None:
-    for number, (seed, found) in enumerate(runs(folder).items()):
+def test_a_row_of_returns_is_what_the_run_wrote(file: str, label: str, env: str, first: str) -> None:
+    for number, (seed, found) in enumerate(runs(file, label, env).items()):
         name = f"{first} {seed}" if number == 0 else f"seed {seed}"
         row = " | ".join([name, *(f"{found[at]:.0f}" for at in TENTHS)])
-        assert f"| {row} |" in TEXT, f"{folder}, seed {seed}"
+        assert f"| {row} |" in TEXT, f"{file}, {label}, seed {seed}"
 
 
 @pytest.mark.parametrize(
-    ("folder", "name"),
-    [("cpu", "exact, bfloat16"), ("cpu-float32", "exact, float32"), ("cpu-joint", "joint, bfloat16")],
+    ("label", "name"),
+    [
+        ("cpu", "exact, bfloat16"),
+        ("cpu, agent.precision float32", "exact, float32"),
+        ("cpu, agent.update_rule joint", "joint, bfloat16"),
+    ],
 )
-def test_the_means_over_seeds_are_those_of_the_runs(folder: str, name: str) -> None:
-    seeds = runs(f"update/cartpole-swingup/{folder}").values()
+def test_the_means_over_seeds_are_those_of_the_runs(label: str, name: str) -> None:
+    seeds = runs("update.csv", label, "cartpole-swingup").values()
     last = [found[100_000] for found in seeds]
     end = f"{fmean(last):.0f} ({min(last):.0f} to {max(last):.0f})"
     three = fmean(found[at] for found in seeds for at in TENTHS[-3:])
@@ -60,21 +71,89 @@ def test_the_means_over_seeds_are_those_of_the_runs(folder: str, name: str) -> N
     assert end in README
 
 
-@pytest.mark.parametrize("preset", ["curl", "official", "sac", "cpu", "cpu-none"])
-def test_the_rows_of_tiny_reach_are_means_of_five_seeds(preset: str) -> None:
-    seeds = runs(f"tiny-reach/{preset}").values()
+@pytest.mark.parametrize("label", ["curl", "official", "sac", "cpu", "cpu, agent.objective none"])
+def test_the_rows_of_tiny_reach_are_means_of_five_seeds(label: str) -> None:
+    seeds = runs("tiny-reach.csv", label, "tiny-reach").values()
     assert len(seeds) == 5
     means = [f"{fmean(found[at] for found in seeds):.1f}" for at in (1000, 2000, 3000)]
     worst = f"{min(found[3000] for found in seeds):.1f}"
-    name = "`cpu`, objective none" if preset == "cpu-none" else f"`{preset}`"
+    name = "`cpu`, objective none" if "none" in label else f"`{label}`"
     assert f"| {name} | {' | '.join([*means, worst])} |" in TEXT
 
 
-@pytest.mark.parametrize(("folder", "name"), [("cpu", "exact, bfloat16"), ("cpu-float32", "exact, float32")])
-def test_the_precisions_on_tiny_reach_are_means_of_all_seeds(folder: str, name: str) -> None:
-    seeds = runs(f"update/tiny-reach/{folder}").values()
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("cpu", "exact, bfloat16"),
+        ("cpu, agent.precision float32", "exact, float32"),
+        ("cpu, agent.update_rule joint", "joint, bfloat16"),
+    ],
+)
+def test_the_updates_on_tiny_reach_are_means_of_all_seeds(label: str, name: str) -> None:
+    seeds = runs("update.csv", label, "tiny-reach").values()
     cells = []
     for at in (1000, 2000, 3000):
         values = [found[at] for found in seeds]
         cells.append(f"{fmean(values):.1f} ({min(values):.1f} to {max(values):.1f})")
     assert f"| {name}, {len(seeds)} seeds | {' | '.join(cells)} |" in TEXT
+
+
+@pytest.mark.parametrize(
+    ("file", "label", "name"),
+    [
+        ("update.csv", "cpu", "from scratch"),
+        ("transfer/pretrained.csv", "cpu, encoder pretrained", "pretrained on the random policy's frames"),
+    ],
+)
+def test_an_agent_from_a_pretrained_encoder(file: str, label: str, name: str) -> None:
+    found = runs(file, label, "cartpole-swingup")
+    seeds = [found[seed] for seed in (1, 2, 3)]
+    cells = [" ".join(f"{seed[at]:.0f}" for seed in seeds) for at in range(0, 50_001, 10_000)]
+    mean = f"{fmean(seed[50_000] for seed in seeds):.0f}"
+    assert f"| {' | '.join([name, *cells, mean])} |" in TEXT
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("sb3 nature", "Stable-Baselines3's own"),
+        ("sb3 curl", "ours and the CURL loss"),
+        ("sb3 tiny36", "ours, trained before, frozen"),
+    ],
+)
+def test_the_rows_of_stable_baselines3(label: str, name: str) -> None:
+    seeds = runs("transfer/sb3.csv", label, "tiny-reach").values()
+    cells = [" ".join(f"{seed[at]:.1f}" for seed in seeds) for at in range(1000, 4001, 1000)]
+    assert f"| {' | '.join([name, *cells])} |" in TEXT
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "epochs"),
+    [
+        ("simclr", "SimCLR", 8),
+        ("curl", "CURL's bilinear loss, embeddings standardised", 5),
+        ("barlow", "Barlow Twins", 8),
+        ("moco", "MoCo v2", 8),
+        ("simsiam", "SimSiam", 20),
+        ("byol", "BYOL", 20),
+    ],
+)
+def test_the_nearest_neighbors_of_images(method: str, name: str, epochs: int) -> None:
+    (run,) = [run for run in stored("vision.csv") if run.settings["method"] == method]
+    assert run.settings["epochs"] == epochs
+    assert run.settings["data"] == "cifar10"
+    # An epoch is a whole number of batches, of nearly all of the 50,000 images.
+    found = {round(row["images"] / 50_000): row["knn/accuracy"] for row in run.rows if "knn/accuracy" in row}
+    cells = [f"{100 * found[at]:.1f}" for at in (2, 4, 6, 8, 12, 16, 20) if at in found]
+    if epochs == 5:
+        cells.append(f"{100 * found[5]:.1f} (5)")
+    assert f"| {name} | {epochs} | {' | '.join(cells)} |" in TEXT
+
+
+FILES = sorted(RESULTS.rglob("*.csv"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=[str(file.relative_to(RESULTS)) for file in FILES])
+def test_a_file_says_how_it_was_made(file: Path) -> None:
+    assert notes_of(file).keys() == {"command", "commit", "machine", "date"}
+    assert f"`cpu/{file.relative_to(RESULTS)}`" in TEXT

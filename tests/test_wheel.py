@@ -52,7 +52,10 @@ def test_wheel_holds_the_package_its_environments_and_presets_and_nothing_else(w
     shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     beside = [*(ROOT / "envs").rglob("*.py"), *(ROOT / "configs").rglob("*.yaml")]
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "curl_rl").rglob("*.py")}
-    expected |= {f"curl_rl/{path.relative_to(ROOT)}" for path in beside} | {"curl_rl/py.typed"}
+    expected |= {f"curl_rl/{path.relative_to(ROOT)}" for path in beside} | {
+        "curl_rl/py.typed",
+        "curl_rl/report/published.csv",
+    }
     assert shipped == expected
     assert any(name.endswith("LICENSE") for name in zipfile.ZipFile(wheel).namelist())
 

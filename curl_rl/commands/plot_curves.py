@@ -1,12 +1,24 @@
-"""Draw learning curves: evaluation return over environment frames, one panel per task, one line per kind of run.
+"""Draw learning curves of runs, and compare them.
 
     python scripts/plot_curves.py runs --out curves.png
-    python scripts/plot_curves.py results/cpu/cartpole-swingup results/cpu/cheetah-run --out curves.png
+    python scripts/plot_curves.py results/cpu/update.csv --center iqm --published CURL DrQ --out curves.svg
+    python scripts/plot_curves.py runs --kind profiles --at 100000 --out profiles.png
+    python scripts/plot_curves.py runs --kind improvement --at 100000 --out improvement.png
+    python scripts/plot_curves.py runs --kind table --at 50000 100000 --reach 500
+    python scripts/plot_curves.py runs --csv curves.csv
 
-Reads all runs (directories with config.yaml and metrics.jsonl) below the given directories, except pretraining runs,
-which have no returns. Runs that differ only in their seeds are of one kind: the line is their mean, the band their
-smallest to largest return. The dotted line is the random policy: the mean return of the episodes that ended within the
-runs' random steps.
+Reads all runs (directories with config.yaml and metrics.jsonl, and CSV files of collected runs) at and below the given
+paths, except pretraining runs, which have no returns. Runs that differ only in seed and budget are of one kind.
+
+curves: evaluation return over environment frames, one panel per task, one line per kind of run: the mean over seeds, or
+their interquartile mean, in its 95 % bootstrap interval; one seed has none. The dotted line is the random policy: the
+mean return of the episodes that ended within the runs' random steps. Published results are points with their standard
+deviation; a hollow point has another action repeat than the runs, and so does not compare.
+profiles: the fraction of runs that return more than each value, at one number of frames.
+improvement: for every two kinds of run, the probability that a run of the first returns more than one of the second.
+table: returns at each number of frames, their mean over the curve, and the frames to reach a return, as Markdown.
+
+docs/curves.md explains how to read them.
 """
 
 from __future__ import annotations
@@ -15,23 +27,99 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from curl_rl.report.curves import read_curves
-from curl_rl.report.plots import draw_curves, headless_pyplot
-from curl_rl.runs.command_line import command_parser, refusals
+from curl_rl.report.comparison import compare
+from curl_rl.report.curves import RETURN, Curve, curves_of, read_runs, samples
+from curl_rl.report.long_csv import write_runs
+from curl_rl.report.plots import draw_curves, draw_improvement, draw_profiles
+from curl_rl.report.published import check_methods
+from curl_rl.report.runs import named
+from curl_rl.report.style import check_format, headless_pyplot
+from curl_rl.report.tables import as_csv, as_markdown, efficiency_table
+from curl_rl.runs.command_line import check_writable, command_parser, refusals
+from curl_rl.runs.errors import UserError
+from curl_rl.runs.files import write_text
 
 
 def main(argv: Sequence[str]) -> int:
     """Reads the command line and the runs, and draws."""
     parser = command_parser(__doc__)
-    parser.add_argument("directories", type=Path, nargs="+", help="where to look for runs")
-    parser.add_argument("--out", type=Path, default=Path("curves.png"), help="image file to write: .png, .svg, .pdf")
+    parser.add_argument("paths", type=Path, nargs="+", help="runs, folders of runs, CSV files of runs")
+    parser.add_argument(
+        "--kind",
+        choices=("curves", "profiles", "improvement", "table"),
+        default="curves",
+        help="what to draw (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file to write: .png, .svg or .pdf (default: curves.png, unless --csv is given); of a table, .md or .csv "
+        "(default: printed)",
+    )
+    parser.add_argument(
+        "--center", choices=("mean", "iqm"), default="mean", help="the curves' mean or interquartile mean over seeds"
+    )
+    parser.add_argument(
+        "--published",
+        nargs="*",
+        default=["CURL"],
+        metavar="METHOD",
+        help="methods whose published results the curves show (default: CURL; no name: none); a wrong name lists all",
+    )
+    parser.add_argument(
+        "--at",
+        type=int,
+        nargs="+",
+        metavar="FRAMES",
+        help="environment frames at which runs are compared: one number, or several for a table (default: the last at "
+        "which all were evaluated)",
+    )
+    parser.add_argument("--reach", type=float, metavar="RETURN", help="a table's column: frames to reach this return")
+    parser.add_argument(
+        "--csv", type=Path, help="also write the evaluation returns to this CSV file: exp_name, env_name, seed, ..."
+    )
     arguments = parser.parse_args(argv)
+    kind: str = arguments.kind
+    out: Path | None = arguments.out or (None if kind == "table" or arguments.csv else Path(f"{kind}.png"))
     with refusals(parser):
-        headless_pyplot()  # refuse a missing matplotlib before reading the runs
-        curves = read_curves(arguments.directories)
-        draw_curves(curves, arguments.out)
-    print(f"{sum(len(curve.seeds) for curve in curves)} runs drawn: {arguments.out}")
+        if kind != "table" and out is not None:
+            check_format(out)
+            headless_pyplot()  # refuse a missing matplotlib before reading the runs
+        for path in filter(None, (out, arguments.csv)):
+            check_writable(path)
+        if kind in ("profiles", "improvement") and len(arguments.at or [0]) != 1:
+            raise UserError(f"at must be one number of frames for --kind {kind}, got {len(arguments.at)}")
+        check_methods(arguments.published)
+        runs = samples(read_runs(arguments.paths))
+        curves = curves_of(runs)
+        if not curves:
+            raise UserError(f"no run with an evaluation below {named(arguments.paths)}")
+        if arguments.csv:
+            write_runs(runs, arguments.csv, [("metrics", "evaluation returns only")], {RETURN})
+            print(f"{len(runs)} runs written: {arguments.csv}")
+        if kind == "table":
+            _write_table(curves, arguments.at, arguments.reach, out)
+        elif out is not None:
+            if kind == "curves":
+                draw_curves(curves, out, center=arguments.center, published=arguments.published)
+            else:
+                comparison = compare(curves, arguments.at[0] if arguments.at else None)
+                (draw_profiles if kind == "profiles" else draw_improvement)(comparison, out)
+            print(f"{sum(len(curve.seeds) for curve in curves)} runs drawn: {out}")
     return 0
+
+
+def _write_table(curves: list[Curve], budgets: list[int] | None, level: float | None, out: Path | None) -> None:
+    if budgets is None:
+        common = set.intersection(*(set(curve.common_frames()) for curve in curves))
+        budgets = [max(common)] if common else [max(curve.frames()[-1] for curve in curves)]
+    table = efficiency_table(curves, budgets, level)
+    text = as_csv(table) if out is not None and out.suffix == ".csv" else as_markdown(table)
+    if out is None:
+        print(text, end="")
+    else:
+        write_text(out, text)
+        print(f"{len(table) - 1} rows written: {out}")
 
 
 if __name__ == "__main__":

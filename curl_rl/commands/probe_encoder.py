@@ -17,7 +17,7 @@ from pathlib import Path
 
 from curl_rl.recordings.probe import Row, Split, probe_encoders, report, table
 from curl_rl.recordings.store import RecordedFrames
-from curl_rl.report.plots import headless_pyplot
+from curl_rl.report.style import headless_pyplot
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import resolve_device
 from curl_rl.runs.console import printable

@@ -17,6 +17,7 @@ from curl_rl.encoders.module import ModuleEncoder
 from curl_rl.encoders.patches import PatchEncoder
 from curl_rl.encoders.pixel import Convolutions, EncoderConfig, PixelEncoder, Projection, orthogonal_init
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.two_stream import TwoStreamEncoder
 
 __all__ = [
     "MLP",
@@ -32,6 +33,7 @@ __all__ = [
     "Projection",
     "ResNet",
     "ResNetConfig",
+    "TwoStreamEncoder",
     "build_encoder",
     "cat_features",
     "chunk_features",

@@ -26,6 +26,8 @@ class FeatureSpec(NamedTuple):
     """``(C, h, w)`` of the map."""
     middle_shape: tuple[int, int, int] | None = None
     """``(C, h, w)`` of the map from halfway through the encoder, if it has one."""
+    streams: int = 1
+    """Number of equal, consecutive parts of the vector that are computed from different channels of the image."""
     patches: bool = False
     """True if each place of the map is computed from a patch of the image of its own."""
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from curl_rl.rl.config import SCHEMA, RunConfig, load_preset, read_config
-from curl_rl.runs.directory import CONFIG, kind_of
+import numpy as np
+
+from curl_rl.report.long_csv import is_runs_csv, read_csv
+from curl_rl.report.runs import Run, find_runs, named, read_run, warn
+from curl_rl.report.statistics import Array
+from curl_rl.runs.directory import kind_of
 from curl_rl.runs.errors import UserError
-from curl_rl.runs.logger import METRICS_FILE, read_metrics
+from curl_rl.runs.settings import Kind
+
+RETURN = "evaluation/return_mean"
+"""The metric of a learning curve."""
 
 
 @dataclass
 class Curve:
-    """Runs that differ only in their seeds."""
+    """Runs that differ only in their seeds and budgets."""
 
     env: str
     label: str
@@ -21,56 +31,144 @@ class Curve:
     """For each seed, the mean evaluation return by environment frames."""
     random_returns: list[float] = field(default_factory=list)
     """Returns of the training episodes that ended within the random steps."""
+    seconds: dict[int, dict[int, float]] = field(default_factory=dict)
+    """For each seed, seconds since its first row at each evaluation, pauses included; empty if unknown."""
+    budgets: dict[int, int] = field(default_factory=dict)
+    """For each seed, the environment frames that it was to take; empty if unknown."""
+    unfinished: set[int] = field(default_factory=set)
+    """Seeds that have not taken all of their frames, because they are running or were stopped."""
+    action_repeat: int | None = None
+    """Environment steps per action; None if unknown."""
 
     def frames(self) -> list[int]:
         """The frame counts at which any seed was evaluated, in order."""
         return sorted({at for seed in self.seeds.values() for at in seed})
 
+    def common_frames(self) -> list[int]:
+        """The frame counts at which every seed was evaluated, in order."""
+        return sorted(set.intersection(*(set(seed) for seed in self.seeds.values())))
+
     def returns_at(self, frames: int) -> list[float]:
         """The returns at ``frames`` of the seeds evaluated there."""
         return [seed[frames] for seed in self.seeds.values() if frames in seed]
 
+    def matrix(self, frames: Sequence[int]) -> Array:
+        """Returns of all seeds at frame counts that they have in common, ``(seeds, frames)``."""
+        return np.array([[seed[at] for at in frames] for seed in self.seeds.values()], dtype=float)
 
-def read_curves(directories: list[Path]) -> list[Curve]:
-    """The curves of all runs below ``directories``, sorted by task and label.
 
-    Skips runs that were set aside (``--fresh``) and pretraining runs, which have no returns.
+def read_runs(paths: Sequence[Path], kinds: Sequence[Kind] = ("agent",)) -> list[Run]:
+    """All runs of these kinds in the given directories and CSV files, and in those below the directories.
 
     Raises:
-        ValueError: no run has an evaluation, a run cannot be read, or two runs have the same task, label and seed.
+        UserError: a path does not exist, or a run or a CSV file cannot be read.
     """
-    curves: dict[tuple[str, str], Curve] = {}
-    for path in sorted({path for directory in directories for path in directory.rglob(METRICS_FILE)}):
-        run = path.parent
-        if not (run / CONFIG).is_file() or ".before-" in run.name or kind_of(run) != "agent":
-            continue
-        try:
-            config, rows = read_config(run / CONFIG), read_metrics(path)
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from None
-        returns = {row["frames"]: row["evaluation/return_mean"] for row in rows if "evaluation/return_mean" in row}
-        if not returns:
-            continue
-        label = _label(config)
-        curve = curves.setdefault((config.env, label), Curve(config.env, label))
-        if config.seed in curve.seeds:
-            raise ValueError(
-                f"{run} is a second run of {config.env}, {label}, seed {config.seed}: name fewer directories"
-            )
-        curve.seeds[config.seed] = returns
-        random_frames = config.training.random_steps * config.environment.action_repeat
-        curve.random_returns += [
-            row["episode/return"] for row in rows if "episode/return" in row and row["frames"] <= random_frames
-        ]
+    runs: list[Run] = []
+    seen: set[Path] = set()
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist: name a run, a folder of runs or a CSV file of runs")
+        directories = find_runs(path) if path.is_dir() else []
+        tables = [path] if not path.is_dir() else sorted(one for one in path.rglob("*.csv") if is_runs_csv(one))
+        for directory in directories:
+            if directory.resolve() not in seen and kind_of(directory) in kinds:
+                seen.add(directory.resolve())
+                runs.append(read_run(directory))
+        for table in tables:
+            if table.resolve() not in seen:
+                seen.add(table.resolve())
+                runs += [run for run in read_csv(table) if run.settings.get("kind", "agent") in kinds]
+    return runs
+
+
+def read_curves(paths: Sequence[Path]) -> list[Curve]:
+    """The curves of :func:`read_runs`, sorted by task and label.
+
+    Raises:
+        UserError: no run has an evaluation, or a run cannot be read.
+    """
+    curves = curves_of(samples(read_runs(paths)))
     if not curves:
-        raise ValueError(f"no run with an evaluation below {', '.join(map(str, directories))}")
-    return [curves[key] for key in sorted(curves)]
+        raise UserError(f"no run with an evaluation below {named(paths)}")
+    return curves
 
 
-def _label(config: RunConfig) -> str:
-    """The preset, and every setting that differs from it, except for seed, budget and the encoder's hash."""
-    preset = replace(load_preset(config.preset, config.env), seed=config.seed, frames=config.frames)
-    changed = SCHEMA.distinguishing_fields(preset, config)
-    return ", ".join(
-        [config.preset, *(f"{name} {value}" for name, (_, value) in changed.items() if name != "encoder_sha256")]
-    )
+def samples(runs: Sequence[Run]) -> list[Run]:
+    """The runs that count as independent samples, sorted by task, label and seed.
+
+    Leaves out runs without an evaluation, and of two runs of one kind and seed the one that got less far, with a
+    warning about each. Runs of one kind from different CSV files are kept apart, by the file's name in the label: each
+    file is an experiment, with code of its own time.
+    """
+    kept: dict[tuple[str, str, Path | None, int], Run] = {}
+    for run in runs:
+        if not _returns(run):
+            warn(f"{run.source} has no evaluation yet, and is left out")
+            continue
+        key = (run.env, run.label, _experiment(run), run.seed)
+        other = kept.setdefault(key, run)
+        if other is not run:
+            kept[key] = run if max(_returns(run)) > max(_returns(other)) else other
+            out = other if kept[key] is run else run
+            warn(f"{out.source} is a second run of {run.env}, {run.label}, seed {run.seed}, and is left out")
+    experiments: dict[tuple[str, str], set[Path | None]] = defaultdict(set)
+    for env, label, experiment, _ in kept:
+        experiments[env, label].add(experiment)
+    found = []
+    for (env, label, experiment, _), run in kept.items():
+        same_kind = experiments[env, label]
+        if experiment is not None and len(same_kind) > 1:
+            stems = [other.stem for other in same_kind if other is not None]
+            name = experiment.stem if stems.count(experiment.stem) == 1 else f"{experiment}"
+            run = replace(run, label=f"{label} ({name})")
+        found.append(run)
+    return sorted(found, key=lambda run: (run.env, run.label, run.seed))
+
+
+def curves_of(runs: Sequence[Run]) -> list[Curve]:
+    """The curves of :func:`samples`, in their order; a warning if the seeds of one have different budgets."""
+    curves: dict[tuple[str, str], Curve] = {}
+    for run in runs:
+        _add(curves.setdefault((run.env, run.label), Curve(run.env, run.label)), run)
+    for curve in curves.values():
+        if len(set(curve.budgets.values())) > 1:
+            budgets = f"{min(curve.budgets.values()):,} to {max(curve.budgets.values()):,} frames"
+            warn(f"{curve.env}, {curve.label}: budgets of {budgets}; the mean ends where the first seed does")
+    return list(curves.values())
+
+
+def _returns(run: Run) -> dict[int, float]:
+    return {row["frames"]: row[RETURN] for row in run.rows if row.get(RETURN) is not None}
+
+
+def _experiment(run: Run) -> Path | None:
+    return run.source if run.source.is_file() else None
+
+
+def _add(curve: Curve, run: Run) -> None:
+    curve.seeds[run.seed] = _returns(run)
+    times = [row for row in run.rows if row.get("wall_time") is not None]
+    if times:
+        curve.seconds[run.seed] = {
+            row["frames"]: row["wall_time"] - times[0]["wall_time"] for row in times if RETURN in row
+        }
+    curve.action_repeat = _setting(run, "environment", "action_repeat")
+    random_steps = _setting(run, "training", "random_steps")
+    if curve.action_repeat is not None and random_steps is not None:
+        random_frames = random_steps * curve.action_repeat
+        curve.random_returns += [
+            row["episode/return"] for row in run.rows if "episode/return" in row and row["frames"] <= random_frames
+        ]
+    budget = _setting(run, "frames")
+    if budget is not None:
+        curve.budgets[run.seed] = budget
+        if run.rows[-1]["frames"] < budget:
+            curve.unfinished.add(run.seed)
+
+
+def _setting(run: Run, *names: str) -> int | None:
+    """A whole number in a run's settings, which may come from a file that others have made; None if there is none."""
+    value: Any = run.settings
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, int) else None

@@ -1,57 +1,258 @@
-"""Plots of results. They need matplotlib, from the extra ``plot``."""
+"""Pictures of learning curves, performance profiles and probabilities of improvement.
+
+They need matplotlib, from the extra ``plot``.
+"""
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+
+from curl_rl.report.comparison import Comparison, improvement_of, profile_of
 from curl_rl.report.curves import Curve
+from curl_rl.report.published import Published, published_results
+from curl_rl.report.statistics import CONFIDENCE, Array, bootstrap_interval, interquartile_mean
+from curl_rl.report.style import headless_pyplot, save, styles
+from curl_rl.runs.errors import UserError
+
+Center = Literal["mean", "iqm"]
+"""What a line shows of the seeds: their mean, or their interquartile mean."""
+
+_MOST_COLUMNS = 3
+_ENOUGH = 5  # seeds: the interval of fewer is little more than their range
+_BELOW_THE_AXIS = 34  # points, for its numbers and its name
+_BESIDE = 7  # points
+_LONGEST_LINE = 60  # characters of a legend as wide as its panel
+_INTERVAL = f"{100 * CONFIDENCE:.0f} % bootstrap interval"
+_PUBLISHED_MARKERS = ("*", "p", "h", "<", ">", "8", "d")
 
 
-def headless_pyplot() -> Any:
-    """matplotlib's pyplot with a file backend, which needs no display.
+def draw_curves(
+    curves: Sequence[Curve], out: Path, *, center: Center = "mean", published: Collection[str] = ()
+) -> None:
+    """Draws learning curves, one panel per task: a line per kind of run, over the seeds, in its bootstrap interval.
 
-    Raises:
-        ImportError: matplotlib is missing; the message says how to install it.
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        advice = "pip install matplotlib, or install this package with the extra [plot]"
-        raise ImportError(f"matplotlib is missing: {advice}") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def draw_curves(curves: list[Curve], out: Path) -> None:
-    """Draws one panel per task: mean and range over seeds of each kind of run, and the random policy, dotted.
+    The line ends at the last evaluation that all seeds have; seeds that have got further go on as thin lines of their
+    own. The random policy is dotted.
 
     Args:
         curves: the result of :func:`~curl_rl.report.curves.read_curves`.
-        out: the image file to write: ``.png``, ``.svg``, ``.pdf``.
+        out: the image file to write, of a format in :data:`~curl_rl.report.style.FORMATS`.
+        center: the mean over the seeds, or their interquartile mean.
+        published: methods whose published results are drawn in, within the frames of the panel.
+
+    Raises:
+        ValueError: the seeds of a curve have no evaluation at the same frames.
     """
     pyplot = headless_pyplot()
     panels: dict[str, list[Curve]] = defaultdict(list)
     for curve in curves:
         panels[curve.env].append(curve)
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 3.6), squeeze=False)
-    for axis, (env, of_env) in zip(axes[0], panels.items(), strict=True):
+    looks = styles(curve.label for curve in curves)
+    columns = min(len(panels), _MOST_COLUMNS)
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = pyplot.subplots(rows, columns, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (env, of_env) in zip(axes.flat, panels.items(), strict=False):
         for curve in of_env:
-            frames = curve.frames()
-            returns = [curve.returns_at(at) for at in frames]
-            seeds = f"{len(curve.seeds)} seed{'s' if len(curve.seeds) > 1 else ''}"
-            (line,) = axis.plot(frames, [fmean(values) for values in returns], label=f"{curve.label} ({seeds})")
-            axis.fill_between(frames, [*map(min, returns)], [*map(max, returns)], color=line.get_color(), alpha=0.2)
+            _draw_curve(axis, curve, center, looks[curve.label])
         random = [value for curve in of_env for value in curve.random_returns]
         if random:
             axis.axhline(sum(random) / len(random), color="gray", linestyle=":", label="random policy")
-        axis.set(title=env, xlabel="environment frames", ylabel="return of the deterministic policy")
-        axis.legend(fontsize="small")
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=120)
+        _draw_published(axis, env, of_env, published)
+        over = {"mean": "mean over seeds", "iqm": "interquartile mean"}[center]
+        axis.set(title=env, xlabel="environment frames", ylabel=f"return, {over}")
+        axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
+        axis.xaxis.set_major_formatter(_thousands)
+    lines = [_legend_below(axis, map(_seeds, of_env)) for axis, of_env in zip(axes.flat, panels.values(), strict=False)]
+    heights = [3.5 + 0.19 * max(lines[row * columns : (row + 1) * columns]) for row in range(rows)]
+    figure.set_size_inches(5.2 * columns, sum(heights))
+    save(figure, out)
+
+
+def _draw_curve(axis: Any, curve: Curve, center: Center, look: dict[str, Any]) -> None:
+    frames = curve.common_frames()
+    if not frames:
+        raise ValueError(
+            f"the seeds of {curve.env}, {curve.label} have no evaluation at the same frames: name them separately"
+        )
+    returns = curve.matrix(frames)
+    statistic = _mean if center == "mean" else interquartile_mean
+    every = max(1, len(frames) // 12)
+    axis.plot(frames, statistic(returns), label=_name(curve), markersize=4.5, markevery=every, **look)
+    interval = bootstrap_interval(lambda tasks: statistic(tasks[0]), [returns])
+    if interval is not None:
+        axis.fill_between(frames, *interval, color=look["color"], alpha=0.2, linewidth=0)
+    for of_seed in curve.seeds.values():
+        further = [at for at in sorted(of_seed) if at >= frames[-1]]
+        if len(further) > 1:
+            returns_there = [of_seed[at] for at in further]
+            axis.plot(further, returns_there, color=look["color"], linewidth=0.7, alpha=0.6, label="_one seed")
+
+
+def _mean(returns: Array) -> Array:
+    return np.asarray(returns.mean(axis=0))
+
+
+def _name(curve: Curve) -> str:
+    """The label with the number of seeds, and what a reader must know of them."""
+    count = len(curve.seeds)
+    marks = [f"{count} seeds" if count > 1 else "1 seed, no interval"]
+    if curve.unfinished:
+        marks.append(f"{len(curve.unfinished)} unfinished" if count > 1 else "unfinished")
+    return f"{curve.label} ({', '.join(marks)})"
+
+
+def _draw_published(axis: Any, env: str, curves: list[Curve], methods: Collection[str]) -> None:
+    """Draws the published results on a task as points with their standard deviation; hollow: another action repeat."""
+    end = max(max([*curve.frames(), *curve.budgets.values()]) for curve in curves)
+    repeats = {curve.action_repeat for curve in curves}
+    results = [row for row in published_results() if row.task == env and row.method in methods and row.frames <= end]
+    by_method: dict[str, list[Published]] = defaultdict(list)
+    for row in results:
+        by_method[row.method].append(row)
+    for number, of_method in enumerate(by_method.values()):
+        repeat = of_method[0].action_repeat
+        same = repeats == {repeat}
+        axis.errorbar(
+            [row.frames for row in of_method],
+            [row.mean for row in of_method],
+            yerr=[row.std or 0 for row in of_method],
+            label=_published_name(of_method[0], same=same),
+            color="#444444",
+            marker=_PUBLISHED_MARKERS[number % len(_PUBLISHED_MARKERS)],
+            markerfacecolor="#444444" if same else "white",
+            markersize=8,
+            linestyle="none",
+            capsize=3,
+            zorder=4,
+            # Side by side: many methods are published at the same frames.
+            transform=_moved(axis, axis.transData, _BESIDE * ((number + 1) // 2) * (-1) ** number, 0),
+        )
+        # Moved points do not count for the limits by themselves.
+        ends = [(row.frames, row.mean + side * (row.std or 0)) for row in of_method for side in (-1, 1)]
+        axis.update_datalim(ends)
+    axis.autoscale_view()
+
+
+def _published_name(row: Published, *, same: bool) -> str:
+    seeds = [f"{row.seeds} seeds"] if row.seeds else []
+    spread = ["± standard deviation"] if row.std is not None else ["spread not published"]
+    other = f"action repeat {row.action_repeat}" if row.action_repeat else "action repeat not stated"
+    return f"{row.method}, published ({', '.join([*seeds, *spread, *([] if same else [other])])})"
+
+
+def draw_profiles(comparison: Comparison, out: Path) -> None:
+    """Draws performance profiles: the fraction of runs that return more than each value, in its bootstrap interval."""
+    pyplot = headless_pyplot()
+    figure, axis = pyplot.subplots(figsize=(6.4, 4.8), layout="constrained")
+    returns = np.unique(np.concatenate([values for tasks in comparison.scores.values() for values in tasks]))
+    thresholds = np.array([min(0.0, 1.05 * returns[0]), *returns, 1.05 * returns[-1]])  # it changes at returns only
+    for label, look in styles(comparison.scores).items():
+        profile = profile_of(comparison, label, thresholds)
+        style = {**look, "marker": None, "drawstyle": "steps-post"}
+        axis.plot(thresholds, profile.value, label=f"{label} ({comparison.counted(label)})", **style)
+        if profile.interval is not None:
+            axis.fill_between(thresholds, *profile.interval, color=look["color"], alpha=0.2, linewidth=0, step="post")
+    axis.set(
+        title=_where(comparison),
+        xlabel="return τ",
+        ylabel="fraction of runs with a return above τ",
+        ylim=(-0.02, 1.02),
+    )
+    _legend_below(axis, (len(values) for tasks in comparison.scores.values() for values in tasks))
+    save(figure, out)
+
+
+def draw_improvement(comparison: Comparison, out: Path) -> None:
+    """Draws the probability that a run of one kind returns more than one of another, for every two kinds.
+
+    Raises:
+        UserError: there is only one kind.
+    """
+    pyplot = headless_pyplot()
+    labels = list(comparison.scores)
+    if len(labels) < 2:
+        raise UserError(f"improvement compares kinds of run, and all of these are {labels[0]}: name runs of two kinds")
+    pairs = [(first, second) for place, first in enumerate(labels) for second in labels[place + 1 :]]
+    figure, axis = pyplot.subplots(figsize=(8.4, 1.5 + 0.55 * len(pairs)), layout="constrained")
+    names = []
+    for row, (first, second) in enumerate(pairs):
+        found = improvement_of(comparison, first, second)
+        value = float(found.value)
+        error = None if found.interval is None else [[value - found.interval[0]], [found.interval[1] - value]]
+        axis.errorbar([value], [row], xerr=error, color="#0072B2", marker="o", capsize=4, linestyle="none")
+        names.append(f"{first}\n> {second}" + ("" if found.interval else "\n(one seed, no interval)"))
+    axis.axvline(0.5, color="gray", linestyle=":")
+    axis.set_yticks(range(len(pairs)), names, fontsize="small")
+    axis.set(
+        title=_where(comparison),
+        xlabel=f"probability that a run of the first returns more ({_INTERVAL})",
+        xlim=(-0.02, 1.02),
+        ylim=(len(pairs) - 0.5, -0.5),
+    )
+    axis.grid(alpha=0.3)
+    save(figure, out)
+
+
+def _where(comparison: Comparison) -> str:
+    tasks = comparison.tasks
+    named = ", ".join(tasks) if len(tasks) < 3 else f"{len(tasks)} tasks"
+    return f"{named} at {comparison.frames:,} frames"
+
+
+def _seeds(curve: Curve) -> int:
+    return len(curve.seeds)
+
+
+def _legend_below(axis: Any, seeds: Iterable[int]) -> int:
+    """A legend below the panel, where it covers no curve, and what the bands are, if there are any.
+
+    Args:
+        axis: the panel.
+        seeds: how many each of its lines has.
+
+    Returns:
+        The number of its lines.
+    """
+    axis.grid(alpha=0.3)
+    from matplotlib.collections import PolyCollection
+
+    handles, labels = axis.get_legend_handles_labels()
+    if any(isinstance(band, PolyCollection) for band in axis.collections):
+        handles.append(headless_pyplot().Rectangle((0, 0), 1, 1, color="gray", alpha=0.3, linewidth=0))
+        few = any(1 < count < _ENOUGH for count in seeds)
+        labels.append(f"band: {_INTERVAL}" + (f" (too narrow below {_ENOUGH} seeds)" if few else ""))
+    wrapped = [textwrap.fill(label, _LONGEST_LINE) for label in labels]
+    axis.legend(
+        handles,
+        wrapped,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=_moved(axis, axis.transAxes, 0, -_BELOW_THE_AXIS),
+        fontsize="small",
+        frameon=False,
+        handlelength=3.5,
+    )
+    return sum(text.count("\n") + 1 for text in wrapped)
+
+
+def _moved(axis: Any, place: Any, right: float, up: float) -> Any:
+    """The transform ``place``, moved by points of 1/72 inch."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return place + ScaledTranslation(right / 72, up / 72, axis.figure.dpi_scale_trans)
+
+
+def _thousands(frames: float, _: int) -> str:
+    for size, letter in ((1_000_000, "M"), (1000, "k")):
+        if abs(frames) >= size:
+            return f"{frames / size:g}{letter}"
+    return f"{frames:g}"

@@ -55,17 +55,21 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
     sync_directory(path.parent)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes ``content`` as indented JSON to a file that the user named.
+def write_text(path: Path, text: str) -> None:
+    """Writes ``text`` to a file that the user named.
 
     It is written as by :func:`write_durably`, but following links. Anything but a regular file, such as
     ``/dev/stdout``, is written to directly.
     """
-    text = json.dumps(content, indent=2) + "\n"
     if path.exists() and not path.is_file():
         path.write_text(text)
     else:
         write_durably(path.resolve(), [text.encode()])
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes ``content`` as indented JSON to a file that the user named, as :func:`write_text` does."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def own_folder(directory: Path, inner: Path | str) -> Path:

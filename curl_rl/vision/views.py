@@ -62,6 +62,8 @@ class AugmentConfig:
     """Smallest and largest aspect ratio (width / height) of a view's window, before it is resized to a square."""
     mirror: Annotated[float, within("[0, 1]")] = 0.5
     """Probability of a horizontal flip."""
+    mirror_together: bool = False
+    """Flip all views of an image or none, for methods that compare places (AMDIM). false: each view by itself."""
     randaugment: Annotated[int, at_least(0)] = 0
     """RandAugment operations per view; 0, none."""
     randaugment_magnitude: Annotated[int, within("[0, 30]")] = 9
@@ -152,6 +154,9 @@ def make_views(
         if specs is None:
             specs = [ViewSpec(index) for index in range(config.views + config.local_views)]
         moments = {0: images, **(later or {})}
+        if config.mirror_together and config.crop == "resized":
+            flip = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < config.mirror
+            moments = {offset: torch.where(flip, frames.flip(-1), frames) for offset, frames in moments.items()}
         return {spec: _view(moments[offset_of(spec, positive_offset)], spec.index, config, generator) for spec in specs}
 
 
@@ -161,7 +166,8 @@ def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Ge
     if config.crop == "plain":
         view = random_crop(images, size, generator).float().div_(255)
     else:
-        view = random_resized_crop(images, size, generator, scale=scale, ratio=config.ratio, mirror=config.mirror)
+        mirror = 0.0 if config.mirror_together else config.mirror
+        view = random_resized_crop(images, size, generator, scale=scale, ratio=config.ratio, mirror=mirror)
     if config.randaugment:
         magnitude = config.randaugment_magnitude
         view = random_augment(view, generator, operations=config.randaugment, magnitude=magnitude)

@@ -14,13 +14,16 @@ import torch
 
 from curl_rl.objectives import (
     METHODS,
+    AMDIMConfig,
     BarlowConfig,
     BYOLConfig,
+    CMCConfig,
     CPCConfig,
     Curl,
     CurlConfig,
     DataSpec,
     DeepClusterConfig,
+    DIMConfig,
     FeatureSpec,
     InstDiscConfig,
     Method,
@@ -116,6 +119,22 @@ METRIC = {
     "n_pair": NPairConfig(dim=4),
     "n_pair, supervised": NPairConfig(dim=4, supervised=True),
 }
+DIM = {
+    "dim": Row(METHODS["dim"], DIMConfig(units=7), MIDDLE),
+    "dim, dv, pooled": Row(METHODS["dim"], DIMConfig("dv", units=5, pool=2, global_weight=0.5), MIDDLE),
+    "dim, info_nce": Row(METHODS["dim"], DIMConfig("info_nce", units=7, local_weight=0, global_weight=1)),
+    "dim, in time": Row(METHODS["dim"], DIMConfig("info_nce", future=1, heads="linear")),
+    "dim, in time, residual": Row(METHODS["dim"], DIMConfig("info_nce", future=2, units=6)),
+}
+AMDIM = {
+    "amdim": Row(METHODS["amdim"], AMDIMConfig(), FeatureSpec(5, (2, 2, 1), (3, 2, 2))),
+    "amdim, one map, pooled": Row(METHODS["amdim"], AMDIMConfig(clip=3.0, regularization=0.5, pool=1)),
+}
+STREAMS = SPEC._replace(streams=2)
+CMC = {
+    "cmc": Row(METHODS["cmc"], CMCConfig(dim=4), STREAMS),
+    "cmc nce, a part of the bank": Row(METHODS["cmc"], CMCConfig("nce", dim=4, negatives=9), STREAMS),
+}
 CPC = {
     "cpc": CPCConfig(steps=2),
     "cpc, actions": CPCConfig(steps=2, actions=True, hidden=5),
@@ -139,6 +158,9 @@ ROWS = {
     **{row: Row(METHODS["instdisc"], config) for row, config in INSTDISC.items()},
     **{row: Row(METHODS["nnclr"], config) for row, config in NNCLR.items()},
     **{row: Row(METHODS["pcl"], config) for row, config in PCL.items()},
+    **DIM,
+    **CMC,
+    **AMDIM,
     **{row: Row(METHODS["cpc"], config) for row, config in CPC.items()},
     **{row: Row(METHODS["cpc"], config, PATCHES) for row, config in PATCH_CPC.items()},
 }
@@ -257,6 +279,7 @@ def test_unmet_needs_are_refused_by_name(name: str, monkeypatch: pytest.MonkeyPa
     [
         ("clustered", "samples"),
         ("deepcluster", "images"),
+        ("cmc", "images"),
         ("instdisc", "images"),
         ("pcl", "images"),
         ("labeled", "classes"),

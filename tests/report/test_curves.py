@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from curl_rl.report.curves import read_curves
-from curl_rl.rl.config import load_preset, save_config
+from curl_rl.rl.config import RunConfig, load_preset, read_config, save_config
 from curl_rl.vision.config import load_preset as load_vision_preset
+
+
+@lru_cache
+def preset(changes: str) -> RunConfig:
+    """Reading one takes a third of a second."""
+    return load_preset("cpu", "tiny-reach", json.loads(changes))
 
 
 def write_run(directory: Path, rows: list[dict[str, Any]], **changes: Any) -> None:
     directory.mkdir(parents=True)
-    save_config(load_preset("cpu", "tiny-reach", changes), directory / "config.yaml")
+    own = {name: changes.pop(name) for name in ("seed", "frames") if name in changes}
+    config = replace(preset(json.dumps(changes)), **own, run=directory)
+    save_config(config, directory / "config.yaml")
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -46,11 +56,75 @@ def test_a_pretraining_run_is_skipped(tmp_path: Path) -> None:
     assert len(read_curves([tmp_path])) == 1
 
 
-def test_two_runs_of_one_seed_are_refused(tmp_path: Path) -> None:
-    for name in "ab":
-        write_run(tmp_path / name, [evaluation(0, 1.0)], seed=3)
-    with pytest.raises(ValueError, match=r"b is a second run of tiny-reach, cpu, seed 3"):
-        read_curves([tmp_path])
+def test_of_two_runs_of_one_seed_the_longer_one_counts_and_the_other_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "a", [evaluation(0, 1.0)], seed=3)
+    write_run(tmp_path / "b", [evaluation(0, 2.0), evaluation(10, 5.0)], seed=3)
+    write_run(tmp_path / "c", [evaluation(0, 7.0)], seed=4)
+    (curve,) = read_curves([tmp_path])
+    assert curve.seeds == {3: {0: 2.0, 10: 5.0}, 4: {0: 7.0}}
+    line = f"warning: {tmp_path}/a is a second run of tiny-reach, cpu, seed 3, and is left out\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_run_that_is_under_way_is_marked_and_ends_the_common_frames(tmp_path: Path) -> None:
+    write_run(tmp_path / "done", [evaluation(0, 1.0), evaluation(10, 2.0), evaluation(20, 3.0)], seed=1, frames=20)
+    write_run(tmp_path / "running", [evaluation(0, 1.0), evaluation(10, 4.0)], seed=2, frames=20)
+    with open(tmp_path / "running" / "metrics.jsonl", "a") as file:
+        file.write('{"frames": 20, "evaluation/return_me')  # as a killed process leaves it
+    (curve,) = read_curves([tmp_path])
+    assert curve.unfinished == {2}
+    assert curve.common_frames() == [0, 10]
+    assert curve.matrix([0, 10]).tolist() == [[1.0, 2.0], [1.0, 4.0]]
+
+
+def test_seeds_with_different_budgets_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "a", [evaluation(0, 1.0), evaluation(2000, 1.0)], seed=1, frames=2000)
+    write_run(tmp_path / "b", [evaluation(0, 1.0)], seed=2, frames=1000)
+    read_curves([tmp_path])
+    line = "warning: tiny-reach, cpu: budgets of 1,000 to 2,000 frames; the mean ends where the first seed does\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("rows", [[], [{"frames": 3, "critic/loss": 1.0}]], ids=["empty", "not yet evaluated"])
+def test_a_run_without_evaluation_is_left_out_with_a_warning(
+    rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "a", [evaluation(0, 1.0)])
+    write_run(tmp_path / "b", rows, seed=2)
+    assert len(read_curves([tmp_path])) == 1
+    assert capsys.readouterr().err == f"warning: {tmp_path}/b has no evaluation yet, and is left out\n"
+
+
+def test_a_return_that_is_not_finite_is_no_evaluation(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [evaluation(0, 1.0), {"frames": 10, "evaluation/return_mean": None}])
+    (curve,) = read_curves([tmp_path])
+    assert curve.seeds == {1: {0: 1.0}}
+
+
+def test_the_time_of_an_evaluation_counts_from_the_first_row(tmp_path: Path) -> None:
+    rows = [{"frames": 0, "wall_time": 100.0}, {**evaluation(10, 1.0), "wall_time": 160.0}]
+    write_run(tmp_path / "a", rows)
+    (curve,) = read_curves([tmp_path])
+    assert curve.seconds == {1: {10: 60.0}}
+
+
+def test_a_run_named_twice_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "folder" / "a", [evaluation(0, 1.0)])
+    assert len(read_curves([tmp_path, tmp_path / "folder", tmp_path / "folder" / "a"])[0].seeds) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_seeds_are_read_without_reading_their_settings_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    real = read_config
+    monkeypatch.setattr("curl_rl.rl.config.read_config", lambda path: read.append(path) or real(path))
+    changes = {"agent": {"hidden": 77}}  # in no other test: labels are remembered
+    for seed in (1, 2, 3):
+        write_run(tmp_path / str(seed), [evaluation(0, 1.0)], seed=seed, **changes)
+    (curve,) = read_curves([tmp_path])
+    assert (curve.label, len(curve.seeds), len(read)) == ("cpu, agent.hidden 77", 3, 1)
 
 
 def test_the_random_policys_return_is_that_of_episodes_within_the_random_steps(tmp_path: Path) -> None:
@@ -65,3 +139,8 @@ def test_the_random_policys_return_is_that_of_episodes_within_the_random_steps(t
 def test_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no run with an evaluation below"):
         read_curves([tmp_path])
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"rusn does not exist: name a run, a folder of runs or a CSV file of runs$"):
+        read_curves([tmp_path / "rusn"])

@@ -45,6 +45,24 @@ def test_with_every_step_off_the_views_are_the_images() -> None:
         assert torch.allclose(view, images / 255, atol=1e-7)
 
 
+def test_views_that_are_mirrored_together_show_an_image_the_same_way_round() -> None:
+    """As do later observations; half of the images are flipped, each view by itself without the setting."""
+    images, later = noise(400), {1: noise(400).flip(2)}
+    specs = [ViewSpec(0), ViewSpec(1), ViewSpec(1, future=1)]
+    for together in (True, False):
+        recipe = replace(PLAIN, mirror=0.5, mirror_together=together)
+        first, second, third = made(images, recipe, generator(), specs, later=later)
+        flipped = [
+            (view - source.flip(3) / 255).abs().amax((1, 2, 3)) < 1e-6
+            for view, source in ((first, images), (second, images), (third, later[1]))
+        ]
+        kept = (first - images / 255).abs().amax((1, 2, 3)) < 1e-6
+        assert torch.equal(kept, ~flipped[0])
+        assert scipy.stats.binomtest(int(flipped[0].sum()), 400).pvalue > 1e-3
+        assert torch.equal(flipped[0], flipped[1]) is together
+        assert torch.equal(flipped[0], flipped[2]) is together
+
+
 def test_local_views_come_last_and_show_less() -> None:
     rows = torch.arange(240, dtype=torch.uint8)[None, None, :, None].expand(20, 3, 240, 240)
     *_, first, second = made(rows, replace(PLAIN, local_views=2), generator())
