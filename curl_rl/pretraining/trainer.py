@@ -284,7 +284,7 @@ class Pretrainer:
             save_head(head, directory)
         provenance = {"method": c.method, "preset": c.preset, "seed": c.seed, **self.source.provenance}
         save_encoder(
-            self.learner.encoder,
+            self.learner.encoder.exported,
             directory,
             rendered_size=self.source.size,
             provenance={**provenance, "epochs": self.epochs},
