@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Row, alone, side_by_side
 from curl_rl.encoders import Features, FeatureSpec
-from curl_rl.encoders.heads import MLP
+from curl_rl.encoders.heads import MLP, ResidualHead
 from curl_rl.objectives import METHODS, BatchInfo, DataSpec, Objective, ObjectiveConfigs, ViewSpec, build_objective
 from curl_rl.vision.config import load_preset
 
@@ -106,7 +106,8 @@ class MethodWork:
     ) -> None:
         self.name, self.sizes, self.device = name, sizes, device
         self.generator = torch.Generator().manual_seed(0)
-        self.spec = FeatureSpec(sizes.features, (sizes.features, 4, 4), (sizes.features // 2, 8, 8))
+        maps = (sizes.features, 4, 4), (sizes.features // 2, 8, 8)
+        self.spec = FeatureSpec(sizes.features, *maps, streams=METHODS[name].objective.streams)
         data = DataSpec(count=sizes.samples, classes=10, action_dim=6)
         torch.manual_seed(0)
         built = build_objective(name, self.spec, configs, data)
@@ -151,7 +152,7 @@ class MethodWork:
         """The method on embeddings. Clustering is slow: if the memory is of the same shape, it is taken from here."""
         own = getattr(configs, self.name, None)
         if own is not None and any(field.name == "dim" for field in dataclasses.fields(own)):
-            configs = _with(configs, self.name, dataclasses.replace(own, dim=self.sizes.embedding))
+            configs = _with(configs, self.name, dataclasses.replace(own, dim=self.sizes.embedding // self.spec.streams))
         sizes = dataclasses.replace(self.sizes, features=self.sizes.embedding)
         buffers = {name for name, _ in self.objective.named_buffers()} - {
             f"{path}.{name}"
@@ -163,7 +164,8 @@ class MethodWork:
         work = MethodWork(self.name, configs, sizes, self.device, memory)
         for part in list(work.objective.modules()):
             for name, child in list(part.named_children()):
-                if isinstance(child, MLP):
+                # Methods that compare places need the blocks that bring them to the vector's size.
+                if isinstance(child, MLP) and not isinstance(part, ResidualHead):
                     setattr(part, name, nn.Identity())
         return work
 

@@ -15,10 +15,16 @@ from curl_rl import AuxiliaryLoss, EncoderConfig, ModuleEncoder, PixelEncoder
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.objectives import (
     BYOL,
+    CPC,
+    DIM,
     METHODS,
     BatchInfo,
     BYOLConfig,
+    Composite,
+    CPCConfig,
+    Curl,
     DataSpec,
+    DIMConfig,
     MoCo,
     MoCoConfig,
     Objective,
@@ -373,6 +379,16 @@ def test_later_observations_and_actions_reach_the_objective() -> None:
     torch.testing.assert_close(loss, (errors[0] + errors[1]) / 2, rtol=1e-12, atol=1e-12)
 
 
+def test_st_dim_takes_the_next_observation_and_is_refused_without() -> None:
+    encoder, now = _encoder(), _images()
+    config = DIMConfig("info_nce", future=1, heads="linear")
+    aux = AuxiliaryLoss(encoder, DIM(encoder.feature_spec, config).double(), generator=_generator())
+    losses = [aux(now, later=[moment]).item() for moment in (255 - now, now)]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-3)
+    with pytest.raises(ValueError, match=r"later must be one tensor for each of 1 agent steps .*, got 0: see"):
+        aux(now)
+
+
 def test_labels_reach_the_objective() -> None:
     encoder, images, labels = _encoder(), _images(), torch.tensor([2, 0, 1, 1])
     aux = AuxiliaryLoss(encoder, Labeled(encoder.feature_spec, classes=3).double(), generator=_generator())
@@ -439,17 +455,36 @@ def test_impossible_observations_are_refused_in_one_line(observations: Tensor, m
         AuxiliaryLoss(_encoder(), "curl")(observations)
 
 
+# Those that can train this encoder: it has one stream.
+_TRAINABLE = [
+    name for name, own in METHODS.items() if "epochs" not in own.objective.needs and own.objective.streams == 1
+]
+
+
 @pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("method", [name for name, own in METHODS.items() if "epochs" not in own.objective.needs])
+@pytest.mark.parametrize("method", _TRAINABLE)
 def test_a_single_sample_is_refused_by_methods_that_need_others(method: str, train: bool) -> None:
     aux = AuxiliaryLoss(_encoder(), method, data=DataSpec(count=8, classes=2)).train(train)
     zero = torch.zeros(1, dtype=torch.int64)
     batch = BatchInfo(**{need: zero for need in ("indices", "labels") if need in aux.objective.needs})
+    later = [_images()[:1] for _ in aux.offsets]
     if not aux.objective.batch_dependent:  # its negatives, if it has any, are in a bank
-        aux(_images()[:1], batch=batch)
+        aux(_images()[:1], later=later, batch=batch)
         return
     with pytest.raises(ValueError, match=r"needs? at least 2 samples in a batch \(batch_size\), got 1"):
-        aux(_images()[:1], batch=batch)
+        aux(_images()[:1], later=later, batch=batch)
+
+
+def test_several_objectives_at_once_are_their_weighted_sum() -> None:
+    encoder = _encoder()
+    spec, size = encoder.feature_spec, len(_images())
+    parts = {"curl": Curl(spec), "cpc": CPC(spec, CPCConfig(steps=2, actions=True), action_dim=3)}
+    aux = AuxiliaryLoss(encoder, Composite(parts, (1.0, 0.1)).double())
+    assert aux.offsets == (1, 2)
+    loss = aux(_images(), later=[_images(1), _images(2)], batch=BatchInfo(actions=torch.ones(size, 2, 3)))
+    torch.testing.assert_close(loss, aux.metrics["curl/loss"] + 0.1 * aux.metrics["cpc/loss"])
+    with pytest.raises(ValueError, match=r"^batch must hold actions, which Composite needs, got none"):
+        aux(_images(), later=[_images(1), _images(2)])
 
 
 def test_the_first_floats_beyond_1_are_a_warning() -> None:

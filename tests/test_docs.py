@@ -20,7 +20,7 @@ from curl_rl import auxiliary
 from curl_rl.artifacts.encoder_file import save_encoder
 from curl_rl.encoders import PixelEncoder
 from curl_rl.encoders.resnet import ResNetConfig
-from curl_rl.objectives import DeepClusterConfig, NNCLRConfig, ObjectiveConfigs, PCLConfig, registry
+from curl_rl.objectives import DeepClusterConfig, DIMConfig, NNCLRConfig, ObjectiveConfigs, PCLConfig, registry
 from curl_rl.pretraining.config import BackboneConfig, LogConfig, OptimizerConfig
 from curl_rl.rl.config import load_preset
 from curl_rl.runs.logger import read_metrics
@@ -285,6 +285,11 @@ def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None
     for split in ("train", "test"):
         make_classes(images / split, one=6, two=6)
     directories = [(trained(tiny(tmp_path / "agent")), "frames")]
+    in_time = tiny(tmp_path / "in_time", objectives=ObjectiveConfigs(dim=DIMConfig(future=1, units=8)))
+    directories.append((trained(replace(in_time, agent=replace(in_time.agent, objective="dim"))), "frames"))
+    agent = tiny(tmp_path / "cpc")
+    agent = replace(agent, agent=replace(agent.agent, objective="cpc"))
+    directories.append((trained(agent), "frames"))
     config = VisionConfig(
         data=str(images),
         epochs=1,
@@ -293,19 +298,23 @@ def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None
         encoder=BackboneConfig(resnet=ResNetConfig(width=1 / 16, stem="small"), precision="float32"),
         augment=AugmentConfig(size=6),
         objectives=ObjectiveConfigs(
-            deepcluster=DeepClusterConfig(clusters=2), nnclr=NNCLRConfig(queue=8), pcl=PCLConfig((2,), warmup_epochs=0)
+            deepcluster=DeepClusterConfig(clusters=2),
+            dim=DIMConfig(units=8, global_weight=1.0),
+            nnclr=NNCLRConfig(queue=8),
+            pcl=PCLConfig((2,), warmup_epochs=0),
         ),
         optimizer=OptimizerConfig("adamw", lr=1e-3, lr_scaling="none"),
         knn=KNNConfig(every=1, k=3),
         log=LogConfig(every=1, images_every=0, projector=0),
         compute=ComputeConfig(threads=1),
     )
-    for method in registry.METHODS:
+    for method in (name for name in registry.METHODS if name != "cpc"):  # single images have no future
         epochs = 2 if method in ("deepcluster", "pcl") else 1  # they compare the clusters of two epochs
-        augment = AugmentConfig(size=6, views=1 if method == "instdisc" else 2)
-        run = replace(config, method=method, epochs=epochs, augment=augment, run=tmp_path / method)
+        augment = AugmentConfig(size=6, views=1 if method in ("cmc", "dim", "instdisc") else 2)
+        encoder = replace(config.encoder, split="lab" if method == "cmc" else "none")
+        run = replace(config, method=method, encoder=encoder, epochs=epochs, augment=augment, run=tmp_path / method)
         directories.append((pretrain(run), "images"))
     logged = {name for path, axis in directories for row in read_metrics(path / "metrics.jsonl", axis) for name in row}
     assert {name for name in rows if not name.endswith("<name>")} == logged
-    # Logged by runs on recorded frames.
-    assert [name for name in rows if name.endswith("<name>")] == ["test/<name>"]
+    # Logged by agents with several objectives, and by runs on recorded frames.
+    assert [name for name in rows if name.endswith("<name>")] == ["objective/<method>/<name>", "test/<name>"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 Last = Literal["affine", "linear", "scaled", "standardized"]
@@ -73,6 +74,50 @@ class MLP(nn.Module):
     def forward(self, vector: Tensor) -> Tensor:
         embedding: Tensor = self.layers(vector)
         return embedding
+
+
+class ResidualHead(nn.Module):
+    """A hidden layer beside a linear shortcut: ``(N, inputs)`` to ``(N, units)`` (DIM, AMDIM).
+
+    The shortcut starts as a noisy copy of the input, if there are at least as many units. For a feature map, N counts
+    the places of all samples: the layers are 1×1 convolutions, written as products.
+
+    Args:
+        inputs: size of the input.
+        units: size of the hidden layer, which has batch norm, and of the output.
+        norm: what normalizes the sum. layer: layer norm. batch: batch norm. none: nothing.
+        shift: give that norm a learned offset. Without, for keys whose common offset a softmax would cancel.
+        zero: start the hidden layer's product at zero, so that only the shortcut counts (AMDIM).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        *,
+        norm: Literal["none", "layer", "batch"] = "none",
+        shift: bool = True,
+        zero: bool = False,
+    ) -> None:
+        super().__init__()
+        # Batch norm removes the offset of what it normalizes.
+        self.hidden = MLP([inputs, units, units], batch_norm=True, last="linear" if norm == "batch" else "affine")
+        self.shortcut = nn.Linear(inputs, units, bias=False)
+        self.norm: nn.Module = nn.Identity()
+        if norm == "layer":
+            self.norm = nn.LayerNorm(units, bias=shift)
+        elif norm == "batch":
+            self.norm = BatchNorm(units, scale=True, shift=shift)
+        with torch.no_grad():
+            if units >= inputs:
+                self.shortcut.weight.uniform_(-0.01, 0.01).fill_diagonal_(1)
+            if zero:
+                for parameter in self.hidden.layers[-1].parameters():
+                    parameter.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.norm(self.hidden(x) + self.shortcut(x))
+        return output
 
 
 def plain_batch_norm(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:

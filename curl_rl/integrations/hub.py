@@ -163,6 +163,9 @@ the network.
 
 def _kind(description: dict[str, Any]) -> str:
     config = description["config"]
+    if description["kind"] == "two_stream":
+        resnet = config["resnet"]
+        return f"pair of ResNets-{resnet['depth']} of width {resnet['width']:g}, one for lightness and one for color"
     if description["kind"] == "resnet":
         return f"ResNet-{config['depth']} of width {config['width']:g}"
     return f"network of {len(config['strides'])} convolutions with {config['filters']} filters"

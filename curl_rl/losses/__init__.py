@@ -40,6 +40,14 @@ from curl_rl.losses.metric import (
     supervised_nt_xent,
     triplet,
 )
+from curl_rl.losses.mutual_information import (
+    donsker_varadhan,
+    jensen_shannon,
+    place_accuracy,
+    place_info_nce,
+    place_scores,
+    soft_clip,
+)
 from curl_rl.losses.prediction import cross_prediction, negative_cosine
 
 __all__ = [
@@ -55,9 +63,11 @@ __all__ = [
     "contrastive_accuracy",
     "cross_correlation",
     "cross_prediction",
+    "donsker_varadhan",
     "effective_rank",
     "embedding_std",
     "info_nce",
+    "jensen_shannon",
     "log_mean_exp",
     "n_pair",
     "nce",
@@ -66,9 +76,13 @@ __all__ = [
     "nt_xent",
     "pair_accuracy",
     "pair_margin",
+    "place_accuracy",
+    "place_info_nce",
+    "place_scores",
     "redundancy",
     "semi_hard_triplet",
     "sinkhorn",
+    "soft_clip",
     "softmax_confidence",
     "squared_distances",
     "supervised_nt_xent",

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.objectives import registry
+from curl_rl.objectives.amdim import AMDIM, AMDIMConfig
 from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
 from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
+from curl_rl.objectives.cmc import CMC, CMCConfig
+from curl_rl.objectives.composite import Composite
+from curl_rl.objectives.cpc import CPC, CPCConfig
 from curl_rl.objectives.curl import Curl, CurlConfig
 from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
+from curl_rl.objectives.dim import DIM, DIMConfig
 from curl_rl.objectives.encode import encode_views
 from curl_rl.objectives.instdisc import InstDisc, InstDiscConfig
 from curl_rl.objectives.method import Method
@@ -38,16 +43,25 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "AMDIM",
     "BYOL",
+    "CMC",
+    "CPC",
+    "DIM",
     "METHODS",
     "NNCLR",
     "PCL",
+    "AMDIMConfig",
     "BYOLConfig",
     "BarlowConfig",
     "BarlowTwins",
     "BatchInfo",
+    "CMCConfig",
+    "CPCConfig",
+    "Composite",
     "Curl",
     "CurlConfig",
+    "DIMConfig",
     "DataSpec",
     "DeepCluster",
     "DeepClusterConfig",

@@ -109,6 +109,9 @@ class Objective(nn.Module):
     reads_maps: bool = False
     """True if the loss reads ``Features.map`` or ``Features.middle``. If False, the processes of a pretraining run do
     not exchange these large maps, and the loss gets empty ones."""
+    streams: int = 1
+    """Number of parts of the vector that the method compares with each other, computed by separate networks from
+    different channels (``FeatureSpec.streams``); 1: it takes the vector as a whole."""
     batch_dependent: bool = True
     """True if a sample's contribution to the loss depends on the rest of the batch: in-batch negatives, batch norm. The
     gradients of small batches then do not add up to that of one large batch."""

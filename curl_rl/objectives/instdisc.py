@@ -6,7 +6,6 @@ other images: a softmax over the bank without class weights, or its estimate by 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -16,16 +15,13 @@ from torch import Tensor
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
-from curl_rl.losses import alignment, bank_scores, embedding_std, log_mean_exp, nce, nt_xent, pair_accuracy
+from curl_rl.losses import alignment, embedding_std, pair_accuracy
 from curl_rl.losses.half_precision import widened
+from curl_rl.objectives.bank_contrast import move_normalizer, recognition_loss, scores_against_bank
 from curl_rl.objectives.banks import Table
 from curl_rl.objectives.base import BatchInfo, DataSpec, Objective, Result, ViewSpec
 from curl_rl.objectives.method import Method
 from curl_rl.ranges import at_least, check_ranges, positive, within
-
-# The released code keeps the normalizer of the first batch, which fits the untrained network alone; a moving average
-# follows the training (0.99: HobbitLong/CMC, issue 23).
-_NORMALIZER_MOMENTUM = 0.99
 
 
 @dataclass(frozen=True)
@@ -91,16 +87,10 @@ class InstDisc(Objective):
         c, indices = self.config, batch.indices
         assert indices is not None
         embeddings = self._embed(online[0].vector)
-        own = torch.where(self.bank.known[indices, None], widened(self.bank.embeddings[indices]), embeddings.detach())
-        others = self.bank.window(self.compared, self.steps * self.compared)
-        is_negative = others.known & (others.indices != indices[:, None])
-        scores = bank_scores(embeddings, own, others.embeddings, is_negative)
-        newest: Tensor | None = None
-        if self.log_normalizer is None:
-            loss = nt_xent(scores, c.temperature)
-        else:
-            newest = log_mean_exp(scores, c.temperature)
-            loss = nce(scores, c.temperature, torch.where(self.steps > 0, self.log_normalizer, newest))
+        scores, own = scores_against_bank(
+            self.bank, embeddings, embeddings.detach(), indices, self.compared, self.steps
+        )
+        loss, newest = recognition_loss(scores, c.temperature, self.steps, self.log_normalizer)
         if c.proximal:
             loss = loss + c.proximal * (embeddings - own).square().sum(1).mean()
         metrics = {
@@ -121,9 +111,7 @@ class InstDisc(Objective):
         indices, embeddings, newest = carry
         self.bank.update(indices, embeddings, self.config.bank_momentum)
         if self.log_normalizer is not None:
-            keep = _NORMALIZER_MOMENTUM
-            average = torch.logaddexp(self.log_normalizer + math.log(keep), newest + math.log(1 - keep))
-            self.log_normalizer.copy_(torch.where(self.steps > 0, average, newest))
+            move_normalizer(self.log_normalizer, newest, self.steps)
         self.steps += 1
 
     def wants_all(self, epoch: int) -> Literal["online", "target"] | None:

@@ -32,6 +32,10 @@ _FILES = (
     "pair_margin",
     "triplet",
     "n_pair",
+    "dim",
+    "cmc",
+    "amdim",
+    "cpc",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

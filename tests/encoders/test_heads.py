@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.encoders.heads import MLP, BatchNorm
+from curl_rl.encoders.heads import MLP, BatchNorm, ResidualHead
 
 
 def normalized(x: np.ndarray) -> np.ndarray:
@@ -49,6 +49,37 @@ def test_a_head_is_its_layers_one_after_the_other(
         assert names == set()
         expected = normalized(expected) if last == "standardized" else expected
     assert np.allclose(head(x).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "batch"])
+def test_a_residual_head_is_its_layers_beside_the_shortcut(norm: Literal["none", "layer", "batch"]) -> None:
+    torch.manual_seed(0)
+    head = ResidualHead(3, 5, norm=norm).double()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_()
+    w = {name: value.numpy() for name, value in head.state_dict().items()}
+    x = torch.randn(6, 3, dtype=torch.float64)
+    hidden = normalized(x.numpy() @ w["hidden.layers.0.0.weight"].T)
+    hidden = np.maximum(hidden * w["hidden.layers.0.1.weight"] + w["hidden.layers.0.1.bias"], 0)
+    expected = hidden @ w["hidden.layers.1.0.weight"].T + x.numpy() @ w["shortcut.weight"].T
+    if norm != "batch":
+        expected = expected + w["hidden.layers.1.0.bias"]
+    if norm == "layer":
+        expected = normalized(expected.T).T
+    elif norm == "batch":
+        expected = normalized(expected)
+    if norm != "none":
+        expected = expected * w["norm.weight"] + w["norm.bias"]
+    assert np.allclose(head(x).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_residual_head_starts_near_its_input_and_may_be_without_offset() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 3)
+    assert torch.allclose(ResidualHead(3, 5, zero=True)(x)[:, :3], x, atol=0.1)
+    assert "norm.bias" not in ResidualHead(3, 5, norm="layer", shift=False).state_dict()
+    assert "norm.bias" not in ResidualHead(3, 5, norm="batch", shift=False).state_dict()
 
 
 def test_a_head_of_one_size_returns_its_input() -> None:

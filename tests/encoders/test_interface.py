@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from curl_rl.encoders import Encoder, EncoderConfig, FeatureSpec, ModuleEncoder, PixelEncoder, ResNet, ResNetConfig
+from curl_rl.encoders import (
+    Encoder,
+    EncoderConfig,
+    FeatureSpec,
+    ModuleEncoder,
+    PixelEncoder,
+    ResNet,
+    ResNetConfig,
+    TwoStreamEncoder,
+)
 from curl_rl.encoders.base import weights_from
 from curl_rl.encoders.kinds import KINDS, build_encoder, require_registered
 
@@ -40,6 +49,10 @@ def group() -> ResNet:
     return ResNet(SHAPE, ResNetConfig(width=1 / 16, stem="small", norm="group"))
 
 
+def two_stream() -> TwoStreamEncoder:
+    return TwoStreamEncoder(SHAPE, ResNetConfig(width=1 / 16, stem="small"))
+
+
 def module() -> ModuleEncoder:
     trunk = nn.Sequential(nn.Conv2d(3, 2, 5, 5), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4 * 4, 6))
     return ModuleEncoder(trunk, SHAPE)
@@ -53,6 +66,8 @@ ROWS = {
     # Two halvings in the stem, to 5; then 5, 3, 2, 1. A bottleneck of 16 has 64 channels.
     "resnet50": Row(resnet50, FeatureSpec(64, (64, 1, 1), (32, 2, 2))),
     "group norm": Row(group, FeatureSpec(32, (32, 3, 3), (16, 5, 5))),
+    # Two of resnet18's.
+    "two streams": Row(two_stream, FeatureSpec(64, (64, 3, 3), (32, 5, 5), streams=2)),
     "module": Row(module, FeatureSpec(6, (6, 1, 1))),
 }
 NAMES = list(ROWS)
@@ -95,7 +110,7 @@ def test_features_have_the_sizes_that_the_encoder_announces(name: str) -> None:
     assert torch.equal(encoder(images()), encoder.encode(images()).vector)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if ROWS[name].features.middle_shape is not None])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "group norm"])
 def test_the_middle_is_the_third_stages_own_output(name: str) -> None:
     encoder, seen = made(name), []
     stage: nn.Module = encoder.layer3  # type: ignore[assignment]
@@ -214,6 +229,7 @@ def test_titles(name: str) -> None:
         "resnet18": "ResNet-18, width 0.0625",
         "resnet50": "ResNet-50, width 0.03125",
         "group norm": "ResNet-18, width 0.0625, group norm",
+        "two streams": "two ResNet-18, width 0.0625 on L and ab",
         "module": "Sequential, 6 features",
     }
     assert made(name).title == titles[name]

@@ -14,12 +14,16 @@ import torch
 
 from curl_rl.objectives import (
     METHODS,
+    AMDIMConfig,
     BarlowConfig,
     BYOLConfig,
+    CMCConfig,
+    CPCConfig,
     Curl,
     CurlConfig,
     DataSpec,
     DeepClusterConfig,
+    DIMConfig,
     FeatureSpec,
     InstDiscConfig,
     Method,
@@ -38,12 +42,14 @@ from curl_rl.objectives import (
     TripletConfig,
     build_objective,
 )
+from curl_rl.objectives.cpc_patches import PatchCPC
 from curl_rl.testing import OBJECTIVE_CHECKS, check_objective
 from curl_rl.testing.objectives.case import ObjectiveCase, changes, state_of
 from helpers.dummy_objectives import DUMMIES
 
 SPEC = FeatureSpec(6, (2, 3, 3))
 MIDDLE = FeatureSpec(6, (2, 3, 3), (3, 5, 4))
+PATCHES = FeatureSpec(6, (6, 4, 3), patches=True)
 DATA = DataSpec(count=23, classes=3, action_dim=2)
 
 
@@ -113,6 +119,31 @@ METRIC = {
     "n_pair": NPairConfig(dim=4),
     "n_pair, supervised": NPairConfig(dim=4, supervised=True),
 }
+DIM = {
+    "dim": Row(METHODS["dim"], DIMConfig(units=7), MIDDLE),
+    "dim, dv, pooled": Row(METHODS["dim"], DIMConfig("dv", units=5, pool=2, global_weight=0.5), MIDDLE),
+    "dim, info_nce": Row(METHODS["dim"], DIMConfig("info_nce", units=7, local_weight=0, global_weight=1)),
+    "dim, in time": Row(METHODS["dim"], DIMConfig("info_nce", future=1, heads="linear")),
+    "dim, in time, residual": Row(METHODS["dim"], DIMConfig("info_nce", future=2, units=6)),
+}
+AMDIM = {
+    "amdim": Row(METHODS["amdim"], AMDIMConfig(), FeatureSpec(5, (2, 2, 1), (3, 2, 2))),
+    "amdim, one map, pooled": Row(METHODS["amdim"], AMDIMConfig(clip=3.0, regularization=0.5, pool=1)),
+}
+STREAMS = SPEC._replace(streams=2)
+CMC = {
+    "cmc": Row(METHODS["cmc"], CMCConfig(dim=4), STREAMS),
+    "cmc nce, a part of the bank": Row(METHODS["cmc"], CMCConfig("nce", dim=4, negatives=9), STREAMS),
+}
+CPC = {
+    "cpc": CPCConfig(steps=2),
+    "cpc, actions": CPCConfig(steps=2, actions=True, hidden=5),
+    "cpc, online": CPCConfig(steps=2, target="online", layer_norm=True),
+}
+PATCH_CPC = {
+    "cpc, patches": CPCConfig("patches", steps=2, context_layers=2, hidden=5),
+    "cpc, normalized patches": CPCConfig("patches", steps=2, skip=0, context_layers=1, layer_norm=True),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -127,6 +158,11 @@ ROWS = {
     **{row: Row(METHODS["instdisc"], config) for row, config in INSTDISC.items()},
     **{row: Row(METHODS["nnclr"], config) for row, config in NNCLR.items()},
     **{row: Row(METHODS["pcl"], config) for row, config in PCL.items()},
+    **DIM,
+    **CMC,
+    **AMDIM,
+    **{row: Row(METHODS["cpc"], config) for row, config in CPC.items()},
+    **{row: Row(METHODS["cpc"], config, PATCHES) for row, config in PATCH_CPC.items()},
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
@@ -140,7 +176,7 @@ def case_of(row: Row) -> ObjectiveCase:
     ours = row.method not in DUMMIES.values()
     configs = ObjectiveConfigs(**{row.method.name: row.config}) if ours else None
     built = build_objective(row.method.name, row.features, configs, DATA)
-    assert type(built) is row.method.objective
+    assert type(built) is (PatchCPC if row.features.patches else row.method.objective)
     return ObjectiveCase(built.double(), row.features, DATA, 5, 0, row.stops_gradient, row.method)
 
 
@@ -243,6 +279,7 @@ def test_unmet_needs_are_refused_by_name(name: str, monkeypatch: pytest.MonkeyPa
     [
         ("clustered", "samples"),
         ("deepcluster", "images"),
+        ("cmc", "images"),
         ("instdisc", "images"),
         ("pcl", "images"),
         ("labeled", "classes"),

@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from curl_rl.encoders import Features, FeatureSpec
+from curl_rl.encoders import Features, FeatureSpec, map_features
 from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
 from curl_rl.objectives import (
     BarlowConfig,
     BatchInfo,
     BYOLConfig,
+    CMCConfig,
+    CPCConfig,
     DataSpec,
+    DIMConfig,
     InstDiscConfig,
     MoCoConfig,
     NNCLRConfig,
@@ -43,9 +46,10 @@ from curl_rl.runs.errors import UserError
 
 RANKS, BATCH, COUNT = 2, 5, 9
 SHARDS = (slice(0, 3), slice(3, 5))
-SPEC = FeatureSpec(6, (2, 3, 3))
+SPEC = FeatureSpec(6, (2, 3, 3), streams=2)
 MOMENTUM = torch.tensor(0.9)
 LABELS = torch.tensor([2, 0, 1, 2, 0])
+ACTIONS = torch.linspace(-1, 1, 20).view(5, 2, 2)
 ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "curl": ("curl", ObjectiveConfigs()),
     "simclr": ("simclr", ObjectiveConfigs(simclr=SimCLRConfig(dim=4))),
@@ -67,7 +71,13 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "swav, slow": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, target="slow"))),
     "instdisc": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig(dim=4, negatives=7))),
     "instdisc nce": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig("nce", dim=4, proximal=0.5))),
+    "cpc": ("cpc", ObjectiveConfigs(cpc=CPCConfig(steps=2, target="online"))),
+    "cpc, actions": ("cpc", ObjectiveConfigs(cpc=CPCConfig(steps=2, actions=True))),
     "nnclr": ("nnclr", ObjectiveConfigs(nnclr=NNCLRConfig(dim=4, queue=7))),
+    "cmc nce": ("cmc", ObjectiveConfigs(cmc=CMCConfig("nce", dim=4, negatives=7))),
+    "amdim": ("amdim", ObjectiveConfigs()),
+    "dim": ("dim", ObjectiveConfigs(dim=DIMConfig(units=5, global_weight=0.5))),
+    "dim, in time": ("dim", ObjectiveConfigs(dim=DIMConfig("info_nce", future=1, heads="linear"))),
 }
 Outcome = dict[str, Tensor]
 
@@ -79,7 +89,7 @@ def drawn(*shape: int, seed: int) -> Tensor:
 def method(row: str, features: FeatureSpec = SPEC) -> Objective:
     torch.manual_seed(0)
     name, configs = ROWS[row]
-    objective = build_objective(name, features, configs, DataSpec(count=COUNT))
+    objective = build_objective(name, features, configs, DataSpec(count=COUNT, action_dim=2))
     assert objective is not None
     return objective.double()
 
@@ -105,15 +115,16 @@ def steps_on_features(row: str, own: slice) -> Outcome:
     outcome: Outcome = {}
     for step in range(2):
         shards = [drawn(BATCH, SPEC.dim, seed=10 * step + view)[own] for view in range(4)]
-        maps = drawn(BATCH, *SPEC.map_shape, seed=99)[own]
+        maps = drawn(BATCH, *SPEC.map_shape, seed=99)[own] * weight[0, :2, None, None]
         online = [Features(shards[i] @ weight, maps) for i in range(len(objective.online_views))]
         target = [Features(shards[2 + i], maps) for i in range(len(objective.target_views))]
         result = objective(
-            distributed.gather_features(online, BATCH, maps=False),
-            distributed.gather_features(target, BATCH, maps=True),
+            distributed.gather_features(online, BATCH, maps=objective.reads_maps),
+            distributed.gather_features([map_features(Tensor.detach, view) for view in target], BATCH, maps=True),
             BatchInfo(
                 indices=(2 * torch.arange(BATCH) + 3 * step) % COUNT,
                 labels=distributed.gather(LABELS[own], BATCH),
+                actions=distributed.gather(ACTIONS[own], BATCH),
             ),
         )
         objective.zero_grad()

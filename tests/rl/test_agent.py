@@ -159,6 +159,12 @@ def test_an_objective_that_needs_data_a_replay_lacks_is_refused(
         make_agent(objective=objective)
 
 
+def test_cmc_is_refused_in_one_line() -> None:
+    message = r"^agent.objective cmc needs indices, which a replay does not have: take moco$"
+    with pytest.raises(ValueError, match=message):
+        make_agent(objective="cmc")
+
+
 @pytest.mark.gpu
 @needs_gpu
 def test_a_state_saved_on_a_cpu_resumes_on_a_gpu() -> None:

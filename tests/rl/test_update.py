@@ -21,6 +21,7 @@ from benchmarks.precision import update_without_steps
 from curl_rl.losses import effective_rank
 from curl_rl.objectives import (
     BatchInfo,
+    DIMConfig,
     Features,
     MoCoConfig,
     NNCLRConfig,
@@ -277,13 +278,19 @@ def test_an_objective_without_future_views_receives_no_actions() -> None:
 @pytest.mark.parametrize("update", ["exact", "joint"])
 @pytest.mark.parametrize(
     "objective",
-    ["curl", "simclr", "moco", "byol", "simsiam", "barlow", "swav", "nnclr", "pair_margin", "triplet", "n_pair"],
+    [
+        *("curl", "simclr", "moco", "byol", "simsiam", "barlow", "swav", "nnclr", "pair_margin", "triplet", "n_pair"),
+        *("dim", "amdim", "cpc"),
+    ],
 )
 def test_every_objective_trains_the_encoder_and_itself(objective: Any, update: Any) -> None:
     config = dataclasses.replace(SMALL, objective=objective, update_rule=update)
     torch.manual_seed(0)
     configs = ObjectiveConfigs(
-        moco=MoCoConfig(queue=11), swav=SwAVConfig(prototypes=5, frozen_steps=0), nnclr=NNCLRConfig(queue=11)
+        moco=MoCoConfig(queue=11),
+        swav=SwAVConfig(prototypes=5, frozen_steps=0),
+        nnclr=NNCLRConfig(queue=11),
+        dim=DIMConfig(units=8),
     )
     agent = Agent(SHAPE, ACTIONS, config, configs).double()
     if update == "exact":
@@ -300,14 +307,18 @@ def test_every_objective_trains_the_encoder_and_itself(objective: Any, update: A
 
 
 @pytest.mark.parametrize("update", ["exact", "joint"])
-def test_an_objective_learns_from_the_next_observation(update: Any) -> None:
-    """SwAV in Proto-RL's form, which predicts it: the loss depends on it, and is independent of it without."""
-    config = dataclasses.replace(SMALL, objective="swav", update_rule=update)
+@pytest.mark.parametrize("objective", ["swav", "dim"])
+def test_an_objective_learns_from_the_next_observation(objective: Any, update: Any) -> None:
+    """Proto-RL and ST-DIM, which predict it: the loss depends on it, and is independent of it without."""
+    config = dataclasses.replace(SMALL, objective=objective, update_rule=update)
     losses = {}
     for future in (0, 1):
-        settings = SwAVConfig(5, frozen_steps=0, head_layers=1, target="slow", future=future, predictor=True)
+        settings = ObjectiveConfigs(
+            swav=SwAVConfig(5, frozen_steps=0, head_layers=1, target="slow", future=future, predictor=True),
+            dim=DIMConfig("info_nce", future=future, heads="linear"),
+        )
         torch.manual_seed(0)
-        agent = Agent(SHAPE, ACTIONS, config, ObjectiveConfigs(swav=settings)).double()
+        agent = Agent(SHAPE, ACTIONS, config, settings).double()
         assert agent.future_offsets == (1,) * future
         batch = make_batch(future=future)
         for factor in (1, 0):

@@ -17,6 +17,7 @@ from curl_rl.objectives import (
     METHODS,
     DataSpec,
     DeepClusterConfig,
+    DIMConfig,
     Method,
     NNCLRConfig,
     Objective,
@@ -29,7 +30,7 @@ from curl_rl.testing import OBJECTIVE_CHECKS, CheckFailed, NoHostSync, check_obj
 from helpers import wrong_objectives as wrong
 from helpers.dummy_objectives import DUMMIES
 
-SPEC = FeatureSpec(6, (2, 3, 3))
+SPEC = FeatureSpec(6, (2, 3, 3), streams=2)
 
 
 def method(kind: type[Objective], config: Any = wrong.Settings) -> Method:
@@ -127,6 +128,7 @@ def test_the_sound_ones_pass(kind: type[Objective]) -> None:
 # Clusters for the few samples of the checks, all parameters learning from the first step, queues quick to copy.
 SMALLER = {
     "deepcluster": DeepClusterConfig(clusters=5),
+    "dim": DIMConfig(units=7),
     "nnclr": NNCLRConfig(queue=64),
     "pcl": PCLConfig(clusters=(3, 5), queue=64),
     "swav": SwAVConfig(prototypes=7, frozen_steps=0),

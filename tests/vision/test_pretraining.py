@@ -48,7 +48,8 @@ from curl_rl.vision.views import AugmentConfig
 
 SIDE, TRAIN, BATCH, EPOCHS = 8, 23, 6, 3
 STEPS_PER_EPOCH = 3  # of 6 images; 5 are left over
-METHODS = ("simclr", "moco", "byol", "simsiam", "barlow", "curl", "swav", "deepcluster", "instdisc", "pcl", "supcon")
+WITH_BANKS = ("moco", "swav", "deepcluster", "instdisc", "pcl", "cmc")
+METHODS = (*WITH_BANKS, "simclr", "byol", "simsiam", "barlow", "curl", "supcon")
 OBJECTIVES = ObjectiveConfigs(
     moco=MoCoConfig(dim=4, queue=14),
     swav=SwAVConfig(prototypes=8, dim=4, frozen_steps=4, queue=8, queue_after=3),
@@ -82,8 +83,12 @@ def tiny(data: Path, run: Path, method: Any = "moco", **changes: Any) -> VisionC
         seed=3,
         device="cpu",
         run=run,
-        encoder=BackboneConfig(resnet=ResNetConfig(width=1 / 16, stem="small"), precision="float32"),
-        augment=AugmentConfig(size=SIDE, views=1 if method == "instdisc" else 2),
+        encoder=BackboneConfig(
+            resnet=ResNetConfig(width=1 / 16, stem="small"),
+            split="lab" if method == "cmc" else "none",
+            precision="float32",
+        ),
+        augment=AugmentConfig(size=SIDE, views=1 if method in ("cmc", "instdisc") else 2),
         objectives=OBJECTIVES,
         optimizer=OptimizerConfig("adamw", lr=1e-3, lr_scaling="none", warmup_epochs=0.5),
         knn=KNNConfig(every=2, k=5),

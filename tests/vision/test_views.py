@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from curl_rl.augment import auto_augment, operations
 from curl_rl.objectives import ViewSpec
 from curl_rl.vision.views import AugmentConfig, make_views
 
@@ -43,6 +44,24 @@ def test_with_every_step_off_the_views_are_the_images() -> None:
     assert len(views) == 3
     for view in views:
         assert torch.allclose(view, images / 255, atol=1e-7)
+
+
+def test_views_that_are_mirrored_together_show_an_image_the_same_way_round() -> None:
+    """As do later observations; half of the images are flipped, each view by itself without the setting."""
+    images, later = noise(400), {1: noise(400).flip(2)}
+    specs = [ViewSpec(0), ViewSpec(1), ViewSpec(1, future=1)]
+    for together in (True, False):
+        recipe = replace(PLAIN, mirror=0.5, mirror_together=together)
+        first, second, third = made(images, recipe, generator(), specs, later=later)
+        flipped = [
+            (view - source.flip(3) / 255).abs().amax((1, 2, 3)) < 1e-6
+            for view, source in ((first, images), (second, images), (third, later[1]))
+        ]
+        kept = (first - images / 255).abs().amax((1, 2, 3)) < 1e-6
+        assert torch.equal(kept, ~flipped[0])
+        assert scipy.stats.binomtest(int(flipped[0].sum()), 400).pvalue > 1e-3
+        assert torch.equal(flipped[0], flipped[1]) is together
+        assert torch.equal(flipped[0], flipped[2]) is together
 
 
 def test_local_views_come_last_and_show_less() -> None:
@@ -253,6 +272,40 @@ def test_views_by_name_are_those_of_their_index_to_the_bit() -> None:
     assert all(torch.equal(one, other) for one, other in given)
 
 
+def test_a_number_of_operations_alone_still_asks_for_randaugment() -> None:
+    images = noise(20)
+    by_number, named, defaults = (
+        made(images, replace(PLAIN, **settings), generator())
+        for settings in ({"randaugment": 2}, {"randaugment": 2, "policy": "randaugment"}, {"policy": "randaugment"})
+    )
+    for view in range(2):
+        assert torch.equal(by_number[view], named[view])
+        assert torch.equal(named[view], defaults[view])
+        assert not torch.allclose(named[view], images / 255, atol=1e-2)
+
+
+@pytest.mark.parametrize("learned_on", ["cifar10", "imagenet", "svhn"])
+def test_autoaugment_is_the_policy_of_its_images(learned_on: Any) -> None:
+    images = noise(20)
+    (view,) = made(images, replace(PLAIN, views=1, policy="autoaugment", autoaugment=learned_on), generator())
+    reference = generator()
+    (plain,) = made(images, replace(PLAIN, views=1), reference)  # draws the crops
+    assert torch.allclose(view, auto_augment(plain, reference, policy=learned_on), atol=1e-6)
+
+
+def test_two_policies_at_once_are_refused() -> None:
+    message = "augment.randaugment must be 0 with augment.policy autoaugment, got 2: choose one"
+    with pytest.raises(ValueError, match=message):
+        replace(PLAIN, policy="autoaugment", randaugment=2)
+
+
+def test_stacks_have_no_policy() -> None:
+    with pytest.raises(
+        ValueError, match="augment.policy autoaugment takes single images, not stacks of frames: set it to none"
+    ):
+        made(stacks(2, 3), replace(PLAIN, policy="autoaugment"), generator())
+
+
 def test_stacks_have_no_randaugment() -> None:
     with pytest.raises(
         ValueError, match="augment.randaugment 2 takes single images, not stacks of frames: set it to 0"
@@ -268,7 +321,9 @@ def test_autocast_does_not_reach_the_pixels() -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
 
 
-def test_nothing_depends_on_a_tensors_data() -> None:
+def test_nothing_depends_on_a_tensors_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a CPU, where it costs nothing, a policy asks which images drew an operation.
+    monkeypatch.setattr(operations, "_in_subsets", operations._in_full)
     # A fake tensor has no data: whatever asks for any raises.
     images = noise(3)
     with FakeTensorMode() as mode:
