@@ -55,16 +55,26 @@ class Camera:
             self._resources = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
             mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._resources)
 
-    def picture(self) -> NDArray[np.uint8]:
-        """The current scene as a new array (size, size, 3), top row first."""
+    def picture(self, size: int | None = None) -> NDArray[np.uint8]:
+        """The current scene as a new array (size, size, 3), top row first.
+
+        Args:
+            size: height and width in pixels, for a picture of another size than usual; at most what the frame buffer
+                holds, which is MuJoCo's 640 by 480 unless the model says otherwise.
+        """
+        area, upside_down = self._area, self._upside_down
+        if size is not None:
+            visual = self._model.vis.global_
+            size = min(size, visual.offwidth, visual.offheight)
+            area, upside_down = mujoco.MjrRect(0, 0, size, size), np.empty((size, size, 3), np.uint8)
         mujoco.mjv_updateScene(
             self._model, self._data, self._options, None, self._viewpoint, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
         with rendering.borrowed_thread():
             self._context.make_current()
-            mujoco.mjr_render(self._area, self._scene, self._resources)
-            mujoco.mjr_readPixels(self._upside_down, None, self._area, self._resources)
-        return self._upside_down[::-1].copy()
+            mujoco.mjr_render(area, self._scene, self._resources)
+            mujoco.mjr_readPixels(upside_down, None, area, self._resources)
+        return upside_down[::-1].copy()
 
     def upload_terrain(self) -> None:
         """Uploads height fields, which a task may change: the renderer keeps its own copy of them."""

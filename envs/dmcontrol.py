@@ -142,6 +142,10 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         """The image of the current state, (size, size, 3)."""
         return self._camera.picture()
 
+    def picture(self, size: int) -> NDArray[np.uint8]:
+        """The image of the current state in another size, (size, size, 3)."""
+        return self._camera.picture(size)
+
     def entry(self, name: str) -> Any:
         """The current value of an entry of the task's own observation."""
         return self._observation[name]

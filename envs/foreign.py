@@ -92,8 +92,12 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
             envs.returned.Unusable: the environment returned something else than a picture.
         """
         self._draw_to_own_context()
-        picture = Image.fromarray(np.ascontiguousarray(returned.rgb(self.env.render())))
-        return np.asarray(picture.resize((self._size, self._size), Image.Resampling.BOX))
+        self._drawn = Image.fromarray(np.ascontiguousarray(returned.rgb(self.env.render())))
+        return np.asarray(self._drawn.resize((self._size, self._size), Image.Resampling.BOX))
+
+    def picture(self, size: int) -> NDArray[np.uint8]:
+        """The newest result of `render()` in another size, (size, size, 3). Rendering again might have effects."""
+        return np.asarray(self._drawn.resize((size, size), Image.Resampling.LANCZOS))
 
     def _try_out(self, field: str) -> None:
         """Makes a reset, a picture and a step: many environments discover a missing package only when they render.

@@ -62,7 +62,7 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
         self.target: State = np.zeros(2)
         self._steps = 0
         self._size = size
-        self._centers = ((np.arange(size) + 0.5) / size).astype(np.float32)
+        self._centers = _centers(size)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[State, dict[str, Any]]:
         """Places point and target at random; `options` are ignored."""
@@ -81,11 +81,18 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
 
     def render(self) -> NDArray[np.uint8]:
         """The image of the current state, (size, size, 3), antialiased; x points right, y down."""
-        picture = np.broadcast_to(_BACKGROUND, (self._size, self._size, 3))
+        return self._drawn(self._size, self._centers)
+
+    def picture(self, size: int) -> NDArray[np.uint8]:
+        """The image of the current state in another size, (size, size, 3)."""
+        return self._drawn(size, _centers(size))
+
+    def _drawn(self, size: int, centers: NDArray[np.float32]) -> NDArray[np.uint8]:
+        picture = np.broadcast_to(_BACKGROUND, (size, size, 3))
         for place, radius, color in ((self.target, _TARGET_RADIUS, _TARGET), (self.point, _POINT_RADIUS, _POINT)):
             x, y = (0.5 + _HALF_WIDTH * place).astype(np.float32)
-            distance = np.sqrt((self._centers - x) ** 2 + (self._centers[:, None] - y) ** 2)
-            coverage = np.clip(0.5 + (radius - distance) * self._size, 0.0, 1.0)[..., None]
+            distance = np.sqrt((centers - x) ** 2 + (centers[:, None] - y) ** 2)
+            coverage = np.clip(0.5 + (radius - distance) * size, 0.0, 1.0)[..., None]
             picture = picture + coverage * (color - picture)
         return np.rint(picture).astype(np.uint8)
 
@@ -101,3 +108,8 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
         """In [0, 1]: a slope that guides from everywhere, plus a peak that rewards precision."""
         distance = float(np.linalg.norm(self.point - self.target))
         return float(0.3 * (1.0 - distance / np.sqrt(8.0)) + 0.7 * np.exp(-((distance / 0.3) ** 2)))
+
+
+def _centers(size: int) -> NDArray[np.float32]:
+    """The centers of the pixels, (size,), in fractions of the image."""
+    return ((np.arange(size) + 0.5) / size).astype(np.float32)

@@ -3,7 +3,8 @@
     python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1
     python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1 --episodes 30 --gif cheetah.gif --json score.json
 
-The policy is deterministic and sees center crops. The run is not changed; --gif records the first episode.
+The policy is deterministic and sees center crops. The run is not changed; --gif records the first episode, and --sheet
+shows the evaluations during training below each other in one picture.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from curl_rl.commands.environments import MakeEnvironment, make_configured
+from curl_rl.report.curves import returns_of
+from curl_rl.report.page import png
+from curl_rl.report.runs import read_run
+from curl_rl.report.sheet import evaluation_sheet
 from curl_rl.rl.agent import Agent
 from curl_rl.rl.checks import remark_on_endless
 from curl_rl.rl.contained import EnvironmentFault, contained
@@ -23,7 +28,8 @@ from curl_rl.rl.loading import load_agent
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.console import say
-from curl_rl.runs.files import write_json
+from curl_rl.runs.errors import UserError
+from curl_rl.runs.files import write_durably, write_json
 from curl_rl.runs.logger import write_gif
 
 
@@ -46,6 +52,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     parser.add_argument("--gif", type=Path, help="record the first episode here")
+    parser.add_argument("--sheet", type=Path, help="picture of the run's evaluations so far, from its videos (.png)")
     parser.add_argument("--json", type=Path, help="write the returns here as well")
     arguments = parser.parse_args(argv)
     if arguments.episodes < 1:
@@ -57,8 +64,10 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     with refusals(parser, EnvironmentFault, *unavailable):
         agent, config, frames = load_agent(arguments.run, arguments.device)
         # Playing takes minutes: refuse unwritable outputs first.
-        for path in filter(None, (arguments.gif, arguments.json)):
+        for path in filter(None, (arguments.gif, arguments.json, arguments.sheet)):
             check_writable(path)
+        if arguments.sheet:
+            _write_sheet(arguments.run, arguments.sheet)
         shown = config.environment
         if arguments.max_episode_steps is not None:
             shown = replace(shown, max_episode_steps=arguments.max_episode_steps)
@@ -80,6 +89,19 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
             write_gif(arguments.gif, result.pictures, result.pictures_per_second)
             print(f"video: {arguments.gif}")
     return 0
+
+
+def _write_sheet(directory: Path, out: Path) -> None:
+    """Writes the picture of a run's evaluations.
+
+    Raises:
+        UserError: it has no videos, or one cannot be read.
+    """
+    sheet = evaluation_sheet(directory, returns_of(read_run(directory)))
+    if sheet is None:
+        raise UserError(f"{directory} has no videos: train with --evaluation.video true, or leave out --sheet")
+    write_durably(out.resolve(), [png(sheet)])
+    print(f"evaluations: {out}")
 
 
 def _play(agent: Agent, env: Environment, *, episodes: int, seed: int, record: bool) -> Evaluation:

@@ -102,13 +102,13 @@ def samples(runs: Sequence[Run]) -> list[Run]:
     """
     kept: dict[tuple[str, str, Path | None, int], Run] = {}
     for run in runs:
-        if not _returns(run):
+        if not returns_of(run):
             warn(f"{run.source} has no evaluation yet, and is left out")
             continue
         key = (run.env, run.label, _experiment(run), run.seed)
         other = kept.setdefault(key, run)
         if other is not run:
-            kept[key] = run if max(_returns(run)) > max(_returns(other)) else other
+            kept[key] = run if max(returns_of(run)) > max(returns_of(other)) else other
             out = other if kept[key] is run else run
             warn(f"{out.source} is a second run of {run.env}, {run.label}, seed {run.seed}, and is left out")
     experiments: dict[tuple[str, str], set[Path | None]] = defaultdict(set)
@@ -137,7 +137,8 @@ def curves_of(runs: Sequence[Run]) -> list[Curve]:
     return list(curves.values())
 
 
-def _returns(run: Run) -> dict[int, float]:
+def returns_of(run: Run) -> dict[int, float]:
+    """The mean return of each evaluation of a run, by environment frames."""
     return {row["frames"]: row[RETURN] for row in run.rows if row.get(RETURN) is not None}
 
 
@@ -146,7 +147,7 @@ def _experiment(run: Run) -> Path | None:
 
 
 def _add(curve: Curve, run: Run) -> None:
-    curve.seeds[run.seed] = _returns(run)
+    curve.seeds[run.seed] = returns_of(run)
     times = [row for row in run.rows if row.get("wall_time") is not None]
     if times:
         curve.seconds[run.seed] = {

@@ -13,12 +13,13 @@ import torch
 
 from curl_rl.report.agent_report import add_agent
 from curl_rl.report.charts import curve_charts
-from curl_rl.report.curves import RETURN, curves_of, samples
+from curl_rl.report.curves import RETURN, curves_of, returns_of, samples
 from curl_rl.report.diagnosis import Metrics, Series, diagnose, judged, series_of
 from curl_rl.report.images_report import add_images
-from curl_rl.report.page import Section, figure, page
+from curl_rl.report.page import Section, figure, page, png
 from curl_rl.report.plots import draw_curves
 from curl_rl.report.runs import Run, find_runs, named, read_run
+from curl_rl.report.sheet import evaluation_sheet
 from curl_rl.rl.config import EnvironmentConfig
 from curl_rl.rl.config import read_config as read_agent_config
 from curl_rl.rl.workers import Environment
@@ -131,7 +132,7 @@ def _section(run: Run, make: MakeOfRun, contents: Contents, device: torch.device
     _add_scores(section, run)
     _add_curves(section, run, metrics)
     if run.axis == "frames":
-        _add_videos(section, run.source, contents.videos)
+        _add_videos(section, run, contents.videos)
         if contents.moments:
             config = read_agent_config(run.source / CONFIG)
             add_agent(
@@ -247,9 +248,18 @@ def _add_curves(section: Section, run: Run, metrics: Metrics) -> None:
             section.figure(figure(curve_charts(group, run.axis), "svg+xml", f"Curves: {title}", captioned=False))
 
 
-def _add_videos(section: Section, directory: Path, count: int) -> None:
-    """The first and the last video, and some between them."""
-    videos = sorted((directory / VIDEOS).glob("*.gif"))
+def _add_videos(section: Section, run: Run, count: int) -> None:
+    """All evaluations in one picture; the first and the last video, and some between them."""
+    try:
+        sheet = evaluation_sheet(run.source, returns_of(run))
+    except UserError as error:
+        section.note(f"No picture of all evaluations: {error}")
+        sheet = None
+    if sheet is not None:
+        section.heading("All evaluations")
+        words = "One evaluation a row, its first episode from beginning to end."
+        section.figure(figure(png(sheet), "png", words))
+    videos = sorted((run.source / VIDEOS).glob("*.gif"))
     if not videos or not count:
         return
     places = torch.linspace(0, len(videos) - 1, min(count, len(videos))).round().long().tolist()

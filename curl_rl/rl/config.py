@@ -111,7 +111,7 @@ class EvaluationConfig:
     episodes: Annotated[int, at_least(1)] = 10
     """Episodes per evaluation."""
     video: bool = True
-    """Keep the first episode of each evaluation as a GIF."""
+    """Keep the first episode of each evaluation as a GIF, drawn at 256 pixels next to what the agent sees."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "evaluation")

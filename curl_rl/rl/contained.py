@@ -87,6 +87,18 @@ class ContainedEnvironment(gymnasium.Wrapper[Observation, Action, Observation, A
         with self._calls.to("render()"):
             return self.env.render()
 
+    def picture(self, size: int) -> Any:
+        """A picture for people, as the environment's own ``picture(size)`` draws it; None if it has no such method.
+
+        Raises:
+            EnvironmentFault: it tried to end the process.
+        """
+        draw = getattr(self.env, "picture", None)
+        if not callable(draw):
+            return None
+        with self._calls.to("picture()"):
+            return draw(size)
+
     def close(self) -> None:
         """Closes the environment. If that fails, or takes long, says so; a minute later goes on without it."""
         waiting = (

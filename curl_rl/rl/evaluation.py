@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curl_rl.rl.agent import Agent
+from curl_rl.rl.film import Film
 from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.console import say
 from curl_rl.runs.pictures import PictureWatch
@@ -30,7 +31,8 @@ class Evaluation:
     returns: list[float]
     """Undiscounted return of each episode."""
     pictures: npt.NDArray[np.uint8] | None
-    """The newest frames of the first episode, ``(T, H, W, 3)``; None if it was not recorded."""
+    """The pictures of the first episode, ``(T, H, W, 3)``, as :mod:`~curl_rl.rl.film` draws them; None if it was not
+    recorded."""
     pictures_per_second: float
     """Frame rate that plays the pictures in real time."""
 
@@ -78,7 +80,7 @@ def evaluate(
         ValueError: a reward or the proprioception is not finite.
     """
     device, spec = agent.log_alpha.device, observation_spec(env.observation_space)
-    returns, pictures = [], []
+    returns, film = [], Film(env, agent.config.crop)
     watch = watch or PictureWatch()
     endless = getattr(env, "max_episode_steps", None) is None
     for episode in range(episodes):
@@ -89,7 +91,7 @@ def evaluate(
             if stop():
                 return None
             if record and episode == 0:
-                pictures.append(_newest_frame(spec.pixels(observation)))
+                film.add(spec.pixels(observation), step=steps, total=total)
             pixels, proprioception = spec.batch_of_one(observation, device)
             action = agent.act(pixels, proprioception=proprioception)[0].cpu().numpy()
             if not np.isfinite(action).all():
@@ -103,14 +105,8 @@ def evaluate(
                 say(f"evaluation: episode {episode + 1} has not ended after {steps:,} agent steps")
                 mentioned_at *= 10
         if record and episode == 0:
-            pictures.append(_newest_frame(spec.pixels(observation)))
+            film.add(spec.pixels(observation), step=steps, total=total)
         returns.append(total)
         after_episode()
     fps = float(env.metadata.get("render_fps") or 30)
-    return Evaluation(returns, np.stack(pictures) if pictures else None, fps)
-
-
-def _newest_frame(observation: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """``(H, W, 3)`` from ``(stack·C, H, W)``; of a stack that is not RGB, the last channel in gray."""
-    rgb = observation[-3:] if len(observation) % 3 == 0 else np.repeat(observation[-1:], 3, axis=0)
-    return np.ascontiguousarray(rgb.transpose(1, 2, 0))
+    return Evaluation(returns, film.pictures() if record else None, fps)

@@ -152,6 +152,11 @@ class WorkerEnvironments:
             for n in range(self.count)
         ]
 
+    def picture(self, size: int, number: int = 0) -> Any:
+        """A picture for people by one environment; None if it has none. See :meth:`ContainedEnvironment.picture`."""
+        with _reporting_dead_workers():
+            return self._vector.call("picture", size)[number]
+
     def close(self) -> None:
         """Ends the processes, aborting a step in progress."""
         if self._vector.closed:
@@ -212,6 +217,10 @@ class WorkerEnvironment(gymnasium.Env[Observation, Action]):
         self._environments.send(action[None])
         return self._environments.receive()[0]
 
+    def picture(self, size: int) -> Any:
+        """A picture for people; None if the environment has none."""
+        return self._environments.picture(size)
+
     def close(self) -> None:
         """Ends the process."""
         self._environments.close()
@@ -254,6 +263,11 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
     def step(self, action: Action) -> Outcome:
         with _picklable_errors():
             return self.env.step(action)  # type: ignore[return-value]  # contained
+
+    def picture(self, size: int) -> Any:
+        contained_one: Any = self.env
+        with _picklable_errors():
+            return contained_one.picture(size)
 
 
 def _make_in_worker(

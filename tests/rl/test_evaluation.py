@@ -16,6 +16,7 @@ import torch
 from curl_rl.encoders import EncoderConfig
 from curl_rl.rl.agent import Agent, AgentConfig
 from curl_rl.rl.evaluation import Evaluation, evaluate
+from curl_rl.rl.film import BAND, SIDE
 
 
 class Counter(gymnasium.Env[npt.NDArray[np.uint8], npt.NDArray[np.float32]]):
@@ -93,8 +94,9 @@ def test_actions_are_the_policys_mean_on_the_center_crop(agent: Agent) -> None:
 def test_the_newest_frame_of_the_first_episode_is_recorded_first_and_last_one_included(agent: Agent) -> None:
     result = played(agent, Counter(), episodes=2, record=True)
     assert result.pictures is not None
-    assert result.pictures.shape == (3, 9, 9, 3)
+    assert result.pictures.shape == (3, SIDE + BAND, 2 * SIDE + 4, 3)
     assert result.pictures[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert result.pictures[:, SIDE - 1, -1, 0].tolist() == [0, 1, 2]
     assert result.pictures_per_second == 7
     assert played(agent, Counter(), episodes=1).pictures is None
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from curl_rl.rl.film import BAND, SIDE
 from curl_rl.runs.logger import read_metrics
 from helpers.tiny_reach import train_on_tiny_reach
 
@@ -41,7 +42,7 @@ def test_the_runs_own_seed_gives_the_runs_last_evaluation(
     assert sum(written["returns"]) / 3 == pytest.approx(evaluation["evaluation/return_mean"])
     assert f"mean {evaluation['evaluation/return_mean']:.1f}" in capsys.readouterr().out
     with Image.open(gif) as played, Image.open(run / "videos" / "0000000060.gif") as recorded:
-        assert played.size == (12, 12)
+        assert played.size == (2 * SIDE + 4, SIDE + BAND)
         assert played.tobytes() == recorded.tobytes()
     assert content(run) == before
 
@@ -86,3 +87,9 @@ def test_a_run_without_a_checkpoint(command: Any, run: Path, tmp_path: Path, cap
     (tmp_path / "config.yaml").write_text("frames: many")
     assert command(tmp_path) == 2
     assert "frames must be a whole number, got many" in capsys.readouterr().err
+
+
+def test_the_sheet_shows_the_evaluations_of_the_run(command: Any, run: Path, tmp_path: Path) -> None:
+    assert command(run, "--episodes", 1, "--sheet", tmp_path / "new" / "sheet.png") == 0
+    with Image.open(tmp_path / "new" / "sheet.png") as sheet:
+        assert sheet.height == 120 * len(list((run / "videos").iterdir()))

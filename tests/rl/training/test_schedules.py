@@ -24,6 +24,7 @@ from curl_rl.rl.config import (
     LogConfig,
     TrainingConfig,
 )
+from curl_rl.rl.film import BAND, SIDE
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.replay import Replay, ReplayConfig
 from curl_rl.runs import checkpoint
@@ -243,7 +244,7 @@ def test_pictures_of_crops_and_of_evaluations(undisturbed: Path) -> None:
     assert [image.step for image in events.Images("evaluation/video")] == evaluated
     assert [path.name for path in sorted((undisturbed / "videos").iterdir())] == [f"{f:010d}.gif" for f in evaluated]
     with Image.open(undisturbed / "videos" / "0000000000.gif") as gif:
-        assert gif.size == (SIZE, SIZE)
+        assert gif.size == (2 * SIDE + 4, SIDE + BAND)
 
 
 def test_every_update_is_in_one_row_the_last_interval_included(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
