@@ -142,7 +142,7 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
         """The image of the current state, (size, size, 3)."""
         return self._camera.picture()
 
-    def picture(self, size: int) -> NDArray[np.uint8]:
+    def large_picture(self, size: int) -> NDArray[np.uint8]:
         """The image of the current state in another size, (size, size, 3)."""
         return self._camera.picture(size)
 

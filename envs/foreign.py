@@ -95,7 +95,7 @@ class Foreign(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._drawn = Image.fromarray(np.ascontiguousarray(returned.rgb(self.env.render())))
         return np.asarray(self._drawn.resize((self._size, self._size), Image.Resampling.BOX))
 
-    def picture(self, size: int) -> NDArray[np.uint8]:
+    def large_picture(self, size: int) -> NDArray[np.uint8]:
         """The newest result of `render()` in another size, (size, size, 3). Rendering again might have effects."""
         return np.asarray(self._drawn.resize((size, size), Image.Resampling.LANCZOS))
 

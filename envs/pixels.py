@@ -164,15 +164,15 @@ class PixelEnv(gymnasium.Env[Observation, Action]):
             raise gymnasium.error.ResetNeeded("no frame exists before the first reset(): call reset() before render()")
         return np.ascontiguousarray(self._frames[-1].transpose(1, 2, 0))
 
-    def picture(self, size: int) -> NDArray[np.uint8]:
+    def large_picture(self, size: int) -> NDArray[np.uint8]:
         """The newest frame in another size, (size, size, 3), for people: drawn anew if the wrapped environment has a
-        method `picture(size)`, else scaled. Observations are not affected.
+        method `large_picture(size)`, else scaled. Observations are not affected.
 
         Raises:
             gymnasium.error.ResetNeeded: no episode has started.
         """
         inner: Any = self.env
-        draw = getattr(inner, "picture", None)
+        draw = getattr(inner, "large_picture", None)
         drawn: NDArray[np.uint8] = self.render() if not self._frames or draw is None else draw(size)
         if drawn.shape[0] == size:
             return drawn

@@ -83,7 +83,7 @@ class TinyReach(gymnasium.Env[State, NDArray[np.float32]]):
         """The image of the current state, (size, size, 3), antialiased; x points right, y down."""
         return self._drawn(self._size, self._centers)
 
-    def picture(self, size: int) -> NDArray[np.uint8]:
+    def large_picture(self, size: int) -> NDArray[np.uint8]:
         """The image of the current state in another size, (size, size, 3)."""
         return self._drawn(size, _centers(size))
 

@@ -87,16 +87,16 @@ class ContainedEnvironment(gymnasium.Wrapper[Observation, Action, Observation, A
         with self._calls.to("render()"):
             return self.env.render()
 
-    def picture(self, size: int) -> Any:
-        """A picture for people, as the environment's own ``picture(size)`` draws it; None if it has no such method.
+    def large_picture(self, size: int) -> Any:
+        """A picture for people, drawn by the environment's own ``large_picture(size)``; None if it has no such method.
 
         Raises:
             EnvironmentFault: it tried to end the process.
         """
-        draw = getattr(self.env, "picture", None)
+        draw = getattr(self.env, "large_picture", None)
         if not callable(draw):
             return None
-        with self._calls.to("picture()"):
+        with self._calls.to("large_picture()"):
             return draw(size)
 
     def close(self) -> None:

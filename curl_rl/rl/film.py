@@ -22,8 +22,8 @@ class Film:
     """Collects the pictures of one episode.
 
     Args:
-        env: draws itself if it has a method ``picture(size)`` that returns ``(size, size, 3)`` uint8; otherwise, its
-            observations are scaled up.
+        env: draws itself if it has a method ``large_picture(size)`` that returns ``(size, size, 3)`` uint8; otherwise,
+            its observations are scaled up.
         crop: side of the center crop that the agent acts on, in pixels.
     """
 
@@ -53,7 +53,7 @@ class Film:
         return np.stack(self._frames)
 
     def _large(self, observation: Pixels) -> Pixels:
-        draw = getattr(self._env, "picture", None)
+        draw = getattr(self._env, "large_picture", None)
         drawn = draw(SIDE) if callable(draw) else None
         # The environment is user code, and its method may be something else of that name.
         right = isinstance(drawn, np.ndarray) and drawn.dtype == np.uint8 and drawn.shape == (SIDE, SIDE, 3)

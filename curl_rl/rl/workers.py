@@ -152,10 +152,10 @@ class WorkerEnvironments:
             for n in range(self.count)
         ]
 
-    def picture(self, size: int, number: int = 0) -> Any:
-        """A picture for people by one environment; None if it has none. See :meth:`ContainedEnvironment.picture`."""
+    def large_picture(self, size: int, number: int = 0) -> Any:
+        """A picture for people by one environment; None if it has none. See ``ContainedEnvironment.large_picture``."""
         with _reporting_dead_workers():
-            return self._vector.call("picture", size)[number]
+            return self._vector.call("large_picture", size)[number]
 
     def close(self) -> None:
         """Ends the processes, aborting a step in progress."""
@@ -217,9 +217,9 @@ class WorkerEnvironment(gymnasium.Env[Observation, Action]):
         self._environments.send(action[None])
         return self._environments.receive()[0]
 
-    def picture(self, size: int) -> Any:
+    def large_picture(self, size: int) -> Any:
         """A picture for people; None if the environment has none."""
-        return self._environments.picture(size)
+        return self._environments.large_picture(size)
 
     def close(self) -> None:
         """Ends the process."""
@@ -264,10 +264,10 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
         with _picklable_errors():
             return self.env.step(action)  # type: ignore[return-value]  # contained
 
-    def picture(self, size: int) -> Any:
+    def large_picture(self, size: int) -> Any:
         contained_one: Any = self.env
         with _picklable_errors():
-            return contained_one.picture(size)
+            return contained_one.large_picture(size)
 
 
 def _make_in_worker(

@@ -35,6 +35,7 @@ METRICS_FILE = "metrics.jsonl"
 """Name of the metrics file in a run's directory."""
 
 _NAME = re.compile(r"[\w./-]+")
+_PALETTE_PIXELS = 2**17  # more of a large video would cost much and change few of its colors
 _LONGEST_ROW = 2**20  # bytes; a longer line is not a row, and is not read to its end
 
 
@@ -287,7 +288,8 @@ def _encode_gif(pixels: npt.NDArray[np.uint8], fps: float) -> bytes:
     """Encodes (T, H, W, 3) uint8 as a looping GIF. Consecutive equal images become one that is shown longer."""
     # One palette for all, from 8 images, and no dithering: static pixels stay equal and cost nothing.
     sample = pixels[np.unique(np.linspace(0, len(pixels) - 1, 8).round().astype(int))]
-    palette = Image.fromarray(np.concatenate(list(sample))).quantize(256)
+    every = max(1, round(math.sqrt(sample[..., 0].size / _PALETTE_PIXELS)))
+    palette = Image.fromarray(np.concatenate(list(sample[:, ::every, ::every]))).quantize(256)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in pixels]
     # Times are whole hundredths of a second, and browsers slow down frames shorter than two. Rounding the start times
     # instead of the durations keeps the overall speed right.

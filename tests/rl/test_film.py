@@ -49,7 +49,7 @@ def test_return_and_step_are_written_below() -> None:
 @pytest.mark.parametrize("drawn", [None, np.zeros((3, 3, 3), np.uint8), np.zeros((SIDE, SIDE, 3)), "a picture"])
 def test_what_is_no_picture_of_that_size_is_replaced_by_the_observation(drawn: object) -> None:
     class Odd:
-        def picture(self, size: int) -> object:
+        def large_picture(self, size: int) -> object:
             return drawn
 
     observation = np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4)

@@ -21,8 +21,8 @@ def test_pictures_change_no_observation(name: str, opengl: object) -> None:
     expected, _ = plain.reset(seed=3)
     found, _ = watched.reset(seed=3)
     for _ in range(4):
-        assert watched.picture(60).shape == (60, 60, 3)
-        assert watched.picture(60).dtype == np.uint8
+        assert watched.large_picture(60).shape == (60, 60, 3)
+        assert watched.large_picture(60).dtype == np.uint8
         assert np.array_equal(found, expected)
         action = generator.uniform(-1, 1, plain.action_space.shape).astype(np.float32)
         expected, *_ = plain.step(action)
@@ -36,8 +36,8 @@ def test_a_larger_picture_is_that_of_a_larger_environment(opengl: object) -> Non
     for env in (small, large):
         env.reset(seed=3)
         env.step(np.ones(1, np.float32))
-    assert np.array_equal(small.picture(96), large.render())
+    assert np.array_equal(small.large_picture(96), large.render())
     # Beyond the frame buffer it is scaled.
-    assert small.picture(1000).shape == (1000, 1000, 3)
+    assert small.large_picture(1000).shape == (1000, 1000, 3)
     small.close()
     large.close()
