@@ -147,6 +147,10 @@ class Logger:
             _write_new(Path(path), gif)
         self._picture(frames, name, gif, pixels.shape[1], pixels.shape[2], 3)
 
+    def summary(self, summary: Summary) -> None:
+        """Adds something to TensorBoard's files that belongs to no step, such as the layout of its charts."""
+        self._events.add(Event(wall_time=time.time(), summary=summary))
+
     def flush(self) -> None:
         """Syncs metrics.jsonl to disk.
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from curl_rl.runs import checkpoint
+from curl_rl.runs.board import charts, hyperparameters
 from curl_rl.runs.console import progress_bar, say
 from curl_rl.runs.directory import CHECKPOINTS, CONFIG, REPLAY_SEGMENTS, VIDEOS, say_if_edited
 from curl_rl.runs.disk_errors import remedy
@@ -41,6 +42,7 @@ from curl_rl.runs.logger import METRICS_FILE, Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer
 from curl_rl.runs.settings import Layer
 from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
+from curl_rl.runs.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,10 @@ class Session:
             try:
                 own_folder(self.directory, CHECKPOINTS)
                 self._logger = Logger(self.directory, resume_at=at.count if resumed else -1, axis=self._axis)
+                self._logger.summary(charts())
+                if self._has_config:
+                    for summary in hyperparameters(read_yaml(self.directory / CONFIG), self._axis):
+                        self._logger.summary(summary)
             except (ValueError, OSError) as error:
                 raise UserError(one_line(error)) from None
             if (lost := self._rows_saved - self._logger.rows) > 0:
