@@ -11,6 +11,7 @@ from curl_rl.encoders.resnet import ResNetConfig
 from curl_rl.objectives import registry
 from curl_rl.optim.schedules import LearningRateScaling
 from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
+from curl_rl.runs.trackers import Tracker
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ class LogConfig:
     """Optimizer steps between pictures of view pairs; 0, none."""
     projector: Annotated[int, zero_or_more("none")] = 1000
     """Test images whose features TensorBoard's projector shows at the end; 0, none."""
+    trackers: tuple[Tracker, ...] = ()
+    """Experiment trackers that get the metrics as well: [wandb] for Weights & Biases, [trackio] for trackio, which
+    keeps them on this machine. [default: none]"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "log")

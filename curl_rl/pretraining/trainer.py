@@ -98,6 +98,7 @@ class Pretrainer:
             axis=f"{source.unit}s",
             processes=distributed,
             settings=settings,
+            trackers=config.log.trackers,
         )
         resumed = self._restore()
         self._make_equal()

@@ -21,6 +21,7 @@ from curl_rl.runs.errors import UserError as UserError  # raised when a configur
 from curl_rl.runs.seeds import SEED
 from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.runs.settings import to_dict as to_dict  # re-exported for callers that hold a configuration
+from curl_rl.runs.trackers import Tracker
 
 PRESETS = CONFIGS
 TASKS = PRESETS / "tasks.yaml"
@@ -138,6 +139,9 @@ class LogConfig:
     """Environment frames between rows of learning metrics."""
     images_every: Annotated[int, zero_or_more("never")] = 20_000
     """Environment frames between images of observations and their crops; 0: no images."""
+    trackers: tuple[Tracker, ...] = ()
+    """Experiment trackers that get the metrics as well: [wandb] for Weights & Biases, [trackio] for trackio, which
+    keeps them on this machine. [default: none]"""
 
     def __post_init__(self) -> None:
         check_ranges(self, "log")

@@ -151,6 +151,7 @@ class Trainer:
             _REMEDIES,
             keep=config.checkpoint.keep,
             settings=config.schema.lasting(config),
+            trackers=config.log.trackers,
         )
         self._watch = PictureWatch()
         self.collector = Collector(environments, self.replay, self.progress, config.seed, self._watch)

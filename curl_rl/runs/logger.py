@@ -80,8 +80,8 @@ class Logger:
             start = SessionLog(status=SessionLog.START)
             self._events.add(Event(wall_time=time.time(), step=resume_at + 1, session_log=start))
 
-    def scalars(self, frames: int, metrics: Mapping[str, float | Tensor]) -> None:
-        """Logs numbers as one row of metrics.jsonl and one point per curve in TensorBoard.
+    def scalars(self, frames: int, metrics: Mapping[str, float | Tensor]) -> dict[str, float]:
+        """Logs numbers as one row of metrics.jsonl and one point per curve in TensorBoard, and returns them.
 
         Args:
             frames: environment frames so far.
@@ -102,6 +102,7 @@ class Logger:
         self._digest.update(_untimed(row))
         values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
         self._events.add(Event(wall_time=now, step=frames, summary=Summary(value=values)))
+        return numbers
 
     def image(self, frames: int, name: str, image: npt.NDArray[np.uint8] | Tensor) -> None:
         """Logs an image to TensorBoard, without compression loss.

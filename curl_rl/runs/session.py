@@ -42,6 +42,7 @@ from curl_rl.runs.logger import METRICS_FILE, Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer
 from curl_rl.runs.settings import Layer
 from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
+from curl_rl.runs.trackers import Tracker, Trackers
 from curl_rl.runs.yaml_file import read_yaml
 
 
@@ -131,6 +132,7 @@ class Session:
         axis: the unit of the x axis.
         processes: the processes that train together.
         settings: the settings that last for the whole run; each checkpoint holds them.
+        trackers: experiment trackers that get the metrics as well.
     """
 
     def __init__(
@@ -144,6 +146,7 @@ class Session:
         axis: str = "frames",
         processes: Processes | None = None,
         settings: Layer | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.directory = directory
         self.position = position
@@ -157,6 +160,7 @@ class Session:
         self._processes, self._settings = processes or OneProcess(), settings
         self._speed = Speedometer(0, 0, axis)
         self._logger: Logger | None = None
+        self._tracked_by, self._trackers = trackers, Trackers()
         self._place: os.stat_result | None = None
         self._has_config = False
         self._rows_saved = 0
@@ -232,9 +236,10 @@ class Session:
                 own_folder(self.directory, CHECKPOINTS)
                 self._logger = Logger(self.directory, resume_at=at.count if resumed else -1, axis=self._axis)
                 self._logger.summary(charts())
-                if self._has_config:
-                    for summary in hyperparameters(read_yaml(self.directory / CONFIG), self._axis):
-                        self._logger.summary(summary)
+                content = read_yaml(self.directory / CONFIG) if self._has_config else {}
+                for summary in hyperparameters(content, self._axis):
+                    self._logger.summary(summary)
+                self._trackers = Trackers(self._tracked_by, self.directory, content)
             except (ValueError, OSError) as error:
                 raise UserError(one_line(error)) from None
             if (lost := self._rows_saved - self._logger.rows) > 0:
@@ -250,6 +255,7 @@ class Session:
 
     def close(self) -> None:
         """Closes the log."""
+        self._trackers.close()
         if self._logger is not None:
             self._logger.close()
 
@@ -323,7 +329,8 @@ class Session:
     def scalars(self, metrics: Mapping[str, float | Tensor]) -> None:
         """Writes a row of these numbers, as :meth:`Logger.scalars` does."""
         if self._logger is not None:
-            self._logger.scalars(self.position().count, metrics)
+            count = self.position().count
+            self._trackers.scalars(count, self._logger.scalars(count, metrics))
 
     def image(self, name: str, image: npt.NDArray[np.uint8] | Tensor) -> None:
         """Logs an image, as :meth:`Logger.image` does."""
