@@ -11,7 +11,7 @@ from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOWN = {".md", ".png", ".gif", ".json", ".csv", ".py"}
+SHOWN = {".md", ".png", ".gif", ".json", ".csv", ".py", ".ipynb"}
 """What of results/ and examples/ the site shows or links to."""
 
 
@@ -47,8 +47,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if here == "index.md":
         return markdown.replace("](docs/README.md", "](pages.md").replace("](docs/", "](")
     if here == "pages.md":
-        return markdown.replace("](../README.md", "](index.md")
-    if here.startswith("results/"):
+        return markdown.replace("](../README.md", "](index.md").replace("](../examples/", "](examples/")
+    if here.startswith(("results/", "examples/")):
         return markdown.replace("](../docs/", "](../")
     outside = "results|examples"
     return re.sub(rf"\]\(((?:\.\./)*)\.\./({outside})/", r"](\1\2/", markdown)
