@@ -85,7 +85,7 @@ def main() -> None:
     print(f"{len(images):,} images, {steps} steps an epoch: untrained{neighbors(encoder, benchmark)}", flush=True)
     bar = tqdm(total=epochs * steps, desc="pretraining", unit="step", disable=None)
     for epoch in range(epochs):
-        losses = []
+        losses: list[torch.Tensor] = []
         for batch in images.batches(batch_size, seed=arguments.seed, epoch=epoch):
             share = warmup_cosine(epoch * steps + len(losses), epochs * steps // 10, epochs * steps)
             set_learning_rates(optimizer, share)

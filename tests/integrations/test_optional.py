@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from curl_rl import beside
+
 
 class _Absent:
     """A finder, placed before all others, that hides one library."""
@@ -31,15 +33,17 @@ class _Absent:
         ("huggingface_hub", "hub", "hub"),
     ],
 )
+@pytest.mark.parametrize("clone", [True, False], ids=["clone", "wheel"])
 def test_absent_library_is_named_with_its_extra(
-    library: str, integration: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    clone: bool, library: str, integration: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = f"curl_rl.integrations.{integration}"
     for name in list(sys.modules):
         if name.split(".")[0] == library or name == module:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [_Absent(library), *sys.meta_path])
-    how = rf"pip install -e '\.\[{extra}\]' in curl_rl's clone"
+    how = rf"pip install -e '\.\[{extra}\]' in curl_rl's clone" if clone else rf"pip install 'curl_rl\[{extra}\]'"
+    monkeypatch.setattr(beside, "IS_CLONE", clone)
     with pytest.raises(ImportError, match=rf"^{module} needs .*: {how}$") as caught:
         importlib.import_module(module)
     assert caught.value.__suppress_context__, "one line, not two tracebacks"
