@@ -32,7 +32,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     files.append(File.generated(config, "pages.md", content=pages))
     for folder in ("results", "examples"):
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in SHOWN and path.name != "__init__.py":
+            run = "runs" in path.relative_to(ROOT).parts  # of the notebook, in the folder where it lies
+            if path.suffix in SHOWN and path.name != "__init__.py" and not run:
                 files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     for room in rooms():
         files.append(
