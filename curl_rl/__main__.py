@@ -53,6 +53,7 @@ COMMANDS = {
     "evaluate-vision": Command("evaluate_vision"),
     "finetune": Command("finetune_vision"),
     "distill": Command("distill_vision"),
+    "search-augmentation": Command("search_augmentation"),
     "export-encoder": Command("export_encoder"),
     "probe": Command("probe_encoder"),
     "plot": Command("plot_curves"),

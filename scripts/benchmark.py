@@ -5,6 +5,7 @@
     python scripts/benchmark.py --suite replay render --json now.json
     python scripts/benchmark.py --suite train --env cartpole-swingup    # frames per second, and the share of each part
     python scripts/benchmark.py --suite vision                          # pretraining on images, also with kornia
+    python scripts/benchmark.py --suite policies --threads 1            # RandAugment and the like, also torchvision's
     python scripts/benchmark.py --suite objectives --threads 1          # the losses, also against other libraries
     python scripts/benchmark.py --compare before.json now.json
 
@@ -25,13 +26,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from benchmarks import clustering, libraries, objectives, precision, pretrain, render, replay, timing, train, update
+from benchmarks import (
+    clustering,
+    libraries,
+    objectives,
+    policies,
+    precision,
+    pretrain,
+    render,
+    replay,
+    timing,
+    train,
+    update,
+)
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.whole_numbers import whole_number
 from envs.rendering import RenderingUnavailable
 
-SUITES = ("update", "replay", "render", "train", "precision", "vision", "objectives")
+SUITES = ("update", "replay", "render", "train", "precision", "vision", "policies", "objectives")
 
 
 def main() -> int:
@@ -61,6 +74,8 @@ def main() -> int:
 def _measure(suite: str, device: torch.device, options: argparse.Namespace) -> list[timing.Row]:
     if suite == "vision":
         return pretrain.measure(device, options.batch or 256, options.rounds)
+    if suite == "policies":
+        return policies.measure(device, options.batch or 256, options.rounds)
     if suite == "objectives":
         batch = options.batch or 256
         return [
@@ -90,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     parser.add_argument("--suite", nargs="+", choices=SUITES, default=["update"], help="what to measure [update]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [auto]")
-    parser.add_argument("--batch", type=positive, help="samples in a step [128; vision, objectives: 256]")
+    parser.add_argument("--batch", type=positive, help="samples in a step [128; vision, policies, objectives: 256]")
     parser.add_argument(
         "--rounds",
         type=positive,

@@ -28,6 +28,8 @@ Purpose = Literal[
     "recorded actions",
     "held-out views",
     "clusters",
+    "explored policies",
+    "search for policies",
 ]
 
 

@@ -9,6 +9,7 @@ from curl_rl.runs.errors import UserError
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data.image_sets import ImageSet
 from curl_rl.vision.source import data_of, offered_by
+from curl_rl.vision.views import refusal_of_stacks
 
 
 def check_run(config: VisionConfig, images: ImageSet, *, fresh: bool = False) -> Objective:
@@ -46,8 +47,8 @@ def check_run(config: VisionConfig, images: ImageSet, *, fresh: bool = False) ->
 
 def _check_sizes(config: VisionConfig, images: ImageSet) -> None:
     a = config.augment
-    if images.channels != 3 and a.randaugment:
-        raise UserError(f"augment.randaugment {a.randaugment} takes single images, not stacks of frames: set it to 0")
+    if images.channels != 3 and (reason := refusal_of_stacks(a)):
+        raise UserError(reason)
     if is_recording(config.data) and config.image_size not in (None, images.size):
         raise UserError(
             f"image_size {config.image_size} is not the size of the recorded frames, which are {images.size}×"

@@ -26,6 +26,7 @@ from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data import whole_path
 from curl_rl.vision.data.image_sets import ImageSet
 from curl_rl.vision.images import images_of
+from curl_rl.vision.schedule_file import read_schedule, with_digest
 from curl_rl.vision.source import ImageSource
 from curl_rl.vision.watchers import EmbeddingProjector, HeldOutEpisodes, NearestNeighbors, ViewPictures
 
@@ -65,6 +66,7 @@ def pretrain(config: VisionConfig, *, fresh: bool = False) -> Path:
         if device.type == "cpu":
             keep_freed_memory()
         with distributed.raised_together(UserError):
+            config = replace(config, augment=with_digest(config.augment))
             images = images_of(config, "train", device)
             source = source_of(config, images, fresh=fresh)
         claim: Claim | None = None
@@ -106,6 +108,8 @@ def source_of(config: VisionConfig, images: ImageSet, *, fresh: bool = False) ->
         positive_offset=config.frames.positive_offset if is_recording(config.data) else 0,
         actions=max(spec.future for spec in specs) if "actions" in objective.needs else 0,
         provenance={"data": last_names(config.data)},
+        schedule=None if config.augment.schedule is None else read_schedule(config.augment.schedule),
+        epochs=config.epochs,
     )
 
 
@@ -126,4 +130,5 @@ def image_pretrainer(config: VisionConfig, device: torch.device, source: ImageSo
     judge = f"evaluate it with: {shlex.join(['python', 'scripts/evaluate_vision.py', str(config.directory)])}"
     use = f"the encoder is {config.directory / ENCODER}.safetensors"
     next_step = use if is_recording(config.data) else judge
-    return Pretrainer(config, device, source, watchers, remedies=_REMEDIES, next_step=next_step)
+    settings = config.schema.lasting(config)
+    return Pretrainer(config, device, source, watchers, remedies=_REMEDIES, next_step=next_step, settings=settings)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.augment import center_crop
+from curl_rl.augment.pba import Schedule
 from curl_rl.objectives import DataSpec, Need, ViewSpec
 from curl_rl.vision.data.image_sets import ImageBatch, ImageSet
 from curl_rl.vision.views import AugmentConfig, make_views, offset_of
@@ -39,6 +40,8 @@ class ImageSource:
         positive_offset: agent steps added to the offset of every view but the first.
         actions: number of actions to pass to the objective, starting at each observation; 0, none.
         provenance: facts about the images to store with the encoder, in addition to the set's own.
+        schedule: the policies of a recipe with policy pba.
+        epochs: length of the training, to which the schedule is stretched.
 
     Raises:
         UserError: a view shows a later moment, but the images are not frames.
@@ -55,6 +58,8 @@ class ImageSource:
         positive_offset: int = 0,
         actions: int = 0,
         provenance: dict[str, Any] | None = None,
+        schedule: Schedule | None = None,
+        epochs: int = 1,
     ) -> None:
         offsets = {offset_of(spec, positive_offset) for spec in specs} - {0}
         self.images = images.ahead(sorted(offsets), actions)
@@ -64,11 +69,18 @@ class ImageSource:
         self.data, self.has = data_of(images), offered_by(images)
         self._augment, self._specs = augment, tuple(specs)
         self._positive_offset, self._actions = positive_offset, actions
+        self._schedule, self._epochs = schedule, epochs
 
     def of(self, images: ImageSet) -> ImageSource:
         """Returns a source of other images with the same views."""
         return ImageSource(
-            images, self._augment, self._specs, positive_offset=self._positive_offset, actions=self._actions
+            images,
+            self._augment,
+            self._specs,
+            positive_offset=self._positive_offset,
+            actions=self._actions,
+            schedule=self._schedule,
+            epochs=self._epochs,
         )
 
     def __len__(self) -> int:
@@ -82,9 +94,10 @@ class ImageSource:
         self, batch_size: int, *, seed: int, epoch: int = 0, start_batch: int = 0, rank: int = 0, world_size: int = 1
     ) -> Iterator[ImageBatch]:
         """See :class:`~curl_rl.pretraining.sources.Source`."""
-        return self.images.batches(
+        batches = self.images.batches(
             batch_size, seed=seed, epoch=epoch, start_batch=start_batch, rank=rank, world_size=world_size
         )
+        return (batch._replace(epoch=epoch) for batch in batches)
 
     def everything(self, batch_size: int, *, rank: int = 0, world_size: int = 1) -> Iterator[ImageBatch]:
         """See :class:`~curl_rl.pretraining.sources.Source`."""
@@ -100,6 +113,7 @@ class ImageSource:
             self._specs,
             later=batch.later,
             positive_offset=self._positive_offset,
+            policy=self._schedule and self._schedule.at(batch.epoch / self._epochs),
         )
 
     def center(self, batch: ImageBatch) -> Tensor:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from curl_rl.augment import (
+    auto_augment,
+    pba,
+    population_augment,
     random_augment,
     random_color_jitter,
     random_crop,
@@ -21,6 +25,7 @@ from curl_rl.augment import (
     random_resized_crop,
     random_solarize,
 )
+from curl_rl.augment.autoaugment import LearnedOn
 from curl_rl.objectives import ViewSpec
 from curl_rl.ranges import Range, at_least, check_ranges, each, positive, within
 
@@ -33,6 +38,9 @@ def _rising(most: float) -> Range:
         f"be two rising positive numbers, at most {most}",
         lambda pair: each(positive).holds(pair) and len(pair) == 2 and pair[0] <= pair[1] <= most,
     )
+
+
+PolicyName = Literal["none", "randaugment", "autoaugment", "pba"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,19 @@ class AugmentConfig:
     """Probability of a horizontal flip."""
     mirror_together: bool = False
     """Flip all views of an image or none, for methods that compare places (AMDIM). false: each view by itself."""
+    policy: PolicyName = "none"
+    """Operations on each view after its crop (docs/augmentation.md). randaugment: drawn from a list, at one magnitude.
+    autoaugment: pairs that were learned on a set of images. pba: with probabilities and levels of a schedule."""
+    autoaugment: LearnedOn = "cifar10"
+    """Images that AutoAugment's pairs were learned on: cifar10, imagenet or svhn."""
     randaugment: Annotated[int, at_least(0)] = 0
-    """RandAugment operations per view; 0, none."""
+    """RandAugment operations per view; 0: two with policy randaugment, else none. A number alone also chooses it."""
     randaugment_magnitude: Annotated[int, within("[0, 30]")] = 9
     """Magnitude of the RandAugment operations, 0 to 30."""
+    schedule: Path | None = None
+    """File of the schedule of policy pba, such as scripts/search_augmentation.py writes."""
+    schedule_sha256: str | None = None
+    """Hash of that schedule; recorded by the run, and checked if given."""
     jitter: Annotated[float, within("[0, 1]")] = 0.8
     """Probability of color jitter."""
     brightness: Annotated[float, _FACTOR] = 0.4
@@ -93,6 +110,17 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, "augment")
+        if self.randaugment and self.policy not in ("none", "randaugment"):
+            raise ValueError(
+                f"augment.randaugment must be 0 with augment.policy {self.policy}, got {self.randaugment}: choose one"
+            )
+        if (self.policy == "pba") != (self.schedule is not None):
+            raise ValueError(
+                f"augment.schedule must be a file with augment.policy pba and unset otherwise, got {self.schedule} "
+                f"with policy {self.policy}: scripts/search_augmentation.py writes one"
+            )
+        if self.schedule_sha256 is not None and self.schedule is None:
+            raise ValueError("augment.schedule_sha256 is the hash of augment.schedule, which is not set")
         for name in ("blur", "solarise"):
             probabilities = getattr(self, name)
             if not 1 <= len(probabilities) <= self.views + self.local_views:
@@ -100,6 +128,20 @@ class AugmentConfig:
                     f"augment.{name} must be one probability, or one for each of up to "
                     f"{self.views + self.local_views} views, got {list(probabilities)}"
                 )
+
+    @property
+    def chosen_policy(self) -> PolicyName:
+        """The policy, also where runs from before it had a name ask for it by a number of operations."""
+        return "randaugment" if self.randaugment else self.policy
+
+
+def refusal_of_stacks(config: AugmentConfig) -> str:
+    """Why the recipe does not take stacks of frames, as a message; empty if it does."""
+    if (policy := config.chosen_policy) == "none":
+        return ""
+    setting = f"augment.randaugment {config.randaugment}" if config.randaugment else f"augment.policy {policy}"
+    off = "0" if config.randaugment else "none"
+    return f"{setting} takes single images, not stacks of frames: set it to {off}"
 
 
 def offset_of(spec: ViewSpec, positive_offset: int) -> int:
@@ -119,6 +161,7 @@ def make_views(
     *,
     later: Mapping[int, Tensor] | None = None,
     positive_offset: int = 0,
+    policy: pba.Policy | None = None,
 ) -> dict[ViewSpec, Tensor]:
     """Makes randomly augmented views of every image.
 
@@ -133,22 +176,24 @@ def make_views(
         later: later observations by number of agent steps, each of the images' shape; must have every offset of the
             views (:func:`offset_of`) except 0.
         positive_offset: as in :func:`offset_of`.
+        policy: that of the schedule at this time, if ``config.policy`` is pba.
 
     Returns:
         The views in that order, ``(B, C, size, size)`` for global and ``(B, C, local_size, local_size)`` for local
         ones, float32 in [0, 1], in channels_last memory format.
 
     Raises:
-        ValueError: the images have another dtype or shape, or are stacks and the recipe uses RandAugment.
+        ValueError: the images have another dtype or shape, or are stacks and the recipe has a policy; or the
+            schedule's policy is missing.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or not images.shape[1] or images.shape[1] % 3:
         raise ValueError(
             f"images must be (B, 3, H, W) uint8, or stacks of such, got {tuple(images.shape)} {images.dtype}"
         )
-    if config.randaugment and images.shape[1] != 3:
-        raise ValueError(
-            f"augment.randaugment {config.randaugment} takes single images, not stacks of frames: set it to 0"
-        )
+    if images.shape[1] != 3 and (reason := refusal_of_stacks(config)):
+        raise ValueError(reason)
+    if config.policy == "pba" and policy is None:
+        raise ValueError("policy must be that of the schedule with augment.policy pba, got None")
     # Half precision would visibly degrade the pixels.
     with torch.autocast(images.device.type, enabled=False):
         if specs is None:
@@ -157,10 +202,15 @@ def make_views(
         if config.mirror_together and config.crop == "resized":
             flip = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < config.mirror
             moments = {offset: torch.where(flip, frames.flip(-1), frames) for offset, frames in moments.items()}
-        return {spec: _view(moments[offset_of(spec, positive_offset)], spec.index, config, generator) for spec in specs}
+        return {
+            spec: _view(moments[offset_of(spec, positive_offset)], spec.index, config, generator, policy)
+            for spec in specs
+        }
 
 
-def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+def _view(
+    images: Tensor, index: int, config: AugmentConfig, generator: torch.Generator, scheduled: pba.Policy | None
+) -> Tensor:
     is_global = index < config.views
     size, scale = (config.size, config.scale) if is_global else (config.local_size, config.local_scale)
     if config.crop == "plain":
@@ -168,9 +218,13 @@ def _view(images: Tensor, index: int, config: AugmentConfig, generator: torch.Ge
     else:
         mirror = 0.0 if config.mirror_together else config.mirror
         view = random_resized_crop(images, size, generator, scale=scale, ratio=config.ratio, mirror=mirror)
-    if config.randaugment:
+    if (policy := config.chosen_policy) == "randaugment":
         magnitude = config.randaugment_magnitude
-        view = random_augment(view, generator, operations=config.randaugment, magnitude=magnitude)
+        view = random_augment(view, generator, operations=config.randaugment or 2, magnitude=magnitude)
+    elif policy == "autoaugment":
+        view = auto_augment(view, generator, policy=config.autoaugment)
+    elif policy == "pba" and scheduled is not None:
+        view = population_augment(view, generator, policy=scheduled)
     if config.jitter:
         view = _as_one_image(
             view,

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from curl_rl import augment
+from curl_rl.augment import operations, pba
 
 
 @pytest.mark.parametrize(
@@ -38,13 +39,33 @@ STRENGTHS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
         lambda images, generator: augment.random_gaussian_blur(
             images, generator, radius=2, sigma=(0.1, 2.0), probability=0.5
         ),
-        lambda images, generator: augment.random_augment(images, generator),
     ],
-    ids=["resized crop", "jitter", "grayscale", "solarize", "blur", "randaugment"],
+    ids=["resized crop", "jitter", "grayscale", "solarize", "blur"],
 )
 def test_augmentations_never_wait(
     apply: Callable[[torch.Tensor, torch.Generator], torch.Tensor], no_host_sync: Any
 ) -> None:
     images, generator = torch.rand(4, 3, 9, 8), torch.Generator().manual_seed(0)
+    with no_host_sync():
+        apply(images, generator)
+
+
+@pytest.mark.parametrize(
+    "apply",
+    [
+        lambda images, generator: augment.random_augment(images, generator),
+        lambda images, generator: augment.auto_augment(images, generator, policy="cifar10"),
+        lambda images, generator: augment.population_augment(
+            images, generator, policy=tuple((name, 0.5, 5) for name in pba.SLOTS)
+        ),
+    ],
+    ids=["randaugment", "autoaugment", "pba"],
+)
+def test_policies_never_wait_where_waiting_costs(
+    monkeypatch: pytest.MonkeyPatch, apply: Callable[[torch.Tensor, torch.Generator], torch.Tensor], no_host_sync: Any
+) -> None:
+    monkeypatch.setattr(operations, "_in_subsets", operations._in_full)  # as on a GPU
+    images, generator = torch.rand(40, 3, 9, 8), torch.Generator().manual_seed(0)
+    apply(images, generator)  # copies the policy's table to the device, once
     with no_host_sync():
         apply(images, generator)

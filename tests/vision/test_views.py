@@ -13,6 +13,7 @@ import scipy.stats
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from curl_rl.augment import auto_augment, operations
 from curl_rl.objectives import ViewSpec
 from curl_rl.vision.views import AugmentConfig, make_views
 
@@ -271,6 +272,40 @@ def test_views_by_name_are_those_of_their_index_to_the_bit() -> None:
     assert all(torch.equal(one, other) for one, other in given)
 
 
+def test_a_number_of_operations_alone_still_asks_for_randaugment() -> None:
+    images = noise(20)
+    by_number, named, defaults = (
+        made(images, replace(PLAIN, **settings), generator())
+        for settings in ({"randaugment": 2}, {"randaugment": 2, "policy": "randaugment"}, {"policy": "randaugment"})
+    )
+    for view in range(2):
+        assert torch.equal(by_number[view], named[view])
+        assert torch.equal(named[view], defaults[view])
+        assert not torch.allclose(named[view], images / 255, atol=1e-2)
+
+
+@pytest.mark.parametrize("learned_on", ["cifar10", "imagenet", "svhn"])
+def test_autoaugment_is_the_policy_of_its_images(learned_on: Any) -> None:
+    images = noise(20)
+    (view,) = made(images, replace(PLAIN, views=1, policy="autoaugment", autoaugment=learned_on), generator())
+    reference = generator()
+    (plain,) = made(images, replace(PLAIN, views=1), reference)  # draws the crops
+    assert torch.allclose(view, auto_augment(plain, reference, policy=learned_on), atol=1e-6)
+
+
+def test_two_policies_at_once_are_refused() -> None:
+    message = "augment.randaugment must be 0 with augment.policy autoaugment, got 2: choose one"
+    with pytest.raises(ValueError, match=message):
+        replace(PLAIN, policy="autoaugment", randaugment=2)
+
+
+def test_stacks_have_no_policy() -> None:
+    with pytest.raises(
+        ValueError, match="augment.policy autoaugment takes single images, not stacks of frames: set it to none"
+    ):
+        made(stacks(2, 3), replace(PLAIN, policy="autoaugment"), generator())
+
+
 def test_stacks_have_no_randaugment() -> None:
     with pytest.raises(
         ValueError, match="augment.randaugment 2 takes single images, not stacks of frames: set it to 0"
@@ -286,7 +321,9 @@ def test_autocast_does_not_reach_the_pixels() -> None:
     assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
 
 
-def test_nothing_depends_on_a_tensors_data() -> None:
+def test_nothing_depends_on_a_tensors_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a CPU, where it costs nothing, a policy asks which images drew an operation.
+    monkeypatch.setattr(operations, "_in_subsets", operations._in_full)
     # A fake tensor has no data: whatever asks for any raises.
     images = noise(3)
     with FakeTensorMode() as mode:

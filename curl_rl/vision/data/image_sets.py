@@ -67,6 +67,8 @@ class ImageBatch(NamedTuple):
     actions: Tensor | None = None
     """``(B, K, A)`` float32: the actions from the observation on, as requested from :meth:`ImageSet.ahead`; zeros after
     the end of the episode."""
+    epoch: int = 0
+    """The epoch that the batch belongs to; 0 outside of training."""
 
 
 class ImageSet:

@@ -6,11 +6,12 @@ the encoder. The training loop is shared with the third stage, distillation.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -221,6 +222,8 @@ def train_classifier(
     config: SupervisedConfig,
     generator: torch.Generator,
     name: str,
+    *,
+    bar: tqdm[Any] | None = None,
 ) -> None:
     """Trains ``network`` in place on random crops and flips of ``images``, on the device of its parameters.
 
@@ -232,6 +235,7 @@ def train_classifier(
         config: training settings.
         generator: draws the order and the crops, on the network's device.
         name: name of the training in the progress bar and in messages.
+        bar: progress bar of a longer work, to advance by each step; None, one of its own.
 
     Raises:
         ValueError: there are fewer than two images.
@@ -246,7 +250,9 @@ def train_classifier(
     groups = parameter_groups([{"params": trained}], config.weight_decay)
     optimizer = torch.optim.SGD(groups, config.learning_rate, momentum=0.9, nesterov=True)
     network.train()
-    with tqdm(total=steps, desc=name, unit="step", disable=None) as bar:
+    own = bar is None
+    bar = tqdm(total=steps, desc=name, unit="step", disable=None) if bar is None else bar
+    with bar if own else contextlib.nullcontext():
         for epoch in range(config.epochs):
             order = torch.randperm(len(images), generator=generator, device=device)
             losses = []
@@ -269,7 +275,8 @@ def train_classifier(
                     f"{name} diverged in epoch {epoch + 1}: the loss is {mean}; "
                     f"try a learning_rate below {config.learning_rate}"
                 )
-            bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
+            if own:
+                bar.set_postfix(loss=f"{mean:.3f}", refresh=False)
     # No loss reflects the result of the last step.
     for part, weights in network.state_dict().items():
         if not weights.isfinite().all():

@@ -23,9 +23,13 @@ from curl_rl.runs.seeds import check_seed
 from curl_rl.vision.data import balanced_subset, load, warn_about_unseen_classes, whole_path
 from curl_rl.vision.data.image_sets import ImageSet, ResidentImages, SmallImages
 from curl_rl.vision.evaluation.classifier_file import CLASSIFIER, SavedClassifier, load_classifier, save_classifier
+from curl_rl.vision.evaluation.consistency import ConsistencyConfig, fine_tune_consistently
 from curl_rl.vision.evaluation.distillation import UNLABELED, DistillationConfig, distill
 from curl_rl.vision.evaluation.finetuning import SupervisedConfig, fine_tune, fine_tuning
 from curl_rl.vision.evaluation.saved_runs import read_run
+
+_EPOCHS_WITH_UNLABELED = 300  # of few labeled images, and so of a few steps each
+_LABELED_BESIDE_UNLABELED = 64  # in a batch, as in UDA
 
 
 def fine_tune_run(
@@ -37,6 +41,8 @@ def fine_tune_run(
     data: str | None = None,
     epochs: int | None = None,
     learning_rate: float = SupervisedConfig.learning_rate,
+    unlabelled: str | None = None,
+    consistency: ConsistencyConfig = ConsistencyConfig(),  # noqa: B008 (frozen)
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> float:
@@ -50,8 +56,11 @@ def fine_tune_run(
         labels: share of the training set's labels, the same number from each class; 1 takes all.
         from_layer: layers of the projection head to keep on the encoder: the paper keeps 1 of 3 when labels are few.
         data: images to train and test on; None, those of the run.
-        epochs: epochs of fine-tuning; None, SimCLR's: 60, or 30 from a tenth of the labels on.
+        epochs: epochs of fine-tuning; None, SimCLR's: 60, or 30 from a tenth of the labels on; 300 with ``unlabelled``.
         learning_rate: the peak learning rate.
+        unlabelled: images that take part without labels (UDA, arXiv 1904.12848): a folder, or an empty string for all
+            training images; None: none do.
+        consistency: how they take part.
         seed: seed of the order and the crops.
         device: device to compute on.
 
@@ -70,26 +79,50 @@ def fine_tune_run(
     layers = 0 if head is None else len(head)
     if not 0 <= from_layer <= layers:
         raise UserError(f"from_layer must be from 0 to {layers}, the layers of the head in {run}, got {from_layer}")
+    if unlabelled is not None and epochs is None:
+        epochs = _EPOCHS_WITH_UNLABELED
     settings = fine_tuning(labels, pretrained.crops, epochs=epochs, learning_rate=learning_rate)
+    if unlabelled is not None:
+        settings = dataclasses.replace(settings, batch_size=_LABELED_BESIDE_UNLABELED)
     _refuse_another(directory)
     source, side = whole_path(data or pretrained.config.data), pretrained.encoder.input_shape[-1]
     train, test = _both(source, *pretrained.sizing, device)
     warn_about_unseen_classes(train, test)
     targets = train.required_labels()
     chosen = balanced_subset(targets, labels, seed=0)
+    images = train.everything().images
+    unlabeled = images
+    if unlabelled:
+        unlabeled = _resident(whole_path(unlabelled), train.size, pretrained.config.small_images, device).images
     _make_room(directory)
-    trained = fine_tune(
-        pretrained.encoder,
-        train.everything().images[chosen],
-        targets[chosen],
-        test.everything().images,
-        test.required_labels(),
-        classes=len(train.classes),
-        generator=torch.Generator(device).manual_seed(seed),
-        config=settings,
-        head_prefix=None if head is None else head[:from_layer],
-        size=side,
-    )
+    labeled = images[chosen], targets[chosen]
+    tested = test.everything().images, test.required_labels()
+    prefix = None if head is None else head[:from_layer]
+    generator, classes = torch.Generator(device).manual_seed(seed), len(train.classes)
+    if unlabelled is None:
+        trained = fine_tune(
+            pretrained.encoder,
+            *labeled,
+            *tested,
+            classes=classes,
+            generator=generator,
+            config=settings,
+            head_prefix=prefix,
+            size=side,
+        )
+    else:
+        trained = fine_tune_consistently(
+            pretrained.encoder,
+            *labeled,
+            unlabeled,
+            *tested,
+            classes=classes,
+            generator=generator,
+            training=settings,
+            config=consistency,
+            head_prefix=prefix,
+            size=side,
+        )
     accuracy = float(trained.accuracy)
     provenance = {
         "stage": "fine-tuning",
@@ -103,6 +136,9 @@ def fine_tune_run(
         "training": dataclasses.asdict(settings),
         "test_accuracy": accuracy,
     }
+    if unlabelled is not None:
+        provenance["unlabelled"] = last_names(unlabelled) if unlabelled else "the training images"
+        provenance["consistency"] = dataclasses.asdict(consistency)
     if train.layout:
         say(train.layout)
     save_classifier(trained.network, directory, classes=train.classes, image_size=side, provenance=provenance)
@@ -265,11 +301,18 @@ def _make_room(directory: Path) -> None:
 
 def _both(source: str, size: int, small_images: SmallImages, device: torch.device | str) -> tuple[ImageSet, ImageSet]:
     """Loads training and test images, on the device or, if they do not fit there, in the host's memory."""
+    train = _resident(source, size, small_images, device)
+    device = train.images.device
+    return train, load(source, "test", size, device=device, storage="memory", small_images=small_images)
+
+
+def _resident(source: str, size: int, small_images: SmallImages, device: torch.device | str) -> ResidentImages:
+    """Training images, on the device or, if they do not fit there, in the host's memory."""
     train = load(source, "train", size, device=device, small_images=small_images)
     if not isinstance(train, ResidentImages):
-        device = "cpu"
-        train = load(source, "train", size, device=device, storage="memory", small_images=small_images)
-    return train, load(source, "test", size, device=device, storage="memory", small_images=small_images)
+        train = load(source, "train", size, device="cpu", storage="memory", small_images=small_images)
+    assert isinstance(train, ResidentImages)
+    return train
 
 
 def _few(names: tuple[str, ...]) -> str:

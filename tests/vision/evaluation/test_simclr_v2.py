@@ -20,6 +20,7 @@ from curl_rl.runs.errors import UserError
 from curl_rl.vision.config import SCHEMA, load_preset
 from curl_rl.vision.data import load
 from curl_rl.vision.evaluation.classifier_file import load_classifier
+from curl_rl.vision.evaluation.consistency import fine_tune_consistently
 from curl_rl.vision.evaluation.finetuning import top1_accuracy
 from curl_rl.vision.evaluation.simclr_v2 import distill_classifier, fine_tune_run
 
@@ -166,3 +167,23 @@ def test_what_does_not_fit_is_one_line_before_anything_is_learned(run: Path, dat
     (teacher / "classifier.json").write_text(json.dumps(description | {"classes": ["one"]}))
     with pytest.raises(ValueError, match="are not of the same classifier: they differ in classes"):
         distill_classifier(teacher, out)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_unlabeled_images_are_those_of_the_set_or_of_a_folder(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: bool
+) -> None:
+    given: list[torch.Tensor] = []
+
+    def watched(encoder: Any, images: Any, labels: Any, unlabeled: torch.Tensor, *test: Any, **named: Any) -> Any:
+        given.append(unlabeled)
+        return fine_tune_consistently(encoder, images, labels, unlabeled, *test, **named)
+
+    monkeypatch.setattr("curl_rl.vision.evaluation.simclr_v2.fine_tune_consistently", watched)
+    folder = data / "test" if other else None
+    fine_tune_run(run, tmp_path / "out", labels=0.5, unlabelled=str(folder) if folder else "", epochs=2)
+    assert torch.equal(given[0], load(str(folder or data), "train", 8).everything().images)
+    provenance = load_classifier(tmp_path / "out").provenance
+    assert provenance["unlabelled"].endswith("data/test" if other else "the training images")
+    assert provenance["consistency"]["temperature"] == 0.4
+    assert provenance["training"]["batch_size"] == 64
