@@ -29,7 +29,7 @@ from typing import Any
 from curl_rl.beside import IS_CLONE, ROOT
 from curl_rl.rl.config import RunConfig
 from curl_rl.runs.command_line import command_parser, exit_code_of
-from curl_rl.runs.console import say
+from curl_rl.runs.console import progress_bar, say
 from curl_rl.runs.errors import TrainingFault, UserError
 from curl_rl.sweep.collect import collect
 from curl_rl.sweep.config import SweepConfig, read_sweep
@@ -126,7 +126,14 @@ def _checked(config: SweepConfig, grid: Grid, plan: Plan) -> list[RunConfig]:
     choices = {name: one.ends for name, one in config.search.items()}
     most = max(map(len, choices.values()), default=1)
     ends = [{name: values[i % len(values)] for name, values in choices.items()} for i in range(most)]
-    runs = [plan.config(job) for end in ends for job in replace(grid, seeds=grid.seeds[:1]).jobs(end)]
+    kinds = [job for end in ends for job in replace(grid, seeds=grid.seeds[:1]).jobs(end)]
+    runs = []
+    with progress_bar(
+        len(kinds), initial=0, unit="kind", description="checking settings", hidden=len(kinds) < 10
+    ) as bar:
+        for job in kinds:
+            runs.append(plan.config(job))
+            bar.update()
     if config.search and any(not run.evaluation.every for run in runs):
         raise UserError(
             "evaluation.every must be at least 1 in a search, whose aim is the return of evaluations, got 0"

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from curl_rl.report.curves import SWEEP_CSV
 from curl_rl.report.long_csv import write_runs
 from curl_rl.report.runs import Run, read_run, warn
 from curl_rl.runs.directory import CONFIG
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.sweep.files import JobFiles
 from curl_rl.sweep.job import Job
-
-SWEEP_CSV = "sweep.csv"
 
 
 def collect(folder: Path, jobs: Sequence[Job], command: str) -> Path | None:

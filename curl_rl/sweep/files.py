@@ -24,7 +24,7 @@ from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import open_own, read_file, write_durably
 from curl_rl.runs.lock import LOCK, is_locked
 
-RUNS = "runs"
+RUNS = "runs"  # as curl_rl.report.curves knows it
 JOBS = "jobs"
 
 Ended = Literal["done", "failed", "stopped", "pruned"]

@@ -15,6 +15,7 @@ from typing import Any
 
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.files import write_durably
 from curl_rl.sweep.files import JobFiles
 from curl_rl.sweep.grid import Grid
 from curl_rl.sweep.job import Job
@@ -22,7 +23,9 @@ from curl_rl.sweep.progress import Progress, evaluations, newest_rows
 from curl_rl.sweep.values import spelled
 
 JOURNAL = "search.journal"
-"""Name of the study in the sweep's folder."""
+"""Name of the study's file in the sweep's folder."""
+
+_STUDY = "sweep"
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,17 @@ class Search:
         self._optuna = optuna
         self._grid, self._ranges, self._wanted, self._folder = grid, ranges, trials, folder
         folder.mkdir(parents=True, exist_ok=True)
+        if not watch:
+            _mend(folder / JOURNAL)
         backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
-        self._study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
-            study_name="sweep",
-            direction="maximize",
-            pruner=optuna.pruners.MedianPruner(),
-            load_if_exists=True,
-        )
+        storage = optuna.storages.JournalStorage(backend)
+        if watch:
+            self._study = optuna.load_study(study_name=_STUDY, storage=storage)
+        else:
+            self._study = optuna.create_study(
+                study_name=_STUDY, storage=storage, direction="maximize", load_if_exists=True
+            )
+        self._study.pruner = optuna.pruners.MedianPruner()
         # By the number of trials, so that a search that continues does not draw its first settings again.
         self._study.sampler = optuna.samplers.TPESampler(seed=len(self._study.trials))
         self._jobs: dict[int, list[Job]] = {}
@@ -174,3 +180,14 @@ class Search:
     def _end(self, number: int, value: float | None = None, state: Any = None) -> None:
         self._study.tell(number, value, state=state)
         del self._open[number]
+
+
+def _mend(journal: Path) -> None:
+    """Removes what a process that was killed while it wrote has left: half a last line, and Optuna's lock.
+
+    Optuna would append to the half line, and could then read neither.
+    """
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    content = journal.read_bytes() if journal.exists() else b""
+    if content and not content.endswith(b"\n"):
+        write_durably(journal, [content[: content.rfind(b"\n") + 1]])

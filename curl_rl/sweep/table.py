@@ -6,6 +6,8 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from curl_rl.runs.console import printable, say
 from curl_rl.sweep.progress import Progress, State, seconds_left
@@ -16,6 +18,8 @@ _ORDER: tuple[State, ...] = ("running", "failed", "waiting", "done", "pruned")
 def table(jobs: Sequence[Progress], at_once: int, rows: int | None = None) -> list[str]:
     """Lines with every job's state, frames, newest return and time left, and a last line about all of them.
 
+    Settings that all jobs share stand once above them.
+
     Args:
         jobs: the jobs.
         at_once: how many run at the same time, for the time left.
@@ -23,9 +27,10 @@ def table(jobs: Sequence[Progress], at_once: int, rows: int | None = None) -> li
     """
     header = ["job", "state", "frames", "return", "time left"]
     shown = list(jobs)
+    shared = set.intersection(*(set(one.job.settings) for one in jobs)) if len(jobs) > 1 else set()
     if rows is not None and len(shown) > rows:
         shown = sorted(shown, key=lambda one: _ORDER.index(one.state))[: max(rows - 1, 0)]
-    cells = [header, *(_row(one) for one in shown)]
+    cells = [header, *(_row(one, shared) for one in shown)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
         "  ".join(
@@ -34,6 +39,8 @@ def table(jobs: Sequence[Progress], at_once: int, rows: int | None = None) -> li
         ).rstrip()
         for row in cells
     ]
+    if shared:
+        lines.insert(0, printable(f"all with {', '.join(f'{name} {value}' for name, value in sorted(shared))}"))
     if len(shown) < len(jobs):
         lines.append(f"... and {len(jobs) - len(shown)} more; --status prints all")
     return [*lines, summary(jobs, at_once)]
@@ -61,10 +68,10 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24:02} h"
 
 
-def _row(one: Progress) -> list[str]:
+def _row(one: Progress, shared: AbstractSet[tuple[str, str]]) -> list[str]:
     left = "" if one.is_over or one.seconds_per_frame is None else duration(one.frames_left * one.seconds_per_frame)
     return [
-        printable(one.job.name),
+        printable(replace(one.job, settings=tuple(pair for pair in one.job.settings if pair not in shared)).name),
         one.state,
         f"{one.frames:,}/{one.budget:,}",
         "" if one.returned is None else f"{one.returned:.1f}",

@@ -26,11 +26,12 @@ def jobs(count: int, env: str = "task") -> list[Job]:
 
 
 def command(folder: Path, script: str) -> Callable[[Job], list[str]]:
-    """The command of each job; ``$SEED`` is its seed and ``$RUN`` its run's directory."""
+    """The command of each job; ``$SEED`` is its seed, ``$RUN`` its run's directory, ``$VALUE`` its first setting."""
 
     def of(job: Job) -> list[str]:
         run = folder / "runs" / job.name
-        return ["sh", "-c", f"cd {folder}; SEED={job.seed}; RUN='{run}'; {NOTED % script}"]
+        value = job.settings[0][1] if job.settings else ""
+        return ["sh", "-c", f"cd {folder}; SEED={job.seed}; VALUE={value}; RUN='{run}'; {NOTED % script}"]
 
     return of
 

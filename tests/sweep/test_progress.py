@@ -79,6 +79,14 @@ def test_table_by_hand() -> None:
         "a/cpu/seed2  running    400/1,000             20 min",
         "2 jobs: 1 running, 1 done, time left: 20 min",
     ]
+    settings = [(("frames", "9"), ("x", "1")), (("frames", "9"), ("x", "2"))]
+    many = table([Progress(Job("a", "cpu", one, 1), "waiting", 9) for one in settings], 1)
+    assert [line.split("  ")[0] for line in many[:-1]] == [
+        "all with frames 9",
+        "job",
+        "a/cpu,x=1/seed1",
+        "a/cpu,x=2/seed1",
+    ]
     shortened = table([*jobs, *[one("waiting", 0, None)] * 50], 1, rows=3)
     assert shortened[1].startswith("a/cpu/seed2  running")
     assert shortened[3:] == [
