@@ -189,7 +189,7 @@ class Driver:
                 files.write_record(Record("pruned", ""))
 
     def _stop(self, stop: StopRequest) -> None:
-        """Asks this process's jobs to save and stop, and waits for them.
+        """Asks all jobs to save and stop, and waits for those that this process has started.
 
         Raises:
             Stopped: always.
@@ -197,15 +197,20 @@ class Driver:
         self._board.clear()
         if self._engine.outlives:
             say("the jobs go on in their queue; the same command watches them again")
-        elif self._attempts:
-            say(f"{len(self._attempts)} jobs save and stop; the same command continues them")
-            for name in self._attempts:
+        else:
+            working = [job.name for job in self._source.jobs if job.name in self._attempts or self._is_worked_on(job)]
+            if working:
+                say(f"{len(working)} jobs save and stop; the same command continues them")
+            for name in working:
                 self._files(name).ask_to_stop()
             while self._attempts:
                 for name in self._engine.ended():
                     del self._attempts[name]
                 time.sleep(min(self._interval, 0.2))
         raise Stopped(stop.signal_number or 0)
+
+    def _is_worked_on(self, job: Job) -> bool:
+        return self._files(job.name).is_worked_on
 
     def _files(self, name: str) -> JobFiles:
         return JobFiles(self._folder, name)

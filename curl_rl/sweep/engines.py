@@ -8,12 +8,16 @@ from pathlib import Path
 import torch
 
 from curl_rl.rl.config import RunConfig
+from curl_rl.rl.replay import replay_bytes
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.storage import available_memory
 from curl_rl.sweep.config import SweepConfig
 from curl_rl.sweep.driver import Engine
 from curl_rl.sweep.local import LocalPool, cores, slots_of, visible_gpus
 from curl_rl.sweep.ray_cluster import RayCluster
 from curl_rl.sweep.slurm import SubmittedJobs
+
+_PROCESS = 2**30  # bytes of a run's process besides its replay: PyTorch, the simulator, the update's activations
 
 
 def engine_of(config: SweepConfig, runs: Sequence[RunConfig], folder: Path) -> tuple[Engine, int]:
@@ -33,7 +37,8 @@ def engine_of(config: SweepConfig, runs: Sequence[RunConfig], folder: Path) -> t
         gpus = visible_gpus(torch.cuda.device_count()) if on_gpus else []
         if config.gpus_per_job is not None and not gpus:
             raise UserError(f"gpus_per_job must not be set on a machine without a GPU, got {config.gpus_per_job:g}")
-        slots, threads = slots_of(config.jobs, asked, gpus, config.gpus_per_job or 1)
+        fit = available_memory() // max(map(memory_of, runs))
+        slots, threads = slots_of(config.jobs, asked, gpus, config.gpus_per_job or 1, fit)
         return LocalPool(slots), threads
     threads = asked or 1
     if config.on == "ray":
@@ -42,3 +47,12 @@ def engine_of(config: SweepConfig, runs: Sequence[RunConfig], folder: Path) -> t
     if config.on == "slurm":
         return SubmittedJobs("slurm", files, config.jobs, threads, gpus_each, config.slurm), threads
     return SubmittedJobs("local", files, config.jobs or max(cores() // threads, 1), threads, gpus_each, {}), threads
+
+
+def memory_of(run: RunConfig) -> int:
+    """An estimate of the bytes of main memory that a run takes at most."""
+    steps = min(run.replay.capacity, -(-run.frames // run.environment.action_repeat))
+    stack, size = run.environment.stack, run.environment.size
+    # The pixels of a step count in kilobytes, its actions in bytes: any number of them will do.
+    replay = replay_bytes(steps, (3 * stack, size, size), 16, stack=stack, streams=run.training.environments)
+    return _PROCESS * run.training.environments + (0 if run.replay.storage == "disk" else replay)

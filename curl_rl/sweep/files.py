@@ -72,7 +72,12 @@ class JobFiles:
     @property
     def is_running(self) -> bool:
         """Whether a process works on the job or on its run, whoever has started it."""
-        return is_locked(self._file(".lock")) or is_locked(self.run / LOCK)
+        return self.is_worked_on or is_locked(self.run / LOCK)
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether a worker of this or an earlier sweep, or the command that it has left, works on the job."""
+        return is_locked(self._file(".lock"))
 
     def read_record(self) -> Record | None:
         """How the last attempt ended; None before the first one has, or if the file is damaged."""

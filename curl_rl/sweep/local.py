@@ -28,7 +28,7 @@ def visible_gpus(count: int) -> list[str]:
 
 
 def slots_of(
-    jobs: int | None, threads: int | None, gpus: Sequence[str], gpus_per_job: float
+    jobs: int | None, threads: int | None, gpus: Sequence[str], gpus_per_job: float, fit: int | None = None
 ) -> tuple[list[Mapping[str, str]], int]:
     """The places of a pool and the threads of each.
 
@@ -37,6 +37,7 @@ def slots_of(
         threads: threads of a job, if the sweep sets them; None to share the cores evenly.
         gpus: names of the machine's GPUs, if the jobs use them.
         gpus_per_job: GPUs of a job, or the fraction of one.
+        fit: how many jobs fit into memory, by an estimate, which only matters if ``jobs`` is None.
 
     Returns:
         For each place the variables of its processes, and the threads.
@@ -61,7 +62,7 @@ def slots_of(
             most, why = len(visible), f"the {len(gpus)} GPUs of this machine with {gpus_per_job:g} of one per job"
     if jobs is not None and not 1 <= jobs <= most:
         raise UserError(f"jobs must be from 1 to {most}, for {why}, got {jobs}: more would only slow one another down")
-    count = jobs or most
+    count = jobs or max(min(most, most if fit is None else fit), 1)
     each = threads or max(cores() // count, 1)
     return [{**visible[i % len(visible)], "OMP_NUM_THREADS": str(each)} for i in range(count)], each
 

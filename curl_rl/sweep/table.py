@@ -27,7 +27,7 @@ def table(jobs: Sequence[Progress], at_once: int, rows: int | None = None) -> li
     """
     header = ["job", "state", "frames", "return", "time left"]
     shown = list(jobs)
-    shared = set.intersection(*(set(one.job.settings) for one in jobs)) if len(jobs) > 1 else set()
+    shared = _shared(jobs)
     if rows is not None and len(shown) > rows:
         shown = sorted(shown, key=lambda one: _ORDER.index(one.state))[: max(rows - 1, 0)]
     cells = [header, *(_row(one, shared) for one in shown)]
@@ -68,10 +68,19 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24:02} h"
 
 
+def _shared(jobs: Sequence[Progress]) -> set[tuple[str, str]]:
+    """The settings that all of several jobs have."""
+    return set.intersection(*(set(one.job.settings) for one in jobs)) if len(jobs) > 1 else set()
+
+
+def _name(one: Progress, shared: AbstractSet[tuple[str, str]]) -> str:
+    return printable(replace(one.job, settings=tuple(pair for pair in one.job.settings if pair not in shared)).name)
+
+
 def _row(one: Progress, shared: AbstractSet[tuple[str, str]]) -> list[str]:
     left = "" if one.is_over or one.seconds_per_frame is None else duration(one.frames_left * one.seconds_per_frame)
     return [
-        printable(replace(one.job, settings=tuple(pair for pair in one.job.settings if pair not in shared)).name),
+        _name(one, shared),
         one.state,
         f"{one.frames:,}/{one.budget:,}",
         "" if one.returned is None else f"{one.returned:.1f}",
@@ -97,9 +106,10 @@ class Board:
             self._height = len(lines)
             return
         states = {one.job.name: one.state for one in jobs}
+        shared = _shared(jobs)
         for one in jobs:
             if self._before.get(one.job.name, "waiting") != one.state:
-                say(f"{one.job.name}: {one.state}")
+                say(f"{_name(one, shared)}: {one.state}")
         if states != self._before:
             say(summary(jobs, at_once))
         self._before = states

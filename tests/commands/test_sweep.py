@@ -39,9 +39,7 @@ def call(*arguments: str) -> int:
 
 
 def test_dry_run_prints_commands_that_train_each_combination(capsys: pytest.CaptureFixture[str]) -> None:
-    line = (
-        "--env tiny-reach cheetah-run --preset cpu sac --seeds 1 2 --set agent.objective=curl,none frames=2e3 --dry_run"
-    )
+    line = "--env tiny-reach cheetah-run --preset cpu --seeds 1 2 --set agent.objective=curl,none frames=2e3 --dry_run"
     assert call(*line.split()) == 0
     found = []
     for command in capsys.readouterr().out.splitlines():

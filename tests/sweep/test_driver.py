@@ -17,6 +17,7 @@ import pytest
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.lock import lock_run
 from curl_rl.runs.signals import Stopped
+from curl_rl.sweep import driver as loop
 from curl_rl.sweep.files import JobFiles, Record, one_sweep
 from helpers import stand_in_jobs
 from helpers.stand_in_jobs import FAILS, WAITS, driver, jobs, notes
@@ -185,6 +186,25 @@ def test_signal_stops_all_jobs_and_the_next_sweep_continues(tmp_path: Path) -> N
     (tmp_path / "go").touch()
     assert driver(tmp_path, jobs(3), script).run() == 0
     assert Counter(notes(tmp_path))["end 1"] == 1
+
+
+def test_signal_also_stops_the_jobs_that_a_killed_sweep_has_left(tmp_path: Path) -> None:
+    script = 'trap "echo saved >> notes; exit 143" TERM; while :; do sleep 0.05; done'
+    killed_program(tmp_path, script, started=2)
+    helper = soon(lambda: time.sleep(0.5), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped):
+        driver(tmp_path, jobs(3), script).run()
+    helper.join()
+    wait_until(lambda: notes(tmp_path).count("saved") == 2)
+    assert starts(tmp_path) == 2
+
+
+def test_job_whose_run_was_just_taken_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_PAUSE", 0.1)
+    message = "train: error: run directory x is in use by process 7: wait until it ends"
+    script = f'echo once >> tries; [ $(wc -l < tries) -gt 3 ] || {{ echo "{message}"; exit 2; }}'
+    assert driver(tmp_path, jobs(1), script).run() == 0
+    assert notes(tmp_path) == ["start 1"] * 4 + ["end 1"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"state": "fine", "attempt": ""}', "[" * 50_000])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from curl_rl.rl.config import load_preset
 from curl_rl.runs.errors import UserError
 from curl_rl.sweep import local
+from curl_rl.sweep.engines import memory_of
 from curl_rl.sweep.local import slots_of, visible_gpus
 
 
@@ -42,6 +44,9 @@ def test_slots_by_hand(machine: int) -> None:
     assert slots_of(None, None, (), 1)[1] == 1
     assert len(slots_of(None, None, (), 1)[0]) == machine
     assert slots_of(2, None, (), 1)[1] == 4
+    assert [len(slots_of(None, None, (), 1, fit)[0]) for fit in (0, 3, 9)] == [1, 3, 8]
+    assert slots_of(None, None, (), 1, 3)[1] == 2
+    assert len(slots_of(5, None, (), 1, 3)[0]) == 5
     quarters, threads = slots_of(None, None, ("3",), 0.25)
     assert (quarters, threads) == ([{"CUDA_VISIBLE_DEVICES": "3", "OMP_NUM_THREADS": "2"}] * 4, 2)
     pairs, _ = slots_of(None, None, ("0", "1", "2", "3", "4"), 2)
@@ -72,3 +77,10 @@ def test_gpus_keep_the_names_that_the_process_was_given(monkeypatch: pytest.Monk
     assert visible_gpus(2) == ["4", "7"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert visible_gpus(2) == ["0", "1"]
+
+
+def test_memory_of_a_run_by_hand() -> None:
+    # 25,000 steps of one 100 x 100 frame of three channels, and a gibibyte.
+    run = load_preset("curl", "cheetah-run", {"frames": 100_000})
+    assert memory_of(run) == pytest.approx(2**30 + 25_000 * 30_000, rel=0.05)
+    assert memory_of(load_preset("curl", "cheetah-run", {"replay": {"storage": "disk"}})) == 2**30
