@@ -42,7 +42,7 @@ apt_install = { [ "$$(id -u)" = 0 ] && sudo= || { sudo -n true 2>/dev/null && su
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -o DPkg::Lock::Timeout=300 --no-install-recommends $(1) >/dev/null; }
 
 .DEFAULT_GOAL := help
-.PHONY: help train test slow-test test-newest lint docs setup setup-test doctor
+.PHONY: help train test slow-test fault-test test-newest lint docs setup setup-test doctor
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -62,6 +62,9 @@ test: setup-test lint ## the quick tests, ruff and mypy
 
 slow-test: setup-test ## the tests that take longer
 	$(PYTEST) -m slow $(ARGS)
+
+fault-test: setup-test ## faults injected by kind and counted, for minutes: ARGS="--minutes 60"
+	OMP_NUM_THREADS=1 $(PY) tests/faults/campaign.py $(ARGS)
 
 # In an environment of its own, .venv-newest, with the newest release of every dependency, whatever range setup.cfg allows.
 # Only three keep their range: dm_control and mujoco, whose newest releases do not go together, and ruff, for its format.

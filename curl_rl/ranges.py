@@ -95,6 +95,12 @@ def one_or_more(element: Range, words: str) -> Range:
     return Range(words, lambda values: each(element).holds(values) and len(values) > 0)
 
 
+def one_or_each(element: Range) -> Range:
+    """A value in ``element``, or a sequence of one or more such values."""
+    many = one_or_more(element, "")
+    return Range(f"{element.words}, or a list of such", lambda value: element.holds(value) or many.holds(value))
+
+
 def check_ranges(settings: Any, section: str = "") -> None:
     """Refuses a dataclass with a field outside its declared range.
 

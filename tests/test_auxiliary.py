@@ -15,10 +15,14 @@ from curl_rl import AuxiliaryLoss, EncoderConfig, ModuleEncoder, PixelEncoder
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.objectives import (
     BYOL,
+    CPC,
     DIM,
     METHODS,
     BatchInfo,
     BYOLConfig,
+    Composite,
+    CPCConfig,
+    Curl,
     DataSpec,
     DIMConfig,
     MoCo,
@@ -463,11 +467,24 @@ def test_a_single_sample_is_refused_by_methods_that_need_others(method: str, tra
     aux = AuxiliaryLoss(_encoder(), method, data=DataSpec(count=8, classes=2)).train(train)
     zero = torch.zeros(1, dtype=torch.int64)
     batch = BatchInfo(**{need: zero for need in ("indices", "labels") if need in aux.objective.needs})
+    later = [_images()[:1] for _ in aux.offsets]
     if not aux.objective.batch_dependent:  # its negatives, if it has any, are in a bank
-        aux(_images()[:1], batch=batch)
+        aux(_images()[:1], later=later, batch=batch)
         return
     with pytest.raises(ValueError, match=r"needs? at least 2 samples in a batch \(batch_size\), got 1"):
-        aux(_images()[:1], batch=batch)
+        aux(_images()[:1], later=later, batch=batch)
+
+
+def test_several_objectives_at_once_are_their_weighted_sum() -> None:
+    encoder = _encoder()
+    spec, size = encoder.feature_spec, len(_images())
+    parts = {"curl": Curl(spec), "cpc": CPC(spec, CPCConfig(steps=2, actions=True), action_dim=3)}
+    aux = AuxiliaryLoss(encoder, Composite(parts, (1.0, 0.1)).double())
+    assert aux.offsets == (1, 2)
+    loss = aux(_images(), later=[_images(1), _images(2)], batch=BatchInfo(actions=torch.ones(size, 2, 3)))
+    torch.testing.assert_close(loss, aux.metrics["curl/loss"] + 0.1 * aux.metrics["cpc/loss"])
+    with pytest.raises(ValueError, match=r"^batch must hold actions, which Composite needs, got none"):
+        aux(_images(), later=[_images(1), _images(2)])
 
 
 def test_the_first_floats_beyond_1_are_a_warning() -> None:

@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+
 from curl_rl import EncoderConfig, PretrainedEncoder, load_encoder
 from curl_rl.commands.environments import MakeEnvironment, camera_flag, make_configured
 from curl_rl.objectives import METHODS
 from curl_rl.rl.checks import remark_on_endless
 from curl_rl.rl.config import EnvironmentConfig
+from curl_rl.rl.contained import EnvironmentFault, Outcome, contained
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.console import say
@@ -61,7 +65,7 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     parser.add_argument("--seed", type=int, default=1, help="of everything [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the evaluations here, one per line")
     arguments = parser.parse_args(argv)
-    with refusals(parser, *unavailable):
+    with refusals(parser, EnvironmentFault, *unavailable):
         train(arguments, make)
     return 0
 
@@ -83,7 +87,9 @@ def train(arguments: argparse.Namespace, make: MakeEnvironment[Environment]) -> 
 
     chosen = {"camera": arguments.camera, "max_episode_steps": arguments.max_episode_steps}
     shown = EnvironmentConfig(size=size, stack=STACK, action_repeat=1, **chosen)
-    environment, evaluation_environment = (Monitor(make_configured(make, arguments.env, shown)) for _ in range(2))
+    environment, evaluation_environment = (
+        Monitor(_FiniteRewards(contained(lambda: make_configured(make, arguments.env, shown)))) for _ in range(2)
+    )
     if remark := remark_on_endless(environment.unwrapped, arguments.env, "--max_episode_steps"):
         say(remark)
     policy: dict[str, Any] = {"net_arch": [256, 256]}
@@ -127,6 +133,16 @@ def train(arguments: argparse.Namespace, make: MakeEnvironment[Environment]) -> 
     model.learn(arguments.steps, callback=CallbackList([*callbacks, Evaluation()]), progress_bar=False)
     environment.close()
     evaluation_environment.close()
+
+
+class _FiniteRewards(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Refuses a reward of NaN, on which Stable-Baselines3 would train."""
+
+    def step(self, action: Any) -> Outcome:
+        outcome: Any = self.env.step(action)
+        if not math.isfinite(outcome[1]):
+            raise ValueError(f"the environment's reward must be finite, got {outcome[1]}")
+        return outcome
 
 
 def names_a_new_one(encoder: str) -> bool:

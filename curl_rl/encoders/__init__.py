@@ -14,6 +14,7 @@ from curl_rl.encoders.heads import MLP
 from curl_rl.encoders.kinds import build_encoder
 from curl_rl.encoders.modes import evaluating
 from curl_rl.encoders.module import ModuleEncoder
+from curl_rl.encoders.patches import PatchEncoder
 from curl_rl.encoders.pixel import Convolutions, EncoderConfig, PixelEncoder, Projection, orthogonal_init
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.encoders.two_stream import TwoStreamEncoder
@@ -26,6 +27,7 @@ __all__ = [
     "FeatureSpec",
     "Features",
     "ModuleEncoder",
+    "PatchEncoder",
     "PixelEncoder",
     "Precision",
     "Projection",

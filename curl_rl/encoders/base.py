@@ -28,6 +28,8 @@ class FeatureSpec(NamedTuple):
     """``(C, h, w)`` of the map from halfway through the encoder, if it has one."""
     streams: int = 1
     """Number of equal, consecutive parts of the vector that are computed from different channels of the image."""
+    patches: bool = False
+    """True if each place of the map is computed from a patch of the image of its own."""
 
 
 class Features(NamedTuple):
@@ -117,6 +119,11 @@ class Encoder(nn.Module):
     def batch_norm_splits(self) -> int:
         """Number of equal parts of a training batch that batch norm normalizes separately; 1: the whole batch."""
         return 1
+
+    @property
+    def exported(self) -> Encoder:
+        """The network that is saved: itself, unless it only applies another in a way that its training needs."""
+        return self
 
     @property
     def title(self) -> str:

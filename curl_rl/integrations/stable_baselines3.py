@@ -192,6 +192,11 @@ class ContrastiveCallback(BaseCallback):
             raise ValueError(f"ContrastiveCallback has nothing to train in this model: {why}")
         for encoder in trained:
             loss = AuxiliaryLoss(encoder, self.objective, pad=self.pad, tau=self.tau)
+            if loss.offsets:
+                raise ValueError(
+                    f"objective {self.objective} compares observations with later ones, which a buffer's samples do "
+                    "not have: take curl"
+                )
             self.losses.append(loss)
             groups = [{"params": list(encoder.parameters())}, *loss.objective.parameter_groups()]
             self.optimizers.append(torch.optim.Adam([group for group in groups if group["params"]], self.lr))

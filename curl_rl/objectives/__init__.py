@@ -11,6 +11,8 @@ from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
 from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
 from curl_rl.objectives.cmc import CMC, CMCConfig
+from curl_rl.objectives.composite import Composite
+from curl_rl.objectives.cpc import CPC, CPCConfig
 from curl_rl.objectives.curl import Curl, CurlConfig
 from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
 from curl_rl.objectives.dim import DIM, DIMConfig
@@ -44,6 +46,7 @@ __all__ = [
     "AMDIM",
     "BYOL",
     "CMC",
+    "CPC",
     "DIM",
     "METHODS",
     "NNCLR",
@@ -54,6 +57,8 @@ __all__ = [
     "BarlowTwins",
     "BatchInfo",
     "CMCConfig",
+    "CPCConfig",
+    "Composite",
     "Curl",
     "CurlConfig",
     "DIMConfig",

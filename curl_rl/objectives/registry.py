@@ -35,6 +35,7 @@ _FILES = (
     "dim",
     "cmc",
     "amdim",
+    "cpc",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

@@ -25,6 +25,9 @@ class BackboneConfig:
     split: Literal["none", "lab", "ycbcr"] = "none"
     """Split the image into lightness and color, with a ResNet for each, in L*a*b* or YCbCr, for cmc. none: one ResNet
     for the whole image."""
+    patch: Annotated[int, zero_or_more("whole images")] = 0
+    """Side of the patches that a ResNet with norm group encodes one by one, in pixels, for cpc of kind patches; they
+    overlap by half. 0: it encodes whole images."""
     pixel: EncoderConfig = field(default_factory=EncoderConfig)
     """Shape of a pixel encoder."""
     precision: Precision | Literal["auto"] = "auto"
@@ -34,6 +37,10 @@ class BackboneConfig:
         check_ranges(self, "encoder")
         if self.split != "none" and self.kind != "resnet":
             raise ValueError(f"encoder.split must be none with kind {self.kind}, got {self.split}: take kind resnet")
+        if self.patch and self.kind != "resnet":
+            raise ValueError(f"encoder.patch must be 0 with kind {self.kind}, got {self.patch}: take kind resnet")
+        if self.patch and self.split != "none":
+            raise ValueError(f"encoder.patch must be 0 with encoder.split {self.split}, got {self.patch}")
 
 
 @dataclass(frozen=True)

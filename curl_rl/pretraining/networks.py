@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from curl_rl.encoders import Encoder, PixelEncoder, ResNet, TwoStreamEncoder
+from curl_rl.encoders import Encoder, PatchEncoder, PixelEncoder, ResNet, TwoStreamEncoder
 from curl_rl.objectives import DataSpec, Objective, ObjectiveUser, build_objective
 from curl_rl.pretraining.config import Settings
 from curl_rl.runs.compute import resolve_precision
@@ -35,7 +35,8 @@ def build_networks(
     if settings.encoder.split != "none":
         encoder = TwoStreamEncoder(shape, settings.encoder.resnet, settings.encoder.split, precision)
     elif settings.encoder.kind == "resnet":
-        encoder = ResNet(shape, settings.encoder.resnet, precision)
+        trunk = ResNet(shape, settings.encoder.resnet, precision)
+        encoder = PatchEncoder(trunk, settings.encoder.patch) if settings.encoder.patch else trunk
     else:
         encoder = PixelEncoder(shape, settings.encoder.pixel, precision)
     objective = build_objective(settings.method, encoder.feature_spec, settings.objectives, data, user)

@@ -32,6 +32,7 @@ from curl_rl.pretraining.watchers import Watcher
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import derived_seed
 from curl_rl.runs.session import Contents, Position, Remedies, Session
+from curl_rl.runs.settings import Layer
 
 
 class Pretrainer:
@@ -44,6 +45,7 @@ class Pretrainer:
         watchers: called between steps, in this order.
         remedies: advice printed after a fault.
         next_step: suggested use of the encoder, printed in the last line of a complete run.
+        settings: what :class:`~curl_rl.runs.session.Session` keeps in each checkpoint.
 
     Raises:
         UserError: the disk lacks space, the checkpoints or the log are damaged, the run was started with other
@@ -59,6 +61,7 @@ class Pretrainer:
         *,
         remedies: Remedies,
         next_step: str,
+        settings: Layer | None = None,
     ) -> None:
         self.config, self.device, self.source, self.watchers = config, device, source, watchers
         self.next_step = next_step
@@ -94,6 +97,7 @@ class Pretrainer:
             keep=config.checkpoint.keep,
             axis=f"{source.unit}s",
             processes=distributed,
+            settings=settings,
         )
         resumed = self._restore()
         self._make_equal()
@@ -280,7 +284,7 @@ class Pretrainer:
             save_head(head, directory)
         provenance = {"method": c.method, "preset": c.preset, "seed": c.seed, **self.source.provenance}
         save_encoder(
-            self.learner.encoder,
+            self.learner.encoder.exported,
             directory,
             rendered_size=self.source.size,
             provenance={**provenance, "epochs": self.epochs},

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from curl_rl.augment import center_crop, random_crops
 from curl_rl.encoders import EncoderConfig, PixelEncoder, Precision, Projection, orthogonal_init
-from curl_rl.objectives import DataSpec, ObjectiveUser, ViewSpec, build_objective, registry
+from curl_rl.objectives import DataSpec, ObjectiveUser, ViewSpec, registry
+from curl_rl.objectives.composite import build_composite, check_methods, methods_in
 from curl_rl.objectives.momentum import momentum_copy
-from curl_rl.ranges import at_least, check_ranges, positive_finite, within
+from curl_rl.ranges import at_least, check_ranges, one_or_each, positive_finite, within
 from curl_rl.rl import sac
 from curl_rl.rl.frozen_update import frozen_update
 from curl_rl.rl.joint_update import joint_update
@@ -34,8 +35,12 @@ REPLAY = ObjectiveUser("agent.objective", "a replay", has=frozenset({"actions"})
 class AgentConfig:
     """Soft Actor-Critic on pixels with an auxiliary objective. The defaults are the CURL paper's (Table 3)."""
 
-    objective: registry.ObjectiveName = "curl"
-    """Self-supervised method that trains the encoder along with the critic; none: the critic alone."""
+    objective: registry.ObjectiveName | str = "curl"
+    """Self-supervised method that trains the encoder along with the critic, or several joined by +, such as curl+cpc;
+    none: the critic alone."""
+    objective_weight: Annotated[float | tuple[float, ...], one_or_each(positive_finite)] = 1.0
+    """Factor on the objective's loss; for several one factor for all, or a list with one for each, such as [1,0.1]. In
+    an exact update only their proportions matter, because Adam cancels a common factor."""
     update_rule: Literal["exact", "joint"] = "exact"
     """exact: critics, actor and objective in turn, as in the paper. joint: critics and objective share one pass and one
     gradient of the encoder, and the actor uses the features of that pass; faster, but a different algorithm."""
@@ -96,6 +101,13 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, "agent")
+        check_methods("agent.objective", self.objective)
+        weights, methods = self.objective_weight, methods_in(self.objective)
+        if methods and isinstance(weights, tuple) and len(weights) != len(methods):
+            raise ValueError(
+                f"agent.objective_weight must be one number, or one for each of {' and '.join(methods)}, got "
+                f"{list(weights)}"
+            )
         if not self.log_std_min < self.log_std_max:
             raise ValueError(f"agent.log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
         if self.freeze_encoder and self.objective != "none":
@@ -163,7 +175,7 @@ class Agent(nn.Module):
         observation_shape: ``(C, H, W)`` of the environment's observation; the agent sees a crop of it.
         action_dim: size of the action vector; actions are in [−1, 1].
         config: the agent's settings.
-        objectives: the settings of all objectives; ``config.objective`` selects one.
+        objectives: the settings of all objectives; ``config.objective`` selects one or more.
         proprioception: P, the length of the vector beside the pixels; 0: there is none. Actor and critics take it as
             it is, in addition to the encoder's features; encoder and objective never see it.
 
@@ -206,7 +218,9 @@ class Agent(nn.Module):
         self.actor = sac.Actor(seen, action_dim, config.hidden, config.log_std_min, config.log_std_max)
         self.log_alpha = nn.Parameter(torch.tensor(config.initial_temperature).log())
         data = DataSpec(action_dim=action_dim)
-        self.objective = build_objective(config.objective, self.encoder.feature_spec, objectives, data, REPLAY)
+        self.objective = build_composite(
+            config.objective, config.objective_weight, self.encoder.feature_spec, objectives, data, REPLAY
+        )
         # A frozen encoder is its own target.
         frozen = config.freeze_encoder
         self.target_encoder = self.encoder.requires_grad_(False) if frozen else momentum_copy(self.encoder)

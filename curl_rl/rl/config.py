@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from curl_rl.beside import CONFIGS
 from curl_rl.objectives import registry
+from curl_rl.objectives.composite import methods_in
 from curl_rl.ranges import at_least, check_ranges, positive_finite, within, zero_or_more
 from curl_rl.rl.agent import REPLAY, AgentConfig
 from curl_rl.rl.replay import ReplayConfig
@@ -89,8 +90,8 @@ class TrainingConfig:
     Each environment has an equal share of the replay, and its process takes about 250 MB."""
     step_timeout: Annotated[float | None, positive_finite] = None
     """Seconds after which an environment that has not returned from a step or a reset ends the run, which then resumes
-    from where it was saved; null: never. With a limit all environments run in processes of their own, which alone can
-    be ended at any moment."""
+    from where it was saved; null: never. Making it may take a minute longer. With a limit all environments run in
+    processes of their own, which alone can be ended at any moment."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "training")
@@ -288,6 +289,7 @@ SCHEMA = Schema(
         "agent.objective": lambda: {
             **registry.summaries(REPLAY.has),
             "none": "No contrastive loss: plain SAC on crops.",
+            "A+B": "Several at once, each with its --agent.objective_weight, such as curl+cpc.",
         }
     },
     salvages=True,
@@ -295,6 +297,6 @@ SCHEMA = Schema(
         *("env", "preset", "frames", "seed", "device", "environment", "agent", "objectives", "replay", "training"),
         *("evaluation", "checkpoint", "log", "compute"),
     ),
-    methods=lambda config: (config.agent.objective,),
+    methods=lambda config: methods_in(config.agent.objective),
     kind="agent",
 )

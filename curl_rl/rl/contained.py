@@ -25,10 +25,15 @@ Environment = gymnasium.Env[Observation, Action]
 Outcome = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 _PATIENCE = 10.0  # seconds after which a close() that has not returned is reported
+_LAST_PATIENCE = 60.0  # and after which it is interrupted
 
 
 class EnvironmentFault(RuntimeError):
     """What an environment did wrong, as text: an exception's own class may be unknown in this process."""
+
+
+class _TooLong(BaseException):
+    """Interrupts a call into an environment, which may catch every Exception."""
 
 
 class ContainedEnvironment(gymnasium.Wrapper[Observation, Action, Observation, Action]):
@@ -83,13 +88,16 @@ class ContainedEnvironment(gymnasium.Wrapper[Observation, Action, Observation, A
             return self.env.render()
 
     def close(self) -> None:
-        """Closes the environment. If that fails, or takes long, says so."""
-        waiting = "waiting for the environment's close(), after which nothing remains to be done; Ctrl-C ends it"
+        """Closes the environment. If that fails, or takes long, says so; a minute later goes on without it."""
+        waiting = (
+            "waiting for the environment's close(), after which nothing remains to be done; Ctrl-C ends it, or it is "
+            f"interrupted after {_LAST_PATIENCE:g} s"
+        )
         late = threading.Timer(_PATIENCE, say, [waiting])
         late.daemon = True
         late.start()
         try:
-            with self._calls.to("close()"):
+            with self._calls.to("close()"), _interrupted_after(_LAST_PATIENCE, "close()"):
                 self.env.close()
         except Exception as error:
             say(f"the environment's close() failed, which changes nothing that was saved: {_named(error)}")
@@ -97,18 +105,54 @@ class ContainedEnvironment(gymnasium.Wrapper[Observation, Action, Observation, A
             late.cancel()
 
 
-def contained(make: Callable[[], Environment]) -> ContainedEnvironment:
+def contained(make: Callable[[], Environment], *, time_limit: float | None = None) -> ContainedEnvironment:
     """Makes an environment and contains it, from its construction on.
 
+    Args:
+        make: makes it.
+        time_limit: seconds that this may take; None: any time.
+
     Raises:
-        EnvironmentFault: ``make`` tried to end the process, or returned something else than an environment.
+        EnvironmentFault: ``make`` tried to end the process, took too long, or returned something else than an
+            environment.
     """
     calls = _Calls()
-    with calls.to("construction"):
+    with calls.to("construction"), _interrupted_after(time_limit, "construction"):
         environment: Any = make()
     if not isinstance(environment, gymnasium.Env):
         raise EnvironmentFault(f"make_environment must return a gymnasium.Env, got {_kind(environment)}")
     return ContainedEnvironment(environment, calls)
+
+
+@contextlib.contextmanager
+def _interrupted_after(seconds: float | None, method: str) -> Iterator[None]:
+    """Interrupts a call into an environment once it has taken ``seconds``; None: never.
+
+    What waits inside a library without returning to Python is interrupted when it does. Outside the main thread, and
+    while another alarm is set, nothing is interrupted.
+
+    Raises:
+        EnvironmentFault: the block was interrupted.
+    """
+    in_use = signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    if seconds is None or in_use or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except _TooLong:
+        raise EnvironmentFault(
+            f"the environment's {method} had not returned after {seconds:g} s, and was interrupted"
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def check_observation(observation: Any, space: gymnasium.Space[Any]) -> None:

@@ -55,6 +55,7 @@ def load_agent(directory: Path | str, device: str = "auto") -> tuple[Agent, RunC
     config = _configuration(directory, device)
     # Playing needs no replay, which may have been left out of a copy.
     agent, state = _newest(directory, lambda state: _agent_of(config, state), incomplete=True)
+    run_directory.say_if_edited(directory, state.get("settings"), config.schema.lasting(config))
     return agent, config, state["progress"]["frames"]
 
 
@@ -86,7 +87,8 @@ def load_learner(directory: Path | str, device: str = "auto") -> tuple[Learner, 
         return agent, replay
 
     try:
-        (agent, replay), _ = _newest(directory, both)
+        (agent, replay), state = _newest(directory, both)
+        run_directory.say_if_edited(directory, state.get("settings"), config.schema.lasting(config))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -35,6 +35,7 @@ from curl_rl.rl.workers import Environment, Environments, WorkerEnvironment, ope
 from curl_rl.runs.compute import precision_in_words, prepared_device
 from curl_rl.runs.console import say
 from curl_rl.runs.directory import REPLAY_SEGMENTS, claimed
+from curl_rl.runs.disk_errors import in_words
 from curl_rl.runs.errors import TrainingFault as TrainingFault  # raised by train()
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import refusing_what_exceeds
@@ -88,10 +89,11 @@ def train(
                 evaluation_environment = contained(make_environment)
             else:
                 evaluation_environment = WorkerEnvironment(make_environment, t.step_timeout)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:  # OSError: the workers' shared memory finds no room
             if not in_worker and not isinstance(error, EnvironmentFault):
                 raise  # raised in this process, so the traceback shows the defect
-            raise UserError(f"environment: {one_line(error)}") from None
+            why = in_words(error) if isinstance(error, OSError) else one_line(error)
+            raise UserError(f"environment: {why}") from None
         stack.callback(evaluation_environment.close)
         check_environment(config, evaluation_environment, device, fresh=fresh)
         config, start = find_starting_encoder(config, evaluation_environment, resumes=not fresh)
@@ -148,6 +150,7 @@ class Trainer:
             functools.partial(_position, self.progress, self.agent),
             _REMEDIES,
             keep=config.checkpoint.keep,
+            settings=config.schema.lasting(config),
         )
         self._watch = PictureWatch()
         self.collector = Collector(environments, self.replay, self.progress, config.seed, self._watch)

@@ -7,6 +7,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +27,9 @@ from curl_rl.rl.contained import contained
 from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.signals import waiting_for
+
+_TO_CONSTRUCT = 60.0
+"""Seconds, beyond the limit on a step, in which a worker must have started and made its environment."""
 
 
 class Beginning(NamedTuple):
@@ -92,7 +96,8 @@ class WorkerEnvironments:
     Args:
         make: makes one environment, in the worker; cloudpickle must be able to serialize it.
         count: number of environments.
-        step_timeout: seconds that a reset, a step, or each replayed step may take; None: any time.
+        step_timeout: seconds that a reset, a step, or each replayed step may take; None: any time. The construction
+            may take a minute longer, which includes the start of the process.
 
     Raises:
         EnvironmentFault: an environment raised an exception, could not be made, or took longer than ``step_timeout``;
@@ -101,8 +106,9 @@ class WorkerEnvironments:
     """
 
     def __init__(self, make: Callable[[], Environment], count: int = 1, *, step_timeout: float | None = None) -> None:
-        makers = [functools.partial(_make_in_worker, make, number, os.getpid()) for number in range(count)]
-        with _reporting_dead_workers():
+        limit = None if step_timeout is None else step_timeout + _TO_CONSTRUCT
+        makers = [functools.partial(_make_in_worker, make, number, os.getpid(), limit) for number in range(count)]
+        with _reporting_dead_workers(), _new_processes_ended_after(limit):
             # No automatic reset: begin() starts every episode, with its own seed.
             self._vector = AsyncVectorEnv(
                 makers, context="spawn", autoreset_mode=AutoresetMode.DISABLED, worker=_worker
@@ -250,16 +256,18 @@ class _Beginner(gymnasium.Wrapper[Observation, Action, Observation, Action]):
             return self.env.step(action)  # type: ignore[return-value]  # contained
 
 
-def _make_in_worker(make: Callable[[], Environment], number: int, trainer: int) -> Environment:
+def _make_in_worker(
+    make: Callable[[], Environment], number: int, trainer: int, time_limit: float | None = None
+) -> Environment:
     """Makes an environment in a worker, which ignores SIGINT and SIGTERM: only the trainer handles them.
 
-    gymnasium also calls this in the trainer, to inspect the spaces.
+    gymnasium also calls this in the trainer, to inspect the spaces; the ``time_limit`` in seconds applies to either.
     """
     if os.getpid() != trainer:
         for number_of_signal in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number_of_signal, signal.SIG_IGN)
     with _picklable_errors():
-        return _Beginner(contained(make), number)
+        return _Beginner(contained(make, time_limit=time_limit), number)
 
 
 def _worker(
@@ -326,6 +334,41 @@ def _only(infos: dict[str, Any], number: int) -> dict[str, Any]:
 def _has(infos: dict[str, Any], name: str, number: int) -> bool:
     mask = infos.get(f"_{name}")
     return mask is None or bool(mask[number])
+
+
+@contextlib.contextmanager
+def _new_processes_ended_after(seconds: float | None) -> Iterator[None]:
+    """Ends the processes that were started inside the block if it takes longer; None: never.
+
+    Raises:
+        EnvironmentFault: they were ended.
+    """
+    if seconds is None:
+        yield
+        return
+    earlier, done, ended = multiprocessing.active_children(), threading.Event(), threading.Event()
+
+    def end() -> None:
+        if done.wait(seconds):
+            return
+        ended.set()
+        while not done.wait(0.1):  # some may be started only now
+            for process in multiprocessing.active_children():
+                if process not in earlier:
+                    process.kill()
+
+    threading.Thread(target=end, daemon=True).start()
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        if not ended.is_set():
+            raise
+        raise EnvironmentFault(
+            f"construction of the environment took more than {seconds:g} s (training.step_timeout and "
+            f"{_TO_CONSTRUCT:g} s), so its process was ended"
+        ) from None
+    finally:
+        done.set()
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import open_to_append, refuse_link
 from curl_rl.runs.lock import LOCK, lock_run
 from curl_rl.runs.logger import METRICS_FILE
-from curl_rl.runs.settings import Changes, Kind, Schema, is_same_place, read_yaml
+from curl_rl.runs.settings import Changes, Kind, Layer, Schema, is_same_place, read_yaml
 from curl_rl.runs.storage import human_size
 
 CONFIG = "config.yaml"
@@ -156,6 +156,25 @@ def _changes(directory: Path, config: Configuration) -> Changes | None:
 
 def _in_words(changes: Changes) -> str:
     return "; ".join(f"{name}: {old} → {new}" for name, (old, new) in changes.items())
+
+
+def say_if_edited(directory: Path, saved: Any, present: Layer) -> None:
+    """Says in one line if the configuration of a run was edited since its checkpoint was saved.
+
+    Args:
+        directory: the run's directory.
+        saved: the checkpoint's :meth:`~curl_rl.runs.settings.Schema.lasting` settings; those of another version are
+            compared as far as both know them, and earlier ones saved none.
+        present: those of the configuration.
+    """
+    earlier = saved if isinstance(saved, dict) else {}
+    edited = {
+        name: (earlier[name], value) for name, value in present.items() if name in earlier and earlier[name] != value
+    }
+    if edited:
+        say(
+            f"{directory / CONFIG} has been edited since the checkpoint was saved, and is followed: {_in_words(edited)}"
+        )
 
 
 def set_aside(directory: Path) -> Path | None:

@@ -6,6 +6,7 @@ since JSON has no NaN. Each line is written immediately in a single write, so a 
 TensorBoard's event files are stored in the same directory.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -65,8 +66,11 @@ class Logger:
         refuse_link(path)
         self.rows = 0
         """Rows in metrics.jsonl."""
+        self._path = path
+        self._digest = hashlib.sha256()  # of all rows
         if resume_at is not None and path.exists():
             self.rows = _cut(path, resume_at, axis)
+            _hash_rows(self._digest, path, axis, self.rows)
         # Unbuffered: each line is one write that reaches the operating system before scalars() returns.
         self._rows = open_to_append(path)
         self._events = EventFile(directory)
@@ -94,6 +98,7 @@ class Logger:
         row: dict[str, float | None] = {self._axis: int(frames), "wall_time": now}
         row.update((name, value if math.isfinite(value) else None) for name, value in numbers.items())
         self._append(json.dumps(row, allow_nan=False).encode() + b"\n")
+        self._digest.update(_untimed(row))
         values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
         self._events.add(Event(wall_time=now, step=frames, summary=Summary(value=values)))
 
@@ -147,6 +152,15 @@ class Logger:
         Called before a checkpoint is saved, so that no row before the checkpoint is lost, even in a power cut.
         """
         os.fsync(self._rows.fileno())
+
+    def sha256(self, rows: int) -> str:
+        """SHA-256, as hexadecimal digits, of the first ``rows`` rows without their timings, which differ when a run is
+        repeated."""
+        if rows == self.rows:
+            return self._digest.hexdigest()
+        digest = hashlib.sha256()
+        _hash_rows(digest, self._path, self._axis, rows)
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Closes the files; a second call does nothing."""
@@ -223,6 +237,17 @@ def _read_rows(path: Path, axis: str) -> list[tuple[dict[str, Any], bytes]]:
                 ) from None
             rows.append((row, line.removesuffix(b"\n")))
     return rows
+
+
+def _hash_rows(digest: Any, path: Path, axis: str, count: int) -> None:
+    """Adds the first ``count`` rows of a file to a digest."""
+    for row, _ in _read_rows(path, axis)[:count]:
+        digest.update(_untimed(row))
+
+
+def _untimed(row: dict[str, Any]) -> bytes:
+    kept = {name: value for name, value in row.items() if name != "wall_time" and not name.startswith("speed/")}
+    return json.dumps(kept).encode()
 
 
 def _cut(path: Path, last: int, axis: str) -> int:

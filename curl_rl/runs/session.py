@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from curl_rl.runs import checkpoint
 from curl_rl.runs.console import progress_bar, say
-from curl_rl.runs.directory import CHECKPOINTS, CONFIG, REPLAY_SEGMENTS, VIDEOS
+from curl_rl.runs.directory import CHECKPOINTS, CONFIG, REPLAY_SEGMENTS, VIDEOS, say_if_edited
 from curl_rl.runs.disk_errors import remedy
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import (
@@ -39,6 +39,7 @@ from curl_rl.runs.faults import (
 from curl_rl.runs.files import own_folder
 from curl_rl.runs.logger import METRICS_FILE, Logger
 from curl_rl.runs.meters import MetricMeans, Speedometer
+from curl_rl.runs.settings import Layer
 from curl_rl.runs.signals import Stopped, StopRequest, stop_requests
 
 
@@ -102,8 +103,8 @@ class Contents(NamedTuple):
     """The contents of a loop's checkpoint."""
 
     state: dict[str, Any]
-    """As :func:`checkpoint.save` takes it; the means of the metrics are added under ``means``, and the number of rows
-    in the log under ``rows``."""
+    """As :func:`checkpoint.save` takes it; the means of the metrics are added under ``means``, the number of rows in
+    the log and their hash under ``rows`` and ``rows_sha256``, and the run's settings under ``settings``."""
     attachments: Sequence[str] = ()
     """Additional files that the checkpoint needs."""
 
@@ -127,6 +128,7 @@ class Session:
         keep: number of newest checkpoints to keep.
         axis: the unit of the x axis.
         processes: the processes that train together.
+        settings: the settings that last for the whole run; each checkpoint holds them.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Session:
         keep: int,
         axis: str = "frames",
         processes: Processes | None = None,
+        settings: Layer | None = None,
     ) -> None:
         self.directory = directory
         self.position = position
@@ -149,12 +152,13 @@ class Session:
         self.bar: tqdm[Any] = progress_bar(0, initial=0, unit="", description="", hidden=True)
         """Progress bar of the whole run; hidden outside :meth:`training`."""
         self._device, self._remedies, self._keep, self._axis = device, remedies, keep, axis
-        self._processes = processes or OneProcess()
+        self._processes, self._settings = processes or OneProcess(), settings
         self._speed = Speedometer(0, 0, axis)
         self._logger: Logger | None = None
         self._place: os.stat_result | None = None
         self._has_config = False
         self._rows_saved = 0
+        self._rows_digest: str | None = None
 
     @property
     def writes(self) -> bool:
@@ -197,13 +201,16 @@ class Session:
         if found is None:
             return None
         self._rows_saved = found[1].get("rows", 0)  # earlier versions did not count them
+        self._rows_digest = found[1].get("rows_sha256")
+        if self.writes and self._settings is not None:
+            say_if_edited(self.directory, found[1].get("settings"), self._settings)
         return found[1]
 
     def begin(self, *, resumed: bool) -> None:
         """Opens the log; if the run was ``resumed``, drops the rows after its position.
 
         Raises:
-            UserError: the log is damaged or cannot be written.
+            UserError: the log is damaged or cannot be written, or belongs to a run whose checkpoints are gone.
         """
         at = self.position()
         self._speed = Speedometer(at.count, at.updates, self._axis)
@@ -211,7 +218,16 @@ class Session:
             self._place = os.stat(self.directory)
             self._has_config = (self.directory / CONFIG).exists()
             self._delete_partial_files()
+            log = self.directory / METRICS_FILE
+            if not resumed and log.is_file() and log.stat().st_size:
+                if not (self.directory / CHECKPOINTS).exists():  # made below, before the log
+                    raise UserError(
+                        f"{self.directory} has a {METRICS_FILE}, but its {CHECKPOINTS} are gone: put them back, or "
+                        "start over with --fresh, which sets the log aside"
+                    )
+                self.say(f"{self.directory} has no checkpoint: starts over, without the rows of its {METRICS_FILE}")
             try:
+                own_folder(self.directory, CHECKPOINTS)
                 self._logger = Logger(self.directory, resume_at=at.count if resumed else -1, axis=self._axis)
             except (ValueError, OSError) as error:
                 raise UserError(one_line(error)) from None
@@ -219,6 +235,11 @@ class Session:
                 self.say(
                     f"{self.directory / METRICS_FILE} has lost {lost} of the {self._rows_saved} rows that were there "
                     "when the checkpoint was saved: training is not affected, but the curves have a gap"
+                )
+            elif self._rows_digest not in (None, self._logger.sha256(self._rows_saved)):
+                self.say(
+                    f"{self.directory / METRICS_FILE} has been changed since the checkpoint was saved: training is not "
+                    "affected, but the curves may be wrong"
                 )
 
     def close(self) -> None:
@@ -334,10 +355,12 @@ class Session:
                     self._refuse_missing_files()
                     self._logger.flush()
                     state, attachments = contents()
+                    rows = {"rows": self._logger.rows, "rows_sha256": self._logger.sha256(self._logger.rows)}
+                    settings = {} if self._settings is None else {"settings": self._settings}
                     checkpoint.save(
                         self.directory / CHECKPOINTS,
                         self.position().count,
-                        {**state, "means": self.means.state(), "rows": self._logger.rows},
+                        {**state, "means": self.means.state(), **rows, **settings},
                         attachments=attachments,
                         keep=self._keep,
                     )

@@ -205,6 +205,21 @@ class Schema(Generic[C]):
 
         return {name: values for name, values in self._differences(old, new).items() if is_allowed(name)}
 
+    def lasting(self, config: C) -> Layer:
+        """The settings by full name that stay the same for the whole run, of the methods that it uses.
+
+        A checkpoint holds them, so that a configuration that was edited since is noticed. Paths are left out: another
+        spelling, or another place of the same content, is the same.
+        """
+        used = self.methods(config)
+
+        def lasts(name: str) -> bool:
+            section, _, rest = name.partition(".")
+            unused = section in self.registered and rest.partition(".")[0] not in used
+            return not unused and section not in self.may_change and name not in (*self.may_change, *self.paths)
+
+        return {name: value for name, value in _flat(to_dict(config)).items() if lasts(name)}
+
     def distinguishing_fields(self, one: C, other: C) -> Changes:
         """The fields by which a table or a plot tells two runs apart: all but those of their surroundings."""
         differences = self._differences(one, other)

@@ -130,4 +130,5 @@ def image_pretrainer(config: VisionConfig, device: torch.device, source: ImageSo
     judge = f"evaluate it with: {shlex.join(['python', 'scripts/evaluate_vision.py', str(config.directory)])}"
     use = f"the encoder is {config.directory / ENCODER}.safetensors"
     next_step = use if is_recording(config.data) else judge
-    return Pretrainer(config, device, source, watchers, remedies=_REMEDIES, next_step=next_step)
+    settings = config.schema.lasting(config)
+    return Pretrainer(config, device, source, watchers, remedies=_REMEDIES, next_step=next_step, settings=settings)

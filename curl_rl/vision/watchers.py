@@ -68,12 +68,12 @@ class NearestNeighbors(Watcher):
                 self._measure(run, self.benchmark)
 
     def _measure(self, run: Pretrainer, benchmark: Benchmark) -> None:
-        k, encoder = min(self._config.knn.k, len(benchmark.train)), run.learner.encoder
+        k, encoder = min(self._config.knn.k, len(benchmark.train)), run.learner.encoder.exported
         with run.session.paused():
             train, test = (encode(encoder, encoder.input_shape[-1], images) for images in benchmark)
             accuracy = knn(train, test, benchmark.classes, Voting(k, self._config.knn.temperature))
             found = {"knn/accuracy": accuracy}
-            if run.probe is not None:
+            if run.probe is not None and encoder is run.learner.encoder:  # the features that the probe has learned
                 right = run.probe(test.features).argmax(1) == test.labels
                 found["probe/test_accuracy"] = float(right.float().mean())
             run.session.scalars(found)

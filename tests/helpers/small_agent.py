@@ -36,7 +36,7 @@ def make_batch(seed: int = 0, future: int = 0) -> Batch:
 
 
 def make_inputs(agent: Agent, seed: int = 0) -> UpdateInputs:
-    return agent.draw(make_batch(seed), torch.Generator().manual_seed(seed))
+    return agent.draw(make_batch(seed, len(agent.future_offsets)), torch.Generator().manual_seed(seed))
 
 
 def changed(before: dict[str, torch.Tensor], agent: Agent) -> set[str]:

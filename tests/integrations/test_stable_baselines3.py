@@ -288,6 +288,11 @@ def test_impossible_settings_are_refused(options: dict[str, Any], message: str) 
         ContrastiveCallback(**options)
 
 
+def test_a_method_that_needs_later_observations_is_refused_before_training() -> None:
+    with pytest.raises(ValueError, match=r"^objective cpc compares observations with later ones, .*: take curl$"):
+        _ppo(_new()).learn(12, callback=ContrastiveCallback("cpc"))
+
+
 def test_models_without_anything_to_train_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its encoders are frozen"):
         _ppo(_policy(pretrained=_pretrained(tmp_path))).learn(12, callback=ContrastiveCallback())

@@ -18,6 +18,7 @@ from curl_rl.objectives import (
     BarlowConfig,
     BYOLConfig,
     CMCConfig,
+    CPCConfig,
     Curl,
     CurlConfig,
     DataSpec,
@@ -41,12 +42,14 @@ from curl_rl.objectives import (
     TripletConfig,
     build_objective,
 )
+from curl_rl.objectives.cpc_patches import PatchCPC
 from curl_rl.testing import OBJECTIVE_CHECKS, check_objective
 from curl_rl.testing.objectives.case import ObjectiveCase, changes, state_of
 from helpers.dummy_objectives import DUMMIES
 
 SPEC = FeatureSpec(6, (2, 3, 3))
 MIDDLE = FeatureSpec(6, (2, 3, 3), (3, 5, 4))
+PATCHES = FeatureSpec(6, (6, 4, 3), patches=True)
 DATA = DataSpec(count=23, classes=3, action_dim=2)
 
 
@@ -132,6 +135,15 @@ CMC = {
     "cmc": Row(METHODS["cmc"], CMCConfig(dim=4), STREAMS),
     "cmc nce, a part of the bank": Row(METHODS["cmc"], CMCConfig("nce", dim=4, negatives=9), STREAMS),
 }
+CPC = {
+    "cpc": CPCConfig(steps=2),
+    "cpc, actions": CPCConfig(steps=2, actions=True, hidden=5),
+    "cpc, online": CPCConfig(steps=2, target="online", layer_norm=True),
+}
+PATCH_CPC = {
+    "cpc, patches": CPCConfig("patches", steps=2, context_layers=2, hidden=5),
+    "cpc, normalized patches": CPCConfig("patches", steps=2, skip=0, context_layers=1, layer_norm=True),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -149,6 +161,8 @@ ROWS = {
     **DIM,
     **CMC,
     **AMDIM,
+    **{row: Row(METHODS["cpc"], config) for row, config in CPC.items()},
+    **{row: Row(METHODS["cpc"], config, PATCHES) for row, config in PATCH_CPC.items()},
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
@@ -162,7 +176,7 @@ def case_of(row: Row) -> ObjectiveCase:
     ours = row.method not in DUMMIES.values()
     configs = ObjectiveConfigs(**{row.method.name: row.config}) if ours else None
     built = build_objective(row.method.name, row.features, configs, DATA)
-    assert type(built) is row.method.objective
+    assert type(built) is (PatchCPC if row.features.patches else row.method.objective)
     return ObjectiveCase(built.double(), row.features, DATA, 5, 0, row.stops_gradient, row.method)
 
 

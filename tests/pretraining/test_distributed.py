@@ -23,6 +23,7 @@ from curl_rl.objectives import (
     BatchInfo,
     BYOLConfig,
     CMCConfig,
+    CPCConfig,
     DataSpec,
     DIMConfig,
     InstDiscConfig,
@@ -48,6 +49,7 @@ SHARDS = (slice(0, 3), slice(3, 5))
 SPEC = FeatureSpec(6, (2, 3, 3), streams=2)
 MOMENTUM = torch.tensor(0.9)
 LABELS = torch.tensor([2, 0, 1, 2, 0])
+ACTIONS = torch.linspace(-1, 1, 20).view(5, 2, 2)
 ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "curl": ("curl", ObjectiveConfigs()),
     "simclr": ("simclr", ObjectiveConfigs(simclr=SimCLRConfig(dim=4))),
@@ -69,6 +71,8 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "swav, slow": ("swav", ObjectiveConfigs(swav=SwAVConfig(7, dim=4, frozen_steps=0, target="slow"))),
     "instdisc": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig(dim=4, negatives=7))),
     "instdisc nce": ("instdisc", ObjectiveConfigs(instdisc=InstDiscConfig("nce", dim=4, proximal=0.5))),
+    "cpc": ("cpc", ObjectiveConfigs(cpc=CPCConfig(steps=2, target="online"))),
+    "cpc, actions": ("cpc", ObjectiveConfigs(cpc=CPCConfig(steps=2, actions=True))),
     "nnclr": ("nnclr", ObjectiveConfigs(nnclr=NNCLRConfig(dim=4, queue=7))),
     "cmc nce": ("cmc", ObjectiveConfigs(cmc=CMCConfig("nce", dim=4, negatives=7))),
     "amdim": ("amdim", ObjectiveConfigs()),
@@ -85,7 +89,7 @@ def drawn(*shape: int, seed: int) -> Tensor:
 def method(row: str, features: FeatureSpec = SPEC) -> Objective:
     torch.manual_seed(0)
     name, configs = ROWS[row]
-    objective = build_objective(name, features, configs, DataSpec(count=COUNT))
+    objective = build_objective(name, features, configs, DataSpec(count=COUNT, action_dim=2))
     assert objective is not None
     return objective.double()
 
@@ -120,6 +124,7 @@ def steps_on_features(row: str, own: slice) -> Outcome:
             BatchInfo(
                 indices=(2 * torch.arange(BATCH) + 3 * step) % COUNT,
                 labels=distributed.gather(LABELS[own], BATCH),
+                actions=distributed.gather(ACTIONS[own], BATCH),
             ),
         )
         objective.zero_grad()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,3 +209,29 @@ def test_a_close_that_takes_long_is_announced(
             pass
 
     contained(lambda: Odd(wait_for_the_line)).close()
+
+
+def test_a_close_that_does_not_return_is_interrupted_and_the_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def forever() -> None:
+        while True:
+            with contextlib.suppress(Exception):  # it may catch whatever it likes
+                time.sleep(3600)
+
+    monkeypatch.setattr(contained_module, "_LAST_PATIENCE", 0.1)
+    before = signal.getsignal(signal.SIGALRM)
+    contained(lambda: Odd(forever)).close()
+    assert "close() had not returned after 0.1 s, and was interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_construction_that_does_not_return_is_interrupted_where_it_has_a_limit() -> None:
+    def forever() -> Any:
+        time.sleep(3600)
+
+    with pytest.raises(EnvironmentFault, match=r"^the environment's construction had not returned after 0\.1 s, and"):
+        contained(forever, time_limit=0.1)
+    assert contained(Odd, time_limit=60).max_episode_steps == 7
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

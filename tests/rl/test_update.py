@@ -280,7 +280,7 @@ def test_an_objective_without_future_views_receives_no_actions() -> None:
     "objective",
     [
         *("curl", "simclr", "moco", "byol", "simsiam", "barlow", "swav", "nnclr", "pair_margin", "triplet", "n_pair"),
-        *("dim", "amdim"),
+        *("dim", "amdim", "cpc"),
     ],
 )
 def test_every_objective_trains_the_encoder_and_itself(objective: Any, update: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.context import SpawnProcess
@@ -19,12 +21,14 @@ import pytest
 import torch
 
 import envs
+from curl_rl.rl import workers as workers_module
 from curl_rl.rl.config import CheckpointConfig, RunConfig, load_preset
 from curl_rl.rl.learner import Learner
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.training import TrainingFault, train
 from curl_rl.rl.workers import Beginning, EnvironmentFault, LocalEnvironment, WorkerEnvironments
 from curl_rl.runs import checkpoint
+from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import derived_seed
 
 
@@ -362,3 +366,32 @@ def test_several_environments_play_the_episodes_that_one_plays_with_the_same_act
             total += reward
         assert np.array_equal(observation, episode["observation"].numpy())
         assert total == pytest.approx(episode["total"])
+
+
+class NeverMade:
+    """Hangs when it is made in a worker."""
+
+    def __call__(self) -> Any:
+        if multiprocessing.parent_process() is not None:
+            time.sleep(3600)
+        return make()
+
+
+def test_a_construction_that_hangs_in_a_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "_TO_CONSTRUCT", 0.5)
+    with pytest.raises(EnvironmentFault, match=r"construction .*(took more than|had not returned after) 1 s"):
+        WorkerEnvironments(NeverMade(), 2, step_timeout=0.5)
+    gc.collect()
+    assert not [process for process in multiprocessing.active_children() if process.name.endswith(("-0", "-1"))]
+
+
+def test_shared_memory_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gymnasium.vector.async_vector_env.create_shared_memory", full)
+    config = load_preset("cpu", "tiny-reach")
+    config = replace(config, run=tmp_path / "run", device="cpu", training=replace(config.training, environments=2))
+    with pytest.raises(UserError, match=r"^environment: No space left on device: free some disk space$"):
+        train(config, make)
+    assert not (tmp_path / "run").exists()

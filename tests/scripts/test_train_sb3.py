@@ -109,3 +109,36 @@ def test_a_misfit_is_one_line_that_names_the_flag(
 
 def test_stable_baselines3_accepts_the_scripts_smallest_size(command: Any) -> None:
     assert command("--encoder", "nature", "--size", 36) == 0
+
+
+def test_an_environment_that_would_end_the_program_or_rewards_with_nan_is_one_line(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, steps = envs.make, []
+
+    def made(*outcome: Any) -> Any:
+        def wrong(name: str, **settings: Any) -> Any:
+            environment = make(name, **settings)
+            step = environment.step
+
+            def once(action: Any) -> Any:
+                steps.append(action)
+                if not outcome:
+                    raise SystemExit(0)
+                observation, _, *rest = step(action)
+                return observation, outcome[0], *rest
+
+            environment.step = once  # type: ignore[method-assign]
+            return environment
+
+        return wrong
+
+    for outcome, line in (
+        ((), "the environment's step() called sys.exit(0)"),
+        ((float("nan"),), "the environment's reward must be finite, got nan"),
+        (("much",), "the environment's reward must be a number, got a str"),
+    ):
+        monkeypatch.setattr(envs, "make", made(*outcome))
+        assert command("--encoder", "curl") == 2
+        assert capsys.readouterr().err == f"train_sb3.py: error: {line}\n"
+    assert len(steps) == 3

@@ -15,10 +15,12 @@ import torch
 from PIL import Image
 
 from curl_rl import vision
-from curl_rl.encoders import EncoderConfig
-from curl_rl.objectives import DataSpec, ViewSpec
+from curl_rl.artifacts.encoder_file import load_encoder
+from curl_rl.encoders import EncoderConfig, ResNet, ResNetConfig
+from curl_rl.objectives import CPCConfig, DataSpec, ObjectiveConfigs, ViewSpec
 from curl_rl.objectives.method import Method
 from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
+from curl_rl.pretraining.learner import Learner
 from curl_rl.recordings.store import FrameWriter, Recording
 from curl_rl.runs import checkpoint
 from curl_rl.runs.errors import UserError
@@ -31,6 +33,7 @@ from curl_rl.vision.data.recorded import load_stacks
 from curl_rl.vision.source import ImageSource, data_of, offered_by
 from curl_rl.vision.views import AugmentConfig
 from helpers.dummy_objectives import DUMMIES
+from helpers.image_folders import make_classes
 
 SIDE = 8
 PLAIN = AugmentConfig(crop="plain", size=6, jitter=0, greyscale=0)
@@ -144,6 +147,75 @@ def test_a_method_that_predicts_from_actions_trains_on_frames(frames: Path, tmp_
     rows = read_metrics(run / "metrics.jsonl", "images")
     assert all(np.isfinite(row["objective/error"]) for row in rows if "loss" in row)
     assert [row["images"] for row in rows if "test/objective/error" in row] == [24, 48]
+
+
+def test_cpc_predicts_from_actions_on_frames_and_resumes_bit_for_bit(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed within the second epoch."""
+    config = tiny(
+        frames,
+        tmp_path / "whole",
+        "cpc",
+        augment=replace(PLAIN, views=3),
+        objectives=ObjectiveConfigs(cpc=CPCConfig(steps=2, actions=True)),
+    )
+    whole = pretrain(config)
+    rows = read_metrics(whole / "metrics.jsonl", "images")
+    assert [row["images"] for row in rows if "test/objective/accuracy_farthest" in row] == [24, 48]
+    interrupted = replace(config, run=tmp_path / "killed", checkpoint=CheckpointConfig(every=1))
+    original, left = Learner.step, iter(range(8))  # of 12 steps
+
+    def step(*arguments: Any, **named: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(interrupted)
+    killed = pretrain(interrupted)
+    ours, theirs = (checkpoint.load_newest(run / "checkpoints", read_only=True) for run in (whole, killed))
+    assert ours is not None
+    assert theirs is not None
+    for name, value in ours[1]["learner"]["networks"].items():
+        assert torch.equal(value, theirs[1]["learner"]["networks"][name]), name
+
+
+def test_cpc_over_patches_saves_the_network_that_encodes_a_patch(tmp_path: Path) -> None:
+    resnet = ResNetConfig(width=1 / 16, stem="small", norm="group")
+    for split in ("train", "test"):
+        make_classes(tmp_path / "images" / split, one=4, two=4)
+    config = tiny(
+        tmp_path / "images",
+        tmp_path / "run",
+        "cpc",
+        encoder=BackboneConfig(resnet=resnet, patch=2, precision="float32"),
+        augment=AugmentConfig(size=6, views=1),
+        objectives=ObjectiveConfigs(cpc=CPCConfig("patches", steps=2, context_layers=1)),
+        knn=KNNConfig(every=1, k=3),
+    )
+    whole = replace(config, encoder=replace(config.encoder, patch=0))
+    batch_norm = replace(config, encoder=replace(config.encoder, resnet=replace(resnet, norm="batch")))
+    for wrong, message in (
+        (whole, r"objectives\.cpc\.kind must be time .*: set encoder\.patch, .*"),
+        (batch_norm, r"encoder\.resnet\.norm must be group with encoder\.patch, got batch: .*"),
+    ):
+        with pytest.raises(UserError, match=rf"\A{message}\Z"):
+            pretrain(wrong)
+        assert not config.directory.exists()
+    run = pretrain(config)
+    loaded = load_encoder(run).encoder
+    assert isinstance(loaded, ResNet)
+    assert (loaded.config, loaded.input_shape) == (resnet, (3, 6, 6))
+    found = checkpoint.load_newest(run / "checkpoints", read_only=True)
+    assert found is not None
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, found[1]["learner"]["networks"][f"encoder.trunk.{name}"])
+    logged = {name for row in read_metrics(run / "metrics.jsonl", "images") for name in row}
+    assert {"probe/accuracy", "knn/accuracy", "objective/accuracy_farthest"} <= logged
+    assert "probe/test_accuracy" not in logged, "the probe learns from patches, and test images are encoded whole"
 
 
 def test_a_method_that_clusters_trains_on_images(folder: Path, tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def test_a_complete_run_is_reported_and_a_larger_budget_extends_it(
     assert differing(before, state(tmp_path / "run")) == []
     resumed(replace(config, frames=60))
     # The end of the smaller budget adds two rows (the metrics so far, which the next row then leaves out, and an
-    # evaluation), which the checkpoint counts, and changes nothing else.
-    assert differing(state(undisturbed), state(tmp_path / "run")) == ["/rows"]
+    # evaluation), which the checkpoint counts and hashes, and changes nothing else.
+    assert differing(state(undisturbed), state(tmp_path / "run")) == ["/rows", "/rows_sha256"]
     more = [row for row in rows(tmp_path / "run") if row not in rows(undisturbed)]
     end = before["/progress/frames"]
     assert [(row["frames"] == end, "evaluation/return_mean" in row) for row in more[:2]] == [
