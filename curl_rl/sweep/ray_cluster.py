@@ -31,7 +31,9 @@ class RayCluster:
         try:
             import ray
         except ImportError:
-            raise UserError('--on ray needs Ray: pip install "curl_rl[ray]"') from None
+            raise UserError(
+                "--on ray needs Ray: pip install ray, or install this package with the extra [ray]"
+            ) from None
         self._ray: Any = ray
         self._own = not ray.is_initialized()
         if self._own:

@@ -88,7 +88,9 @@ class Search:
         try:
             import optuna
         except ImportError:
-            raise UserError('--search needs Optuna: pip install "curl_rl[optuna]"') from None
+            raise UserError(
+                "--search needs Optuna: pip install optuna, or install this package with the extra [optuna]"
+            ) from None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna
         self._grid, self._ranges, self._wanted, self._folder = grid, ranges, trials, folder

@@ -40,7 +40,9 @@ class SubmittedJobs:
         try:
             import submitit
         except ImportError:
-            raise UserError('--on slurm needs submitit: pip install "curl_rl[slurm]"') from None
+            raise UserError(
+                "--on slurm needs submitit: pip install submitit, or install this package with the extra [slurm]"
+            ) from None
         if gpus is not None and gpus != int(gpus):
             raise UserError(f"gpus_per_job must be a whole number with --on slurm, got {gpus:g}: Ray takes fractions")
         self.outlives = cluster == "slurm"
@@ -51,7 +53,7 @@ class SubmittedJobs:
             devices = {} if gpus is None else {"gpus_per_node": int(gpus)}
             self._executor.update_parameters(name="sweep", cpus_per_task=cpus, **devices, **limits, **named)
         except (RuntimeError, NameError, ValueError) as error:
-            raise UserError(f"--on {cluster}: {one_line(error)}") from None
+            raise UserError(f"--on {'slurm' if self.outlives else 'local-submitit'}: {one_line(error)}") from None
         self._jobs = jobs
         self._submitted: dict[str, Any] = {}
 

@@ -13,6 +13,7 @@ import pytest
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.signals import Stopped
 from curl_rl.sweep.slurm import SubmittedJobs
+from curl_rl.sweep.worker import Task
 from helpers.stand_in_jobs import FAILS, driver, jobs, notes
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed")
@@ -57,6 +58,20 @@ def test_what_slurm_cannot_do_is_refused(
     with pytest.raises(UserError) as refused:
         SubmittedJobs(cluster, tmp_path, **({"jobs": None, "cpus": 1, "gpus": None, "parameters": {}} | options))
     assert str(refused.value).startswith(line)
+
+
+def test_what_slurm_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("srun", ":"), ("sbatch", f"cp $1 {tmp_path}/batch; echo Submitted batch job 12")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    engine = SubmittedJobs("slurm", tmp_path / "submitit", None, 3, 1, {"partition": "gpu", "time": "720"})
+    engine.start(Task(str(tmp_path), "a/b/seed1", "x", ("true",), str(tmp_path), {}))
+    options = {line.removeprefix("#SBATCH --") for line in (tmp_path / "batch").read_text().splitlines()}
+    assert {"partition=gpu", "time=720", "cpus-per-task=3", "gpus-per-node=1", "job-name=sweep"} <= options
+    assert engine.outlives
+    with pytest.raises(UserError, match=r"^--on slurm: .*partitoin"):
+        SubmittedJobs("slurm", tmp_path / "submitit", None, 3, 1, {"partitoin": "gpu"})
 
 
 def test_interrupted_sweep_leaves_the_queue_alone(tmp_path: Path) -> None:
