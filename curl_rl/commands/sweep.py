@@ -21,16 +21,18 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from curl_rl.beside import IS_CLONE, ROOT
+from curl_rl.commands.environments import MakeEnvironment, make_configured
 from curl_rl.rl.config import RunConfig
+from curl_rl.rl.workers import Environment
 from curl_rl.runs.command_line import command_parser, exit_code_of
 from curl_rl.runs.console import progress_bar, say
-from curl_rl.runs.errors import TrainingFault, UserError
+from curl_rl.runs.errors import TrainingFault, UserError, one_line
 from curl_rl.sweep.collect import collect
 from curl_rl.sweep.config import SweepConfig, read_sweep
 from curl_rl.sweep.driver import Driver
@@ -43,9 +45,18 @@ from curl_rl.sweep.search import JOURNAL, Search
 from curl_rl.sweep.source import FixedJobs, Source
 from curl_rl.sweep.table import table
 
+Check = Callable[[Sequence[RunConfig]], None]
+"""Refuses runs whose environment does not exist."""
 
-def main(argv: Sequence[str]) -> int:
-    """Reads the command line, runs the sweep or shows it, and returns the exit code."""
+
+def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: type[Exception]) -> int:
+    """Reads the command line, runs the sweep or shows it, and returns the exit code.
+
+    Args:
+        argv: the command's arguments.
+        make: makes the environment of a job, to see whether there is such a one.
+        unavailable: exceptions that ``make`` raises if this machine cannot run the environment; others may.
+    """
     parser = command_parser(__doc__)
     parser.add_argument("--config", type=Path, metavar="YAML", help="file with the entries below, by their names")
     parser.add_argument("--env", nargs="+", metavar="TASK", help="tasks")
@@ -89,11 +100,21 @@ def main(argv: Sequence[str]) -> int:
     arguments = vars(parser.parse_args(argv))
     path, status, dry = (arguments.pop(name) for name in ("config", "status", "dry_run"))
     program = Path(sys.argv[0]).name
+
+    def check(runs: Sequence[RunConfig]) -> None:
+        for run in {run.env: run for run in runs}.values():
+            try:
+                make_configured(make, run.env, run.environment).close()
+            except ValueError as error:
+                raise UserError(one_line(error)) from None
+            except unavailable:
+                pass
+
     command = f"{program if not IS_CLONE else f'python scripts/{program}'} {shlex.join(argv)}"
-    return exit_code_of(program, lambda: _work(path, arguments, status, dry, command))
+    return exit_code_of(program, lambda: _work(path, arguments, status, dry, command, check))
 
 
-def _work(path: Path | None, flags: Mapping[str, Any], status: bool, dry: bool, command: str) -> None:
+def _work(path: Path | None, flags: Mapping[str, Any], status: bool, dry: bool, command: str, check: Check) -> None:
     config = read_sweep(path, flags)
     folder = config.folder.absolute()
     grid = Grid(config.env, config.preset, config.seeds, config.set)
@@ -111,6 +132,7 @@ def _work(path: Path | None, flags: Mapping[str, Any], status: bool, dry: bool, 
         found = [progress_of(job, JobFiles(folder, job.name), plan.budget(job)) for job in jobs]
         print("\n".join(table(found, sum(one.state == "running" for one in found))))
     else:
+        check(runs)
         with one_sweep(folder):
             _run(config, _source(config, grid, folder), plan, runs, folder, command)
 
@@ -175,7 +197,3 @@ def _run(
             print(source.best)
     if failed:
         raise TrainingFault(f"{failed} of {len(source.jobs)} jobs failed; the same command tries them again")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

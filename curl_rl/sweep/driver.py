@@ -99,6 +99,7 @@ class Driver:
                 running = sum(one.state == "running" for one in progress)
                 room = self._engine.room(running - len(self._attempts.keys() & {one.job.name for one in progress}))
                 waiting = [one.job for one in progress if one.state == "waiting"]
+                self._board.clear()  # a search prints lines
                 self._source.advance({one.job.name: one for one in progress}, room - len(waiting))
                 self._close()
                 for job in [job for job in waiting if self._may_start(job)][:room]:

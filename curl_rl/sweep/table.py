@@ -53,7 +53,7 @@ def summary(jobs: Sequence[Progress], at_once: int) -> str:
     left = seconds_left(jobs, at_once)
     if any(not one.is_over for one in jobs):
         parts.append(f"time left: {'not known yet' if left is None else duration(left)}")
-    return f"{len(jobs)} jobs: {', '.join(parts) or 'nothing to do'}"
+    return f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}: {', '.join(parts) or 'nothing to do'}"
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import envs
 from curl_rl.commands import sweep
 from curl_rl.commands.sweep import main
 from curl_rl.report.curves import read_curves, read_runs
@@ -35,20 +36,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def call(*arguments: str) -> int:
-    return main([*arguments, "--folder", "out"])
+    return main([*arguments, "--folder", "out"], envs.make)
 
 
-def test_dry_run_prints_commands_that_train_each_combination(capsys: pytest.CaptureFixture[str]) -> None:
-    line = "--env tiny-reach cheetah-run --preset cpu --seeds 1 2 --set agent.objective=curl,none frames=2e3 --dry_run"
+def test_dry_run_prints_a_command_for_each_combination(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "--env tiny-reach --preset cpu --seeds 1 2 --set agent.objective=curl,none frames=2e3 --dry_run"
     assert call(*line.split()) == 0
     found = []
     for command in capsys.readouterr().out.splitlines():
         script, *flags = shlex.split(command)[1:]
         assert Path(script).name == "train_agent.py"
         found.append(flags)
-    assert len({flags[-1] for flags in found}) == len(found) == 8
-    configs = [parse_command_line(flags, program="", description="")[0] for flags in found if flags[1] == "tiny-reach"]
-    expected = [(seed, objective, 2000) for seed in (1, 2) for objective in ("curl", "none")]
+    assert len({flags[-1] for flags in found}) == len(found) == 4
+    configs = [parse_command_line(flags, program="", description="")[0] for flags in found[1:3]]
+    expected = [(1, "none", 2000), (2, "curl", 2000)]
     assert [(config.seed, config.agent.objective, config.frames) for config in configs] == expected
     assert not Path("out").exists()
 
@@ -67,9 +68,12 @@ def test_status_runs_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> N
         ("--set agent.objektive=curl", "set: unknown setting agent.objektive; did you mean agent.objective?; "),
         ("--set agent.objective=crul", "agent.objective must be "),
         ("--set frames=0", "frames must be at least 1 "),
-        ("--set agent.batch_size=4,9999999", "replay.capacity "),
+        ("--set agent.batch_size=9999999", "replay.capacity "),
         ("--search agent.hidden=-1..64", "agent.hidden must be "),
-        ("--search agent.hidden=8..64 --set evaluation.every=0", "evaluation.every must be at least 1 in a search"),
+        (
+            "--search agent.objective=curl,none --set evaluation.every=0",
+            "evaluation.every must be at least 1 in a search",
+        ),
         ("--jobs 1000", "jobs must be from 1 to "),
         ("--config none.yaml", "cannot read none.yaml: "),
     ],
@@ -81,6 +85,14 @@ def test_a_mistake_is_one_line_before_anything_starts(
     (found,) = capsys.readouterr().err.splitlines()
     assert found.startswith(f"sweep.py: error: {line}")
     assert not Path("out", "runs").exists()
+
+
+def test_unknown_task_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--env", "tiny-reach", "tiny-reech", "--preset", "cpu") == 2
+    (found,) = capsys.readouterr().err.splitlines()
+    assert found.startswith("sweep.py: error: ")
+    assert "tiny-reech" in found
+    assert not Path("out").exists()
 
 
 def test_sweep_trains_collects_and_does_not_train_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +108,7 @@ def test_sweep_trains_collects_and_does_not_train_again(capsys: pytest.CaptureFi
     ]
     capsys.readouterr()
     assert call(*arguments) == 0
-    assert "1 jobs: 1 done" in capsys.readouterr().out
+    assert "1 job: 1 done" in capsys.readouterr().out
     (log,) = Path("out/jobs").rglob("*.log")
     assert log.read_text().count("$ ") == 1
 
