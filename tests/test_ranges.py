@@ -9,6 +9,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Optional, get_args, get_origin, get_type_hints
 
@@ -160,6 +161,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "be at least 0": ([0], [-1, NAN]),
     "be at least 1": ([1], [0, NAN]),
     "be at least 2": ([2], [1, NAN]),
+    "be at least 4": ([4], [3, NAN]),
     "be at least 1 pixel": ([1], [0, NAN]),
     "be 0 (never) or more": ([0], [-1, NAN]),
     "be 0 (none) or more": ([0], [-1, NAN]),
@@ -193,6 +195,12 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "be shares above 0 and at most 1": ([(1e-9, 1)], [(), (0,), (0.5, 1.1), (NAN,)]),
     "be some of knn, probe, linear and fine_tune": ([("knn",), ("fine_tune", "linear")], [(), ("magic",)]),
     "be auto, cpu, cuda or cuda:<n>": (["auto", "cpu", "cuda", "cuda:1"], ["", "gpu", "cuda:", "cuda:x", "cpu:0"]),
+}
+
+# Other fields that a value needs beside it.
+COMPANIONS: dict[tuple[str, Any], dict[str, Any]] = {
+    ("DIMConfig.local_weight", 0): {"global_weight": 1.0},
+    ("AugmentConfig.policy", "pba"): {"schedule": Path("schedule.yaml")},
 }
 
 # Their messages have only the field's name, because encoders are also used outside of runs.
@@ -252,7 +260,8 @@ def test_a_field_accepts_the_ends_of_its_range_and_refuses_values_beyond(kind: t
     if NoneType in get_args(get_type_hints(kind)[field]):
         inside = [*inside, None]
     for value in inside:
-        assert getattr(kind(**{field: value}), field) == value
+        others = COMPANIONS.get((f"{kind.__name__}.{field}", value), {})
+        assert getattr(kind(**{field: value}, **others), field) == value
     section = "" if kind.__name__ in NAMELESS else SECTIONS.get(kind, "")
     for value in outside:
         with pytest.raises(ValueError) as error:  # noqa: PT011 (the text is compared below)
