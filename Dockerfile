@@ -1,11 +1,12 @@
 # The two commands in a container.
 #
 #     docker build -t curl_rl .                                          # for the CPU
-#     docker build -t curl_rl --build-arg TORCH="torch>=2.8,<3" .        # for CUDA; run it with --gpus all
+#     docker build -t curl_rl --build-arg TORCH="torch>=2.8,<3" --build-arg TORCH_INDEX= .    # for CUDA; --gpus all
 #     docker run -v "$PWD/runs:/curl_rl/runs" curl_rl                    # make train: cheetah-run with the preset cpu
 #     docker run curl_rl make test
 #
-# For the CPU, PyTorch's index of CPU builds keeps the image small.
+# For the CPU, PyTorch's index of CPU builds keeps the image small. pip prefers them wherever it finds them, so a build
+# for CUDA must not see that index.
 FROM python:3.12-slim-bookworm
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

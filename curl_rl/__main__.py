@@ -46,6 +46,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("train_agent", plays=True),
+    "sweep": Command("sweep", plays=True),
     "evaluate": Command("evaluate_agent", plays=True),
     "record": Command("record_frames", plays=True),
     "export-policy": Command("export_policy"),

@@ -22,6 +22,11 @@ CONFIGS = (ROOT if IS_CLONE else _PACKAGE) / "configs"
 """The presets."""
 
 
+def installation_of(extra: str) -> str:
+    """The command that adds an optional part of this package, for a message: another in a clone than from a wheel."""
+    return f"pip install -e '.[{extra}]' in curl_rl's clone" if IS_CLONE else f"pip install 'curl_rl[{extra}]'"
+
+
 class _Finder(MetaPathFinder):
     """Finds ``curl_rl.envs`` in a clone; asked last, so only where the package itself has no such folder."""
 

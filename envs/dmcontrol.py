@@ -81,8 +81,8 @@ class DMControl(gymnasium.Env[State, NDArray[np.float64]]):
             if error.name != "dm_control":
                 raise
             raise ImportError(
-                "the tasks of DeepMind Control need dm_control, which is not installed: python "
-                "scripts/install_dm_control.py in curl_rl's clone"
+                "the tasks of DeepMind Control need dm_control, which is not installed: run python "
+                "scripts/install_dm_control.py"
             ) from None
 
         from .camera import Camera

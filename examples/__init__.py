@@ -1,1 +1,1 @@
-"""Standalone programs to read and copy; each runs in under a minute on a CPU."""
+"""Standalone programs to read and copy; README.md lists them. Each runs in minutes on one CPU core."""

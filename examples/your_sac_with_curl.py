@@ -4,7 +4,7 @@
 
 The lines that end in `# +` add the loss; without them this is an ordinary training loop with the package's encoder. The
 critics' optimizer trains the encoder, so it also gets the heads of the loss. docs/auxiliary_loss.md describes what the
-loss expects of a loop, and has the same for PPO and DQN.
+loss expects of a loop; your_ppo_with_curl.py has the same for PPO, and that page for DQN.
 """
 
 from __future__ import annotations

@@ -132,10 +132,26 @@ def test_the_recipe_of_simclr_v2_runs_as_it_stands(
 
 def _examples() -> dict[str, str]:
     """The complete programs that the page about the loss shows or names, by algorithm."""
-    programs = [block for block in blocks("auxiliary_loss.md") if ADDED in block]
-    sac = DOCS.parent / "examples" / "your_sac_with_curl.py"
-    assert "(../examples/your_sac_with_curl.py)" in (DOCS / "auxiliary_loss.md").read_text()
-    return {"sac": sac.read_text(), **dict(zip(("ppo", "dqn"), programs, strict=True))}
+    (dqn,) = [block for block in blocks("auxiliary_loss.md") if ADDED in block]
+    page = (DOCS / "auxiliary_loss.md").read_text()
+    programs = {"dqn": dqn}
+    for name in ("sac", "ppo"):
+        assert f"(../examples/your_{name}_with_curl.py)" in page
+        programs[name] = (DOCS.parent / "examples" / f"your_{name}_with_curl.py").read_text()
+    return programs
+
+
+# Flags that make the programs small; the one on the page reads none.
+FEW_STEPS = {"sac": ["--steps", "60", "--random_steps", "40"], "ppo": ["--steps", "80", "--rollout", "40"], "dqn": []}
+
+
+@pytest.mark.parametrize("name", ["sac", "ppo"])
+def test_the_page_shows_the_lines_that_add_the_loss_to_an_example(name: str) -> None:
+    page = (DOCS / "auxiliary_loss.md").read_text()
+    _, _, section = page.partition(f"(../examples/your_{name}_with_curl.py)")
+    (shown,) = re.findall(r"^```py\n(.*?)^```$", section.partition("\n## ")[0], flags=re.MULTILINE | re.DOTALL)
+    added = [line.strip() for line in _examples()[name].splitlines() if line.endswith(ADDED)]
+    assert [line for line in shown.splitlines() if line] == added
 
 
 @pytest.mark.usefixtures("directory_with_a_run")
@@ -149,7 +165,7 @@ def test_example_gains_the_loss_in_under_ten_lines(name: str, monkeypatch: pytes
             made.append((self, copy.deepcopy([*encoder.parameters(), *self.new_parameters()])))
 
     monkeypatch.setattr("curl_rl.AuxiliaryLoss", Recorded)
-    monkeypatch.setattr("sys.argv", [name, "--steps", "60", "--random_steps", "40"])  # read by sac alone
+    monkeypatch.setattr("sys.argv", [name, *FEW_STEPS[name]])
     program = _examples()[name]
     run(program, "auxiliary_loss.md", {"__name__": "__main__"})
     ((aux, start),) = made

@@ -60,6 +60,12 @@ def test_wheel_holds_the_package_its_environments_and_presets_and_nothing_else(w
     assert any(name.endswith("LICENSE") for name in zipfile.ZipFile(wheel).namelist())
 
 
+def test_installed_sweep_starts_the_installed_command(installed: Path, tmp_path: Path) -> None:
+    answer = call(installed, tmp_path, "sweep", "--env", "tiny-reach", "--preset", "cpu", "--dry_run")
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.startswith(f"{sys.executable} -m curl_rl train --env tiny-reach --preset cpu --seed 1 --run ")
+
+
 def test_installed_command_trains_and_evaluates_beside_a_folder_called_envs(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "envs").mkdir()
     (tmp_path / "envs" / "__init__.py").write_text("raise RuntimeError('this is not the package')\n")

@@ -78,12 +78,13 @@ def train(arguments: argparse.Namespace, make: MakeEnvironment[Environment]) -> 
     pretrained = None if names_a_new_one(arguments.encoder) else load_encoder(arguments.encoder)
     size, crop = sizes(arguments, pretrained)
     # Imported here, so that --help works without the library, and its absence is reported in one line.
+    from curl_rl.integrations.stable_baselines3 import ContrastiveCallback, CurlFeaturesExtractor  # names the extra
+
+    # isort: split
     from stable_baselines3 import SAC
     from stable_baselines3.common.callbacks import BaseCallback, CallbackList
     from stable_baselines3.common.evaluation import evaluate_policy
     from stable_baselines3.common.monitor import Monitor
-
-    from curl_rl.integrations.stable_baselines3 import ContrastiveCallback, CurlFeaturesExtractor
 
     chosen = {"camera": arguments.camera, "max_episode_steps": arguments.max_episode_steps}
     shown = EnvironmentConfig(size=size, stack=STACK, action_repeat=1, **chosen)

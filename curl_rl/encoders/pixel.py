@@ -75,7 +75,8 @@ class Convolutions(nn.Module):
             if min(height, width) < 3:
                 raise ValueError(
                     f"an image of {input_shape[1]}×{input_shape[2]} is too small for {len(strides)} convolutions with "
-                    f"strides {list(strides)}: only {height}×{width} remains before convolution {depth + 1}"
+                    f"strides {list(strides)}: only {height}×{width} remains before convolution {depth + 1}; "
+                    "use larger images (a larger crop) or fewer or smaller strides"
                 )
             self.layers.append(nn.Conv2d(channels, filters, 3, stride))
             channels, height, width = filters, (height - 3) // stride + 1, (width - 3) // stride + 1

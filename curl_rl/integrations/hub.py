@@ -9,6 +9,7 @@ from typing import Any
 
 from curl_rl.artifacts.encoder_file import HUB_NAME, as_safetensors, describe, load_encoder
 from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
+from curl_rl.beside import installation_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.files import write_durably
 
@@ -18,9 +19,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "huggingface_hub":
         raise
-    raise ImportError(
-        "curl_rl.integrations.hub needs huggingface_hub: pip install -e '.[hub]' in curl_rl's clone"
-    ) from None
+    raise ImportError(f"curl_rl.integrations.hub needs huggingface_hub: {installation_of('hub')}") from None
 
 CONFIG, CARD = "config.json", "README.md"
 _WEIGHTS = f"{HUB_NAME}.safetensors"

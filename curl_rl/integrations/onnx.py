@@ -12,6 +12,7 @@ from torch import Tensor
 from curl_rl.artifacts.network_file import METADATA
 from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.artifacts.programs import Program, ProgramInput, encoder_program, largest_difference
+from curl_rl.beside import installation_of
 from curl_rl.runs.files import write_durably
 
 try:
@@ -21,9 +22,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name not in ("onnx", "onnxruntime", "onnxscript"):
         raise
-    raise ImportError(
-        f"curl_rl.integrations.onnx needs {error.name}: pip install -e '.[onnx]' in curl_rl's clone"
-    ) from None
+    raise ImportError(f"curl_rl.integrations.onnx needs {error.name}: {installation_of('onnx')}") from None
 
 
 def export_onnx(encoder: PretrainedEncoder, path: Path, taken: ProgramInput = ProgramInput()) -> float:  # noqa: B008 (frozen)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.augment import center_crop
 from curl_rl.auxiliary import AuxiliaryLoss
+from curl_rl.beside import installation_of
 from curl_rl.encoders import Encoder, EncoderConfig, PixelEncoder
 from curl_rl.objectives import Objective, ObjectiveName
 
@@ -26,7 +27,7 @@ except ModuleNotFoundError as error:
     if error.name != "stable_baselines3":
         raise
     raise ImportError(
-        "curl_rl.integrations.stable_baselines3 needs Stable-Baselines3: pip install -e '.[sb3]' in curl_rl's clone"
+        f"curl_rl.integrations.stable_baselines3 needs Stable-Baselines3: {installation_of('sb3')}"
     ) from None
 
 _LOG_EVERY = 100  # steps; reading a metric makes the host wait for the device

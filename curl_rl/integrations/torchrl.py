@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from curl_rl.artifacts.pretrained import PretrainedEncoder
+from curl_rl.beside import installation_of
 
 try:
     # TorchRL's modules come from tensordict; nothing else of TorchRL is needed.
@@ -12,9 +13,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "tensordict":
         raise
-    raise ImportError(
-        "curl_rl.integrations.torchrl needs TorchRL: pip install -e '.[torchrl]' in curl_rl's clone"
-    ) from None
+    raise ImportError(f"curl_rl.integrations.torchrl needs TorchRL: {installation_of('torchrl')}") from None
 
 
 def encoder_module(

@@ -20,6 +20,10 @@ from curl_rl.runs.settings import Kind
 RETURN = "evaluation/return_mean"
 """The metric of a learning curve."""
 
+SWEEP_CSV = "sweep.csv"
+"""Name of the file in a sweep's folder into which the runs in its folder ``SWEEP_RUNS`` are collected."""
+SWEEP_RUNS = "runs"
+
 
 @dataclass
 class Curve:
@@ -69,7 +73,7 @@ def read_runs(paths: Sequence[Path], kinds: Sequence[Kind] = ("agent",)) -> list
         if not path.exists():
             raise UserError(f"{path} does not exist: name a run, a folder of runs or a CSV file of runs")
         directories = find_runs(path) if path.is_dir() else []
-        tables = [path] if not path.is_dir() else sorted(one for one in path.rglob("*.csv") if is_runs_csv(one))
+        tables = [path] if not path.is_dir() else sorted(filter(_is_of_its_own, path.rglob("*.csv")))
         for directory in directories:
             if directory.resolve() not in seen and kind_of(directory) in kinds:
                 seen.add(directory.resolve())
@@ -135,6 +139,12 @@ def curves_of(runs: Sequence[Run]) -> list[Curve]:
             budgets = f"{min(curve.budgets.values()):,} to {max(curve.budgets.values()):,} frames"
             warn(f"{curve.env}, {curve.label}: budgets of {budgets}; the mean ends where the first seed does")
     return list(curves.values())
+
+
+def _is_of_its_own(table: Path) -> bool:
+    """Whether a CSV file below a folder holds runs that are not there as directories anyway."""
+    is_copy = table.name == SWEEP_CSV and (table.parent / SWEEP_RUNS).is_dir()
+    return not is_copy and is_runs_csv(table)
 
 
 def returns_of(run: Run) -> dict[int, float]:

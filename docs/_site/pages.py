@@ -11,7 +11,7 @@ from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOWN = {".md", ".png", ".gif", ".json", ".csv", ".py"}
+SHOWN = {".md", ".png", ".gif", ".json", ".csv", ".py", ".ipynb"}
 """What of results/ and examples/ the site shows or links to."""
 
 
@@ -32,7 +32,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     files.append(File.generated(config, "pages.md", content=pages))
     for folder in ("results", "examples"):
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in SHOWN and path.name != "__init__.py":
+            run = "runs" in path.relative_to(ROOT).parts  # of the notebook, in the folder where it lies
+            if path.suffix in SHOWN and path.name != "__init__.py" and not run:
                 files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     for room in rooms():
         files.append(
@@ -47,8 +48,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if here == "index.md":
         return markdown.replace("](docs/README.md", "](pages.md").replace("](docs/", "](")
     if here == "pages.md":
-        return markdown.replace("](../README.md", "](index.md")
-    if here.startswith("results/"):
+        return markdown.replace("](../README.md", "](index.md").replace("](../examples/", "](examples/")
+    if here.startswith(("results/", "examples/")):
         return markdown.replace("](../docs/", "](../")
     outside = "results|examples"
     return re.sub(rf"\]\(((?:\.\./)*)\.\./({outside})/", r"](\1\2/", markdown)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from curl_rl.runs.lock import lock_run
+from curl_rl.runs.lock import is_locked, lock_run
 
 HOLDER = """
 import sys, time
-from curl_rl.runs.lock import lock_run
+from curl_rl.runs.lock import is_locked, lock_run
 with lock_run(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -36,3 +36,16 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> 
                 pass
         with lock_run(run):
             pass
+
+
+def test_a_lock_is_seen_without_taking_or_writing_anything(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "run.lock"
+    assert not is_locked(path)
+    assert not path.parent.exists()
+    with lock_run(path.parent):
+        content = path.read_text()
+        assert is_locked(path)
+        assert path.read_text() == content
+    assert not is_locked(path)
+    with lock_run(path.parent):
+        pass

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from curl_rl.beside import installation_of
 from curl_rl.pretraining.distributed import is_first, share_of_machine
 from curl_rl.recordings.store import is_recording
 from curl_rl.runs.console import printable, say
@@ -336,7 +337,7 @@ def _digits(split: Split, size: int, device: torch.device) -> ResidentImages:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError('the digits need scikit-learn: pip install -e ".[vision]"') from None
+        raise UserError(f"the digits need scikit-learn: {installation_of('vision')}") from None
     if size < 8:
         raise UserError(f"the digits are 8×8 pixels and are not scaled down: size must be at least 8, got {size}")
     bunch = load_digits()

@@ -266,7 +266,9 @@ def test_digits_are_scaled_up_as_asked_and_not_down() -> None:
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ValueError, match=r'the digits need scikit-learn: pip install -e "\.\[vision\]"'):
+    with pytest.raises(
+        ValueError, match=r"the digits need scikit-learn: pip install -e '\.\[vision\]' in curl_rl's clone"
+    ):
         load("digits")
 
 
