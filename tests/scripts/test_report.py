@@ -49,7 +49,7 @@ def test_an_agents_page_has_every_part_and_the_run_is_unchanged(command: Any, ag
     assert command(agent, "--out", out, "--moments", 30, "--device", "cpu") == 0
     page = out.read_text()
     assert headings(page) == [
-        *("Diagnosis", "Evaluations", "Curves", "Videos"),
+        *("Diagnosis", "Evaluations", "Curves", "All evaluations", "Videos"),
         *("What the agent sees", "What actor and critic react to", "Map of the embeddings"),
     ]
     assert page.count("data:image/gif") == 3
