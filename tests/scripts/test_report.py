@@ -128,11 +128,11 @@ def test_a_browser_shows_the_pictures_beside_each_other_within_the_page(
     out, picture = tmp_path / "report.html", tmp_path / "page.png"
     assert command(agent, "--out", out, "--moments", 30, "--device", "cpu") == 0
     line = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    line += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,3000"]
+    line += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,5000"]
     subprocess.run([*line, f"--screenshot={picture}", out.as_uri()], check=True, capture_output=True, timeout=120)
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
-    assert pixels.shape == (3000, 1200, 3)
+    assert pixels.shape == (5000, 1200, 3)
     # Nothing reaches the right edge, so nothing is wider than the page.
     assert (pixels[:, -20:] == 255).all()
     # The curves' blue, the saliency's red and the map's yellow are all there.
