@@ -87,6 +87,7 @@ class Search:
     ) -> None:
         try:
             import optuna
+            from optuna.storages.journal import JournalFileBackend
         except ImportError:
             raise UserError(
                 "--search needs Optuna: pip install optuna, or install this package with the extra [optuna]"
@@ -97,7 +98,7 @@ class Search:
         folder.mkdir(parents=True, exist_ok=True)
         if not watch:
             _mend(folder / JOURNAL)
-        backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
+        backend = JournalFileBackend(str(folder / JOURNAL))
         storage = optuna.storages.JournalStorage(backend)
         if watch:
             self._study = optuna.load_study(study_name=_STUDY, storage=storage)
