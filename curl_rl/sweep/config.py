@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from curl_rl.ranges import check_ranges
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.settings import nearest, read_yaml
 from curl_rl.runs.whole_numbers import with_whole_numbers
@@ -45,6 +46,9 @@ class SweepConfig:
     """Cores of a job; None: an even share of this machine's, or one on a cluster."""
     slurm: Mapping[str, str] = field(default_factory=dict)
     """Options of sbatch."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 def read_sweep(path: Path | None, flags: Mapping[str, Any]) -> SweepConfig:

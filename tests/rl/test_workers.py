@@ -379,10 +379,14 @@ class NeverMade:
 
 def test_a_construction_that_hangs_in_a_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, "_TO_CONSTRUCT", 0.5)
+    before = multiprocessing.active_children()
     with pytest.raises(EnvironmentFault, match=r"construction .*(took more than|had not returned after) 1 s"):
         WorkerEnvironments(NeverMade(), 2, step_timeout=0.5)
     gc.collect()
-    assert not [process for process in multiprocessing.active_children() if process.name.endswith(("-0", "-1"))]
+    left = [process for process in multiprocessing.active_children() if process not in before]
+    for process in left:
+        process.join(10)  # a killed process takes a moment to end
+    assert not any(process.is_alive() for process in left)
 
 
 def test_shared_memory_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

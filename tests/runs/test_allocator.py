@@ -15,7 +15,7 @@ import resource, torch
 from curl_rl.runs.allocator import keep_freed_memory
 keep_freed_memory()
 counts = []
-for _ in range(10):
+for _ in range(30):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(64 * 2**20, dtype=torch.uint8)  # freed immediately
     counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -30,4 +30,5 @@ def test_freed_memory_is_reused_instead_of_requested_from_the_system() -> None:
     command = [sys.executable, "-c", _PAGES_TAKEN]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=small_pages)
     counts = json.loads(done.stdout)
-    assert max(counts[-4:]) < 1000, counts
+    # The first few may be broken up by what is allocated beside them.
+    assert max(counts[-10:]) < 1000, counts

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
@@ -284,7 +285,7 @@ def small_shards() -> Iterator[None]:
 def record(folder: Path, frames: int) -> int:
     """Records from tiny-reach, or extends the recording."""
     line = f"--env tiny-reach --agent_steps {frames} --size 12 --max_episode_steps 7 --seed 3 --out"
-    with small_shards():
+    with small_shards(), mock.patch.object(sys, "argv", ["record_frames.py"]):  # messages begin with it
         return record_frames.main([*line.split(), str(folder)], envs.make)
 
 
