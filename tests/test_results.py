@@ -81,6 +81,16 @@ def test_the_rows_of_tiny_reach_are_means_of_five_seeds(label: str) -> None:
     assert f"| {name} | {' | '.join([*means, worst])} |" in TEXT
 
 
+@pytest.mark.parametrize("method", ["n_pair", "triplet", "nnclr", "swav"])
+def test_the_rows_of_other_methods_on_tiny_reach_are_means_of_five_seeds(method: str) -> None:
+    seeds = runs("tiny-reach-methods.csv", f"cpu, agent.objective {method}", "tiny-reach").values()
+    assert len(seeds) == 5
+    means = [f"{fmean(found[at] for found in seeds):.1f}" for at in (1000, 2000, 3000)]
+    worst = f"{min(found[3000] for found in seeds):.1f}"
+    name = "`swav`, Proto-RL's form" if method == "swav" else f"`{method}`"
+    assert f"| {name} | {' | '.join([*means, worst])} |" in TEXT
+
+
 @pytest.mark.parametrize(
     ("label", "name"),
     [
