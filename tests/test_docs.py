@@ -127,7 +127,7 @@ def test_the_recipe_of_simclr_v2_runs_as_it_stands(
         run(block, "simclr_v2.md", namespace)
     assert namespace["logits"].shape == (2, 10)
     assert namespace["classifier"].classes == tuple("0123456789")
-    assert capsys.readouterr().out.count("of the test images") == 3
+    assert capsys.readouterr().out.count("test accuracy ") == 3
 
 
 def _examples() -> dict[str, str]:
