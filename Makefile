@@ -114,7 +114,7 @@ setup-test: .venv/test .venv/opengl .venv/osmesa
 .venv/setup: .venv/created setup.cfg pyproject.toml
 	@echo "Installing $(TORCH), then the package and its dependencies: takes minutes the first time"
 	@$(PIP) '$(TORCH)'
-	@$(PIP) --editable '.[vision,mujoco]'
+	@$(PIP) --editable '.[vision,mujoco,plot]'
 	@$(PY) scripts/install_dm_control.py
 	@printf '%s' '$(TORCH)' > .venv/torch; printf '%s' '$(CURDIR)' > .venv/place; touch $@
 

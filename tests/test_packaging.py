@@ -179,7 +179,7 @@ def test_setup_is_repeated_for_what_has_changed(clone: Path) -> None:
 def test_setup_leaves_dm_control_to_its_script_only_after_pip(clone: Path) -> None:
     (clone / ".venv" / "setup").unlink()
     commands = make(clone, "-n", "setup").stdout
-    assert commands.index("--editable '.[vision,mujoco]'") < commands.index(
+    assert commands.index("--editable '.[vision,mujoco,plot]'") < commands.index(
         ".venv/bin/python scripts/install_dm_control.py"
     )
 
