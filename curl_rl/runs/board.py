@@ -7,6 +7,8 @@ from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from curl_rl.runs.console import printable
+
 _CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "Returns": {
         "evaluation and training": ("evaluation/return_mean", "episode/return"),
@@ -66,9 +68,9 @@ def hyperparameters(settings: Mapping[str, Any], axis: str) -> list[Summary]:
 
 
 def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
-    """The settings by dotted name; lists as text, and none that is left open."""
+    """The settings by dotted name, but for those left open; lists and names that are not UTF-8 as they print."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}.")
         elif value is not None:
-            yield f"{before}{name}", value if isinstance(value, (bool, int, float, str)) else str(value)
+            yield f"{before}{name}", value if isinstance(value, (bool, int, float)) else printable(str(value))

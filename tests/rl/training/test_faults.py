@@ -267,10 +267,10 @@ def test_a_row_of_an_episode_that_finds_no_room_is_the_disks_fault_and_not_the_e
     """The step is taken but its update is not: a run saved here would resume without that update."""
     config, scalars, episodes = tiny(tmp_path / "run"), Logger.scalars, itertools.count()
 
-    def full(logger: Logger, frames: int, metrics: Any) -> None:
+    def full(logger: Logger, frames: int, metrics: Any) -> dict[str, float]:
         if "episode/return" in metrics and next(episodes) == 6:
             raise OSError(errno.ENOSPC, "No space left on device")
-        scalars(logger, frames, metrics)
+        return scalars(logger, frames, metrics)
 
     with monkeypatch.context() as patch:
         patch.setattr(Logger, "scalars", full)
