@@ -38,8 +38,8 @@ def test_jobs_run_once_and_a_killed_and_a_failing_one_are_tried_again(
     assert Counter(notes(tmp_path))["start 3"] == 1
 
 
-def test_what_submitit_gets() -> None:
-    executor = SubmittedJobs("local", Path("unused"), jobs=None, cpus=3, gpus=1.0, parameters={})._executor
+def test_what_submitit_gets(tmp_path: Path) -> None:
+    executor = SubmittedJobs("local", tmp_path, jobs=None, cpus=3, gpus=1.0, parameters={})._executor
     assert executor._executor.parameters["gpus_per_node"] == 1
     assert executor._executor.parameters["timeout_min"] > 60 * 24 * 365
 
