@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from curl_rl.runs.console import say
 from curl_rl.runs.directory import CONFIG, is_run, kind_of
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
-from curl_rl.runs.settings import Layer, read_yaml
+from curl_rl.runs.settings import Kind, Layer, read_yaml
 from curl_rl.vision import config as vision_config
+from curl_rl.vision.detection import config as detection_config
 
-AXES = {"agent": "frames", "pretraining": "images"}
+AXES = {"agent": "frames", "pretraining": "images", "detection": "images"}
 """The x axis of each kind of run, which is the name of the count in its rows."""
 
 OF_ONE_SEED = ("seed", "run")
@@ -62,7 +63,7 @@ def read_run(directory: Path) -> Run:
     own = {name: settings[name] for name in (*OF_ONE_SEED, "frames") if isinstance(settings.get(name), (int, str))}
     key = json.dumps({name: value for name, value in settings.items() if name not in own}, default=str)
     if key not in _LABELS or "seed" not in own:
-        _LABELS[key] = _agent_label(directory) if kind == "agent" else _pretraining_label(directory)
+        _LABELS[key] = _LABEL_OF[kind](directory)
     task = settings["env"] if kind == "agent" else settings["data"]
     return Run(task, _LABELS[key], settings["seed"], rows, settings, directory)
 
@@ -95,6 +96,22 @@ def _pretraining_label(directory: Path) -> str:
     preset = replace(vision_config.load_preset(config.preset, config.method), seed=config.seed, data=config.data)
     changed = config.schema.distinguishing_fields(preset, config)
     return ", ".join([config.method, config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
+
+
+def _detection_label(directory: Path) -> str:
+    """The preset, and every setting that differs from it, except for data, tasks and seed."""
+    config = detection_config.read_config(directory / CONFIG)
+    of_data = {"data": config.data, "tasks": config.tasks, "tasks_sha256": config.tasks_sha256, "seed": config.seed}
+    preset = replace(detection_config.SCHEMA.build({"preset": config.preset}), **of_data)
+    changed = config.schema.distinguishing_fields(preset, config)
+    return ", ".join([config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
+
+
+_LABEL_OF: Mapping[Kind, Callable[[Path], str]] = {
+    "agent": _agent_label,
+    "pretraining": _pretraining_label,
+    "detection": _detection_label,
+}
 
 
 def warn(line: str) -> None:
