@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl.encoders import Features, FeatureSpec, take_features
+from curl_rl.encoders import Features, FeatureSpec, map_features, take_features
 from curl_rl.objectives import BatchInfo, DataSpec, Method, Objective, ViewSpec
 
 _LONGEST_AHEAD = 3  # minimum number of agent steps of actions in a batch
@@ -100,6 +100,11 @@ class ObjectiveCase:
                 normal(ahead, self.data.action_dim or 1).float(),
             ),
         )
+
+    def encoded(self) -> Inputs:
+        """:meth:`inputs` whose online features have a gradient, as a trained encoder's do."""
+        online, target, batch = self.inputs()
+        return Inputs([map_features(lambda values: values.requires_grad_(), view) for view in online], target, batch)
 
     def nudge(self, objective: Objective) -> None:
         """Moves the parameters a little, as an optimizer would."""
