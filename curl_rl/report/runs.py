@@ -101,8 +101,13 @@ def _pretraining_label(directory: Path) -> str:
 def _detection_label(directory: Path) -> str:
     """The preset, and every setting that differs from it, except for data, tasks and seed."""
     config = detection_config.read_config(directory / CONFIG)
-    of_data = {"data": config.data, "tasks": config.tasks, "tasks_sha256": config.tasks_sha256, "seed": config.seed}
-    preset = replace(detection_config.SCHEMA.build({"preset": config.preset}), **of_data)
+    preset = replace(
+        detection_config.SCHEMA.build({"preset": config.preset}),
+        data=config.data,
+        tasks=config.tasks,
+        tasks_sha256=config.tasks_sha256,
+        seed=config.seed,
+    )
     changed = config.schema.distinguishing_fields(preset, config)
     return ", ".join([config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
 

@@ -37,7 +37,7 @@ def test_hinge_by_hand() -> None:
     samples = torch.tensor([[0.0, 0], [3, 4], [5, 5]])
     labels = torch.tensor([0, 2, -1])
     distance = torch.cdist(samples, prototypes)
-    # Of the first 0 to its own, 6 - 5 and max(6 - 10, 0); of the second √45 to its own, 6 - 5 and 6 - 0; none of the third.
+    # Of the first 0 to its own, 6 - 5 and max(6 - 10, 0); of the second √45 to its own, 6 - 5 and 6 - 0; then none.
     every_class = torch.tensor([True, True, True])
     expected = ((0 + 1 + 0) + (math.sqrt(45) + 1 + 6)) / 3
     assert prototype_margin(distance, labels, every_class, 6.0).item() == pytest.approx(expected)
@@ -86,9 +86,10 @@ def test_it_needs_labels_and_a_number_of_classes() -> None:
         build_objective("open_world", PLANE)
     with pytest.raises(ValueError, match=r"^labels must have at least 2 classes, got 1: take simclr$"):
         build_objective("open_world", PLANE, data=DataSpec(classes=1))
+    features = Features(torch.zeros(3, 2), torch.zeros(3, 2))
+    objective = OpenWorldClusters(PLANE, 2)
     with pytest.raises(ValueError, match=r"^labels must be \(3,\), one for each sample, got none$"):
-        vectors = torch.zeros(3, 2)
-        OpenWorldClusters(PLANE, 2)([Features(vectors, vectors)], [], BatchInfo())
+        objective([features], [], BatchInfo())
 
 
 def test_it_works_in_any_training_loop() -> None:

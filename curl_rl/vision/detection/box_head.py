@@ -23,6 +23,8 @@ class HeadConfig:
 
     bins: Annotated[int, at_least(1)] = 5
     """Bins of RoIAlign on each side of a region."""
+    samples: Annotated[int, at_least(1)] = 1
+    """Bilinear samples on each side of a bin. One is enough while a bin is no larger than a place of the map."""
     hidden: Annotated[int, at_least(1)] = 256
     """Size of both hidden layers; the second is the region's feature, which is clustered."""
     learned: Annotated[int, at_least(2)] = 32

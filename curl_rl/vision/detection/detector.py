@@ -6,7 +6,7 @@ Read in order: :meth:`Detector.losses` is a training step, :meth:`Detector.see` 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +78,7 @@ class Step(NamedTuple):
     """The sum, a scalar."""
     metrics: dict[str, Tensor]
     """Its parts, detached scalars by name."""
-    carry: object
+    carry: Any
     """For ``after_step`` of the clustering objective; None without one."""
 
 
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Takes uint8 in [0, 255]."""
-        pixels = (images.to(self.stem[0].weight.dtype) - 127.5) / 63.75
+        pixels = (images.float() - 127.5) / 63.75
         found: Tensor = self.stages(self.stem(pixels.contiguous(memory_format=torch.channels_last)))
         return found
 
@@ -121,11 +121,13 @@ class Detector(nn.Module):
         """The maps of ``(B, 3, H, W)`` images, and their proposals."""
         maps = self.backbone(images)
         anchors = self.proposals.anchors(maps)
-        return maps, self.proposals.propose(*self.proposals(maps), anchors, (images.shape[2], images.shape[3]))
+        objectness, offsets = self.proposals(maps)
+        return maps, self.proposals.propose(objectness, offsets, anchors, (images.shape[2], images.shape[3]))
 
     def look(self, maps: Tensor, boxes: Tensor, known: int) -> Regions:
         """What the head says of ``(B, N, 4)`` boxes, given how many classes have been taught."""
-        regions: Regions = self.head(roi_align(maps, boxes, STRIDE, self.config.head.bins), known)
+        head = self.config.head
+        regions: Regions = self.head(roi_align(maps, boxes, STRIDE, head.bins, head.samples), known)
         return regions
 
     def losses(

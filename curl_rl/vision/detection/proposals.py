@@ -127,7 +127,7 @@ class ProposalNetwork(nn.Module):
         best = match(truth.boxes, Truth(boxes, torch.zeros_like(objectness, dtype=torch.int64)))
         # Every object has at least the anchor that fits it best.
         favorite = torch.zeros_like(objectness).scatter_reduce_(
-            1, best.index, (truth.present & (best.overlap > 0)).to(objectness.dtype), "amax"
+            1, best.row, (truth.present & (best.overlap > 0)).to(objectness.dtype), "amax"
         )
         is_object = (found.overlap >= _OBJECT) | ((favorite > 0) & (found.overlap > 0))
         background = (found.overlap < _BACKGROUND) & ~is_object & (match(boxes, spared).overlap < _BACKGROUND)

@@ -37,8 +37,8 @@ class Match(NamedTuple):
 
     overlap: Tensor
     """``(B, N)``; 0 without an object."""
-    index: Tensor
-    """``(B, N)`` rows of the objects; meaningless where the overlap is 0."""
+    row: Tensor
+    """``(B, N)``, the object's; meaningless where the overlap is 0."""
     label: Tensor
     """``(B, N)`` classes; −1 where the overlap is 0."""
     box: Tensor
@@ -50,9 +50,9 @@ def match(boxes: Tensor, truth: Truth) -> Match:
     if not truth.labels.shape[1]:
         truth = Truth(boxes.new_zeros(len(boxes), 1, 4), truth.labels.new_full((len(boxes), 1), -1))
     shared = overlap(boxes, truth.boxes) * truth.present[:, None]
-    best, index = shared.max(2)
-    label = torch.where(best > 0, truth.labels.gather(1, index), -1)
-    return Match(best, index, label, truth.boxes.gather(1, index[..., None].expand(-1, -1, 4)))
+    best, row = shared.max(2)
+    label = torch.where(best > 0, truth.labels.gather(1, row), -1)
+    return Match(best, row, label, truth.boxes.gather(1, row[..., None].expand(-1, -1, 4)))
 
 
 def draw(

@@ -107,8 +107,8 @@ def read_tasks(path: Path) -> Tasks:
             )
     if len(found.tasks[0]) < 2:
         raise UserError(
-            f"{path}: task 1 must have at least 2 classes, got only {found.tasks[0][0]}: add one, or start with two tasks "
-            "in one"
+            f"{path}: task 1 must have at least 2 classes, got only {found.tasks[0][0]}: add one, "
+            "or join the first two tasks"
         )
     return found
 

@@ -193,7 +193,7 @@ class DetectionTrainer:
         norm = torch.nn.utils.clip_grad_norm_(self.detector.parameters(), c.optimizer.clip, foreach=True)
         self.optimizer.step()
         if self.clusters is not None:
-            self.clusters.after_step(found.carry, torch.ones((), device=self.device))  # type: ignore[arg-type]
+            self.clusters.after_step(found.carry, torch.ones((), device=self.device))
         self.progress.steps += 1
         self.session.means.add(found.metrics | {"gradient_norm": norm})
 

@@ -1,4 +1,4 @@
-"""Boxes: overlaps by hand, the coding's round trip, suppression against its definition; torchvision where it imports."""
+"""Boxes: overlaps by hand, the coding's round trip, suppression against its definition, torchvision where it is."""
 
 from __future__ import annotations
 
