@@ -174,7 +174,8 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
         assert (undisturbed / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
-@pytest.mark.parametrize("at", [3, 4])  # in the middle of a task, and at its end, before the evaluation
+# In the middle of a task, and at its end, before the evaluation.
+@pytest.mark.parametrize("at", [pytest.param(3, marks=pytest.mark.slow), 4])
 def test_a_stopped_run_resumes(
     at: int, data: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
