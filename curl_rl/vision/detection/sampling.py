@@ -32,6 +32,27 @@ class Truth(NamedTuple):
         return Truth(torch.cat([self.boxes, other.boxes], 1), torch.cat([self.labels, other.labels], 1))
 
 
+def check_truth(truth: Truth, height: int, width: int, classes: int) -> None:
+    """Refuses annotations that nothing can be learned from.
+
+    Args:
+        truth: of a batch of images, on the CPU.
+        height, width: the images' in pixels.
+        classes: number of classes that labels may name.
+
+    Raises:
+        ValueError: a box lies outside its image or has no area, or a label is of no class; the message has one line.
+    """
+    boxes, labels = truth.boxes[truth.present], truth.labels[truth.present]
+    if len(labels) and int(labels.max()) >= classes:
+        raise ValueError(f"labels must be below {classes}, the number of classes, got {int(labels.max())}")
+    limits = boxes.new_tensor([width, height, width, height])
+    for box in boxes[((boxes < 0) | (boxes > limits)).any(1)].tolist():
+        raise ValueError(f"boxes must lie in their image of {width}×{height} pixels, got {box}: clip or leave them out")
+    for box in boxes[(boxes[:, 2:] <= boxes[:, :2]).any(1)].tolist():
+        raise ValueError(f"boxes must be (left, top, right, bottom) with an area, got {box}")
+
+
 class Match(NamedTuple):
     """The object that each box overlaps most."""
 

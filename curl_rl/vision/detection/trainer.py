@@ -33,7 +33,7 @@ from curl_rl.vision.detection.evaluation import Evaluation, Shown, evaluate, fit
 from curl_rl.vision.detection.exemplars import choose
 from curl_rl.vision.detection.measures import Measures
 from curl_rl.vision.detection.pictures import gallery
-from curl_rl.vision.detection.sampling import Truth
+from curl_rl.vision.detection.sampling import Truth, check_truth
 from curl_rl.vision.detection.scenes import Scenes, draw_scenes
 from curl_rl.vision.detection.tasks import Phase, Tasks, phases
 
@@ -217,6 +217,7 @@ class DetectionTrainer:
             # Everything known by now: kept scenes are annotated anew, as in the paper's fine-tuning sets.
             annotated = scenes.truth.labels < tasks.known(phase.task)
         labels = torch.where(annotated, scenes.truth.labels, -1)
+        check_truth(Truth(scenes.truth.boxes, labels), *scenes.images.shape[2:], tasks.known(phase.task))
         return scenes.to(self.device), labels.to(self.device)
 
     def _draw(self, numbers: range | list[int], task: int) -> Scenes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from curl_rl.vision.detection.proposals import Proposals
-from curl_rl.vision.detection.sampling import Truth, draw, match
+from curl_rl.vision.detection.sampling import Truth, check_truth, draw, match
 from curl_rl.vision.detection.unknowns import LabelingConfig, auto_label
 
 TRUTH = Truth(torch.tensor([[[0.0, 0, 10, 10], [20, 0, 30, 10], [0, 0, 0, 0]]]), torch.tensor([[4, 2, -1]]))
@@ -24,6 +25,27 @@ def test_padding_matches_nothing() -> None:
     assert match(TRUTH.boxes, empty).label.tolist() == [[-1, -1, -1]]
     none = Truth(TRUTH.boxes[:, :0], TRUTH.labels[:, :0])
     assert match(TRUTH.boxes, none).overlap.tolist() == [[0, 0, 0]]
+
+
+def test_annotations_that_teach_nothing_are_refused_in_one_line() -> None:
+    check_truth(TRUTH, 10, 30, 5)
+    for boxes, labels, message in (
+        (
+            [[0.0, 0, 31, 10]],
+            [0],
+            r"^boxes must lie in their image of 30×10 pixels, got \[0.0, 0.0, 31.0, 10.0\]: clip",
+        ),
+        ([[-1.0, 0, 5, 10]], [0], r"^boxes must lie in their image of 30×10 pixels, got \[-1.0"),
+        (
+            [[5.0, 5, 5, 9]],
+            [0],
+            r"^boxes must be \(left, top, right, bottom\) with an area, got \[5.0, 5.0, 5.0, 9.0\]$",
+        ),
+        ([[0.0, 0, 5, 5]], [5], r"^labels must be below 5, the number of classes, got 5$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_truth(Truth(torch.tensor([boxes]), torch.tensor([labels])), 10, 30, 5)
+    check_truth(Truth(torch.full((1, 3, 4), -9.0), torch.full((1, 3), -1)), 10, 30, 5)  # padding may be anything
 
 
 def test_draws_are_balanced_and_random() -> None:

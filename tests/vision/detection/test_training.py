@@ -18,6 +18,7 @@ from PIL import Image
 
 from curl_rl.objectives.open_world import OpenWorldConfig
 from curl_rl.pretraining.config import CheckpointConfig
+from curl_rl.report.run_report import run_directories
 from curl_rl.report.runs import read_run
 from curl_rl.runs import checkpoint
 from curl_rl.runs.errors import UserError
@@ -230,6 +231,12 @@ def test_other_settings_are_another_run(data: Path, undisturbed: Path, tmp_path:
     with pytest.raises(UserError, match=r"tasks_sha256: "):
         train_detector(tiny(data, run, tasks=tasks))
     assert read_config(run / "config.yaml").clustering.weight == 0.1
+
+
+def test_the_report_on_runs_leaves_a_detector_out(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"^no run below "):
+        run_directories([undisturbed.parent])
+    assert "run is left out: a detector's report is its gallery and evaluation.json" in capsys.readouterr().err
 
 
 def test_a_folder_needs_tasks(data: Path, tmp_path: Path) -> None:
