@@ -3,8 +3,8 @@
     python scripts/detect.py runs/detection-digits/digits/seed1 photograph.jpg
     python scripts/detect.py RUN *.jpg --out found --score 0.3 --size 192
 
-Green boxes are of known classes, orange ones unknown. Each picture is scaled to --size and written to --out as PNG, in
-its own size; what is found in it is printed.
+Green boxes are of known classes, orange ones unknown. What is found in photograph.jpg is printed, and drawn in
+photograph-detected.png in --out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.console import printable
+from curl_rl.runs.errors import UserError
 from curl_rl.vision.detection.detector_file import load_detector
 from curl_rl.vision.detection.on_pictures import detect_in, read_picture, write_picture
 
@@ -37,9 +38,12 @@ def main(argv: Sequence[str]) -> int:
         trained = load_detector(a.run)
         trained.detector.to(device)
         pictures = [read_picture(path) for path in a.pictures]  # all of them, before anything is written
-        for path, picture in zip(a.pictures, pictures, strict=True):
+        outs = [a.out / f"{path.stem}-detected.png" for path in a.pictures]
+        for out in outs:
+            if outs.count(out) > 1:
+                raise UserError(f"each picture needs a name of its own in --out, got several for {out}: rename them")
+        for path, picture, out in zip(a.pictures, pictures, outs, strict=True):
             drawn, lines = detect_in(trained, picture, size=a.size, score=a.score)
-            out: Path = a.out / f"{path.stem}.png"
             check_writable(out)
             write_picture(drawn, out)
             print(f"{printable(str(path))}: {', '.join(lines) or 'nothing'}; {printable(str(out))}")

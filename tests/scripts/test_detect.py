@@ -40,9 +40,10 @@ def test_boxes_lie_where_the_detector_sees_them(
     Image.new("RGB", (1000, 500), "gray").save(tmp_path / "wide.jpg")
     assert command(run, tmp_path / "wide.jpg", "--out", tmp_path / "found", "--device", "cpu") == 0
     assert (
-        capsys.readouterr().out == f"{tmp_path / 'wide.jpg'}: dog 90%, unknown 60%; {tmp_path / 'found' / 'wide.png'}\n"
+        capsys.readouterr().out
+        == f"{tmp_path / 'wide.jpg'}: dog 90%, unknown 60%; {tmp_path / 'found' / 'wide-detected.png'}\n"
     )
-    pixels = np.asarray(Image.open(tmp_path / "found" / "wide.png"))
+    pixels = np.asarray(Image.open(tmp_path / "found" / "wide-detected.png"))
     assert pixels.shape == (500, 1000, 3)
     # 1000/64 and 500/32 pixels for each: the left edges at 250 and 625, the bottom at 375.
     assert tuple(pixels[250, 250]) == KNOWN_COLOR
@@ -58,13 +59,18 @@ def test_boxes_lie_where_the_detector_sees_them(
         (["{run}", "{tmp}/text.png"], "cannot read {tmp}/text.png: it is not an image of a known format"),
         (["{tmp}", "{tmp}/good.png"], "no detector in {tmp}: detector.safetensors is missing"),
         (["{run}", "{tmp}/good.png", "--score", "1"], "score must lie in [0, 1), got 1.0"),
+        (
+            ["{run}", "{tmp}/good.png", "{tmp}/good.jpg"],
+            "each picture needs a name of its own in --out, got several for {tmp}/found/good-detected.png: rename them",
+        ),
         (["{run}", "{tmp}/good.png", "--size", "8"], "size must be at least 32, got 8"),
     ],
 )
 def test_mistakes_are_told_in_one_line(
     arguments: list[str], message: str, command: Command, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Image.new("RGB", (60, 40)).save(tmp_path / "good.png")
+    for suffix in ("png", "jpg"):
+        Image.new("RGB", (60, 40)).save(tmp_path / f"good.{suffix}")
     (tmp_path / "text.png").write_text("not a picture")
     filled = [argument.format(run=run, tmp=tmp_path) for argument in arguments]
     assert command(*filled, "--out", tmp_path / "found", "--device", "cpu") == 2

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,8 @@ from curl_rl.vision.data.decoding import FORMATS
 from curl_rl.vision.data.listing import folders_in, images_below
 
 Part = Literal["train", "validation", "test"]
+"""What cut-outs are for: training, fitting energies, testing."""
+PARTS: tuple[Part, ...] = get_args(Part)
 
 _LARGEST = 128
 """Longer side of a cut-out in memory, in pixels: scenes show it smaller."""
@@ -52,14 +55,13 @@ class Cutouts:
         return digest.hexdigest()
 
 
-def read_cutouts(source: str, classes: Sequence[str], part: Part) -> Cutouts:
-    """Reads the cut-outs of some classes.
+def read_cutouts(source: str, classes: Sequence[str]) -> dict[Part, Cutouts]:
+    """Reads the cut-outs of some classes, in three parts: of every five pictures, three, one and one.
 
     Args:
         source: a folder with one subfolder per class, whose images, at any depth, have a transparent background; or
             ``digits``, scikit-learn's handwritten digits, whose strokes are the objects.
         classes: their names, in the order of the labels.
-        part: of every five pictures of a folder three are for training, one for validation and one for testing.
 
     Raises:
         UserError: a class is not there or has fewer than five usable pictures, or the digits lack scikit-learn.
@@ -71,8 +73,9 @@ def read_cutouts(source: str, classes: Sequence[str], part: Part) -> Cutouts:
                 f"{source} has no class {name}: it has {', '.join(present) or 'none'}{nearest(name, [*present])}"
             )
     if source == DIGITS:
-        return _digits(tuple(classes), part)
-    found, bad = [], []
+        return _digits(tuple(classes))
+    found: dict[Part, list[tuple[Image.Image, ...]]] = {part: [] for part in PARTS}
+    bad = []
     for name in classes:
         pictures = []
         for path in images_below(os.path.join(source, name)):
@@ -87,10 +90,11 @@ def read_cutouts(source: str, classes: Sequence[str], part: Part) -> Cutouts:
                 f"needs at least {_FIFTH}, some of them for testing: add some, or leave the class out"
                 + (f" ({bad[-1]})" if bad else "")
             )
-        found.append(tuple(picture for index, picture in enumerate(pictures) if _part(index) == part))
-    if bad and part == "train":
+        for part, some in found.items():
+            some.append(tuple(picture for index, picture in enumerate(pictures) if _part(index) == part))
+    if bad:
         say(f"{source}: {len(bad)} pictures are left out, such as {bad[0]}")
-    return Cutouts(source, tuple(classes), tuple(found), drawings=False)
+    return {part: Cutouts(source, tuple(classes), tuple(some), drawings=False) for part, some in found.items()}
 
 
 def _folder(source: str) -> str:
@@ -120,23 +124,28 @@ def _cutout(path: str) -> Image.Image | str:
     return cropped
 
 
-def _digits(classes: tuple[str, ...], part: Part) -> Cutouts:
-    images = load(DIGITS, "test" if part == "test" else "train", size=_DIGIT)
-    batch = next(images.batches(len(images), shuffle=False, drop_last=False))
-    assert batch.labels is not None
-    found: list[list[Image.Image]] = [[] for _ in classes]
-    for index, (stroke, label) in enumerate(zip(batch.images[:, 0].numpy(), batch.labels.tolist(), strict=True)):
-        name = images.classes[label]
-        if name in classes and (part == "test" or part == _part(index)):
+def _digits(classes: tuple[str, ...]) -> dict[Part, Cutouts]:
+    """The digits' own test images are for testing."""
+    found: dict[Part, list[list[Image.Image]]] = {part: [[] for _ in classes] for part in PARTS}
+    for split in ("train", "test"):
+        images = load(DIGITS, split, size=_DIGIT)  # type: ignore[arg-type]
+        batch = next(images.batches(len(images), shuffle=False, drop_last=False))
+        assert batch.labels is not None
+        seen: Counter[str] = Counter()  # counted by class: the digits come in turn
+        for stroke, label in zip(batch.images[:, 0].numpy(), batch.labels.tolist(), strict=True):
+            name = images.classes[label]
+            if name not in classes:
+                continue
+            seen[name] += 1
+            part: Part = "test" if split == "test" else "validation" if seen[name] % _FIFTH == 0 else "train"
             white = np.full_like(stroke, 255)
             whole = Image.fromarray(np.stack([white, white, white, stroke], -1))
             visible = stroke >= 255 * _ALPHA_OF_OBJECT
             rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
             box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-            found[classes.index(name)].append(whole.crop(box))
-    return Cutouts(DIGITS, classes, tuple(map(tuple, found)), drawings=True)
+            found[part][classes.index(name)].append(whole.crop(box))
+    return {part: Cutouts(DIGITS, classes, tuple(map(tuple, some)), drawings=True) for part, some in found.items()}
 
 
 def _part(index: int) -> Part:
-    """Every fifth picture is for testing, the one before it for fitting energies. The digits have a test part."""
-    return {_FIFTH - 1: "test", _FIFTH - 2: "validation"}.get(index % _FIFTH, "train")  # type: ignore[return-value]
+    return {_FIFTH - 1: PARTS[2], _FIFTH - 2: PARTS[1]}.get(index % _FIFTH, PARTS[0])

@@ -106,9 +106,9 @@ class DetectionTrainer:
             labels = self.detector.head.unknown + 1
             spec = FeatureSpec(size, (size, 1, 1))
             self.clusters = OpenWorldClusters(spec, labels, config.objectives.open_world).to(device)
+        self.progress = Progress(config.batch_size)
         self.optimizer = self._new_optimizer()
         self.generator = torch.Generator(device)
-        self.progress = Progress(config.batch_size)
         self.exemplars: list[list[int]] = []
         """For each task that has been learned, the numbers of the scenes that are kept."""
         self.energies: EnergyTest | None = None
@@ -217,7 +217,7 @@ class DetectionTrainer:
             # Everything known by now: kept scenes are annotated anew, as in the paper's fine-tuning sets.
             annotated = scenes.truth.labels < tasks.known(phase.task)
         labels = torch.where(annotated, scenes.truth.labels, -1)
-        check_truth(Truth(scenes.truth.boxes, labels), *scenes.images.shape[2:], tasks.known(phase.task))
+        check_truth(Truth(scenes.truth.boxes, labels), c.scenes.size, c.scenes.size, tasks.known(phase.task))
         return scenes.to(self.device), labels.to(self.device)
 
     def _draw(self, numbers: range | list[int], task: int) -> Scenes:
@@ -389,9 +389,8 @@ class DetectionTrainer:
     def _new_optimizer(self) -> torch.optim.AdamW:
         """A new optimizer for a phase: the moments of the last task's gradients are of no use to the next."""
         c = self.config.optimizer
-        later = hasattr(self, "progress") and self.progress.phase > 0
         groups = parameter_groups([{"params": self.detector.parameters()}], c.weight_decay)
-        return torch.optim.AdamW(groups, lr=c.later_lr if later else c.lr, foreach=True)
+        return torch.optim.AdamW(groups, lr=c.later_lr if self.progress.phase else c.lr, foreach=True)
 
     def _introduce(self) -> None:
         say, tasks, progress = self.session.say, self.data.tasks, self.progress

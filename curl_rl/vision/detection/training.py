@@ -98,7 +98,5 @@ def read_data(config: DetectionConfig, tasks: Tasks) -> Data:
         UserError: a class is missing or has too few pictures, or the backgrounds lack scikit-learn.
     """
     check_backgrounds(config.scenes)
-    train, validation, test = (
-        read_cutouts(config.data, tasks.classes, part) for part in ("train", "validation", "test")
-    )
-    return Data(tasks, train, validation, test)
+    cutouts = read_cutouts(config.data, tasks.classes)
+    return Data(tasks, cutouts["train"], cutouts["validation"], cutouts["test"])

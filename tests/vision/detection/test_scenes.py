@@ -27,11 +27,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cutouts(folder: Path) -> Cutouts:
-    return read_cutouts(str(folder), SHAPES, "train")
+    return read_cutouts(str(folder), SHAPES)["train"]
 
 
 def test_pictures_are_cropped_to_what_is_visible_and_divided_into_parts(folder: Path) -> None:
-    parts = {part: read_cutouts(str(folder), ("disk", "bar"), part) for part in ("train", "validation", "test")}
+    parts = read_cutouts(str(folder), ("disk", "bar"))
     assert parts["train"].classes == ("disk", "bar")
     assert [picture.size for picture in parts["train"].pictures[0]] == [(24, 24), (28, 28), (32, 32)]
     assert [[picture.size for picture in parts[part].pictures[0]] for part in ("validation", "test")] == [
@@ -97,9 +97,14 @@ def test_photographs_need_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_digits_are_strokes_with_a_random_color() -> None:
     pytest.importorskip("sklearn")
-    digits = read_cutouts("digits", ("3", "8"), "test")
+    parts = read_cutouts("digits", ("3", "8"))
+    digits = parts["test"]
     assert digits.drawings
     assert [len(pictures) for pictures in digits.pictures] == [36, 34]  # every fifth of 183 and 174
+    assert [[len(pictures) for pictures in parts[part].pictures] for part in ("train", "validation")] == [
+        [118, 112],
+        [29, 28],  # every fifth of the other 147 and 140
+    ]
     pixels = np.asarray(digits.pictures[1][0])
     assert (pixels[..., :3] == 255).all()
     assert pixels[..., 3].min() < 128 < pixels[..., 3].max()
@@ -117,7 +122,7 @@ def test_wrong_sources_are_refused_in_one_line(
     source: str, classes: tuple[str, ...], message: str, folder: Path
 ) -> None:
     with pytest.raises(UserError) as refused:
-        read_cutouts(source.format(folder=folder), classes, "train")
+        read_cutouts(source.format(folder=folder), classes)
     assert str(refused.value).startswith(message.format(folder=folder))
     assert "\n" not in str(refused.value)
 
@@ -127,14 +132,14 @@ def test_pictures_that_are_no_cutouts_are_left_out(tmp_path: Path, capsys: pytes
     Image.new("RGB", (30, 30), "red").save(tmp_path / "disk" / "opaque.png")
     Image.new("RGBA", (30, 30)).save(tmp_path / "disk" / "z_empty.png")
     (tmp_path / "disk" / "broken.png").write_bytes(b"no picture")
-    found = read_cutouts(str(tmp_path), ("disk",), "train")
+    found = read_cutouts(str(tmp_path), ("disk",))["train"]
     assert len(found.pictures[0]) == 3
     assert "3 pictures are left out, such as" in capsys.readouterr().err
     (tmp_path / "disk" / "0.png").unlink()
     with pytest.raises(
         UserError, match=r"disk has 4 pictures with a transparent background, and a class needs at least 5"
     ):
-        read_cutouts(str(tmp_path), ("disk",), "train")
+        read_cutouts(str(tmp_path), ("disk",))
 
 
 @pytest.mark.parametrize(
