@@ -300,6 +300,7 @@ class DetectionTrainer:
             "map": found.mean(range(known)),
             "map_current": found.mean(current),
             "unknown_recall": found.unknown_recall,
+            "unknown_precision": found.unknown_precision,
             "open_set_error": float(found.open_set_error),
             "wilderness_impact": found.wilderness_impact,
         }
@@ -419,6 +420,7 @@ _WORDS = {
     "map_previous": "of earlier tasks {:.1%}",
     "map_current": "of this task {:.1%}",
     "unknown_recall": "recall of unknowns {:.1%}",
+    "unknown_precision": "their AP {:.1%}",
     "open_set_error": "A-OSE {:.0f}",
     "wilderness_impact": "WI {:.3f}",
 }
