@@ -247,7 +247,10 @@ def test_a_folder_needs_tasks(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_it_learns_shapes(data: Path, tmp_path: Path) -> None:
-    """A disk and a bar of different colors, on plain backgrounds: easy enough for a few hundred steps."""
+    """A disk and a bar of different colors, on plain backgrounds: easy enough for a few hundred steps.
+
+    What the second task makes the detector forget comes back with the exemplars.
+    """
     config = tiny(
         data,
         tmp_path / "run",
@@ -264,6 +267,6 @@ def test_it_learns_shapes(data: Path, tmp_path: Path) -> None:
     )
     results = json.loads((train_detector(config) / "evaluation.json").read_text())
     assert results["task1"]["without_energy/map"] > 0.8
-    assert results["task1"]["without_energy/unknown_recall"] > 0.3
-    assert results["task2-replay"]["without_energy/map_current"] > 0.5
+    assert results["task2"]["without_energy/map_previous"] < 0.3
     assert results["task2-replay"]["without_energy/map_previous"] > 0.5
+    assert results["task2-replay"]["without_energy/map_current"] > 0.5
