@@ -153,6 +153,18 @@ def kill() -> None:
     raise KilledError
 
 
+@pytest.mark.parametrize(("saves", "classes"), [(2, ("disk", "bar")), (3, ("disk", "bar", "cross"))])
+def test_the_saved_detector_knows_the_classes_it_has_been_taught(
+    saves: int, classes: tuple[str, ...], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Saved at the end of the first task, and two steps into the second.
+    interrupted(monkeypatch, saves, kill, "save")
+    with pytest.raises(KilledError):
+        train_detector(tiny(data, tmp_path / "run"))
+    assert state(tmp_path / "run")["steps"] == {2: 4, 3: 6}[saves]
+    assert load_detector(tmp_path / "run").classes == classes
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "at"), [("step", 2), ("step", 4), ("_evaluate", 1), ("step", 7), ("_evaluate", 2), ("step", 10)]
