@@ -100,6 +100,8 @@ class ImageSet:
         """Channels per image; more in stacks of frames."""
         self.provenance: dict[str, Any] = {}
         """Facts about the images to store with an encoder, in addition to their name."""
+        self.paths: tuple[str, ...] = ()
+        """The images' files, in order; empty for other data."""
         self.identity = ""
         """Fingerprint of the images, their order and their classes, as far as their names reveal it."""
         self.layout = ""
