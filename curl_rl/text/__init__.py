@@ -1,0 +1,1 @@
+"""Texts: their tokenizer, the sentences to learn from, and self-supervised training of text encoders."""
