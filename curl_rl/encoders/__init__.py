@@ -1,4 +1,4 @@
-"""Encoders: networks from pixels to features, independent of environments, losses and training."""
+"""Encoders: networks from pixels or texts to features, independent of environments, losses and training."""
 
 from curl_rl.encoders.base import (
     Encoder,
@@ -17,6 +17,7 @@ from curl_rl.encoders.module import ModuleEncoder
 from curl_rl.encoders.patches import PatchEncoder
 from curl_rl.encoders.pixel import Convolutions, EncoderConfig, PixelEncoder, Projection, orthogonal_init
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.text import TextEncoder, TextEncoderConfig
 from curl_rl.encoders.two_stream import TwoStreamEncoder
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "Projection",
     "ResNet",
     "ResNetConfig",
+    "TextEncoder",
+    "TextEncoderConfig",
     "TwoStreamEncoder",
     "build_encoder",
     "cat_features",

@@ -8,7 +8,7 @@ from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.objectives import registry
 from curl_rl.objectives.amdim import AMDIM, AMDIMConfig
 from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
-from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
+from curl_rl.objectives.base import BatchInfo, DataSpec, Modality, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
 from curl_rl.objectives.cmc import CMC, CMCConfig
 from curl_rl.objectives.composite import Composite
@@ -73,6 +73,7 @@ __all__ = [
     "MethodName",
     "MoCo",
     "MoCoConfig",
+    "Modality",
     "NNCLRConfig",
     "NPair",
     "NPairConfig",

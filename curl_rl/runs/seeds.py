@@ -30,6 +30,7 @@ Purpose = Literal[
     "clusters",
     "explored policies",
     "search for policies",
+    "noise of the network",
 ]
 
 
@@ -50,6 +51,18 @@ def derived_seed(run_seed: int, purpose: Purpose, index: int = 0) -> int:
     """
     sequence = np.random.SeedSequence([run_seed, get_args(Purpose).index(purpose), index])
     return int(sequence.generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def global_generator(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds torch's global generator of the device in the block, and restores it: for layers that draw from it."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        if on_gpu:
+            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
+        yield
 
 
 def random_state() -> dict[str, Any]:

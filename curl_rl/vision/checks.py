@@ -33,7 +33,8 @@ def check_run(config: VisionConfig, images: ImageSet, *, fresh: bool = False) ->
     a = config.augment
     user = ObjectiveUser("method", images.name, offered_by(images))
     smallest = min(a.size, a.local_size) if a.local_views else a.size
-    objective = try_out(config, (images.channels, a.size, a.size), smallest, data_of(images), user, fresh=fresh)
+    shape = images.channels, a.size, a.size
+    objective = try_out(config, {"image": shape}, data_of(images), user, smallest_side=smallest, fresh=fresh)
     wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
     if a.views + a.local_views != wanted:
         takes_more = hasattr(getattr(config.objectives, config.method, None), "local_views")

@@ -33,13 +33,13 @@ def train(plan: Plan, source: NoiseSource | None = None, watchers: Sequence[Watc
     return run
 
 
-def train_until_killed(plan: Plan, prepare: Callable[[], object]) -> None:
+def train_until_killed(plan: Plan, prepare: Callable[[], object], source: NoiseSource | None = None) -> None:
     """Trains in a child process until it kills itself with SIGKILL; ``prepare`` runs there first."""
     child = os.fork()
     if child == 0:
         try:
             prepare()
-            train(plan)
+            train(plan, source)
         finally:
             os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the child was to be killed, and ended by itself"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from curl_rl.encoders import Features, FeatureSpec, map_features
+from curl_rl.encoders import Features, FeatureSpec, TextEncoder, map_features
 from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
 from curl_rl.objectives import (
     BarlowConfig,
@@ -42,7 +43,10 @@ from curl_rl.objectives import (
     build_objective,
 )
 from curl_rl.pretraining import distributed
+from curl_rl.pretraining.config import OptimizerConfig
+from curl_rl.pretraining.learner import Learner
 from curl_rl.runs.errors import UserError
+from helpers.noise_pairs import IMAGE, SMALL_TEXT, TEXT, TOKENS, Matched, texts
 
 RANKS, BATCH, COUNT = 2, 5, 9
 SHARDS = (slice(0, 3), slice(3, 5))
@@ -173,6 +177,22 @@ def shuffled_keys(batch: int) -> Outcome:
     }
 
 
+def steps_of_two_encoders(own: slice) -> Outcome:
+    """Two steps on pairs of a picture and a text."""
+    torch.manual_seed(1)
+    words = TextEncoder(TOKENS, replace(SMALL_TEXT, dropout=0.0)).double()
+    pictures = network(splits=1)
+    objective = Matched(pictures.feature_spec, texts=words.feature_spec).double()
+    distributed.distribute_batch_norm(pictures)
+    config = OptimizerConfig("sgd", lr=0.1, lr_scaling="none")
+    learner = Learner(pictures, objective, config, batch_size=BATCH, steps_per_epoch=2, epochs=1, text_encoder=words)
+    outcome: Outcome = {}
+    for step in range(2):
+        views = {IMAGE: images(BATCH, seed=step)[own], TEXT: texts()[BATCH * step : BATCH * (step + 1)][own]}
+        outcome[f"{step} loss"] = learner.step(views, BatchInfo(), torch.arange(BATCH))[0]["loss"]
+    return outcome | {name: value.detach().clone() for name, value in learner.state_dict().items()}
+
+
 def services() -> dict[str, Any]:
     rank = distributed.rank()
     encoder = network(splits=3)
@@ -222,6 +242,7 @@ def work(rank: int, port: int, directory: str) -> None:
         found["finer split"] = steps_of_network(splits=4, batch=8)
         found["group norm"] = steps_of_network(splits=1, batch=BATCH, norm="group")
         found["shuffled"] = shuffled_keys(batch=4)
+        found["two encoders"] = steps_of_two_encoders(SHARDS[rank])
         found["services"] = services()
         torch.save(found, Path(directory) / f"{rank}.pt")
     assert distributed.world_size() == 1, "the group is left at the end"
@@ -269,6 +290,13 @@ def test_a_network_with_group_norm_learns_as_in_one_process(ranks: list[Any]) ->
     expected = steps_of_network(splits=1, batch=BATCH, norm="group")
     for found in ranks:
         assert_same(found["group norm"], expected)
+
+
+def test_two_encoders_learn_as_in_one_process(ranks: list[Any]) -> None:
+    expected = steps_of_two_encoders(slice(None))
+    assert any(name.startswith("text_encoder.") for name in expected)
+    for found in ranks:
+        assert_same(found["two encoders"], expected)
 
 
 def test_keys_shuffled_among_processes_are_those_of_split_batch_norm(ranks: list[Any]) -> None:
