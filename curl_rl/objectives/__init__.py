@@ -10,6 +10,7 @@ from curl_rl.objectives.amdim import AMDIM, AMDIMConfig
 from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
 from curl_rl.objectives.base import BatchInfo, DataSpec, Modality, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
+from curl_rl.objectives.clip import CLIP, CLIPConfig
 from curl_rl.objectives.cmc import CMC, CMCConfig
 from curl_rl.objectives.composite import Composite
 from curl_rl.objectives.cpc import CPC, CPCConfig
@@ -45,6 +46,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AMDIM",
     "BYOL",
+    "CLIP",
     "CMC",
     "CPC",
     "DIM",
@@ -56,6 +58,7 @@ __all__ = [
     "BarlowConfig",
     "BarlowTwins",
     "BatchInfo",
+    "CLIPConfig",
     "CMCConfig",
     "CPCConfig",
     "Composite",

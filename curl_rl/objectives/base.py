@@ -61,6 +61,9 @@ class BatchInfo(NamedTuple):
     actions: Tensor | None = None
     """``(B, K, A)``: the K actions that follow the observation, where K is the largest ``ViewSpec.future``; zeros
     after the end of the episode."""
+    contents: Tensor | None = None
+    """``(B, S)`` int64: what each of the S parts of a sample shows, such as its picture and its caption, by any number.
+    Samples with the same number in a column have that part in common."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,10 @@ class Objective(nn.Module):
 
     def projection_head(self) -> MLP | None:
         """The head that embeds the encoder's vector, if any, for fine-tuning from one of its layers."""
+        return None
+
+    def text_projection_head(self) -> MLP | None:
+        """The head that embeds the vector of the encoder of texts beside one of images, if any."""
         return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:

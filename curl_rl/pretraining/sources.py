@@ -26,6 +26,10 @@ class Batch(Protocol):
     def actions(self) -> Tensor | None:
         """``(B, K, A)``, as in :class:`~curl_rl.objectives.BatchInfo`; None if not requested."""
 
+    @property
+    def contents(self) -> Tensor | None:
+        """``(B, S)`` int64, as in :class:`~curl_rl.objectives.BatchInfo`; None if a sample has one part."""
+
 
 B = TypeVar("B", bound=Batch)
 

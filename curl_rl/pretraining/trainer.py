@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.artifacts.encoder_file import TEXT_ENCODER, save_encoder
-from curl_rl.artifacts.head_file import save_head
+from curl_rl.artifacts.head_file import HEAD, TEXT_HEAD, save_head
 from curl_rl.encoders import Features, map_features
 from curl_rl.objectives import BatchInfo, ObjectiveUser, ViewSpec
 from curl_rl.pretraining import distributed
@@ -213,8 +213,8 @@ class Pretrainer:
         means.add(metrics)
 
     def whole_batch(self, batch: Batch) -> BatchInfo:
-        """Gathers indices, labels and actions of the whole batch from each process's share."""
-        parts = (batch.indices, batch.labels, batch.actions)
+        """Gathers what is known of the whole batch, except its views, from each process's share."""
+        parts = (batch.indices, batch.labels, batch.actions, batch.contents)
         total = self.config.batch_size
         return BatchInfo(*(None if part is None else distributed.gather(part, total) for part in parts))
 
@@ -284,9 +284,10 @@ class Pretrainer:
 
     def _write_networks(self) -> Contents:
         c, directory = self.config, self.session.directory
-        head = self.learner.objective.projection_head()
-        if head is not None:
-            save_head(head, directory)
+        objective = self.learner.objective
+        for name, head in {HEAD: objective.projection_head(), TEXT_HEAD: objective.text_projection_head()}.items():
+            if head is not None:
+                save_head(head, directory, name)
         provenance = {"method": c.method, "preset": c.preset, "seed": c.seed, **self.source.provenance}
         save_encoder(
             self.learner.encoder.exported,

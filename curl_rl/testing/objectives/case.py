@@ -77,7 +77,7 @@ class ObjectiveCase:
         return objective.between_epochs(epoch, generator)
 
     def inputs(self, batch_size: int | None = None, seed: int = 0) -> Inputs:
-        """Random features in float64, indices without repetition, labels, and float32 actions."""
+        """Random features in float64, indices without repetition, labels, float32 actions, contents with repeats."""
         size, generator = batch_size or self.batch_size, self._generator(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -98,6 +98,7 @@ class ObjectiveCase:
                 torch.randperm(self._count, generator=generator)[:size],
                 torch.randint(self.data.classes or 3, (size,), generator=generator),
                 normal(ahead, self.data.action_dim or 1).float(),
+                torch.randint(2 * size, (size, 2), generator=generator),
             ),
         )
 

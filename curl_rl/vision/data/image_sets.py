@@ -69,6 +69,8 @@ class ImageBatch(NamedTuple):
     the end of the episode."""
     epoch: int = 0
     """The epoch that the batch belongs to; 0 outside of training."""
+    contents: None = None
+    """An image has one part."""
 
 
 class ImageSet:
