@@ -51,6 +51,7 @@ COMMANDS = {
     "record": Command("record_frames", plays=True),
     "export-policy": Command("export_policy"),
     "pretrain": Command("pretrain_vision"),
+    "pretrain-text": Command("pretrain_text"),
     "evaluate-vision": Command("evaluate_vision"),
     "finetune": Command("finetune_vision"),
     "distill": Command("distill_vision"),

@@ -27,6 +27,7 @@ from curl_rl.objectives.pair_margin import PairMargin, PairMarginConfig
 from curl_rl.objectives.pcl import PCL, PCLConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
+from curl_rl.objectives.simcse import SimCSE, SimCSEConfig
 from curl_rl.objectives.simsiam import SimSiam, SimSiamConfig
 from curl_rl.objectives.supcon import SupCon, SupConConfig
 from curl_rl.objectives.swav import SwAV, SwAVConfig
@@ -91,6 +92,8 @@ __all__ = [
     "Result",
     "SimCLR",
     "SimCLRConfig",
+    "SimCSE",
+    "SimCSEConfig",
     "SimSiam",
     "SimSiamConfig",
     "SupCon",

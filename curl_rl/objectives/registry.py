@@ -36,6 +36,7 @@ _FILES = (
     "cmc",
     "amdim",
     "cpc",
+    "simcse",
     "clip",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""

@@ -13,10 +13,11 @@ from curl_rl.runs.console import say
 from curl_rl.runs.directory import CONFIG, is_run, kind_of
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
-from curl_rl.runs.settings import Layer, read_yaml
+from curl_rl.runs.settings import Kind, Layer, read_yaml
+from curl_rl.text import config as text_config
 from curl_rl.vision import config as vision_config
 
-AXES = {"agent": "frames", "pretraining": "images"}
+AXES = {"agent": "frames", "pretraining": "images", "text": "sentences"}
 """The x axis of each kind of run, which is the name of the count in its rows."""
 
 OF_ONE_SEED = ("seed", "run")
@@ -62,7 +63,7 @@ def read_run(directory: Path) -> Run:
     own = {name: settings[name] for name in (*OF_ONE_SEED, "frames") if isinstance(settings.get(name), (int, str))}
     key = json.dumps({name: value for name, value in settings.items() if name not in own}, default=str)
     if key not in _LABELS or "seed" not in own:
-        _LABELS[key] = _agent_label(directory) if kind == "agent" else _pretraining_label(directory)
+        _LABELS[key] = _agent_label(directory) if kind == "agent" else _pretraining_label(directory, kind)
     task = settings["env"] if kind == "agent" else settings["data"]
     return Run(task, _LABELS[key], settings["seed"], rows, settings, directory)
 
@@ -89,11 +90,12 @@ def _agent_label(directory: Path) -> str:
     return ", ".join([config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
 
 
-def _pretraining_label(directory: Path) -> str:
+def _pretraining_label(directory: Path, kind: Kind) -> str:
     """Method and preset, and every setting that differs from it, except for data and seed."""
-    config = vision_config.read_config(directory / CONFIG)
-    preset = replace(vision_config.load_preset(config.preset, config.method), seed=config.seed, data=config.data)
-    changed = config.schema.distinguishing_fields(preset, config)
+    config: Any = (text_config if kind == "text" else vision_config).read_config(directory / CONFIG)
+    usual: Any = (text_config if kind == "text" else vision_config).load_preset(config.preset, config.method)
+    changed = config.schema.distinguishing_fields(replace(usual, seed=config.seed, data=config.data), config)
+    changed.pop("tokens.tokenizer_sha256", None)
     return ", ".join([config.method, config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
 
 

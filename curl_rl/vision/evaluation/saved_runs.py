@@ -86,8 +86,9 @@ def read_run(directory: Path, device: torch.device | str) -> Run:
     """
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is not a run directory ({CONFIG} is missing)")
-    if kind_of(directory) != "pretraining":
-        raise UserError(f"{directory} is not a run of pretrain_vision.py: its {CONFIG} is for an agent")
+    if (kind := kind_of(directory)) != "pretraining":
+        owner = "an agent" if kind == "agent" else "an encoder of texts"
+        raise UserError(f"{directory} is not a run of pretrain_vision.py: its {CONFIG} is for {owner}")
     config, pretrained = read_config(directory / CONFIG), load_encoder(directory)
     epochs = float(pretrained.provenance.get("epochs", config.epochs))
     encoder, device = pretrained.encoder, torch.device(device)
