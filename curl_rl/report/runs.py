@@ -15,9 +15,10 @@ from curl_rl.runs.errors import UserError
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
 from curl_rl.runs.settings import Kind, Layer, read_yaml
 from curl_rl.text import config as text_config
+from curl_rl.text import pair_config
 from curl_rl.vision import config as vision_config
 
-AXES = {"agent": "frames", "pretraining": "images", "text": "sentences"}
+AXES = {"agent": "frames", "pretraining": "images", "text": "sentences", "pairs": "pairs"}
 """The x axis of each kind of run, which is the name of the count in its rows."""
 
 OF_ONE_SEED = ("seed", "run")
@@ -92,8 +93,9 @@ def _agent_label(directory: Path) -> str:
 
 def _pretraining_label(directory: Path, kind: Kind) -> str:
     """Method and preset, and every setting that differs from it, except for data and seed."""
-    config: Any = (text_config if kind == "text" else vision_config).read_config(directory / CONFIG)
-    usual: Any = (text_config if kind == "text" else vision_config).load_preset(config.preset, config.method)
+    settings: Any = {"text": text_config, "pairs": pair_config}.get(kind, vision_config)
+    config = settings.read_config(directory / CONFIG)
+    usual = settings.load_preset(config.preset, config.method)
     changed = config.schema.distinguishing_fields(replace(usual, seed=config.seed, data=config.data), config)
     changed.pop("tokens.tokenizer_sha256", None)
     return ", ".join([config.method, config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])

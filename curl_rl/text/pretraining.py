@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
@@ -13,7 +15,7 @@ from curl_rl.artifacts.encoder_file import ENCODER, last_names
 from curl_rl.objectives import Objective, ObjectiveUser
 from curl_rl.pretraining import distributed
 from curl_rl.pretraining.checks import check_warmup, try_out
-from curl_rl.pretraining.sources import views_of
+from curl_rl.pretraining.sources import Source, views_of
 from curl_rl.pretraining.trainer import Pretrainer
 from curl_rl.runs.allocator import keep_freed_memory
 from curl_rl.runs.compute import resolve_device
@@ -22,12 +24,17 @@ from curl_rl.runs.errors import UserError
 from curl_rl.runs.faults import refusing_what_exceeds
 from curl_rl.runs.session import Remedies
 from curl_rl.text.config import TextConfig
-from curl_rl.text.sentences import GRAMMAR, Sentences, read_sentences
+from curl_rl.text.sentences import GRAMMAR, read_sentences
 from curl_rl.text.source import SentenceSource
 from curl_rl.text.tokenizer import TOKENIZER, Tokenizer
 
+if TYPE_CHECKING:
+    from curl_rl.text.pair_config import PairConfig
+
+C = TypeVar("C", TextConfig, "PairConfig")
+
 _REMEDIES = Remedies(
-    memory="lower batch_size, tokens.length or encoder.text.width, with --fresh if the run has begun",
+    memory="lower batch_size, tokens.length or an encoder's width, with --fresh if the run has begun",
     numbers="try a lower optimizer.lr or a longer warm-up, with --fresh or in another --run directory",
 )
 
@@ -49,11 +56,38 @@ def pretrain(config: TextConfig, *, fresh: bool = False) -> Path:
         TrainingFault: a value is not finite, or the disk failed; the last checkpoint is intact.
         Stopped: SIGINT or SIGTERM was received; the run is saved.
     """
+    return pretrain_on(config, GRAMMAR, SentenceData, fresh=fresh)
+
+
+class Data(Protocol[C]):
+    """The texts of a run, and what belongs to them."""
+
+    @property
+    def texts(self) -> Iterable[str]:
+        """All texts, to train a tokenizer on."""
+
+    def source(self, config: C, tokenizer: Tokenizer, device: torch.device, *, fresh: bool) -> Source[Any]:
+        """The data, with the views that the method compares.
+
+        Raises:
+            UserError: the settings contradict the data or each other.
+        """
+
+
+def pretrain_on(config: C, built_in: str, read: Callable[[C, torch.device], Data[C]], *, fresh: bool = False) -> Path:
+    """:func:`pretrain` for any kind of data with texts in it.
+
+    Args:
+        config: the run's settings.
+        built_in: name of the data that need no file.
+        read: reads the data for a device.
+        fresh: set an earlier run in the directory aside and start over.
+    """
     with contextlib.ExitStack() as stack:
         device = resolve_device(config.device)
         # The whole path, so that the run means the same in another directory.
-        data = config.data if config.data == GRAMMAR else os.path.abspath(os.path.expanduser(config.data))
-        config = replace(config, device=str(device), data=data)
+        place = config.data if config.data == built_in else os.path.abspath(os.path.expanduser(config.data))
+        config = replace(config, device=str(device), data=place)
         stack.enter_context(distributed.process_group(device))
         if device.type == "cuda" and distributed.world_size() > 1:
             device = torch.device("cuda", torch.cuda.current_device())
@@ -62,10 +96,10 @@ def pretrain(config: TextConfig, *, fresh: bool = False) -> Path:
         if device.type == "cpu":
             keep_freed_memory()
         with distributed.raised_together(UserError):
-            sentences = read_sentences(config.data)
-        config, tokenizer = tokenizer_of(config, sentences, fresh=fresh)
+            data = read(config, device)
+        config, tokenizer = tokenizer_of(config, data.texts, fresh=fresh)
         with distributed.raised_together(UserError):
-            source = source_of(config, sentences, tokenizer, device, fresh=fresh)
+            source = data.source(config, tokenizer, device, fresh=fresh)
         claim: Claim | None = None
         with distributed.raised_together(UserError):  # the others wait until the directory is this run's
             if distributed.rank() == 0:
@@ -88,8 +122,8 @@ def pretrain(config: TextConfig, *, fresh: bool = False) -> Path:
     return config.directory
 
 
-def tokenizer_of(config: TextConfig, sentences: Sentences, *, fresh: bool = False) -> tuple[TextConfig, Tokenizer]:
-    """The tokenizer named in the settings, that of the run to resume, or a new one trained on the sentences.
+def tokenizer_of(config: C, texts: Iterable[str], *, fresh: bool = False) -> tuple[C, Tokenizer]:
+    """The tokenizer named in the settings, that of the run to resume, or a new one trained on the texts.
 
     All processes get the same. The settings come back with the hash of a tokenizer that they name.
 
@@ -105,7 +139,6 @@ def tokenizer_of(config: TextConfig, sentences: Sentences, *, fresh: bool = Fals
             elif saved.is_file() and not fresh:
                 tokenizer = Tokenizer.load(saved)
             else:
-                texts = (text for column in sentences.columns for text in column)
                 tokenizer = Tokenizer.train(texts, c.vocabulary)
             content = tokenizer.content.encode()
     tokenizer = Tokenizer(distributed.bytes_of_first(content).decode())
@@ -120,22 +153,26 @@ def tokenizer_of(config: TextConfig, sentences: Sentences, *, fresh: bool = Fals
     return replace(config, tokens=recorded), tokenizer
 
 
-def source_of(
-    config: TextConfig, sentences: Sentences, tokenizer: Tokenizer, device: torch.device, *, fresh: bool = False
-) -> SentenceSource:
-    """The sentences, with the views that the method compares.
+class SentenceData:
+    """Sentences from a file."""
 
-    Raises:
-        UserError: the settings contradict the sentences or each other.
-    """
-    if config.batch_size > len(sentences.following):
-        raise UserError(
-            f"batch_size {config.batch_size} is larger than {sentences.name}, which has {len(sentences.following)} "
-            "sentences"
-        )
-    source = SentenceSource(sentences, tokenizer, config.tokens.length, device, {"data": last_names(config.data)})
-    objective = _checked(config, source, fresh=fresh)
-    return source.showing(views_of(objective))
+    def __init__(self, config: TextConfig, device: torch.device) -> None:
+        self.sentences = read_sentences(config.data)
+
+    @property
+    def texts(self) -> Iterable[str]:
+        return (text for column in self.sentences.columns for text in column)
+
+    def source(self, config: TextConfig, tokenizer: Tokenizer, device: torch.device, *, fresh: bool) -> SentenceSource:
+        count = len(self.sentences.following)
+        if config.batch_size > count:
+            raise UserError(
+                f"batch_size {config.batch_size} is larger than {self.sentences.name}, which has {count} sentences"
+            )
+        own = {"data": last_names(config.data)}
+        source = SentenceSource(self.sentences, tokenizer, config.tokens.length, device, own)
+        objective = _checked(config, source, fresh=fresh)
+        return source.showing(views_of(objective))
 
 
 def _checked(config: TextConfig, source: SentenceSource, *, fresh: bool) -> Objective:

@@ -1,4 +1,4 @@
-"""Images with captions: a folder of images as any other, with a table of captions in it.
+"""Images with captions: a folder of images as any other, with a table of captions in it, or a built-in set.
 
 The table, ``captions.tsv``, names each image by its path below the folder (:mod:`~curl_rl.text.data.tables`). An image
 may have several captions, and several images the same one.
@@ -12,13 +12,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from curl_rl.runs.errors import UserError
+from curl_rl.text.data.shapes import SHAPES as CLASSES
+from curl_rl.text.data.shapes import SIDE, scenes
 from curl_rl.text.data.tables import CAPTIONS, read_captions
 from curl_rl.vision.data import load
-from curl_rl.vision.data.image_sets import ImageSet, SmallImages, Split, Storage
+from curl_rl.vision.data.image_sets import ImageSet, ResidentImages, SmallImages, Split, Storage
+
+SHAPES = "shapes"
+"""Name of the built-in set."""
+_MADE = 1000
 
 
 class PairSet(NamedTuple):
@@ -43,7 +51,7 @@ class PairSet(NamedTuple):
 
 
 def load_pairs(
-    folder: str | Path,
+    source: str | Path,
     split: Split = "train",
     size: int | None = None,
     *,
@@ -56,7 +64,8 @@ def load_pairs(
     """Loads the images of a folder, as :func:`curl_rl.vision.data.load` does, with their captions.
 
     Args:
-        folder: a folder of images, with or without splits and classes.
+        source: a folder of images, with or without splits and classes; or ``shapes``, 1,000 made pictures of 32×32
+            pixels, whose classes are the shapes that are named first (``./shapes`` for a folder of that name).
         split: train or test.
         size: side of the images, in pixels; None: their own.
         captions: name of the table in the folder, such as that of another language.
@@ -68,13 +77,16 @@ def load_pairs(
     Raises:
         UserError: as in that function; there is no table, or an image has no caption in it.
     """
-    table = Path(folder) / captions
-    if not Path(folder).is_dir():
+    if source == SHAPES:
+        return _shapes(split, size or SIDE, torch.device(device))
+    folder = Path(source)
+    table = folder / captions
+    if not folder.is_dir():
         raise UserError(f"no folder {folder}")
     if not table.is_file():
         raise UserError(
             f"{folder} has no {captions}, which names the caption of each image: docs/text.md describes it, and "
-            "scripts/prepare_data.py shapes makes an example"
+            "scripts/prepare_data.py makes some"
         )
     by_file = {os.path.normpath(file): own for file, own in read_captions(table).items()}
     images = load(folder, split, size, device=device, storage=storage, workers=workers, small_images=small_images)
@@ -88,6 +100,19 @@ def load_pairs(
     texts: dict[str, int] = {}
     numbered = tuple(tuple(texts.setdefault(text, len(texts)) for text in by_file[file]) for file in files)
     return PairSet(images, tuple(texts), numbered, torch.tensor(_equal_files(images.paths)))
+
+
+def _shapes(split: Split, size: int, device: torch.device) -> PairSet:
+    """The made pictures, all different, scaled to ``size``."""
+    made = [(scene, image) for scene, image in scenes(_MADE, 0) if scene.part == split]
+    resized = [image.resize((size, size), Image.Resampling.BILINEAR) for _, image in made]
+    pixels = torch.stack([torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy()) for image in resized])
+    labels = torch.tensor([CLASSES.index(scene.first[1]) for scene, _ in made])
+    images = ResidentImages(f"{SHAPES} ({split})", pixels.to(device), CLASSES, labels)
+    images.identity = sha256(pixels.numpy().tobytes()).hexdigest()
+    texts: dict[str, int] = {}
+    captions = tuple(tuple(texts.setdefault(text, len(texts)) for text in scene.captions) for scene, _ in made)
+    return PairSet(images, tuple(texts), captions, torch.arange(len(made)))
 
 
 def _equal_files(paths: tuple[str, ...]) -> list[int]:

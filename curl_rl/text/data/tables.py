@@ -38,19 +38,19 @@ def cell(text: str) -> str:
     return " ".join(text.split())
 
 
-def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table as the text of its file."""
-    return "".join("\t".join(map(cell, row)) + "\n" for row in (columns, *rows))
+def table_text(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as the text of a file, each cell on one line."""
+    return "".join("\t".join(map(cell, row)) + "\n" for row in rows)
 
 
 def captions_text(captions: Iterable[tuple[str, str]]) -> str:
     """The text of a table of captions, from files and their captions."""
-    return table_text(_CAPTION_COLUMNS, captions)
+    return table_text([_CAPTION_COLUMNS, *captions])
 
 
 def scored_text(pairs: Iterable[ScoredPair]) -> str:
     """The text of a table of judged pairs."""
-    return table_text(_SCORE_COLUMNS, ((f"{score:g}", first, second) for score, first, second in pairs))
+    return table_text([_SCORE_COLUMNS, *((f"{score:g}", first, second) for score, first, second in pairs)])
 
 
 def read_captions(path: Path) -> dict[str, tuple[str, ...]]:

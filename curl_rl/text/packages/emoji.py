@@ -12,11 +12,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, features
 
+from curl_rl.text.data.split import part_of
 from curl_rl.text.data.tables import CAPTIONS, captions_text
 from curl_rl.text.packages.cldr import Emoji, find_cldr, read_emoji
 from curl_rl.text.packages.found import Package, find
 from curl_rl.text.packages.prepared import PreparedSet
-from curl_rl.text.packages.split import part_of
 
 NOTO = Package("fonts-noto-color-emoji", "Debian", "SIL Open Font License 1.1", "Noto's drawings of emoji")
 _FONT = "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"

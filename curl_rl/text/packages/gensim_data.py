@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curl_rl.runs.errors import UserError
-from curl_rl.text.data.tables import SCORED, ScoredPair, cell, scored_text
+from curl_rl.text.data.tables import SCORED, ScoredPair, cell, scored_text, table_text
 from curl_rl.text.packages import wordnet
 from curl_rl.text.packages.found import Found, Package, find, find_if_there
 from curl_rl.text.packages.prepared import PreparedSet
@@ -15,13 +15,14 @@ from curl_rl.text.packages.wikipedia import sentences_of_dump, split_sentences
 GENSIM = Package("gensim", "PyPI", "LGPL-2.1 (gensim)", "its test data")
 _FOLDER = "gensim/test/test_data"
 _WIKIPEDIA = f"{_FOLDER}/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
-SENTENCES, TRIPLES, GLOSSES = "sentences.txt", "triples.tsv", "scored_definitions.tsv"
+SENTENCES, PAIRS, TRIPLES, GLOSSES = "sentences.txt", "pairs.tsv", "triples.tsv", "scored_definitions.tsv"
 
 
 def prepare_sentences(roots: Sequence[Path], into: PreparedSet) -> None:
     """Writes Wikipedia's sentences and WordNet's definitions and examples, one per line, and reworded examples.
 
-    ``triples.tsv`` has a sentence, a positive and, where there is one, a hard negative in each line.
+    ``pairs.tsv`` has a sentence and another of the same meaning in each line, ``triples.tsv`` those with a third one of
+    the opposite meaning.
 
     Raises:
         UserError: a package is missing.
@@ -32,10 +33,13 @@ def prepare_sentences(roots: Sequence[Path], into: PreparedSet) -> None:
     others = [cell(text) for text in wordnet.sentences_of(synsets)]
     triples = wordnet.reworded(synsets)
     into.write(SENTENCES, "".join(f"{line}\n" for line in dict.fromkeys([*articles, *others])))
-    into.write(TRIPLES, "".join("\t".join(map(cell, triple)).rstrip("\t") + "\n" for triple in triples))
+    opposites = [triple for triple in triples if triple.negative]
+    into.write(PAIRS, table_text(triple[:2] for triple in triples))
+    into.write(TRIPLES, table_text(opposites))
     into.facts |= {
         "sentences": {"Wikipedia": len(articles), "WordNet": len(others)},
-        "triples": {"all": len(triples), "with a hard negative": sum(bool(triple.negative) for triple in triples)},
+        "pairs": len(triples),
+        "triples": len(opposites),
     }
     into.describe([gensim, words], "sentences")
 

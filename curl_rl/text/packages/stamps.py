@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from curl_rl.text.data.split import part_of
 from curl_rl.text.data.tables import CAPTIONS, captions_text, cell
 from curl_rl.text.packages.found import Package, find
 from curl_rl.text.packages.prepared import PreparedSet
-from curl_rl.text.packages.split import part_of
 
 STAMPS = Package("tuxpaint-stamps-default", "Debian", "GPL-2", "photographs and drawings with captions")
 _FOLDER = "usr/share/tuxpaint/stamps"

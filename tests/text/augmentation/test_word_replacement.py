@@ -75,7 +75,9 @@ def test_probability_0_changes_nothing() -> None:
     assert [replace(text, np.random.default_rng(0)) for text in TEXTS] == TEXTS
 
 
-@pytest.mark.parametrize(("texts", "probability", "message"), [([], 0.5, "got none"), (TEXTS, 1.5, r"\[0, 1\], got 1.5")])
+@pytest.mark.parametrize(
+    ("texts", "probability", "message"), [([], 0.5, "got none"), (TEXTS, 1.5, r"\[0, 1\], got 1.5")]
+)
 def test_arguments_are_checked(texts: list[str], probability: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WordReplacement(texts, probability)

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image, ImageFont
 
 from curl_rl.runs.errors import UserError
+from curl_rl.text.data.split import part_of
 from curl_rl.text.data.tables import read_captions
 from curl_rl.text.packages import emoji
 from curl_rl.text.packages.cldr import find_cldr, read_emoji
 from curl_rl.text.packages.prepared import PreparedSet
-from curl_rl.text.packages.split import part_of
 from helpers import packages
 
 

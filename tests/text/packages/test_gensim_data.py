@@ -10,6 +10,7 @@ from curl_rl.runs.errors import UserError
 from curl_rl.text.data.tables import ScoredPair, read_scored
 from curl_rl.text.packages import gensim_data
 from curl_rl.text.packages.prepared import PreparedSet
+from curl_rl.text.sentences import read_sentences
 from helpers import packages
 
 
@@ -57,6 +58,6 @@ def test_sentences_are_wikipedias_and_wordnets_with_reworded_ones(tmp_path: Path
     assert sentences[:2] == ["Anarchism is a political philosophy of many people.", "It has a history."]
     assert sentences[2] == "a member of the genus Canis"
     assert not any("talk" in sentence or "REDIRECT" in sentence for sentence in sentences)
-    triples = [line.split("\t") for line in (into.folder / "triples.tsv").read_text().splitlines()]
-    assert [len(triple) for triple in triples] == [2, 3, 3]
-    assert into.facts["triples"] == {"all": 3, "with a hard negative": 2}
+    for name, columns, lines in (("pairs", 2, 3), ("triples", 3, 2)):
+        assert len(read_sentences(into.folder / f"{name}.tsv").columns) == columns
+        assert len((into.folder / f"{name}.tsv").read_text().splitlines()) == lines == into.facts[name]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from curl_rl.text.data.split import part_of
 from curl_rl.text.data.tables import read_captions
 from curl_rl.text.packages.prepared import PreparedSet
-from curl_rl.text.packages.split import part_of
 from curl_rl.text.packages.stamps import prepare_stamps
 from helpers import packages
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Literal
 
+Part = Literal["train", "test"]
 
-def part_of(name: str, test_share: float = 0.1) -> Literal["train", "test"]:
+
+def part_of(name: str, test_share: float = 0.1) -> Part:
     """The part that a concept belongs to: the same in every set that has it, in any order and on any machine.
 
     Args:
