@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         "--prompts",
         nargs="+",
         default=list(PROMPTS),
-        help="descriptions of a class, with {} for its name [%(default)s]",
+        help="texts that name a class, {} for the name [%(default)s]",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random weights [%(default)s]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")

@@ -44,7 +44,7 @@ class PairEncoder(nn.Module):
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
-        """``(N, D)`` of N images ``(N, 3, S, S)``, uint8, of which the center crop of the training views' size is seen."""
+        """``(N, D)`` of N images ``(N, 3, S, S)``, uint8: of their center crops, as large as the training views."""
         side = self.images.observation_shape[-1]
         parts = [self.image_head(self.images(center_crop(part, side))) for part in images.split(_BATCH)]
         return F.normalize(torch.cat(parts).float(), dim=1)

@@ -17,6 +17,7 @@ from curl_rl.objectives import (
     AMDIMConfig,
     BarlowConfig,
     BYOLConfig,
+    CLIPConfig,
     CMCConfig,
     CPCConfig,
     Curl,
@@ -60,6 +61,7 @@ class Row(NamedTuple):
     config: Any
     features: FeatureSpec = SPEC
     stops_gradient: bool = False
+    data: DataSpec = DATA
 
 
 SIMCLR = {
@@ -144,6 +146,11 @@ PATCH_CPC = {
     "cpc, patches": CPCConfig("patches", steps=2, context_layers=2, hidden=5),
     "cpc, normalized patches": CPCConfig("patches", steps=2, skip=0, context_layers=1, layer_norm=True),
 }
+PAIRS = dataclasses.replace(DATA, text=FeatureSpec(4, (4, 1, 3)))
+CLIP = {
+    "clip": CLIPConfig(dim=3),
+    "clip, duplicates as negatives": CLIPConfig(dim=5, temperature=0.5, duplicates="negative"),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -163,6 +170,7 @@ ROWS = {
     **AMDIM,
     **{row: Row(METHODS["cpc"], config) for row, config in CPC.items()},
     **{row: Row(METHODS["cpc"], config, PATCHES) for row, config in PATCH_CPC.items()},
+    **{row: Row(METHODS["clip"], config, data=PAIRS) for row, config in CLIP.items()},
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
@@ -175,9 +183,9 @@ def case_of(row: Row) -> ObjectiveCase:
     torch.manual_seed(0)
     ours = row.method not in DUMMIES.values()
     configs = ObjectiveConfigs(**{row.method.name: row.config}) if ours else None
-    built = build_objective(row.method.name, row.features, configs, DATA)
+    built = build_objective(row.method.name, row.features, configs, row.data)
     assert type(built) is (PatchCPC if row.features.patches else row.method.objective)
-    return ObjectiveCase(built.double(), row.features, DATA, 5, 0, row.stops_gradient, row.method)
+    return ObjectiveCase(built.double(), row.features, row.data, 5, 0, row.stops_gradient, row.method)
 
 
 @pytest.fixture(params=ALL_ROWS)
@@ -193,7 +201,7 @@ def test_conformance(row: Row, check: str) -> None:
     check_objective(
         row.method,
         row.features,
-        data=DATA,
+        data=row.data,
         config=row.config,
         stops_gradient=row.stops_gradient,
         checks=[check],
@@ -235,6 +243,7 @@ def test_after_step_changes_every_buffer_and_projected_parameter(case: Objective
     """Our methods have no constant buffers; assignments and the like do not change within an epoch."""
     objective = case.warm()
     case.nudge(objective)
+    case.push(objective, 10.0)  # beyond a bound on one side, too
     before = state_of(objective)
     case.step(objective)
     changed, may_change = set(changes(before, state_of(objective))), {name for name, _ in objective.named_buffers()}

@@ -109,6 +109,13 @@ class ObjectiveCase:
             for parameter in objective.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator))
 
+    def push(self, objective: Objective, by: float) -> None:
+        """Moves the parameters in ``projected`` far, out of any bounded set if ``by`` has the right sign."""
+        with torch.no_grad():
+            for name, parameter in objective.named_parameters():
+                if name in objective.projected:
+                    parameter.add_(by)
+
     def permutation(self, size: int) -> Tensor:
         """A random permutation of ``size`` rows that moves every row."""
         cycle = torch.randperm(size, generator=self._generator(1))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ SHAPES = "shapes"
 _MADE = 1000
 
 
-class PairSet(NamedTuple):
+@dataclass(frozen=True)
+class PairSet:
     """Images, and the captions of each."""
 
     images: ImageSet

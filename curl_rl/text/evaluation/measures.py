@@ -52,24 +52,24 @@ def judged_pairs(folder: Path) -> dict[str, list[ScoredPair]]:
 
 def agreement(judged: dict[str, list[ScoredPair]], embed: Embed) -> Scores:
     """Spearman's ρ of the cosines with people's judgments, by table."""
-    found = {}
+    found: Scores = {}
     for name, pairs in judged.items():
         texts = list(dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second)))
         vectors = dict(zip(texts, F.normalize(embed(texts).float(), dim=1), strict=True))
         cosines = torch.stack([vectors[pair.first] @ vectors[pair.second] for pair in pairs])
-        found[f"spearman/{name}"] = _with_people(cosines, pairs)
+        found |= _with_people(name, cosines, pairs)
     return found
 
 
 def agreement_of_words(judged: dict[str, list[ScoredPair]], folder: Path) -> Scores:
     """The same for TF-IDF, which counts words over the judged texts and the folder's sentences, if it has any."""
     sentences = folder / _SENTENCES
-    found = {}
+    found: Scores = {}
     for name, pairs in judged.items():
         texts = dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second))
         collection = [*texts, *(sentences.read_text(encoding="utf-8").splitlines() if sentences.is_file() else [])]
         similarity = TfIdf(collection).pair_similarity([pair.first for pair in pairs], [pair.second for pair in pairs])
-        found[f"spearman/{name}"] = _with_people(similarity, pairs)
+        found |= _with_people(name, similarity, pairs)
     return found
 
 
@@ -108,14 +108,12 @@ class PairMeasures:
     def encoder(self, encoder: PairEncoder, prompts: Sequence[str] = PROMPTS) -> Scores:
         """The measures of a trained or untrained encoder."""
         images = torch.cat([encoder.embed_images(part.to(self._device)).cpu() for part in self._pixels.split(_BATCH)])
-        found = {}
+        found: Scores = {}
         for name, gallery in self._galleries.items():
             similarity = images[gallery.images] @ encoder.embed_texts(gallery.texts).cpu().T
             found |= _named(name, recall_both_ways(similarity, gallery.relevant))
         if self._labels is not None and len(self.pairs.images.classes) > 1:
-            classes = class_embeddings(
-                self.pairs.images.classes, lambda texts: encoder.embed_texts(texts).cpu(), prompts
-            )
+            classes = class_embeddings(self.pairs.images.classes, encoder.embed_texts, prompts).cpu()
             found["zero_shot_accuracy"] = zero_shot_accuracy(images, self._labels, classes)
         return found
 
@@ -123,7 +121,7 @@ class PairMeasures:
         """The measures of the captions of images with similar pixels, of a set whose captions are known."""
         side = min(self.pairs.images.size, known.pairs.images.size)
         own, others = (center_crop(one._pixels, side).flatten(1) for one in (self, known))
-        found = {}
+        found: Scores = {}
         for name, gallery in self._galleries.items():
             words = TfIdf([*known.pairs.texts, *gallery.texts])
             similarity = words.similarity(known.pairs.texts, gallery.texts)
@@ -134,7 +132,7 @@ class PairMeasures:
 
     def chance(self) -> Scores:
         """The expected measures of a random order, and the share of the largest class."""
-        found = {}
+        found: Scores = {}
         for name, gallery in self._galleries.items():
             found |= _named(name, chance_both_ways(gallery.relevant))
         if self._labels is not None and len(self.pairs.images.classes) > 1:
@@ -147,8 +145,11 @@ class PairMeasures:
         return self._galleries
 
 
-def _with_people(similarity: Tensor, pairs: list[ScoredPair]) -> float:
-    return float(spearman(similarity.double().cpu(), torch.tensor([pair.score for pair in pairs], dtype=torch.float64)))
+def _with_people(table: str, similarity: Tensor, pairs: list[ScoredPair]) -> Scores:
+    """ρ by the name of the table; nothing where all pairs are equally similar, which is no order."""
+    scores = torch.tensor([pair.score for pair in pairs], dtype=torch.float64)
+    found = spearman(similarity.double().cpu(), scores)
+    return {} if found.isnan() else {f"spearman/{table}": float(found)}
 
 
 def _named(gallery: str, scores: Scores) -> Scores:
@@ -161,13 +162,12 @@ def table(columns: dict[str, Scores]) -> str:
     rows = [["", *columns]]
     for name in names:
         rows.append([name, *(_cell(name, scores.get(name)) for scores in columns.values())])
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)
 
 
 def _cell(name: str, value: float | None) -> str:
