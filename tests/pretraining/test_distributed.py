@@ -36,6 +36,7 @@ from curl_rl.objectives import (
     ObjectiveName,
     PairMarginConfig,
     SimCLRConfig,
+    SimCSEConfig,
     SimSiamConfig,
     SupConConfig,
     SwAVConfig,
@@ -81,6 +82,7 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "cmc nce": ("cmc", ObjectiveConfigs(cmc=CMCConfig("nce", dim=4, negatives=7))),
     "amdim": ("amdim", ObjectiveConfigs()),
     "dim": ("dim", ObjectiveConfigs(dim=DIMConfig(units=5, global_weight=0.5))),
+    "simcse": ("simcse", ObjectiveConfigs(simcse=SimCSEConfig(hard_negatives=True))),
     "dim, in time": ("dim", ObjectiveConfigs(dim=DIMConfig("info_nce", future=1, heads="linear"))),
 }
 Outcome = dict[str, Tensor]

@@ -152,4 +152,5 @@ def test_method_without_a_name_lists_the_methods(after: list[str], capsys: pytes
         parse_command_line(["--seed", "3", "--method", *after], program="p", description="")
     assert left.value.code == 0
     lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
-    assert lines == {name: method.summary for name, method in METHODS.items()}
+    needs = {name: " Not here: needs text." * ("text" in m.objective.needs) for name, m in METHODS.items()}
+    assert lines == {name: method.summary + needs[name] for name, method in METHODS.items()}
