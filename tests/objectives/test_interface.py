@@ -26,6 +26,7 @@ from curl_rl.objectives import (
     DIMConfig,
     FeatureSpec,
     InstDiscConfig,
+    ISBERTConfig,
     Method,
     MoCoConfig,
     Need,
@@ -35,6 +36,7 @@ from curl_rl.objectives import (
     ObjectiveUser,
     PairMarginConfig,
     PCLConfig,
+    QuickThoughtsConfig,
     SimCLRConfig,
     SimCSEConfig,
     SimSiamConfig,
@@ -170,6 +172,9 @@ ROWS = {
     **{row: Row(METHODS["cpc"], config) for row, config in CPC.items()},
     **{row: Row(METHODS["cpc"], config, PATCHES) for row, config in PATCH_CPC.items()},
     **{row: Row(METHODS["simcse"], config, TEXT) for row, config in SIMCSE.items()},
+    "quick_thoughts": Row(METHODS["quick_thoughts"], QuickThoughtsConfig(), STREAMS),
+    "quick_thoughts, next": Row(METHODS["quick_thoughts"], QuickThoughtsConfig(before=False, temperature=2.0), STREAMS),
+    "is_bert": Row(METHODS["is_bert"], ISBERTConfig(windows=(1, 3), dim=4), TEXT),
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}

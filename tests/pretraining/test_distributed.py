@@ -28,6 +28,7 @@ from curl_rl.objectives import (
     DataSpec,
     DIMConfig,
     InstDiscConfig,
+    ISBERTConfig,
     MoCoConfig,
     NNCLRConfig,
     NPairConfig,
@@ -83,6 +84,8 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "amdim": ("amdim", ObjectiveConfigs()),
     "dim": ("dim", ObjectiveConfigs(dim=DIMConfig(units=5, global_weight=0.5))),
     "simcse": ("simcse", ObjectiveConfigs(simcse=SimCSEConfig(hard_negatives=True))),
+    "quick_thoughts": ("quick_thoughts", ObjectiveConfigs()),
+    "is_bert": ("is_bert", ObjectiveConfigs(is_bert=ISBERTConfig(windows=(1, 3), dim=4))),
     "dim, in time": ("dim", ObjectiveConfigs(dim=DIMConfig("info_nce", future=1, heads="linear"))),
 }
 Outcome = dict[str, Tensor]
