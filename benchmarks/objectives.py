@@ -56,14 +56,17 @@ def measure(
     epochs: dict[str, Callable[[], object]] = {}
     rows: dict[str, Row] = {}
     for name in METHODS:
-        settings = configs if configs is not None else load_preset(PRESET, name).objectives
+        preset = load_preset(PRESET, name)
+        settings = configs if configs is not None else preset.objectives
+        patches = configs is None and preset.encoder.patch is not None
         try:
-            work = MethodWork(name, settings, sizes, device)
+            work = MethodWork(name, settings, sizes, device, patches=patches)
         except ValueError as error:  # the sizes do not suit the settings
             rows[name] = Row(f"{name}: not measured", note=str(error))
             continue
         steps[f"{name}: heads and loss"] = work.backward
-        steps[f"{name}: loss alone"] = work.without_heads(settings).backward
+        if not patches:  # their context network is no head
+            steps[f"{name}: loss alone"] = work.without_heads(settings).backward
         if _overrides(work.objective, "after_step"):
             steps[f"{name}: after_step"] = work.after_step
         if _overrides(work.objective, "between_epochs"):
@@ -103,11 +106,15 @@ class MethodWork:
         sizes: Sizes,
         device: torch.device,
         memory: dict[str, Tensor] | None = None,
+        *,
+        patches: bool = False,
     ) -> None:
         self.name, self.sizes, self.device = name, sizes, device
         self.generator = torch.Generator().manual_seed(0)
         maps = (sizes.features, 4, 4), (sizes.features // 2, 8, 8)
-        self.spec = FeatureSpec(sizes.features, *maps, streams=METHODS[name].objective.streams)
+        if patches:  # of 8 pixels, half overlapping, in an image of 32
+            maps = (sizes.features, 7, 7), (sizes.features, 7, 7)
+        self.spec = FeatureSpec(sizes.features, *maps, streams=METHODS[name].objective.streams, patches=patches)
         data = DataSpec(count=sizes.samples, classes=10, action_dim=6)
         torch.manual_seed(0)
         built = build_objective(name, self.spec, configs, data)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from curl_rl.rl.training import train
     from curl_rl.vision.pretraining import pretrain
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AuxiliaryLoss",

@@ -12,7 +12,7 @@ import torch
 from curl_rl.artifacts import network_file
 from curl_rl.artifacts.network_file import damaged, file_description, load_network, network_files, save_network
 from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
-from curl_rl.encoders import Encoder, TextEncoder, build_encoder
+from curl_rl.encoders import Encoder, TextEncoder, TwoTowerTextEncoder, build_encoder
 from curl_rl.encoders.kinds import require_registered
 from curl_rl.runs.errors import UserError
 
@@ -90,7 +90,7 @@ def load_encoder(
     files = network_files(path, ENCODER, HUB_NAME)
 
     def build(description: dict[str, Any]) -> Encoder:
-        if description.get("kind") == TextEncoder.kind:
+        if description.get("kind") in (TextEncoder.kind, TwoTowerTextEncoder.kind):
             raise UserError(f"{files[0]} is an encoder of texts: load it with curl_rl.text.load_sentence_encoder")
         return build_encoder(description)
 

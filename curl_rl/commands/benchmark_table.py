@@ -1,6 +1,6 @@
 """Write the table of CURL's paper (Table 1) for runs of this package, next to the published rows.
 
-    python scripts/benchmark_table.py results
+    python scripts/benchmark_table.py
     python scripts/benchmark_table.py runs --out benchmark.md
     python scripts/benchmark_table.py runs --published CURL DrQ DrQ-v2 --out benchmark.csv
 
@@ -31,7 +31,13 @@ from curl_rl.runs.files import write_text
 def main(argv: Sequence[str]) -> int:
     """Reads the command line and the runs, and writes the table."""
     parser = command_parser(__doc__)
-    parser.add_argument("paths", type=Path, nargs="+", help="runs, folders of runs, CSV files of runs")
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="*",
+        default=[Path("results")],
+        help="runs, folders of runs, CSV files of runs (default: results, the package's own in a clone)",
+    )
     parser.add_argument("--out", type=Path, help="file to write: .md or .csv (default: Markdown, printed)")
     parser.add_argument(
         "--published",

@@ -19,6 +19,7 @@ from curl_rl.encoders.pixel import Convolutions, EncoderConfig, PixelEncoder, Pr
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
 from curl_rl.encoders.text import TextEncoder, TextEncoderConfig
 from curl_rl.encoders.two_stream import TwoStreamEncoder
+from curl_rl.encoders.two_tower_text import TwoTowerTextEncoder
 
 __all__ = [
     "MLP",
@@ -37,6 +38,7 @@ __all__ = [
     "TextEncoder",
     "TextEncoderConfig",
     "TwoStreamEncoder",
+    "TwoTowerTextEncoder",
     "build_encoder",
     "cat_features",
     "chunk_features",

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from curl_rl.losses.contrastive import PairScores
+from curl_rl.losses.contrastive import PairScores, info_nce
 from curl_rl.losses.half_precision import widened
 
 
@@ -129,18 +129,20 @@ def triplet(distance: Tensor, classes: Tensor, margin: float, mining: Mining) ->
     return MarginLoss(losses.masked_fill(~same, 0).sum() / triplets, nearer.masked_fill(~same, 0).sum() / triplets)
 
 
-def n_pair(similarity: Tensor, classes: Tensor) -> Tensor:
+def n_pair(similarity: Tensor, classes: Tensor | None) -> Tensor:
     """Multi-class N-pair loss: log(1 + Σ exp(s(a, n) − s(a, p))) (Sohn 2016, equation 6), a scalar.
 
     Sohn 2016, "Improved deep metric learning with multi-class N-pair loss objective". The sum runs over the keys n of
     other classes than a's; the mean over the pairs of an anchor a and a key p of one class. If all classes differ, it
-    is :func:`info_nce`.
+    is :func:`~curl_rl.losses.info_nce`, which is several times faster.
 
     Args:
         similarity: ``(B, B)`` inner products of anchors, in rows, and keys.
-        classes: ``(B,)`` integers; the classes of both row i and column i.
+        classes: ``(B,)`` integers; the classes of both row i and column i. None if they all differ.
     """
     similarity = widened(similarity)
+    if classes is None:
+        return info_nce(similarity)
     same = classes == classes[:, None]
     negatives = similarity.masked_fill(same, -torch.inf).logsumexp(1, keepdim=True)
     return _mean(F.softplus(negatives - similarity), same)

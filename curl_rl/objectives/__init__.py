@@ -19,12 +19,14 @@ from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
 from curl_rl.objectives.dim import DIM, DIMConfig
 from curl_rl.objectives.encode import encode_views
 from curl_rl.objectives.instdisc import InstDisc, InstDiscConfig
+from curl_rl.objectives.is_bert import ISBERT, ISBERTConfig
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
 from curl_rl.objectives.n_pair import NPair, NPairConfig
 from curl_rl.objectives.nnclr import NNCLR, NNCLRConfig
 from curl_rl.objectives.pair_margin import PairMargin, PairMarginConfig
 from curl_rl.objectives.pcl import PCL, PCLConfig
+from curl_rl.objectives.quick_thoughts import QuickThoughts, QuickThoughtsConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
 from curl_rl.objectives.simcse import SimCSE, SimCSEConfig
@@ -51,6 +53,7 @@ __all__ = [
     "CMC",
     "CPC",
     "DIM",
+    "ISBERT",
     "METHODS",
     "NNCLR",
     "PCL",
@@ -71,6 +74,7 @@ __all__ = [
     "DeepClusterConfig",
     "FeatureSpec",
     "Features",
+    "ISBERTConfig",
     "InstDisc",
     "InstDiscConfig",
     "Method",
@@ -89,6 +93,8 @@ __all__ = [
     "PCLConfig",
     "PairMargin",
     "PairMarginConfig",
+    "QuickThoughts",
+    "QuickThoughtsConfig",
     "Result",
     "SimCLR",
     "SimCLRConfig",

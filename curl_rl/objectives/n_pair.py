@@ -43,7 +43,7 @@ class NPair(MetricLearning):
         (anchors, keys), (classes, _) = embeddings.chunk(2), classes.chunk(2)
         similarity = anchors @ keys.T
         square = embeddings.square().sum(1).mean()
-        loss = n_pair(similarity, classes) + self.regularization / 2 * square
+        loss = n_pair(similarity, classes if "labels" in self.needs else None) + self.regularization / 2 * square
         same, scores = classes == classes[:, None], similarity.detach()
         best = PairScores(scores.masked_fill(~same, -torch.inf).amax(1), scores.masked_fill(same, -torch.inf))
         metrics = {

@@ -8,8 +8,16 @@ from typing import NamedTuple
 
 import torch
 
-from curl_rl.encoders import Encoder, PatchEncoder, PixelEncoder, ResNet, TextEncoder, TwoStreamEncoder
-from curl_rl.objectives import DataSpec, Modality, Objective, ObjectiveUser, build_objective
+from curl_rl.encoders import (
+    Encoder,
+    PatchEncoder,
+    PixelEncoder,
+    ResNet,
+    TextEncoder,
+    TwoStreamEncoder,
+    TwoTowerTextEncoder,
+)
+from curl_rl.objectives import METHODS, DataSpec, Modality, Objective, ObjectiveUser, build_objective
 from curl_rl.pretraining.config import BackboneConfig, Settings, TextBackboneConfig
 from curl_rl.runs.compute import resolve_precision
 
@@ -51,7 +59,8 @@ def build_networks(
         ValueError: the views are too small for the encoder, two fields contradict each other, or the data lack
             something the method needs.
     """
-    built = {kind: _encoder(settings.encoders[kind], shape, device) for kind, shape in shapes.items()}
+    towers = METHODS[settings.method].objective.streams if settings.method in METHODS else 1
+    built = {kind: _encoder(settings.encoders[kind], shape, device, towers) for kind, shape in shapes.items()}
     encoder, text_encoder = (built["image"], built.get("text")) if "image" in built else (built["text"], None)
     if text_encoder is not None:
         data = replace(data, text=text_encoder.feature_spec)
@@ -62,10 +71,11 @@ def build_networks(
     return Networks(encoder, objective, text_encoder)
 
 
-def _encoder(config: BackboneConfig | TextBackboneConfig, shape: Shape, device: torch.device) -> Encoder:
+def _encoder(config: BackboneConfig | TextBackboneConfig, shape: Shape, device: torch.device, towers: int) -> Encoder:
+    """An encoder; one of texts has two towers for a method that compares two. (Images have ``encoder.split``.)"""
     precision = resolve_precision(config.precision, device)
     if isinstance(config, TextBackboneConfig):
-        return TextEncoder(shape, config.text, precision)
+        return (TextEncoder if towers == 1 else TwoTowerTextEncoder)(shape, config.text, precision)
     if config.split != "none":
         return TwoStreamEncoder(shape, config.resnet, config.split, precision)
     if config.kind == "resnet":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -100,7 +101,7 @@ class Schema(Generic[C]):
         Raises:
             UserError: the preset does not exist.
         """
-        parser = self._parser()
+        parser = self._reader()
         cfg = self._base(parser, selected)
         base = _flat(cfg)
         cfg = self._applied(parser, cfg, changes or {})
@@ -178,7 +179,7 @@ class Schema(Generic[C]):
             if isinstance(content.get(section), dict):
                 content[section] = {name: own for name, own in content[section].items() if name in known[section]}
         self._check_names(content, path)
-        parser = self._parser()
+        parser = self._reader()
         try:
             config = self._instantiate(parser, self._applied(parser, parser.get_defaults(), content))
         except (ValueError, argparse.ArgumentError) as error:
@@ -255,15 +256,23 @@ class Schema(Generic[C]):
         parser.add_class_arguments(self.config, as_group=False)
         return parser
 
+    def _reader(self) -> ArgumentParser:
+        """A parser for files; it takes a while to make. Its defaults must not be changed."""
+        # Registering a method replaces the classes of the sections that list the methods.
+        key = (self.config, *map(type, vars(self.config()).values()))
+        if key not in _READERS:
+            _READERS[key] = self._parser()
+        return _READERS[key]
+
     def _base(self, parser: ArgumentParser, selected: dict[str, str]) -> Namespace:
         """The dataclass's defaults under the layers that these selector values choose."""
-        cfg = parser.get_defaults()
-        for layer in (*self.base(**selected), selected):
-            cfg = self._applied(parser, cfg, layer)
-        return cfg
+        layers = [*self.base(**selected), dict(selected)]
+        return self._applied(parser, parser.get_defaults(), functools.reduce(merge, layers))
 
     def _applied(self, parser: ArgumentParser, cfg: Namespace, layer: Layer) -> Namespace:
         """``cfg`` with the settings of ``layer`` on top."""
+        if not layer:
+            return cfg
         whole = whole_number_settings(self.config)
 
         def read(part: Layer, prefix: str) -> Layer:
@@ -430,6 +439,7 @@ def nearest(name: str, names: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+_READERS: dict[tuple[type, ...], ArgumentParser] = {}
 _SURROUNDINGS = ("run", "device", "compute", "log")
 _KINDS = {
     "int": "a whole number",

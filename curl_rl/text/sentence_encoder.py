@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from curl_rl.artifacts.encoder_file import ENCODER, TEXT_ENCODER
 from curl_rl.artifacts.network_file import damaged, file_description, load_network, network_files
 from curl_rl.artifacts.programs import OUTPUT, Program
-from curl_rl.encoders import TextEncoder, build_encoder
+from curl_rl.encoders import TextEncoder, TwoTowerTextEncoder, build_encoder
 from curl_rl.runs.errors import UserError
 from curl_rl.text.tokenizer import TOKENIZER, Tokenizer
 
@@ -36,12 +36,17 @@ class SentenceEncoder(nn.Module):
     """
 
     def __init__(
-        self, encoder: TextEncoder, tokenizer: Tokenizer, provenance: dict[str, Any], *, freeze: bool = False
+        self,
+        encoder: TextEncoder | TwoTowerTextEncoder,
+        tokenizer: Tokenizer,
+        provenance: dict[str, Any],
+        *,
+        freeze: bool = False,
     ) -> None:
         super().__init__()
-        if tokenizer.vocabulary > encoder.vocabulary:
+        if tokenizer.vocabulary > encoder.input_shape[0]:
             raise ValueError(
-                f"the tokenizer must have at most the {encoder.vocabulary} tokens of the encoder, got "
+                f"the tokenizer must have at most the {encoder.input_shape[0]} tokens of the encoder, got "
                 f"{tokenizer.vocabulary}"
             )
         self.encoder, self.tokenizer, self.provenance, self.frozen = encoder, tokenizer, provenance, freeze
@@ -63,9 +68,10 @@ class SentenceEncoder(nn.Module):
         """``(N, dim)`` of N sentences, encoded in parts."""
         if isinstance(sentences, str):
             raise ValueError(f"sentences must be a list of texts, got one text: [{sentences[:20]!r}]")
-        tokens = self.tokenizer.encode(sentences, self.encoder.length).to(self.encoder.positions.device)
+        weight = next(self.encoder.parameters())
+        tokens = self.tokenizer.encode(sentences, self.encoder.input_shape[2]).to(weight.device)
         vectors: list[Tensor] = [self.encoder(part) for part in tokens.split(_BATCH) if len(part)]
-        return torch.cat(vectors) if vectors else self.encoder.positions.new_empty(0, self.features)
+        return torch.cat(vectors) if vectors else weight.new_empty(0, self.features)
 
 
 def load_sentence_encoder(path: Path | str, *, freeze: bool = True) -> SentenceEncoder:
@@ -82,9 +88,9 @@ def load_sentence_encoder(path: Path | str, *, freeze: bool = True) -> SentenceE
     """
     files = network_files(path, TEXT_ENCODER, ENCODER) if _has(path, TEXT_ENCODER) else network_files(path, ENCODER)
 
-    def build(description: dict[str, Any]) -> TextEncoder:
+    def build(description: dict[str, Any]) -> TextEncoder | TwoTowerTextEncoder:
         encoder = build_encoder(description)
-        if not isinstance(encoder, TextEncoder):
+        if not isinstance(encoder, (TextEncoder, TwoTowerTextEncoder)):
             raise UserError(f"{files[0]} is an encoder of images: load it with curl_rl.load_encoder")
         return encoder
 
@@ -107,7 +113,7 @@ def _has(path: Path | str, name: str) -> bool:
 
 def describe(sentences: SentenceEncoder) -> dict[str, Any]:
     """The description that the encoder's file holds, JSON-serializable."""
-    length = sentences.encoder.length
+    length = sentences.encoder.input_shape[2]
     own = {**sentences.encoder.describe(), "rendered_size": length, "provenance": sentences.provenance}
     return file_description(sentences.encoder, own)
 
@@ -119,12 +125,13 @@ def sentence_program(sentences: SentenceEncoder) -> Program:
     text's, an end, and padding.
     """
     network = copy.deepcopy(sentences.encoder).cpu().requires_grad_(False).eval()
+    vocabulary, _, length = network.input_shape
 
     def draw(batch: int, generator: torch.Generator) -> Tensor:
-        shape = (batch, network.length)
-        tokens = torch.randint(1, network.vocabulary, shape, generator=generator)
-        lengths = torch.randint(1, network.length + 1, (batch, 1), generator=generator)
-        return tokens * (torch.arange(network.length) < lengths)
+        shape = (batch, length)
+        tokens = torch.randint(1, vocabulary, shape, generator=generator)
+        lengths = torch.randint(1, length + 1, (batch, 1), generator=generator)
+        return tokens * (torch.arange(length) < lengths)
 
-    spec = {"name": TOKENS, "shape": ["batch", network.length], "dtype": "int64", "range": [0, network.vocabulary - 1]}
+    spec = {"name": TOKENS, "shape": ["batch", length], "dtype": "int64", "range": [0, vocabulary - 1]}
     return Program("encoder", network, {TOKENS: draw}, OUTPUT, {**describe(sentences), "input": spec})

@@ -169,6 +169,7 @@ def test_n_pair_is_pytorch_metric_learnings(classes: list[int]) -> None:
 def test_n_pair_of_different_classes_is_info_nce_and_with_one_negative_logistic() -> None:
     similarity = draw(5, 4) @ draw(5, 4, seed=1).T
     assert n_pair(similarity, torch.arange(5)).item() == pytest.approx(info_nce(similarity).item(), rel=1e-12)
+    assert n_pair(similarity, None).item() == pytest.approx(n_pair(similarity, torch.arange(5)).item(), rel=1e-12)
     (a, b), (c, d) = similarity[:2, :2].tolist()
     expected = (math.log1p(math.exp(b - a)) + math.log1p(math.exp(c - d))) / 2
     assert n_pair(similarity[:2, :2], torch.tensor([0, 1])).item() == pytest.approx(expected, rel=1e-12)

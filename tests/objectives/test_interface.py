@@ -27,6 +27,7 @@ from curl_rl.objectives import (
     DIMConfig,
     FeatureSpec,
     InstDiscConfig,
+    ISBERTConfig,
     Method,
     MoCoConfig,
     Need,
@@ -36,7 +37,9 @@ from curl_rl.objectives import (
     ObjectiveUser,
     PairMarginConfig,
     PCLConfig,
+    QuickThoughtsConfig,
     SimCLRConfig,
+    SimCSEConfig,
     SimSiamConfig,
     SupConConfig,
     SwAVConfig,
@@ -146,6 +149,11 @@ PATCH_CPC = {
     "cpc, patches": CPCConfig("patches", steps=2, context_layers=2, hidden=5),
     "cpc, normalized patches": CPCConfig("patches", steps=2, skip=0, context_layers=1, layer_norm=True),
 }
+TEXT = FeatureSpec(6, (6, 1, 5))
+SIMCSE = {
+    "simcse": SimCSEConfig(),
+    "simcse, hard negatives": SimCSEConfig(0.5, head=False, hard_negatives=True, hard_weight=2.0),
+}
 PAIRS = dataclasses.replace(DATA, text=FeatureSpec(4, (4, 1, 3)))
 CLIP = {
     "clip": CLIPConfig(dim=3),
@@ -170,6 +178,10 @@ ROWS = {
     **AMDIM,
     **{row: Row(METHODS["cpc"], config) for row, config in CPC.items()},
     **{row: Row(METHODS["cpc"], config, PATCHES) for row, config in PATCH_CPC.items()},
+    **{row: Row(METHODS["simcse"], config, TEXT) for row, config in SIMCSE.items()},
+    "quick_thoughts": Row(METHODS["quick_thoughts"], QuickThoughtsConfig(), STREAMS),
+    "quick_thoughts, next": Row(METHODS["quick_thoughts"], QuickThoughtsConfig(before=False, temperature=2.0), STREAMS),
+    "is_bert": Row(METHODS["is_bert"], ISBERTConfig(windows=(1, 3), dim=4), TEXT),
     **{row: Row(METHODS["clip"], config, data=PAIRS) for row, config in CLIP.items()},
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
@@ -270,7 +282,7 @@ def test_the_most_local_map_is_the_middle_if_there_is_one(name: str) -> None:
 def test_unmet_needs_are_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method = dataclasses.replace(DUMMIES[name], instead="moco")
     monkeypatch.setitem(METHODS, name, method)
-    everything: frozenset[Need] = frozenset({"labels", "indices", "actions", "epochs"})
+    everything: frozenset[Need] = frozenset({"labels", "indices", "actions", "epochs", "text"})
     for has in (frozenset[Need](), everything):
         user = ObjectiveUser("agent.objective", "a replay", has)
         missing = sorted(method.objective.needs - has)

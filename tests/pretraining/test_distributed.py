@@ -28,6 +28,7 @@ from curl_rl.objectives import (
     DataSpec,
     DIMConfig,
     InstDiscConfig,
+    ISBERTConfig,
     MoCoConfig,
     NNCLRConfig,
     NPairConfig,
@@ -36,6 +37,7 @@ from curl_rl.objectives import (
     ObjectiveName,
     PairMarginConfig,
     SimCLRConfig,
+    SimCSEConfig,
     SimSiamConfig,
     SupConConfig,
     SwAVConfig,
@@ -81,6 +83,9 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "cmc nce": ("cmc", ObjectiveConfigs(cmc=CMCConfig("nce", dim=4, negatives=7))),
     "amdim": ("amdim", ObjectiveConfigs()),
     "dim": ("dim", ObjectiveConfigs(dim=DIMConfig(units=5, global_weight=0.5))),
+    "simcse": ("simcse", ObjectiveConfigs(simcse=SimCSEConfig(hard_negatives=True))),
+    "quick_thoughts": ("quick_thoughts", ObjectiveConfigs()),
+    "is_bert": ("is_bert", ObjectiveConfigs(is_bert=ISBERTConfig(windows=(1, 3), dim=4))),
     "dim, in time": ("dim", ObjectiveConfigs(dim=DIMConfig("info_nce", future=1, heads="linear"))),
 }
 Outcome = dict[str, Tensor]

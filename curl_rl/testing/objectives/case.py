@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl.encoders import Features, FeatureSpec, take_features
+from curl_rl.encoders import Features, FeatureSpec, map_features, take_features
 from curl_rl.objectives import BatchInfo, DataSpec, Method, Objective, ViewSpec
 
 _LONGEST_AHEAD = 3  # minimum number of agent steps of actions in a batch
@@ -27,6 +27,12 @@ class Inputs(NamedTuple):
     online: list[Features]
     target: list[Features]
     batch: BatchInfo
+
+    def learning(self) -> Inputs:
+        """The inputs with online features that have gradients: those of an encoder, which a method without parameters
+        teaches alone."""
+        online = [map_features(lambda part: part.detach().requires_grad_(), view) for view in self.online]
+        return self._replace(online=online)
 
     def rows(self, chosen: Tensor) -> Inputs:
         """The inputs restricted to these samples."""
