@@ -55,6 +55,7 @@ COMMANDS = {
     "evaluate-text": Command("evaluate_text"),
     "search-images": Command("search_images"),
     "prepare-data": Command("prepare_data"),
+    "augment-text": Command("augment_text"),
     "evaluate-vision": Command("evaluate_vision"),
     "finetune": Command("finetune_vision"),
     "distill": Command("distill_vision"),

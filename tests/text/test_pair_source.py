@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -113,6 +114,6 @@ def test_it_tells_what_it_is(source: PairSource, tokenizer: Tokenizer) -> None:
     assert source.has == {"indices", "epochs", "labels", "text"}
     assert source.provenance == {"data": "five", "captions": 10, "tokenizer": tokenizer.sha256}
     assert (source.data.count, source.data.classes, len(source)) == (5, 2, 5)
-    other = PairSource(pairs()._replace(captions=((0,), *CAPTIONS[1:])), tokenizer, LENGTH, PLAIN)
+    other = PairSource(replace(pairs(), captions=((0,), *CAPTIONS[1:])), tokenizer, LENGTH, PLAIN)
     longer = PairSource(pairs(), tokenizer, LENGTH + 1, PLAIN)
     assert len({source.identity, other.identity, longer.identity}) == 3
