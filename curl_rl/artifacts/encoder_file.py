@@ -27,6 +27,10 @@ HUB_NAME = "model"
 _LARGEST_SIDE = 2**14
 
 
+class OfTexts(UserError):
+    """A file holds an encoder of texts where one of images is wanted."""
+
+
 def save_encoder(
     encoder: Encoder, directory: Path, *, rendered_size: int, provenance: dict[str, Any], name: str = ENCODER
 ) -> None:
@@ -83,15 +87,15 @@ def load_encoder(
             (:class:`~curl_rl.PretrainedEncoder`).
 
     Raises:
-        UserError: a file is missing, damaged or of a newer format, the two files are of different encoders, or the
-            encoder is one of texts.
+        UserError: a file is missing, damaged or of a newer format, or the two files are of different encoders.
+        OfTexts: the encoder is one of texts.
         ValueError: scale or layout is invalid.
     """
     files = network_files(path, ENCODER, HUB_NAME)
 
     def build(description: dict[str, Any]) -> Encoder:
         if description.get("kind") in (TextEncoder.kind, TwoTowerTextEncoder.kind):
-            raise UserError(f"{files[0]} is an encoder of texts: load it with curl_rl.text.load_sentence_encoder")
+            raise OfTexts(f"{files[0]} is an encoder of texts: load it with curl_rl.text.load_sentence_encoder")
         return build_encoder(description)
 
     encoder, description = load_network(files, ENCODER, build)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curl_rl.artifacts import network_file
 from curl_rl.artifacts.encoder_file import ENCODER, TEXT_ENCODER
 from curl_rl.artifacts.network_file import damaged, file_description, load_network, network_files
 from curl_rl.artifacts.programs import OUTPUT, Program
@@ -116,6 +117,11 @@ def describe(sentences: SentenceEncoder) -> dict[str, Any]:
     length = sentences.encoder.input_shape[2]
     own = {**sentences.encoder.describe(), "rendered_size": length, "provenance": sentences.provenance}
     return file_description(sentences.encoder, own)
+
+
+def as_safetensors(sentences: SentenceEncoder) -> bytes:
+    """An encoder as one self-describing file; its tokenizer is a file of its own."""
+    return network_file.as_safetensors(sentences.encoder, describe(sentences))
 
 
 def sentence_program(sentences: SentenceEncoder) -> Program:

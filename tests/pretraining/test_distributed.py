@@ -206,6 +206,7 @@ def services() -> dict[str, Any]:
         "world": distributed.world_size(),
         "sizes": distributed.shard_sizes(BATCH),
         "any": [distributed.any_process(flag) for flag in (rank == 1, rank == 0, False)],
+        "of first": distributed.bytes_of_first(b"one tokenizer" if rank == 0 else b"another"),
         "bytes": distributed.gather(torch.arange(10, dtype=torch.uint8).view(5, 2)[SHARDS[rank]], BATCH),
     }
     for name, mistake in {
@@ -325,6 +326,7 @@ def test_services(ranks: list[Any]) -> None:
         services = found["services"]
         assert (services["rank"], services["world"], services["sizes"]) == (rank, 2, [3, 2])
         assert services["any"] == [True, True, False]
+        assert services["of first"] == b"one tokenizer"
         assert services["bytes"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
         assert services["splits"] == (
             UserError,

@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from curl_rl.artifacts.encoder_file import load_encoder
+from curl_rl.artifacts.network_file import load_network
 from curl_rl.artifacts.programs import largest_difference, write_program
+from curl_rl.commands.export_encoder import main as export
 from curl_rl.commands.pretrain_text import main
-from curl_rl.encoders import TextEncoderConfig
+from curl_rl.encoders import TextEncoderConfig, build_encoder
 from curl_rl.objectives import ObjectiveConfigs, SimCSEConfig
 from curl_rl.pretraining.config import CheckpointConfig, LogConfig, TextBackboneConfig
 from curl_rl.runs.errors import UserError
@@ -27,6 +29,7 @@ from curl_rl.text.sentence_encoder import sentence_program
 from curl_rl.text.sentences import made_sentences
 from curl_rl.text.tokenizer import TOKENIZER
 from helpers.noise_runs import assert_same_run, at_step, die, networks
+from helpers.pages import blocks, run
 
 pytest.importorskip("tokenizers")
 
@@ -136,6 +139,22 @@ def test_the_onnx_program_is_the_encoder(alone: Path, tmp_path: Path) -> None:
     assert write_onnx(sentence_program(load_sentence_encoder(alone)), tmp_path / "encoder.onnx") < 1e-4
 
 
+def test_the_export_command_takes_runs_on_texts(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "sentences.safetensors"
+    assert export([str(alone), "--format", "safetensors", "--output", str(file)]) == 0
+    assert "8 features; its tokenizer is the run's tokenizer.json" in capsys.readouterr().out
+    loaded, description = load_network((file, file.with_suffix(".json")), "encoder", build_encoder)
+    for name, value in load_sentence_encoder(alone).encoder.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    assert description["kind"] == "text"
+    with pytest.raises(SystemExit) as left:
+        export([str(alone), "--format", "exported", "--output", str(tmp_path / "e.pt2"), "--size", "32"])
+    assert left.value.code == 2
+    assert "--size 32 does not apply to an encoder of texts, which takes tokens" in capsys.readouterr().err
+
+
 def test_a_tokenizer_of_ones_own_is_recorded_and_compared(data: Path, tmp_path: Path) -> None:
     own = Tokenizer.train(["red circle blue square"] * 9, 290)
     (tmp_path / "own").mkdir()
@@ -196,6 +215,17 @@ def test_presets_are_complete(preset: str) -> None:
     config = load_preset(preset)
     assert (config.preset, config.method, config.optimizer.name) == (preset, "simcse", "adamw")
     assert config.directory == Path(f"runs/text-grammar/simcse-{preset}/seed1")
+
+
+@pytest.mark.slow
+def test_the_pages_programs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["--preset", "tiny", "--epochs", "1", "--device", "cpu"]) == 0
+    namespace: dict[str, Any] = {"__name__": "docs"}
+    for block in blocks("text.md"):
+        run(block, "text.md", namespace)
+    assert -1 <= float(namespace["similarity"]) <= 1
+    assert Path("sentences.pt2").is_file()
 
 
 @pytest.mark.slow
