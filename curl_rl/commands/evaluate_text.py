@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from curl_rl.artifacts.head_file import TEXT_HEAD
+from curl_rl.encoders import TextEncoder
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.console import printable
@@ -95,12 +96,12 @@ def _columns(arguments: Any, data: str, device: torch.device) -> dict[str, Score
 
 def _agreement(arguments: Any, folder: Path, judged: Any, device: torch.device) -> dict[str, Scores]:
     texts = load_sentence_encoder(arguments.run).to(device)
-    mean = measures.mean_of_tokens(texts)
     columns = {"run": measures.agreement(judged, texts)}
     if (arguments.run / f"{TEXT_HEAD}.safetensors").is_file():
         pairs = load_pair_encoder(arguments.run, device)
         columns["with head"] = measures.agreement(judged, pairs.embed_texts)
-    columns["mean of tokens"] = measures.agreement(judged, mean)
+    if isinstance(texts.encoder, TextEncoder):
+        columns["mean of tokens"] = measures.agreement(judged, measures.mean_of_tokens(texts.encoder, texts.tokenizer))
     texts.encoder = texts.encoder.fresh(arguments.seed).to(device).eval()
     columns["untrained"] = measures.agreement(judged, texts)
     return {**columns, "TF-IDF": measures.agreement_of_words(judged, folder)}

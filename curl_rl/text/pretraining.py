@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from curl_rl.text.pair_config import PairConfig
 
 C = TypeVar("C", TextConfig, "PairConfig")
+C_contra = TypeVar("C_contra", TextConfig, "PairConfig", contravariant=True)
 
 _REMEDIES = Remedies(
     memory="lower batch_size, tokens.length or an encoder's width, with --fresh if the run has begun",
@@ -59,14 +60,14 @@ def pretrain(config: TextConfig, *, fresh: bool = False) -> Path:
     return pretrain_on(config, GRAMMAR, SentenceData, fresh=fresh)
 
 
-class Data(Protocol[C]):
+class Data(Protocol[C_contra]):
     """The texts of a run, and what belongs to them."""
 
     @property
     def texts(self) -> Iterable[str]:
         """All texts, to train a tokenizer on."""
 
-    def source(self, config: C, tokenizer: Tokenizer, device: torch.device, *, fresh: bool) -> Source[Any]:
+    def source(self, config: C_contra, tokenizer: Tokenizer, device: torch.device, *, fresh: bool) -> Source[Any]:
         """The data, with the views that the method compares.
 
         Raises:

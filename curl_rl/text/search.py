@@ -49,7 +49,7 @@ def index_folder(encoder: PairEncoder, folder: Path, device: torch.device) -> In
     with tqdm(total=len(found), desc=f"encoding {folder}", unit="image", disable=None, leave=False) as bar:
         for begin in range(0, len(found), _BATCH):
             pixels = np.empty((_BATCH, 3, size, size), dtype=np.uint8)
-            readable = []
+            readable: list[str] = []
             for path in found[begin : begin + _BATCH]:
                 problem = decode(path, size, pixels[len(readable)])
                 if problem is None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from curl_rl.text.augmentation.word_replacement import WordReplacement
+from curl_rl.text.evaluation.words import words_of
 from curl_rl.text.sentences import made_sentences, read_sentences
 
 
@@ -22,7 +23,7 @@ def test_pairs_are_read_by_the_trainer_and_keep_the_sentences(
     assert len(first) > 0.9 * len(known)
     assert all(one != other for one, other in zip(first, second, strict=True))
     words = set(WordReplacement(known).vocabulary)
-    assert {word for text in second for word in text.split()} <= words
+    assert {word for text in second for word in words_of(text)} <= words
     assert f"{len(first):,} pairs of {len(known):,} sentences" in capsys.readouterr().out
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curl_rl.augment import center_crop
+from curl_rl.encoders import TextEncoder
 from curl_rl.runs.errors import UserError
 from curl_rl.text.data.pairs import PairSet
 from curl_rl.text.data.tables import SCORED, ScoredPair, read_scored
@@ -27,8 +28,7 @@ from curl_rl.text.evaluation.retrieval import (
 from curl_rl.text.evaluation.words import TfIdf
 from curl_rl.text.evaluation.zero_shot import PROMPTS, class_embeddings, zero_shot_accuracy
 from curl_rl.text.pair_encoder import PairEncoder
-from curl_rl.text.sentence_encoder import SentenceEncoder
-from curl_rl.text.tokenizer import SPECIAL
+from curl_rl.text.tokenizer import SPECIAL, Tokenizer
 
 Scores = dict[str, float]
 """Measures by name."""
@@ -73,9 +73,8 @@ def agreement_of_words(judged: dict[str, list[ScoredPair]], folder: Path) -> Sco
     return found
 
 
-def mean_of_tokens(encoder: SentenceEncoder) -> Embed:
+def mean_of_tokens(network: TextEncoder, tokenizer: Tokenizer) -> Embed:
     """Texts as the mean of their tokens' embeddings, which is what the encoder starts from: no order, no context."""
-    tokenizer, network = encoder.tokenizer, encoder.encoder
 
     @torch.no_grad()
     def embed(texts: Sequence[str]) -> Tensor:
