@@ -3,6 +3,7 @@
 from curl_rl.losses.clustering import (
     cluster_accuracy,
     cluster_cross_entropy,
+    prototype_margin,
     sinkhorn,
     swapped_accuracy,
     swapped_prediction,
@@ -80,6 +81,7 @@ __all__ = [
     "place_accuracy",
     "place_info_nce",
     "place_scores",
+    "prototype_margin",
     "redundancy",
     "semi_hard_triplet",
     "shared_info_nce",

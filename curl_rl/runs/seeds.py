@@ -31,6 +31,11 @@ Purpose = Literal[
     "explored policies",
     "search for policies",
     "noise of the network",
+    "training scenes",
+    "validation scenes",
+    "test scenes",
+    "learned regions",
+    "replayed scenes",
 ]
 
 
