@@ -23,6 +23,7 @@ from curl_rl.objectives import (
     BarlowConfig,
     BatchInfo,
     BYOLConfig,
+    CLIPConfig,
     CMCConfig,
     CPCConfig,
     DataSpec,
@@ -54,6 +55,7 @@ RANKS, BATCH, COUNT = 2, 5, 9
 SHARDS = (slice(0, 3), slice(3, 5))
 SPEC = FeatureSpec(6, (2, 3, 3), streams=2)
 MOMENTUM = torch.tensor(0.9)
+CONTENTS = torch.tensor([[0, 1], [2, 1], [3, 4], [0, 5], [6, 7]])  # sample 0 shares a part with 1 and with 3
 LABELS = torch.tensor([2, 0, 1, 2, 0])
 ACTIONS = torch.linspace(-1, 1, 20).view(5, 2, 2)
 ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
@@ -86,6 +88,8 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "simcse": ("simcse", ObjectiveConfigs(simcse=SimCSEConfig(hard_negatives=True))),
     "quick_thoughts": ("quick_thoughts", ObjectiveConfigs()),
     "is_bert": ("is_bert", ObjectiveConfigs(is_bert=ISBERTConfig(windows=(1, 3), dim=4))),
+    "clip": ("clip", ObjectiveConfigs(clip=CLIPConfig(dim=4))),
+    "clip, duplicates as negatives": ("clip", ObjectiveConfigs(clip=CLIPConfig(dim=4, duplicates="negative"))),
     "dim, in time": ("dim", ObjectiveConfigs(dim=DIMConfig("info_nce", future=1, heads="linear"))),
 }
 Outcome = dict[str, Tensor]
@@ -98,7 +102,7 @@ def drawn(*shape: int, seed: int) -> Tensor:
 def method(row: str, features: FeatureSpec = SPEC) -> Objective:
     torch.manual_seed(0)
     name, configs = ROWS[row]
-    objective = build_objective(name, features, configs, DataSpec(count=COUNT, action_dim=2))
+    objective = build_objective(name, features, configs, DataSpec(count=COUNT, action_dim=2, text=SPEC))
     assert objective is not None
     return objective.double()
 
@@ -134,6 +138,7 @@ def steps_on_features(row: str, own: slice) -> Outcome:
                 indices=(2 * torch.arange(BATCH) + 3 * step) % COUNT,
                 labels=distributed.gather(LABELS[own], BATCH),
                 actions=distributed.gather(ACTIONS[own], BATCH),
+                contents=distributed.gather(CONTENTS[own], BATCH),
             ),
         )
         objective.zero_grad()
