@@ -135,4 +135,5 @@ METHOD = Method(
     CLIPConfig,
     paper="Radford et al. 2021, arXiv 2103.00020",
     summary="Images and their captions find each other, in a common space.",
+    instead="simclr (scripts/pretrain_text.py --method clip trains on images with captions)",
 )

@@ -24,6 +24,8 @@ class SentenceBatch(NamedTuple):
     """Sentences have no classes."""
     actions: Tensor | None = None
     """Nor actions."""
+    contents: None = None
+    """A sentence has one part."""
 
 
 class SentenceSource:
