@@ -56,6 +56,8 @@ COMMANDS = {
     "finetune": Command("finetune_vision"),
     "distill": Command("distill_vision"),
     "search-augmentation": Command("search_augmentation"),
+    "train-detector": Command("train_detector"),
+    "detect": Command("detect"),
     "export-encoder": Command("export_encoder"),
     "probe": Command("probe_encoder"),
     "plot": Command("plot_curves"),

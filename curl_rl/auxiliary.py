@@ -62,8 +62,7 @@ class AuxiliaryLoss(nn.Module):
             others in a :class:`~curl_rl.ModuleEncoder`. It must already be on its device; the objective is moved there.
         objective: the name of a method, for its default settings, or an objective built for ``encoder.feature_spec``.
             Methods that cluster all data between epochs are refused.
-        crop: side of the square that the encoder sees, in pixels; not for texts. [default: the side of the encoder's own
-            input]
+        crop: side of the square that the encoder sees, in pixels; not for texts. [default: that of the encoder's input]
         pad: number of pixels by which observations are padded, repeating their edges, before they are cropped. Use 4
             for observations no larger than the crop: the random shifts of DrQ (Kostrikov et al. 2020,
             arXiv 2004.13649, section 3.1).

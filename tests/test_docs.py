@@ -332,7 +332,7 @@ def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None
     of_images = [name for name in registry.METHODS if name not in (*of_texts, "cpc")]  # single images have no future
     for method in of_images:
         epochs = 2 if method in ("deepcluster", "pcl") else 1  # they compare the clusters of two epochs
-        augment = AugmentConfig(size=6, views=1 if method in ("cmc", "dim", "instdisc") else 2)
+        augment = AugmentConfig(size=6, views=1 if method in ("cmc", "dim", "instdisc", "open_world") else 2)
         encoder = replace(config.encoder, split="lab" if method == "cmc" else "none")
         run = replace(config, method=method, encoder=encoder, epochs=epochs, augment=augment, run=tmp_path / method)
         directories.append((pretrain(run), "images"))

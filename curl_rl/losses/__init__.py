@@ -3,6 +3,7 @@
 from curl_rl.losses.clustering import (
     cluster_accuracy,
     cluster_cross_entropy,
+    prototype_margin,
     sinkhorn,
     swapped_accuracy,
     swapped_prediction,
@@ -79,6 +80,7 @@ __all__ = [
     "place_accuracy",
     "place_info_nce",
     "place_scores",
+    "prototype_margin",
     "redundancy",
     "semi_hard_triplet",
     "sinkhorn",

@@ -1,4 +1,4 @@
-"""Losses on cluster assignments: balanced soft codes and their prediction (SwAV), and given clusters (DeepCluster)."""
+"""Losses on clusters: balanced soft codes (SwAV), given clusters (DeepCluster), prototypes with a margin (ORE)."""
 
 from __future__ import annotations
 
@@ -109,3 +109,25 @@ def cluster_accuracy(scores: Tensor, clusters: Tensor) -> Tensor:
 def _best(scores: Tensor) -> Tensor:
     """``scores.argmax(-1)``, by ``max``, which takes about half the time on a CPU."""
     return scores.detach().max(-1).indices
+
+
+def prototype_margin(distance: Tensor, labels: Tensor, known: Tensor, margin: float) -> Tensor:
+    """Distance to the prototype of one's class, plus max(margin − d, 0) for that of every other class (ORE).
+
+    Joseph et al. 2021, "Towards open world object detection", arXiv 2103.02603, equations 1 and 2. Classes without a
+    prototype take no part: no made-up vector attracts or repels.
+
+    Args:
+        distance: ``(B, C)`` Euclidean distances to the prototypes of all classes.
+        labels: ``(B,)`` classes; a negative one stands for none, and such a sample counts as 0.
+        known: ``(C,)`` booleans, True for classes that have a prototype.
+        margin: Δ, above 0; in units of the distance.
+
+    Returns:
+        The mean over all samples, a scalar.
+    """
+    distance = widened(distance)
+    labeled = (labels >= 0)[:, None] & known
+    own = labels[:, None] == torch.arange(len(known), device=labels.device)
+    terms = torch.where(own, distance, (margin - distance).relu())
+    return torch.where(labeled, terms, 0).sum(1).mean()

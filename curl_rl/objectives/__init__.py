@@ -23,6 +23,7 @@ from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
 from curl_rl.objectives.n_pair import NPair, NPairConfig
 from curl_rl.objectives.nnclr import NNCLR, NNCLRConfig
+from curl_rl.objectives.open_world import OpenWorldClusters, OpenWorldConfig
 from curl_rl.objectives.pair_margin import PairMargin, PairMarginConfig
 from curl_rl.objectives.pcl import PCL, PCLConfig
 from curl_rl.objectives.quick_thoughts import QuickThoughts, QuickThoughtsConfig
@@ -87,6 +88,8 @@ __all__ = [
     "ObjectiveConfigs",
     "ObjectiveName",
     "ObjectiveUser",
+    "OpenWorldClusters",
+    "OpenWorldConfig",
     "PCLConfig",
     "PairMargin",
     "PairMarginConfig",

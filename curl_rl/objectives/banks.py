@@ -1,4 +1,4 @@
-"""Banks of past embeddings: a ring of the newest, and a table with one per image."""
+"""Banks of past embeddings: a ring of the newest, such a ring for each class, and a table with one per image."""
 
 from __future__ import annotations
 
@@ -45,6 +45,61 @@ class Ring(nn.Module):
         places = (self.pushed + torch.arange(len(embeddings), device=self.pushed.device)) % size
         self.embeddings.index_copy_(0, places, embeddings.to(self.embeddings.dtype))
         self.pushed += len(embeddings)
+
+
+class ClassRings(nn.Module):
+    """A ring of the last ``size`` embeddings of each class (ORE's feature store, arXiv 2103.02603, algorithm 1).
+
+    All state is in buffers: saved and restored with the module, never read by the host. The rings start empty, and
+    classes that have no embedding have no mean.
+
+    Args:
+        classes: number of classes.
+        size: embeddings kept of each.
+        dim: size of an embedding.
+
+    Raises:
+        ValueError: a size is below 1.
+    """
+
+    embeddings: Tensor
+    """``(classes, size, dim)``, those of a class in no particular order."""
+    pushed: Tensor
+    """``(classes,)`` integers: embeddings pushed so far; modulo ``size``, the slot of a class's next one."""
+
+    def __init__(self, classes: int, size: int, dim: int) -> None:
+        super().__init__()
+        if min(classes, size, dim) < 1:
+            raise ValueError(f"classes, size and dim must be at least 1, got {classes}, {size} and {dim}")
+        self.register_buffer("embeddings", torch.zeros(classes, size, dim))
+        self.register_buffer("pushed", torch.zeros(classes, dtype=torch.int64))
+
+    @torch.no_grad()
+    def push(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Writes embeddings over the oldest of their classes; of more than ``size`` of one class, the last count.
+
+        Args:
+            embeddings: ``(B, dim)``.
+            labels: ``(B,)`` classes; embeddings with a negative one are left out.
+        """
+        classes, size = self.embeddings.shape[:2]
+        of_class = labels[:, None] == torch.arange(classes, device=labels.device)  # (B, C)
+        rank, count = of_class.cumsum(0) - 1, of_class.sum(0)
+        # The slot of every sample in the ring of every class, and whether it goes there: no two go to one slot.
+        written = of_class & (count - rank <= size)
+        goes = written[:, :, None] & (
+            ((self.pushed + rank) % size)[:, :, None] == torch.arange(size, device=rank.device)
+        )
+        source = goes.int().argmax(0)  # (C, size)
+        new = embeddings.to(self.embeddings.dtype)[source]
+        self.embeddings.copy_(torch.where(goes.any(0)[:, :, None], new, self.embeddings))
+        self.pushed += count
+
+    def means(self) -> Tensor:
+        """``(classes, dim)``: each class's mean; zeros for a class without embeddings."""
+        size = self.embeddings.shape[1]
+        filled = torch.arange(size, device=self.pushed.device) < self.pushed[:, None]
+        return (self.embeddings * filled[:, :, None]).sum(1) / filled.sum(1).clamp_min(1)[:, None]
 
 
 class Window(NamedTuple):

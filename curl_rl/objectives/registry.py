@@ -32,6 +32,7 @@ _FILES = (
     "pair_margin",
     "triplet",
     "n_pair",
+    "open_world",
     "dim",
     "cmc",
     "amdim",

@@ -18,13 +18,13 @@ from curl_rl.report.diagnosis import Metrics, Series, diagnose, judged, series_o
 from curl_rl.report.images_report import add_images
 from curl_rl.report.page import Section, figure, page, png
 from curl_rl.report.plots import draw_curves
-from curl_rl.report.runs import Run, find_runs, named, read_run
+from curl_rl.report.runs import Run, find_runs, named, read_run, warn
 from curl_rl.report.sheet import evaluation_sheet
 from curl_rl.rl.config import EnvironmentConfig
 from curl_rl.rl.config import read_config as read_agent_config
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.compute import resolve_device
-from curl_rl.runs.directory import CONFIG, VIDEOS
+from curl_rl.runs.directory import CONFIG, VIDEOS, kind_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import FAULT
 from curl_rl.runs.files import read_file
@@ -78,6 +78,9 @@ def run_directories(paths: Sequence[Path]) -> list[Path]:
             raise UserError(f"{path} is not a directory: name a run or a folder of runs")
         own = [path] if (path / CONFIG).is_file() else list(find_runs(path))
         found |= {directory.resolve(): directory for directory in own}
+    of_detectors = [place for place, directory in found.items() if kind_of(directory) == "detection"]
+    for place in of_detectors:
+        warn(f"{found.pop(place)} is left out: a detector's report is its gallery and evaluation.json")
     if not found:
         raise UserError(f"no run below {named(paths)}: a run has a {CONFIG}")
     return list(found.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from curl_rl.runs.logger import METRICS_FILE, read_metrics
 from curl_rl.runs.settings import Kind, Layer, read_yaml
 from curl_rl.text import config as text_config
 from curl_rl.vision import config as vision_config
+from curl_rl.vision.detection import config as detection_config
 
-AXES = {"agent": "frames", "pretraining": "images", "text": "sentences"}
+AXES = {"agent": "frames", "pretraining": "images", "detection": "images", "text": "sentences"}
 """The x axis of each kind of run, which is the name of the count in its rows."""
 
 OF_ONE_SEED = ("seed", "run")
@@ -63,7 +64,7 @@ def read_run(directory: Path) -> Run:
     own = {name: settings[name] for name in (*OF_ONE_SEED, "frames") if isinstance(settings.get(name), (int, str))}
     key = json.dumps({name: value for name, value in settings.items() if name not in own}, default=str)
     if key not in _LABELS or "seed" not in own:
-        _LABELS[key] = _agent_label(directory) if kind == "agent" else _pretraining_label(directory, kind)
+        _LABELS[key] = _LABEL_OF[kind](directory)
     task = settings["env"] if kind == "agent" else settings["data"]
     return Run(task, _LABELS[key], settings["seed"], rows, settings, directory)
 
@@ -90,13 +91,43 @@ def _agent_label(directory: Path) -> str:
     return ", ".join([config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
 
 
-def _pretraining_label(directory: Path, kind: Kind) -> str:
+def _pretraining_label(directory: Path) -> str:
     """Method and preset, and every setting that differs from it, except for data and seed."""
-    config: Any = (text_config if kind == "text" else vision_config).read_config(directory / CONFIG)
-    usual: Any = (text_config if kind == "text" else vision_config).load_preset(config.preset, config.method)
-    changed = config.schema.distinguishing_fields(replace(usual, seed=config.seed, data=config.data), config)
+    config = vision_config.read_config(directory / CONFIG)
+    preset = replace(vision_config.load_preset(config.preset, config.method), seed=config.seed, data=config.data)
+    changed = config.schema.distinguishing_fields(preset, config)
+    return ", ".join([config.method, config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
+
+
+def _text_label(directory: Path) -> str:
+    """As :func:`_pretraining_label`, for texts; the tokenizer's hash is left out."""
+    config = text_config.read_config(directory / CONFIG)
+    preset = replace(text_config.load_preset(config.preset, config.method), seed=config.seed, data=config.data)
+    changed = config.schema.distinguishing_fields(preset, config)
     changed.pop("tokens.tokenizer_sha256", None)
     return ", ".join([config.method, config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
+
+
+def _detection_label(directory: Path) -> str:
+    """The preset, and every setting that differs from it, except for data, tasks and seed."""
+    config = detection_config.read_config(directory / CONFIG)
+    preset = replace(
+        detection_config.SCHEMA.build({"preset": config.preset}),
+        data=config.data,
+        tasks=config.tasks,
+        tasks_sha256=config.tasks_sha256,
+        seed=config.seed,
+    )
+    changed = config.schema.distinguishing_fields(preset, config)
+    return ", ".join([config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
+
+
+_LABEL_OF: Mapping[Kind, Callable[[Path], str]] = {
+    "agent": _agent_label,
+    "pretraining": _pretraining_label,
+    "detection": _detection_label,
+    "text": _text_label,
+}
 
 
 def warn(line: str) -> None:

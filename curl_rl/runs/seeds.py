@@ -30,6 +30,11 @@ Purpose = Literal[
     "clusters",
     "explored policies",
     "search for policies",
+    "training scenes",
+    "validation scenes",
+    "test scenes",
+    "learned regions",
+    "replayed scenes",
     "noise of the network",
 ]
 

@@ -27,8 +27,8 @@ from curl_rl.runs.yaml_file import as_yaml, check_complete, write_settings
 from curl_rl.runs.yaml_file import read_yaml as read_yaml
 
 C = TypeVar("C")
-Kind = Literal["agent", "pretraining", "text"]
-"""The kind of a run: it trains an agent, or an encoder without labels, on images or (``text``) on texts."""
+Kind = Literal["agent", "pretraining", "detection", "text"]
+"""The kind of a run: it trains an agent, an encoder without labels (of images, or ``text``), or a detector."""
 
 
 Changes = dict[str, tuple[Any, Any]]

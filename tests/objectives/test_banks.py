@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from curl_rl.objectives.banks import Ring, Table
+from curl_rl.objectives.banks import ClassRings, Ring, Table
 from helpers.random_tensors import unit
 
 
@@ -128,3 +128,25 @@ def test_impossible_tables_and_windows_are_refused() -> None:
     for size in (0, 4):
         with pytest.raises(ValueError, match=f"size must be between 1 and the table's 3 rows, got {size}"):
             Table(3, 2).window(size, torch.tensor(0))
+
+
+def test_class_rings_keep_the_newest_of_each_class() -> None:
+    rings = ClassRings(classes=3, size=2, dim=1)
+    by_hand: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        labels = torch.randint(-1, 3, (5,), generator=generator)
+        values = torch.randn(5, 1, generator=generator)
+        rings.push(values, labels)
+        for label, value in zip(labels.tolist(), values[:, 0].tolist(), strict=True):
+            if label >= 0:
+                by_hand[label] = [*by_hand[label], value][-2:]
+        for label, kept in by_hand.items():
+            filled = rings.embeddings[label, : len(kept), 0]
+            assert sorted(filled.tolist()) == sorted(kept)
+            assert rings.means()[label].item() == pytest.approx(sum(kept) / len(kept) if kept else 0, abs=1e-6)
+
+
+def test_class_rings_refuse_sizes_below_one() -> None:
+    with pytest.raises(ValueError, match="must be at least 1, got 2, 0 and 3"):
+        ClassRings(2, 0, 3)

@@ -28,12 +28,6 @@ class Inputs(NamedTuple):
     target: list[Features]
     batch: BatchInfo
 
-    def learning(self) -> Inputs:
-        """The inputs with online features that have gradients: those of an encoder, which a method without parameters
-        teaches alone."""
-        online = [map_features(lambda part: part.detach().requires_grad_(), view) for view in self.online]
-        return self._replace(online=online)
-
     def rows(self, chosen: Tensor) -> Inputs:
         """The inputs restricted to these samples."""
         online, target = ([take_features(view, chosen) for view in views] for views in (self.online, self.target))
@@ -106,6 +100,11 @@ class ObjectiveCase:
                 normal(ahead, self.data.action_dim or 1).float(),
             ),
         )
+
+    def encoded(self) -> Inputs:
+        """:meth:`inputs` whose online features have a gradient, as a trained encoder's do."""
+        online, target, batch = self.inputs()
+        return Inputs([map_features(lambda values: values.requires_grad_(), view) for view in online], target, batch)
 
     def nudge(self, objective: Objective) -> None:
         """Moves the parameters a little, as an optimizer would."""

@@ -18,7 +18,7 @@ from curl_rl.testing.objectives.declared import require_one_line
 
 def result(case: ObjectiveCase) -> None:
     """The loss is a finite scalar with gradient, metrics are finite scalars without, and ``carry`` holds no graph."""
-    found = case.warm()(*case.inputs().learning())
+    found = case.warm()(*case.encoded())
     loss = found.loss
     require(
         loss.shape == (), f"the loss has shape {tuple(loss.shape)}", "Return a scalar, such as the mean over the batch."
@@ -71,7 +71,7 @@ def forward_is_pure(case: ObjectiveCase) -> None:
 
 def no_host_sync(case: ObjectiveCase) -> None:
     """A step never makes the host wait for the device."""
-    objective, inputs, progress = case.warm(), case.inputs().learning(), torch.tensor(0.5)
+    objective, inputs, progress = case.warm(), case.encoded(), torch.tensor(0.5)
     try:
         with NoHostSync():
             found = objective(*inputs)

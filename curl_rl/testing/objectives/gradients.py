@@ -35,7 +35,7 @@ def parameters_learn(case: ObjectiveCase) -> None:
         not strange, f"parameter_groups has {strange} parameters that are not the objective's", "List only its own."
     )
     case.nudge(objective)  # parameters at 0 can block the gradient of those before them
-    objective(*case.inputs().learning()).loss.backward()
+    objective(*case.encoded()).loss.backward()
     for name, parameter in objective.named_parameters():
         size = 0.0 if parameter.grad is None else parameter.grad.abs().sum()
         require(

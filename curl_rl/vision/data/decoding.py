@@ -33,10 +33,11 @@ _SUFFIXES = {
 }
 _NEEDS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}  # parts that a build of Pillow may lack
 _KNOWN = (*features.modules, *features.codecs)
-_FORMATS = tuple(
+FORMATS = tuple(
     name for name in _SUFFIXES if name not in _NEEDS or (_NEEDS[name] in _KNOWN and features.check(_NEEDS[name]))
 )
-SUFFIXES = tuple(suffix for name in _FORMATS for suffix in _SUFFIXES[name])
+"""Names of the formats that this Pillow reads."""
+SUFFIXES = tuple(suffix for name in FORMATS for suffix in _SUFFIXES[name])
 """Suffixes of the image files that this Pillow reads."""
 
 
@@ -48,7 +49,7 @@ def shorter_side(path: str) -> int | str:
             return "it is not a regular file"  # opening a named pipe would wait forever
         if not status.st_size:
             return "it is empty"
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return without_white(image) or min(image.size)
     except Exception as error:  # see decode
         return _reason(error)
@@ -57,7 +58,7 @@ def shorter_side(path: str) -> int | str:
 def decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
     """Writes an image's center square into ``target``, ``(3, S, S)``; returns the reason if it cannot be read."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.draft(None, (size, size))  # a large JPEG is decoded at a half, a quarter or an eighth, never below S
             if image.format != "TIFF":  # turned on loading, and by Pillow 10.0 here once more
                 ImageOps.exif_transpose(image, in_place=True)
@@ -74,6 +75,21 @@ def decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
     target[:] = np.asarray(rgb).transpose(2, 0, 1)
     return None
+
+
+def open_picture(path: str) -> Image.Image | str:
+    """A whole image as RGB, upright; or the reason why it cannot be read."""
+    if isinstance(problem := shorter_side(path), str):
+        return problem
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.format != "TIFF":  # see decode
+                ImageOps.exif_transpose(image, in_place=True)
+            return to_rgb(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # see decode
+        return _reason(error)
 
 
 def _reason(error: Exception) -> str:

@@ -87,8 +87,8 @@ def read_run(directory: Path, device: torch.device | str) -> Run:
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is not a run directory ({CONFIG} is missing)")
     if (kind := kind_of(directory)) != "pretraining":
-        owner = "an agent" if kind == "agent" else "an encoder of texts"
-        raise UserError(f"{directory} is not a run of pretrain_vision.py: its {CONFIG} is for {owner}")
+        other = {"agent": "an agent", "detection": "a detector", "text": "an encoder of texts"}[kind]
+        raise UserError(f"{directory} is not a run of pretrain_vision.py: its {CONFIG} is for {other}")
     config, pretrained = read_config(directory / CONFIG), load_encoder(directory)
     epochs = float(pretrained.provenance.get("epochs", config.epochs))
     encoder, device = pretrained.encoder, torch.device(device)
