@@ -62,7 +62,7 @@ class AuxiliaryLoss(nn.Module):
             others in a :class:`~curl_rl.ModuleEncoder`. It must already be on its device; the objective is moved there.
         objective: the name of a method, for its default settings, or an objective built for ``encoder.feature_spec``.
             Methods that cluster all data between epochs are refused.
-        crop: side of the square that the encoder sees, in pixels. [default: the side of the encoder's own input]
+        crop: side of the square that the encoder sees, in pixels; not for texts. [default: that of the encoder's input]
         pad: number of pixels by which observations are padded, repeating their edges, before they are cropped. Use 4
             for observations no larger than the crop: the random shifts of DrQ (Kostrikov et al. 2020,
             arXiv 2004.13649, section 3.1).
@@ -126,6 +126,8 @@ class AuxiliaryLoss(nn.Module):
         self.crop = 0 if self._texts else crop if crop is not None else _input_side(encoder)
         if self.crop < 1 and not self._texts:
             raise ValueError(f"crop must be at least 1, got {self.crop}")
+        if self._texts and (crop is not None or pad):
+            raise ValueError(f"crop and pad must be left out for texts, got crop {crop} and pad {pad}")
         self.offsets = tuple(sorted({spec.future for spec in self._specs} - {0}))
         """Agent steps from the observations to each of the later ones that the objective needs."""
         self.target = momentum_copy(encoder) if built.target_views else None
@@ -162,11 +164,10 @@ class AuxiliaryLoss(nn.Module):
         batch: BatchInfo = BatchInfo(),  # noqa: B008 (immutable)
     ) -> Tensor:
         images, later_images = _images(observations), [_images(moment) for moment in later]
-        self._check_batch(batch)
         if self._texts:
-            self._check_texts(images, later_images)
+            self._check_texts(images, later_images, batch)
         else:
-            self._check(images, later_images)
+            self._check(images, later_images, batch)
         if self.training:
             self._finish_step()
             generator = self._generator
@@ -236,20 +237,21 @@ class AuxiliaryLoss(nn.Module):
                     f"batch=BatchInfo({need}=...)"
                 )
 
-    def _check_texts(self, tokens: Tensor, later: Sequence[Tensor]) -> None:
+    def _check_texts(self, tokens: Tensor, later: Sequence[Tensor], batch: BatchInfo) -> None:
         further = len(self._specs) - 1
         if len(later) != further and (later or self.offsets or further > 1):
             raise ValueError(
                 f"later must hold the tokens of the {further} views after the first, got {len(later)}: the positives, "
                 "the hard negatives, or the next texts, as the objective needs them"
             )
+        self._check_batch(batch)
         for text in (tokens, *later):
             if text.ndim != 2 or text.dtype != torch.int64 or len(text) != len(tokens):
                 raise ValueError(
                     f"tokens must be (B, L) int64, as many texts for each view, got {text.dtype} {tuple(text.shape)}"
                 )
 
-    def _check(self, observations: Tensor, later: Sequence[Tensor]) -> None:
+    def _check(self, observations: Tensor, later: Sequence[Tensor], batch: BatchInfo) -> None:
         if len(later) != len(self.offsets):
             wanted = ", ".join(map(str, self.offsets)) or "none"
             raise ValueError(
@@ -262,6 +264,7 @@ class AuxiliaryLoss(nn.Module):
                     f"later must be {observations.dtype} {tuple(observations.shape)} like the observations, got "
                     f"{moment.dtype} {tuple(moment.shape)}"
                 )
+        self._check_batch(batch)
         if observations.ndim != 4:
             raise ValueError(f"observations must be (B, C, H, W), got {tuple(observations.shape)}")
         if observations.dtype != torch.uint8 and not observations.is_floating_point():

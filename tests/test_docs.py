@@ -24,6 +24,8 @@ from curl_rl.objectives import DeepClusterConfig, DIMConfig, NNCLRConfig, Object
 from curl_rl.pretraining.config import BackboneConfig, LogConfig, OptimizerConfig
 from curl_rl.rl.config import load_preset
 from curl_rl.runs.logger import read_metrics
+from curl_rl.text.config import load_preset as load_text_preset
+from curl_rl.text.pretraining import pretrain as pretrain_on_texts
 from curl_rl.vision.config import ComputeConfig, KNNConfig, VisionConfig
 from curl_rl.vision.pretraining import pretrain
 from curl_rl.vision.views import AugmentConfig
@@ -298,6 +300,7 @@ def test_the_readme_names_every_method() -> None:
 def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None:
     rows = re.findall(r"^\| `([^`]+)` \|", (DOCS / "metrics.md").read_text(), flags=re.MULTILINE)
     assert len(set(rows)) == len(rows)
+    pytest.importorskip("tokenizers")
     images = tmp_path / "images"
     for split in ("train", "test"):
         make_classes(images / split, one=6, two=6)
@@ -325,12 +328,20 @@ def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None
         log=LogConfig(every=1, images_every=0, projector=0),
         compute=ComputeConfig(threads=1),
     )
-    for method in (name for name in registry.METHODS if name != "cpc"):  # single images have no future
+    of_texts = [name for name, method in registry.METHODS.items() if "text" in method.objective.needs]
+    of_images = [name for name in registry.METHODS if name not in (*of_texts, "cpc")]  # single images have no future
+    for method in of_images:
         epochs = 2 if method in ("deepcluster", "pcl") else 1  # they compare the clusters of two epochs
         augment = AugmentConfig(size=6, views=1 if method in ("cmc", "dim", "instdisc", "open_world") else 2)
         encoder = replace(config.encoder, split="lab" if method == "cmc" else "none")
         run = replace(config, method=method, encoder=encoder, epochs=epochs, augment=augment, run=tmp_path / method)
         directories.append((pretrain(run), "images"))
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("".join(f"sentence {number}\n" for number in range(6)))
+    changes = {"data": str(sentences), "batch_size": 3, "epochs": 1, "optimizer": {"warmup_epochs": 0}}
+    for method in of_texts:
+        on_texts = load_text_preset("tiny", method, {**changes, "run": str(tmp_path / method), "log": {"every": 1}})
+        directories.append((pretrain_on_texts(on_texts), "sentences"))
     logged = {name for path, axis in directories for row in read_metrics(path / "metrics.jsonl", axis) for name in row}
     assert {name for name in rows if not name.endswith("<name>")} == logged
     # Logged by agents with several objectives, and by runs on recorded frames.

@@ -88,7 +88,7 @@ class Pretrainer:
         if len(source.classes) > 1:
             self.probe = OnlineProbe(encoder.feature_spec.dim, len(source.classes)).to(device)
         self.generator = torch.Generator(device)
-        self.collapse = CollapseWatch()
+        self.collapse = CollapseWatch(source.unit)
         self.newest: tuple[Batch, dict[ViewSpec, Tensor]] | None = None
         """Batch and views of the last step."""
         self._saved_at = -1

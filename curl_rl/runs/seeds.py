@@ -30,12 +30,12 @@ Purpose = Literal[
     "clusters",
     "explored policies",
     "search for policies",
-    "noise of the network",
     "training scenes",
     "validation scenes",
     "test scenes",
     "learned regions",
     "replayed scenes",
+    "noise of the network",
 ]
 
 
@@ -64,7 +64,8 @@ def global_generator(seed: int, device: torch.device) -> Iterator[None]:
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         if on_gpu:
-            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+            index = torch.cuda.current_device() if device.index is None else device.index
+            torch.cuda.default_generators[index].manual_seed(seed)
         else:
             torch.default_generator.manual_seed(seed)
         yield

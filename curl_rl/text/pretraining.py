@@ -20,6 +20,7 @@ from curl_rl.pretraining.trainer import Pretrainer
 from curl_rl.runs.allocator import keep_freed_memory
 from curl_rl.runs.compute import resolve_device
 from curl_rl.runs.directory import Claim, claimed
+from curl_rl.runs.disk_errors import cannot_write
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.faults import refusing_what_exceeds
 from curl_rl.runs.session import Remedies
@@ -105,8 +106,7 @@ def pretrain_on(config: C, built_in: str, read: Callable[[C, torch.device], Data
         with distributed.raised_together(UserError):  # the others wait until the directory is this run's
             if distributed.rank() == 0:
                 claim = stack.enter_context(claimed(config.directory, config, fresh=fresh))
-                # Before the first checkpoint, whose tokens mean nothing without it.
-                tokenizer.save(config.directory)
+                _keep(tokenizer, config.directory)
         with distributed.raised_together(UserError), refusing_what_exceeds(device, _REMEDIES.memory):
             pretrainer = Pretrainer(
                 config,
@@ -121,6 +121,17 @@ def pretrain_on(config: C, built_in: str, read: Callable[[C, torch.device], Data
                 claim.record(pretrainer.session.position().count, f"{source.unit}s")
         pretrainer.run()
     return config.directory
+
+
+def _keep(tokenizer: Tokenizer, directory: Path) -> None:
+    """Writes the tokenizer into the run's directory, unless it is there: before the first checkpoint, whose tokens mean
+    nothing without it."""
+    file, content = directory / TOKENIZER, tokenizer.content.encode()
+    try:
+        if not file.is_file() or file.read_bytes() != content:
+            tokenizer.save(directory)
+    except OSError as error:
+        raise UserError(cannot_write(directory, error)) from None
 
 
 def tokenizer_of(config: C, texts: Iterable[str], *, fresh: bool = False) -> tuple[C, Tokenizer]:

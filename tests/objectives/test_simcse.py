@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from curl_rl import AuxiliaryLoss
 from curl_rl.encoders import Features, FeatureSpec, TextEncoder, TextEncoderConfig
-from curl_rl.objectives import BatchInfo, SimCSE, SimCSEConfig
+from curl_rl.objectives import BatchInfo, ObjectiveUser, SimCSE, SimCSEConfig, build_objective
 
 SPEC = FeatureSpec(3, (3, 1, 5))
 PLAIN = SimCSEConfig(head=False)
@@ -163,6 +163,19 @@ def test_pairs_and_hard_negatives_are_given_beside_the_sentences() -> None:
     texts = torch.randint(1, 50, (3, 4, 8))
     expected = objective([encoder.encode(text) for text in texts], [], BatchInfo()).loss
     assert torch.equal(aux(texts[0], later=[texts[1], texts[2]]), expected)
+
+
+def test_crops_and_pads_are_for_images() -> None:
+    with pytest.raises(ValueError, match="^crop and pad must be left out for texts, got crop 4 and pad 0$"):
+        AuxiliaryLoss(BagOfWords(), "simcse", crop=4)
+
+
+@pytest.mark.parametrize("method", ["simcse", "quick_thoughts", "is_bert"])
+def test_users_without_texts_name_the_command_that_has_them(method: str) -> None:
+    user = ObjectiveUser("method", "a folder", frozenset({"labels", "indices", "actions", "epochs"}))
+    line = rf"^method {method} needs text, which a folder does not have: take \w+ \(scripts/pretrain_text\.py trains on"
+    with pytest.raises(ValueError, match=line):
+        build_objective(method, SPEC, user=user)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from curl_rl.commands.pretrain_text import main
 from curl_rl.encoders import TextEncoderConfig, build_encoder
 from curl_rl.objectives import ObjectiveConfigs, SimCSEConfig
 from curl_rl.pretraining.config import CheckpointConfig, LogConfig, TextBackboneConfig
+from curl_rl.report.run_report import _progress
+from curl_rl.report.runs import read_run
 from curl_rl.runs.errors import UserError
 from curl_rl.text import Tokenizer, load_sentence_encoder
 from curl_rl.text.config import TextComputeConfig, TextConfig, TokensConfig, load_preset, read_config
@@ -122,6 +124,7 @@ def test_an_encoder_of_texts_is_not_taken_for_one_of_images(alone: Path) -> None
         load_encoder(alone)
 
 
+@pytest.mark.slow
 def test_the_program_is_the_encoder(alone: Path, tmp_path: Path) -> None:
     loaded = load_sentence_encoder(alone)
     program = sentence_program(loaded)
@@ -153,6 +156,13 @@ def test_the_export_command_takes_runs_on_texts(
         export([str(alone), "--format", "exported", "--output", str(tmp_path / "e.pt2"), "--size", "32"])
     assert left.value.code == 2
     assert "--size 32 does not apply to an encoder of texts, which takes tokens" in capsys.readouterr().err
+
+
+def test_reports_count_its_sentences(alone: Path) -> None:
+    read = read_run(alone)
+    assert (read.axis, read.seed) == ("sentences", 3)
+    assert read.label.startswith("simcse, cpu, epochs 2, batch_size 4")
+    assert _progress(read) == ("24 sentences, in 2 epochs when complete", False)
 
 
 def test_a_tokenizer_of_ones_own_is_recorded_and_compared(data: Path, tmp_path: Path) -> None:
