@@ -25,6 +25,10 @@ from curl_rl.pretraining.config import BackboneConfig, LogConfig, OptimizerConfi
 from curl_rl.rl.config import load_preset
 from curl_rl.runs.logger import read_metrics
 from curl_rl.text.config import load_preset as load_text_preset
+from curl_rl.text.data.tables import captions_text
+from curl_rl.text.pair_config import load_preset as load_pair_preset
+from curl_rl.text.pair_config import methods_of_pairs
+from curl_rl.text.pair_pretraining import pretrain_pairs
 from curl_rl.text.pretraining import pretrain as pretrain_on_texts
 from curl_rl.vision.config import ComputeConfig, KNNConfig, VisionConfig
 from curl_rl.vision.pretraining import pretrain
@@ -339,9 +343,16 @@ def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None
     sentences = tmp_path / "sentences.txt"
     sentences.write_text("".join(f"sentence {number}\n" for number in range(6)))
     changes = {"data": str(sentences), "batch_size": 3, "epochs": 1, "optimizer": {"warmup_epochs": 0}}
-    for method in of_texts:
+    of_pairs = methods_of_pairs()
+    for method in (name for name in of_texts if name not in of_pairs):
         on_texts = load_text_preset("tiny", method, {**changes, "run": str(tmp_path / method), "log": {"every": 1}})
         directories.append((pretrain_on_texts(on_texts), "sentences"))
+    files = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
+    (images / "captions.tsv").write_text(captions_text((file, file) for file in files))
+    changes |= {"data": str(images), "augment": {"size": 6}}
+    for method in of_pairs:
+        on_pairs = load_pair_preset("tiny", method, {**changes, "run": str(tmp_path / method), "log": {"every": 1}})
+        directories.append((pretrain_pairs(on_pairs), "pairs"))
     logged = {name for path, axis in directories for row in read_metrics(path / "metrics.jsonl", axis) for name in row}
     assert {name for name in rows if not name.endswith("<name>")} == logged
     # Logged by agents with several objectives, and by runs on recorded frames.

@@ -70,7 +70,10 @@ class CLIP(Objective):
     @classmethod
     def build(cls, features: FeatureSpec, config: CLIPConfig, data: DataSpec) -> CLIP:
         if data.text is None:
-            raise ValueError("objectives.clip needs an encoder of texts, got none: give data=DataSpec(text=...)")
+            raise ValueError(
+                "objectives.clip needs an encoder of texts beside that of images, got none: scripts/pretrain_text.py "
+                "trains both, and data=DataSpec(text=...) gives the sizes of its features"
+            )
         return cls(features, data.text, config)
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:

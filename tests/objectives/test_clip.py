@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from curl_rl import AuxiliaryLoss, PixelEncoder
 from curl_rl.encoders import EncoderConfig, Features, FeatureSpec
 from curl_rl.losses import info_nce
-from curl_rl.objectives import CLIP, BatchInfo, CLIPConfig, DataSpec, build_objective
+from curl_rl.objectives import CLIP, BatchInfo, CLIPConfig, DataSpec, ObjectiveUser, build_objective
 from helpers.random_tensors import draw, unit
 
 IMAGE, TEXT = FeatureSpec(5, (2, 2, 2)), FeatureSpec(3, (3, 1, 4))
@@ -146,7 +146,10 @@ def test_settings_out_of_range_are_refused(settings: dict[str, object], message:
 
 
 def test_it_is_refused_where_there_are_no_texts() -> None:
-    with pytest.raises(ValueError, match="needs an encoder of texts, got none"):
+    with pytest.raises(ValueError, match="needs an encoder of texts beside that of images, got none"):
         build_objective("clip", IMAGE, data=DataSpec())
-    with pytest.raises(ValueError, match="needs text, which a custom training loop does not have: take simclr"):
-        AuxiliaryLoss(PixelEncoder((3, 16, 16), EncoderConfig(2, (2,), 4)), "clip")
+    encoder = PixelEncoder((3, 16, 16), EncoderConfig(2, (2,), 4))
+    with pytest.raises(ValueError, match="compares"):
+        AuxiliaryLoss(encoder, "clip", data=DataSpec(text=TEXT))
+    with pytest.raises(ValueError, match=r"method clip needs text, .*: take simclr \(scripts/pretrain_text\.py"):
+        build_objective("clip", IMAGE, user=ObjectiveUser("method", "digits", frozenset({"indices"})))
