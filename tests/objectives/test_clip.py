@@ -149,7 +149,7 @@ def test_it_is_refused_where_there_are_no_texts() -> None:
     with pytest.raises(ValueError, match="needs an encoder of texts beside that of images, got none"):
         build_objective("clip", IMAGE, data=DataSpec())
     encoder = PixelEncoder((3, 16, 16), EncoderConfig(2, (2,), 4))
-    with pytest.raises(ValueError, match="compares"):
+    with pytest.raises(ValueError, match="got one of both, which needs two encoders"):
         AuxiliaryLoss(encoder, "clip", data=DataSpec(text=TEXT))
     with pytest.raises(ValueError, match=r"method clip needs text, .*: take simclr \(scripts/pretrain_text\.py"):
         build_objective("clip", IMAGE, user=ObjectiveUser("method", "digits", frozenset({"indices"})))
