@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from curl_rl.encoders.text import PADDING
 from curl_rl.objectives import DataSpec, Modality, Need, ViewSpec
 from curl_rl.runs.errors import UserError
 from curl_rl.text.sentences import Sentences
@@ -20,6 +21,8 @@ class SentenceBatch(NamedTuple):
 
     indices: Tensor
     """``(B,)`` int64."""
+    whole: Tensor
+    """``(W,)`` int64, on the CPU: the indices of the whole batch, of which this is a process's share."""
     labels: Tensor | None = None
     """Sentences have no classes."""
     actions: Tensor | None = None
@@ -28,11 +31,29 @@ class SentenceBatch(NamedTuple):
     """A sentence has one part."""
 
 
+class _Texts(NamedTuple):
+    """The text of each of N sentences that a view shows."""
+
+    tokens: Tensor
+    """``(N, L)`` int64: texts."""
+    places: Tensor
+    """``(N,)``: each sentence's among them."""
+    lengths: Tensor
+    """``(N,)``, on the CPU: each sentence's, in tokens."""
+
+    def of(self, batch: SentenceBatch) -> Tensor:
+        """``(B, l)``: those of a batch, without the columns that are padding in the whole batch."""
+        # The whole batch's, since processes exchange maps of one shape; on the CPU, since reading it must not wait.
+        longest = int(self.lengths[batch.whole].max())
+        return self.tokens[self.places[batch.indices], :longest]
+
+
 class SentenceSource:
     """Sentences as rows of tokens: a :class:`~curl_rl.pretraining.sources.Source`.
 
     View 0 is the sentence, view 1 its positive if the data have positives, else the sentence again, and view 2 its hard
-    negative. A view of the future is a later sentence of the document, the last one past its end.
+    negative. A view of the future is a later sentence of the document, the last one past its end. A batch has as many
+    columns as its longest text has tokens.
 
     Args:
         sentences: the sentences.
@@ -64,8 +85,9 @@ class SentenceSource:
         self.data = DataSpec(count=len(self))
         self._device = device
         self._tokens = [tokenizer.encode(column, length).to(device) for column in sentences.columns]
-        self._following = torch.tensor(sentences.following, device=device)
-        self._specs: tuple[ViewSpec, ...] = ()
+        self._following = torch.tensor(sentences.following)
+        self._own = self._texts(ViewSpec(0, modality="text"))
+        self._shown: dict[ViewSpec, _Texts] = {}
 
     def showing(self, specs: Sequence[ViewSpec]) -> SentenceSource:
         """Chooses the views that the objective compares; returns itself.
@@ -79,7 +101,7 @@ class SentenceSource:
                 f"data must have {missing + 1} texts in a line, separated by tabs, for a sentence, its positive and "
                 f"its hard negative, got {len(self._tokens)} in {self.name}: set objectives.simcse.hard_negatives false"
             )
-        self._specs = tuple(specs)
+        self._shown = {spec: self._texts(spec) for spec in specs}
         return self
 
     def __len__(self) -> int:
@@ -94,27 +116,28 @@ class SentenceSource:
     ) -> Iterator[SentenceBatch]:
         """See :class:`~curl_rl.pretraining.sources.Source`."""
         chosen = epoch_order(len(self), seed, epoch).split(batch_size)[start_batch : self.batches_per_epoch(batch_size)]
-        return (self._batch(places.tensor_split(world_size)[rank]) for places in chosen)
+        return (self._batch(places, rank, world_size) for places in chosen)
 
     def everything(self, batch_size: int, *, rank: int = 0, world_size: int = 1) -> Iterator[SentenceBatch]:
         """See :class:`~curl_rl.pretraining.sources.Source`."""
         parts = torch.arange(len(self)).split(batch_size)
-        return (self._batch(places.tensor_split(world_size)[rank]) for places in parts)
+        return (self._batch(places, rank, world_size) for places in parts)
 
     def views(self, batch: SentenceBatch, generator: torch.Generator) -> dict[ViewSpec, Tensor]:
         """See :class:`~curl_rl.pretraining.sources.Source`; draws nothing, for the noise is the encoder's."""
-        return {spec: self._view(batch.indices, spec) for spec in self._specs}
+        return {spec: texts.of(batch) for spec, texts in self._shown.items()}
 
     def center(self, batch: SentenceBatch) -> Tensor:
         """See :class:`~curl_rl.pretraining.sources.Source`."""
-        return self._tokens[0][batch.indices]
+        return self._own.of(batch)
 
-    def _view(self, places: Tensor, spec: ViewSpec) -> Tensor:
-        if spec.future:
-            for _ in range(spec.future):
-                places = self._following[places]
-            return self._tokens[0][places]
-        return self._tokens[spec.index if spec.index < len(self._tokens) else 0][places]
+    def _texts(self, spec: ViewSpec) -> _Texts:
+        places = torch.arange(len(self))
+        for _ in range(spec.future):
+            places = self._following[places]
+        tokens = self._tokens[spec.index if spec.index < len(self._tokens) and not spec.future else 0]
+        lengths = (tokens != PADDING).sum(1).cpu()
+        return _Texts(tokens, places.to(self._device), lengths[places])
 
-    def _batch(self, places: Tensor) -> SentenceBatch:
-        return SentenceBatch(places.to(self._device))
+    def _batch(self, whole: Tensor, rank: int, world_size: int) -> SentenceBatch:
+        return SentenceBatch(whole.tensor_split(world_size)[rank].to(self._device), whole)

@@ -146,6 +146,11 @@ class Tokenizer:
         return self._tokenizer.decode(row.tolist(), skip_special_tokens=True).strip()
 
 
+def without_padding(tokens: Tensor) -> Tensor:
+    """``(B, L)`` rows of tokens to ``(B, l)``, without the columns that are padding in all rows."""
+    return tokens[:, (tokens != PADDING).any(0)]
+
+
 def _library() -> Any:
     """The library, imported only where it is used.
 
