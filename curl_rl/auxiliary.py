@@ -28,7 +28,7 @@ from curl_rl.objectives.momentum import momentum_copy, move_towards
 
 __all__ = ["AuxiliaryLoss", "ModuleEncoder"]
 
-_USER = ObjectiveUser("objective", "a custom training loop", frozenset({"labels", "indices", "actions"}))
+_USER = ObjectiveUser("objective", "a custom training loop", frozenset({"labels", "indices", "actions", "text"}))
 
 
 class AuxiliaryLoss(nn.Module):
@@ -40,6 +40,10 @@ class AuxiliaryLoss(nn.Module):
     including view 0, so the loss does not depend on how the loop uses the observations. Gradients reach the encoder and
     the objective; the loop's optimizer must hold the encoder's parameters, as it does anyway, and
     :meth:`new_parameters`.
+
+    For an objective that compares texts, pass tokens, ``(B, L)`` int64, which the encoder takes: as they are for all
+    views, which then differ by the encoder's noise, or with those of the further views, ``aux(tokens, later=[positives,
+    hard_negatives])``.
 
     For an objective that compares moments, pass the later observations too, ``aux(observations, later=[...])``, one
     tensor for each of :attr:`offsets`; pass labels, indices or actions, if it needs them, as ``batch=BatchInfo(...)``.
@@ -58,7 +62,7 @@ class AuxiliaryLoss(nn.Module):
             others in a :class:`~curl_rl.ModuleEncoder`. It must already be on its device; the objective is moved there.
         objective: the name of a method, for its default settings, or an objective built for ``encoder.feature_spec``.
             Methods that cluster all data between epochs are refused.
-        crop: side of the square that the encoder sees, in pixels. [default: the side of the encoder's own input]
+        crop: side of the square that the encoder sees, in pixels; not for texts. [default: that of the encoder's input]
         pad: number of pixels by which observations are padded, repeating their edges, before they are cropped. Use 4
             for observations no larger than the crop: the random shifts of DrQ (Kostrikov et al. 2020,
             arXiv 2004.13649, section 3.1).
@@ -107,9 +111,6 @@ class AuxiliaryLoss(nn.Module):
             raise ValueError(f"total_steps must be None with a fixed tau of {tau}, got {total_steps}: set one of them")
         # In a tuple, because a module assigned to an attribute becomes a submodule.
         self._encoder: tuple[Any] = (encoder,)
-        self.crop = crop if crop is not None else _input_side(encoder)
-        if self.crop < 1:
-            raise ValueError(f"crop must be at least 1, got {self.crop}")
         self.pad, self.tau, self.total_steps = pad, tau, total_steps
 
         weight = next(encoder.parameters())
@@ -121,6 +122,12 @@ class AuxiliaryLoss(nn.Module):
         self.objective = built.to(weight.device)
         # dict.fromkeys: each view once, in a fixed order, because the order determines its random numbers.
         self._specs = tuple(dict.fromkeys((*built.online_views, *built.target_views)))
+        self._texts = _compares_texts(self._specs)
+        self.crop = 0 if self._texts else crop if crop is not None else _input_side(encoder)
+        if self.crop < 1 and not self._texts:
+            raise ValueError(f"crop must be at least 1, got {self.crop}")
+        if self._texts and (crop is not None or pad):
+            raise ValueError(f"crop and pad must be left out for texts, got crop {crop} and pad {pad}")
         self.offsets = tuple(sorted({spec.future for spec in self._specs} - {0}))
         """Agent steps from the observations to each of the later ones that the objective needs."""
         self.target = momentum_copy(encoder) if built.target_views else None
@@ -157,18 +164,20 @@ class AuxiliaryLoss(nn.Module):
         batch: BatchInfo = BatchInfo(),  # noqa: B008 (immutable)
     ) -> Tensor:
         images, later_images = _images(observations), [_images(moment) for moment in later]
-        self._check(images, later_images, batch)
+        if self._texts:
+            self._check_texts(images, later_images, batch)
+        else:
+            self._check(images, later_images, batch)
         if self.training:
             self._finish_step()
             generator = self._generator
         else:
             generator = torch.Generator(self._generator.device).manual_seed(self._evaluation_seed)
-        views: dict[ViewSpec, Tensor] = {}
-        for offset, moment in zip((0, *self.offsets), (images, *later_images), strict=True):
-            specs = [spec for spec in self._specs if spec.future == offset]
-            padded = _repeat_edges(moment, self.pad) if self.pad else moment
-            if specs:
-                views |= zip(specs, random_crops(padded, self.crop, generator, len(specs)), strict=True)
+        if self._texts:
+            given = (images, *later_images) if later_images else [images] * len(self._specs)
+            views = dict(zip(self._specs, given, strict=True))
+        else:
+            views = self._crops((images, *later_images), generator)
         if self.training:
             result = self._result(views, batch)
             self._carry, self._unfinished = result.carry, True
@@ -179,6 +188,15 @@ class AuxiliaryLoss(nn.Module):
         self.metrics = result.metrics
         loss: Tensor = result.loss
         return loss
+
+    def _crops(self, moments: Sequence[Tensor], generator: torch.Generator) -> dict[ViewSpec, Tensor]:
+        views: dict[ViewSpec, Tensor] = {}
+        for offset, moment in zip((0, *self.offsets), moments, strict=True):
+            specs = [spec for spec in self._specs if spec.future == offset]
+            padded = _repeat_edges(moment, self.pad) if self.pad else moment
+            if specs:
+                views |= zip(specs, random_crops(padded, self.crop, generator, len(specs)), strict=True)
+        return views
 
     def _result(self, views: dict[ViewSpec, Tensor], batch: BatchInfo) -> Result:
         objective = self.objective
@@ -211,6 +229,28 @@ class AuxiliaryLoss(nn.Module):
         progress = (moved_for / (self.total_steps or 1)).clamp(max=1.0)
         return self.objective.momentum(progress if self.total_steps is not None else torch.zeros_like(progress))
 
+    def _check_batch(self, batch: BatchInfo) -> None:
+        for need in ("indices", "labels", "actions"):
+            if need in self.objective.needs and getattr(batch, need) is None:
+                raise ValueError(
+                    f"batch must hold {need}, which {type(self.objective).__name__} needs, got none: "
+                    f"batch=BatchInfo({need}=...)"
+                )
+
+    def _check_texts(self, tokens: Tensor, later: Sequence[Tensor], batch: BatchInfo) -> None:
+        further = len(self._specs) - 1
+        if len(later) != further and (later or self.offsets or further > 1):
+            raise ValueError(
+                f"later must hold the tokens of the {further} views after the first, got {len(later)}: the positives, "
+                "the hard negatives, or the next texts, as the objective needs them"
+            )
+        self._check_batch(batch)
+        for text in (tokens, *later):
+            if text.ndim != 2 or text.dtype != torch.int64 or len(text) != len(tokens):
+                raise ValueError(
+                    f"tokens must be (B, L) int64, as many texts for each view, got {text.dtype} {tuple(text.shape)}"
+                )
+
     def _check(self, observations: Tensor, later: Sequence[Tensor], batch: BatchInfo) -> None:
         if len(later) != len(self.offsets):
             wanted = ", ".join(map(str, self.offsets)) or "none"
@@ -224,12 +264,7 @@ class AuxiliaryLoss(nn.Module):
                     f"later must be {observations.dtype} {tuple(observations.shape)} like the observations, got "
                     f"{moment.dtype} {tuple(moment.shape)}"
                 )
-        for need in ("indices", "labels", "actions"):
-            if need in self.objective.needs and getattr(batch, need) is None:
-                raise ValueError(
-                    f"batch must hold {need}, which {type(self.objective).__name__} needs, got none: "
-                    f"batch=BatchInfo({need}=...)"
-                )
+        self._check_batch(batch)
         if observations.ndim != 4:
             raise ValueError(f"observations must be (B, C, H, W), got {tuple(observations.shape)}")
         if observations.dtype != torch.uint8 and not observations.is_floating_point():
@@ -277,6 +312,21 @@ def _built(name: ObjectiveName, features: FeatureSpec, data: DataSpec) -> Object
         names = ", ".join(METHODS)
         raise ValueError(f"objective must be one of {names}, got {name!r}: without one, omit AuxiliaryLoss")
     return objective
+
+
+def _compares_texts(specs: Sequence[ViewSpec]) -> bool:
+    """Whether an objective compares texts, and not images.
+
+    Raises:
+        ValueError: it compares both.
+    """
+    modalities = {spec.modality for spec in specs}
+    if len(modalities) > 1:
+        raise ValueError(
+            "objective must compare images or texts, got one of both, which needs two encoders: train it with "
+            "scripts/pretrain_text.py"
+        )
+    return "text" in modalities
 
 
 def _input_side(encoder: Any) -> int:

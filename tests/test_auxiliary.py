@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl import AuxiliaryLoss, EncoderConfig, ModuleEncoder, PixelEncoder
-from curl_rl.encoders import Features, FeatureSpec
+from curl_rl.encoders import Features, FeatureSpec, TextEncoder, TextEncoderConfig
 from curl_rl.objectives import (
     BYOL,
     CPC,
@@ -464,15 +464,18 @@ _TRAINABLE = [
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("method", _TRAINABLE)
 def test_a_single_sample_is_refused_by_methods_that_need_others(method: str, train: bool) -> None:
-    aux = AuxiliaryLoss(_encoder(), method, data=DataSpec(count=8, classes=2)).train(train)
+    texts = "text" in METHODS[method].objective.needs
+    encoder = TextEncoder((9, 1, 4), TextEncoderConfig(8, 1, 2)) if texts else _encoder()
+    sample = torch.ones(1, 4, dtype=torch.int64) if texts else _images()[:1]
+    aux = AuxiliaryLoss(encoder, method, data=DataSpec(count=8, classes=2)).train(train)
     zero = torch.zeros(1, dtype=torch.int64)
     batch = BatchInfo(**{need: zero for need in ("indices", "labels") if need in aux.objective.needs})
-    later = [_images()[:1] for _ in aux.offsets]
+    later = [sample for _ in aux.offsets]
     if not aux.objective.batch_dependent:  # its negatives, if it has any, are in a bank
-        aux(_images()[:1], later=later, batch=batch)
+        aux(sample, later=later, batch=batch)
         return
     with pytest.raises(ValueError, match=r"needs? at least 2 samples in a batch \(batch_size\), got 1"):
-        aux(_images()[:1], later=later, batch=batch)
+        aux(sample, later=later, batch=batch)
 
 
 def test_several_objectives_at_once_are_their_weighted_sum() -> None:

@@ -24,6 +24,12 @@ from curl_rl.objectives import DeepClusterConfig, DIMConfig, NNCLRConfig, Object
 from curl_rl.pretraining.config import BackboneConfig, LogConfig, OptimizerConfig
 from curl_rl.rl.config import load_preset
 from curl_rl.runs.logger import read_metrics
+from curl_rl.text.config import load_preset as load_text_preset
+from curl_rl.text.data.tables import captions_text
+from curl_rl.text.pair_config import load_preset as load_pair_preset
+from curl_rl.text.pair_config import methods_of_pairs
+from curl_rl.text.pair_pretraining import pretrain_pairs
+from curl_rl.text.pretraining import pretrain as pretrain_on_texts
 from curl_rl.vision.config import ComputeConfig, KNNConfig, VisionConfig
 from curl_rl.vision.pretraining import pretrain
 from curl_rl.vision.views import AugmentConfig
@@ -78,7 +84,8 @@ def test_blocks_run_in_order(page: str) -> None:
 
 def test_the_options_of_methods_that_a_page_names_are_there() -> None:
     table = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", (DOCS / "images.md").read_text(), flags=re.MULTILINE)
-    assert sorted(method for method, _ in table) == sorted(registry.METHODS)
+    of_images = [name for name, method in registry.METHODS.items() if "text" not in method.objective.needs]
+    assert sorted(method for method, _ in table) == sorted(of_images)
     for method, options in table:
         named = re.findall(r"`(\w+)`", options)
         assert named
@@ -297,6 +304,7 @@ def test_the_readme_names_every_method() -> None:
 def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None:
     rows = re.findall(r"^\| `([^`]+)` \|", (DOCS / "metrics.md").read_text(), flags=re.MULTILINE)
     assert len(set(rows)) == len(rows)
+    pytest.importorskip("tokenizers")
     images = tmp_path / "images"
     for split in ("train", "test"):
         make_classes(images / split, one=6, two=6)
@@ -324,12 +332,27 @@ def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None
         log=LogConfig(every=1, images_every=0, projector=0),
         compute=ComputeConfig(threads=1),
     )
-    for method in (name for name in registry.METHODS if name != "cpc"):  # single images have no future
+    of_texts = [name for name, method in registry.METHODS.items() if "text" in method.objective.needs]
+    of_images = [name for name in registry.METHODS if name not in (*of_texts, "cpc")]  # single images have no future
+    for method in of_images:
         epochs = 2 if method in ("deepcluster", "pcl") else 1  # they compare the clusters of two epochs
         augment = AugmentConfig(size=6, views=1 if method in ("cmc", "dim", "instdisc", "open_world") else 2)
         encoder = replace(config.encoder, split="lab" if method == "cmc" else "none")
         run = replace(config, method=method, encoder=encoder, epochs=epochs, augment=augment, run=tmp_path / method)
         directories.append((pretrain(run), "images"))
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("".join(f"sentence {number}\n" for number in range(6)))
+    changes = {"data": str(sentences), "batch_size": 3, "epochs": 1, "optimizer": {"warmup_epochs": 0}}
+    of_pairs = methods_of_pairs()
+    for method in (name for name in of_texts if name not in of_pairs):
+        on_texts = load_text_preset("tiny", method, {**changes, "run": str(tmp_path / method), "log": {"every": 1}})
+        directories.append((pretrain_on_texts(on_texts), "sentences"))
+    files = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
+    (images / "captions.tsv").write_text(captions_text((file, file) for file in files))
+    changes |= {"data": str(images), "augment": {"size": 6}}
+    for method in of_pairs:
+        on_pairs = load_pair_preset("tiny", method, {**changes, "run": str(tmp_path / method), "log": {"every": 1}})
+        directories.append((pretrain_pairs(on_pairs), "pairs"))
     logged = {name for path, axis in directories for row in read_metrics(path / "metrics.jsonl", axis) for name in row}
     assert {name for name in rows if not name.endswith("<name>")} == logged
     # Logged by agents with several objectives, and by runs on recorded frames.

@@ -11,6 +11,8 @@ from curl_rl.rl import config as rl
 from curl_rl.rl import training
 from curl_rl.runs.session import Remedies
 from curl_rl.runs.settings import to_dict
+from curl_rl.text import config as text
+from curl_rl.text import pretraining as text_pretraining
 from curl_rl.vision import config as vision
 from curl_rl.vision import pretraining
 from helpers.pages import DOCS
@@ -20,7 +22,9 @@ def test_the_table_lists_what_may_change() -> None:
     page = (DOCS / "resuming.md").read_text()
     found = re.findall(r"^\| `([\w.]+)` \| (yes|–) \| (yes|–) \| .* \|$", page, flags=re.MULTILINE)
     assert {name for name, agents, _ in found if agents == "yes"} == rl.MAY_CHANGE.keys()
-    assert {name for name, _, encoders in found if encoders == "yes"} == vision.MAY_CHANGE.keys()
+    encoders = {name for name, _, encoders in found if encoders == "yes"}
+    assert encoders == vision.MAY_CHANGE.keys()
+    assert encoders >= text.MAY_CHANGE.keys()
 
 
 @pytest.mark.parametrize(
@@ -28,6 +32,7 @@ def test_the_table_lists_what_may_change() -> None:
     [
         (training._REMEDIES, rl.RunConfig(), rl.SCHEMA),
         (pretraining._REMEDIES, vision.VisionConfig(), vision.SCHEMA),
+        (text_pretraining._REMEDIES, text.TextConfig(), text.SCHEMA),
     ],
 )
 def test_advice_to_change_what_a_resumed_run_may_not_change_names_fresh(

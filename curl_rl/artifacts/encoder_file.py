@@ -12,11 +12,14 @@ import torch
 from curl_rl.artifacts import network_file
 from curl_rl.artifacts.network_file import damaged, file_description, load_network, network_files, save_network
 from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
-from curl_rl.encoders import Encoder, build_encoder
+from curl_rl.encoders import Encoder, TextEncoder, TwoTowerTextEncoder, build_encoder
 from curl_rl.encoders.kinds import require_registered
+from curl_rl.runs.errors import UserError
 
 ENCODER = "encoder"
 """Name of an encoder's files in a run: ``encoder.safetensors``, ``encoder.json``."""
+TEXT_ENCODER = "text_encoder"
+"""Name of the files of the text encoder in a run that trains one beside an encoder of images."""
 HUB_NAME = "model"
 """Name of the same files on the Hugging Face Hub."""
 
@@ -24,16 +27,24 @@ HUB_NAME = "model"
 _LARGEST_SIDE = 2**14
 
 
-def save_encoder(encoder: Encoder, directory: Path, *, rendered_size: int, provenance: dict[str, Any]) -> None:
+class OfTexts(UserError):
+    """A file holds an encoder of texts where one of images is wanted."""
+
+
+def save_encoder(
+    encoder: Encoder, directory: Path, *, rendered_size: int, provenance: dict[str, Any], name: str = ENCODER
+) -> None:
     """Writes ``encoder.safetensors`` and ``encoder.json`` into ``directory``, each atomically.
 
     Args:
         encoder: the encoder to save.
         directory: an existing directory.
-        rendered_size: side of the frames or images from which the encoder's training crops were cut.
+        rendered_size: side of the frames or images from which the encoder's training crops were cut; of texts, the
+            largest number of tokens.
         provenance: what the encoder was trained on, JSON-serializable. Unless present already, the versions of curl_rl
             and torch, the ``revision`` of the code (in a git clone) and the last three names of the directory, as
             ``run``, are added.
+        name: the name of both files, without suffix.
 
     Raises:
         ValueError: the encoder has a fixed input size that is not square or larger than ``rendered_size``, or its class
@@ -41,7 +52,7 @@ def save_encoder(encoder: Encoder, directory: Path, *, rendered_size: int, prove
     """
     check_size(require_registered(encoder), rendered_size)
     run = last_names(directory.resolve())
-    save_network(encoder, directory, ENCODER, _description(encoder, rendered_size, {"run": run, **provenance}))
+    save_network(encoder, directory, name, _description(encoder, rendered_size, {"run": run, **provenance}))
 
 
 def last_names(path: Path | str) -> str:
@@ -77,10 +88,17 @@ def load_encoder(
 
     Raises:
         UserError: a file is missing, damaged or of a newer format, or the two files are of different encoders.
+        OfTexts: the encoder is one of texts.
         ValueError: scale or layout is invalid.
     """
     files = network_files(path, ENCODER, HUB_NAME)
-    encoder, description = load_network(files, ENCODER, build_encoder)
+
+    def build(description: dict[str, Any]) -> Encoder:
+        if description.get("kind") in (TextEncoder.kind, TwoTowerTextEncoder.kind):
+            raise OfTexts(f"{files[0]} is an encoder of texts: load it with curl_rl.text.load_sentence_encoder")
+        return build_encoder(description)
+
+    encoder, description = load_network(files, ENCODER, build)
     try:
         rendered_size, provenance = description["rendered_size"], description["provenance"]
         check_size(encoder, rendered_size)

@@ -11,14 +11,17 @@ from curl_rl.artifacts.network_file import load_network, network_files, save_net
 from curl_rl.encoders.heads import MLP, BatchNorm, plain_batch_norm
 
 HEAD = "head"
+"""Name of a head's files in a run: ``head.safetensors``, ``head.json``."""
+TEXT_HEAD = "text_head"
+"""Name of the files of the head of texts, in a run that has one beside that of images."""
 
 
-def save_head(head: MLP, directory: Path) -> None:
-    """Writes a projection head as ``head.safetensors`` and ``head.json`` into ``directory``."""
-    save_network(head.layers, directory, HEAD, {"layers": describe_layers(head.layers)})
+def save_head(head: MLP, directory: Path, name: str = HEAD) -> None:
+    """Writes a projection head as ``head.safetensors`` and ``head.json``, or another ``name``, into ``directory``."""
+    save_network(head.layers, directory, name, {"layers": describe_layers(head.layers)})
 
 
-def load_head(path: Path | str) -> nn.Sequential:
+def load_head(path: Path | str, name: str = HEAD) -> nn.Sequential:
     """Loads a run's projection head, one child per layer: ``(B, D)`` features to embeddings.
 
     Its batch norm has no running statistics; :func:`curl_rl.vision.evaluation.finetuning.new_classifier` adds them.
@@ -26,7 +29,7 @@ def load_head(path: Path | str) -> nn.Sequential:
     Raises:
         ValueError: a file is missing, damaged, or of a newer format; the message is one line.
     """
-    return load_network(network_files(path, HEAD), HEAD, lambda description: described_layers(description["layers"]))[0]
+    return load_network(network_files(path, name), name, lambda description: described_layers(description["layers"]))[0]
 
 
 def describe_layers(layers: nn.Sequential) -> list[dict[str, Any]]:

@@ -8,19 +8,25 @@ onnx: for onnxruntime and other runtimes, also in C++. exported: for torch.expor
 of square images of one size, uint8 or, with --dtype float32, float32 in [0, 1], crop them to the encoder's input size,
 and return (batch, features); they are compared with the encoder on noise before they are written. safetensors: one file
 with weights and description, for curl_rl.load_encoder or any other reader; --size, --dtype and --layout do not apply.
+An encoder of texts takes (batch, tokens) int64, of the tokenizer.json beside it.
 The output's suffix must match the format: .onnx, .pt2 or .safetensors.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from curl_rl.artifacts.encoder_file import as_safetensors, load_encoder
+from curl_rl.artifacts.encoder_file import OfTexts, as_safetensors, load_encoder
 from curl_rl.artifacts.programs import encoder_program
 from curl_rl.commands.exports import parse_export, write_export
 from curl_rl.runs.command_line import command_parser, refusals
+from curl_rl.runs.errors import UserError
+from curl_rl.text import load_sentence_encoder, sentence_encoder
+from curl_rl.text.sentence_encoder import sentence_program
+from curl_rl.text.tokenizer import TOKENIZER
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +35,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, help="directory of the run, or an encoder.safetensors")
     arguments = parse_export(parser, argv)
     with refusals(parser):
-        encoder = load_encoder(arguments.run)
+        try:
+            encoder = load_encoder(arguments.run)
+        except OfTexts:
+            return _export_texts(parser.prog, arguments)
         return write_export(
             parser.prog,
             arguments,
@@ -37,6 +46,21 @@ def main(argv: Sequence[str]) -> int:
             lambda: as_safetensors(encoder),
             f"{encoder.features} features",
         )
+
+
+def _export_texts(program: str, arguments: argparse.Namespace) -> int:
+    """Exports an encoder of texts, whose program takes tokens."""
+    for name in ("size", "dtype", "layout"):
+        if (value := getattr(arguments, name)) is not None:
+            raise UserError(f"--{name} {value} does not apply to an encoder of texts, which takes tokens: leave it out")
+    encoder = load_sentence_encoder(arguments.run)
+    return write_export(
+        program,
+        arguments,
+        lambda taken: sentence_program(encoder),
+        lambda: sentence_encoder.as_safetensors(encoder),
+        f"{encoder.features} features; its tokenizer is the run's {TOKENIZER}",
+    )
 
 
 if __name__ == "__main__":

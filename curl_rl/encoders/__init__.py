@@ -1,4 +1,4 @@
-"""Encoders: networks from pixels to features, independent of environments, losses and training."""
+"""Encoders: networks from pixels or texts to features, independent of environments, losses and training."""
 
 from curl_rl.encoders.base import (
     Encoder,
@@ -17,7 +17,9 @@ from curl_rl.encoders.module import ModuleEncoder
 from curl_rl.encoders.patches import PatchEncoder
 from curl_rl.encoders.pixel import Convolutions, EncoderConfig, PixelEncoder, Projection, orthogonal_init
 from curl_rl.encoders.resnet import ResNet, ResNetConfig
+from curl_rl.encoders.text import TextEncoder, TextEncoderConfig
 from curl_rl.encoders.two_stream import TwoStreamEncoder
+from curl_rl.encoders.two_tower_text import TwoTowerTextEncoder
 
 __all__ = [
     "MLP",
@@ -33,7 +35,10 @@ __all__ = [
     "Projection",
     "ResNet",
     "ResNetConfig",
+    "TextEncoder",
+    "TextEncoderConfig",
     "TwoStreamEncoder",
+    "TwoTowerTextEncoder",
     "build_encoder",
     "cat_features",
     "chunk_features",

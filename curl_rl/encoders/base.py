@@ -107,7 +107,7 @@ class Encoder(nn.Module):
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of the images that the encoder is built for."""
+        """``(C, H, W)`` of the images that the encoder is built for; of texts ``(V, 1, L)``: see ``TextEncoder``."""
         raise NotImplementedError
 
     @property
@@ -131,7 +131,7 @@ class Encoder(nn.Module):
         return type(self).__name__
 
     def encode(self, images: Tensor) -> Features:
-        """Features of ``(B, C, H, W)`` images, uint8 in [0, 255] or floating point in [0, 1].
+        """Features of ``(B, C, H, W)`` images, uint8 in [0, 255] or floating point in [0, 1], or of ``(B, L)`` tokens.
 
         Raises:
             ValueError: the encoder does not accept images of this shape.

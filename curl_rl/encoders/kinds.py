@@ -10,9 +10,13 @@ from torch import nn
 from curl_rl.encoders.base import Encoder
 from curl_rl.encoders.pixel import PixelEncoder
 from curl_rl.encoders.resnet import ResNet
+from curl_rl.encoders.text import TextEncoder
 from curl_rl.encoders.two_stream import TwoStreamEncoder
+from curl_rl.encoders.two_tower_text import TwoTowerTextEncoder
 
-KINDS: dict[str, type[Encoder]] = {encoder.kind: encoder for encoder in (PixelEncoder, ResNet, TwoStreamEncoder)}
+KINDS: dict[str, type[Encoder]] = {
+    encoder.kind: encoder for encoder in (PixelEncoder, ResNet, TwoStreamEncoder, TextEncoder, TwoTowerTextEncoder)
+}
 """Classes by the ``kind`` in a description. A new one needs ``describe``, ``from_description`` and an entry here."""
 
 

@@ -18,6 +18,7 @@ from curl_rl.losses.contrastive import (
     nce,
     nt_logistic,
     nt_xent,
+    shared_info_nce,
     two_view_scores,
 )
 from curl_rl.losses.decorrelation import cross_correlation, redundancy
@@ -83,6 +84,7 @@ __all__ = [
     "prototype_margin",
     "redundancy",
     "semi_hard_triplet",
+    "shared_info_nce",
     "sinkhorn",
     "soft_clip",
     "softmax_confidence",

@@ -32,6 +32,22 @@ def info_nce(logits: Tensor) -> Tensor:
     return F.cross_entropy(logits, torch.arange(queries, device=logits.device))
 
 
+def shared_info_nce(logits: Tensor, same: Tensor) -> Tensor:
+    """InfoNCE with several positives: the mean cross-entropy of row i with an even share for each column in ``same``.
+
+    Args:
+        logits: ``(B, N)`` similarities of B queries to N keys.
+        same: ``(B, N)`` booleans: the keys that belong to each query, at least one in each row. With the diagonal
+            alone it is :func:`info_nce`.
+
+    Returns:
+        The mean over the queries, a scalar. Its smallest value is that of the targets' entropy, log of their number.
+    """
+    logits = widened(logits)
+    shares = same / same.sum(1, keepdim=True)
+    return F.cross_entropy(logits, shares.to(logits.dtype))
+
+
 class PairScores(NamedTuple):
     """Similarity of each query to its positive and to its negatives, before the division by a temperature."""
 

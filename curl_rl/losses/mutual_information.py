@@ -29,14 +29,24 @@ def place_scores(queries: Tensor, places: Tensor) -> Tensor:
     return scores
 
 
-def jensen_shannon(scores: Tensor) -> Tensor:
+def jensen_shannon(scores: Tensor, present: Tensor | None = None) -> Tensor:
     """The Jensen-Shannon estimator, negated (DIM, arXiv 1808.06670, equation 4).
+
+    Args:
+        scores: ``(..., P, B, B)``.
+        present: ``(P, B)`` booleans, False for places of a sample that take no part. [default: all do]
 
     Returns:
         The mean of softplus(−s) over the positives plus that of softplus(s) over the negatives, a scalar; 2 ln 2 if all
         scores are 0.
     """
-    return F.softplus(-_positives(scores)).mean() + _negative_mean(F.softplus(scores))
+    positives, negatives = F.softplus(-_positives(scores)), F.softplus(scores)
+    if present is None:
+        return positives.mean() + _negative_mean(negatives)
+    # The share of all places that count, by which the means over all of them are too small.
+    share = present.to(scores.dtype).mean()
+    counting = present.unsqueeze(-2)
+    return (positives * present).mean() / share + _negative_mean(negatives * counting) / share
 
 
 def donsker_varadhan(scores: Tensor) -> Tensor:
@@ -76,11 +86,14 @@ def soft_clip(scores: Tensor, bound: float) -> Tensor:
 
 
 @torch.no_grad()
-def place_accuracy(scores: Tensor, *, same_place: bool) -> Tensor:
+def place_accuracy(scores: Tensor, *, same_place: bool, present: Tensor | None = None) -> Tensor:
     """Share of the positives that score higher than all negatives of their query; a scalar in [0, 1].
 
-    Takes the arguments of :func:`place_info_nce`.
+    Takes the arguments of :func:`place_info_nce`, and ``present`` of :func:`jensen_shannon`.
     """
+    if present is not None:
+        masked = scores.masked_fill(~present.unsqueeze(-2), -torch.inf)
+        return place_accuracy(masked, same_place=same_place) / present.float().mean()
     negatives = _without_positives(scores)
     highest = negatives.amax(-1) if same_place else negatives.amax((-3, -1)).unsqueeze(-2)
     return (_positives(scores) > highest).float().mean()

@@ -8,8 +8,9 @@ from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.objectives import registry
 from curl_rl.objectives.amdim import AMDIM, AMDIMConfig
 from curl_rl.objectives.barlow import BarlowConfig, BarlowTwins
-from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
+from curl_rl.objectives.base import BatchInfo, DataSpec, Modality, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.byol import BYOL, BYOLConfig
+from curl_rl.objectives.clip import CLIP, CLIPConfig
 from curl_rl.objectives.cmc import CMC, CMCConfig
 from curl_rl.objectives.composite import Composite
 from curl_rl.objectives.cpc import CPC, CPCConfig
@@ -18,6 +19,7 @@ from curl_rl.objectives.deepcluster import DeepCluster, DeepClusterConfig
 from curl_rl.objectives.dim import DIM, DIMConfig
 from curl_rl.objectives.encode import encode_views
 from curl_rl.objectives.instdisc import InstDisc, InstDiscConfig
+from curl_rl.objectives.is_bert import ISBERT, ISBERTConfig
 from curl_rl.objectives.method import Method
 from curl_rl.objectives.moco import MoCo, MoCoConfig
 from curl_rl.objectives.n_pair import NPair, NPairConfig
@@ -25,8 +27,10 @@ from curl_rl.objectives.nnclr import NNCLR, NNCLRConfig
 from curl_rl.objectives.open_world import OpenWorldClusters, OpenWorldConfig
 from curl_rl.objectives.pair_margin import PairMargin, PairMarginConfig
 from curl_rl.objectives.pcl import PCL, PCLConfig
+from curl_rl.objectives.quick_thoughts import QuickThoughts, QuickThoughtsConfig
 from curl_rl.objectives.registry import METHODS, ObjectiveUser, build_objective, register
 from curl_rl.objectives.simclr import SimCLR, SimCLRConfig
+from curl_rl.objectives.simcse import SimCSE, SimCSEConfig
 from curl_rl.objectives.simsiam import SimSiam, SimSiamConfig
 from curl_rl.objectives.supcon import SupCon, SupConConfig
 from curl_rl.objectives.swav import SwAV, SwAVConfig
@@ -46,9 +50,11 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AMDIM",
     "BYOL",
+    "CLIP",
     "CMC",
     "CPC",
     "DIM",
+    "ISBERT",
     "METHODS",
     "NNCLR",
     "PCL",
@@ -57,6 +63,7 @@ __all__ = [
     "BarlowConfig",
     "BarlowTwins",
     "BatchInfo",
+    "CLIPConfig",
     "CMCConfig",
     "CPCConfig",
     "Composite",
@@ -68,12 +75,14 @@ __all__ = [
     "DeepClusterConfig",
     "FeatureSpec",
     "Features",
+    "ISBERTConfig",
     "InstDisc",
     "InstDiscConfig",
     "Method",
     "MethodName",
     "MoCo",
     "MoCoConfig",
+    "Modality",
     "NNCLRConfig",
     "NPair",
     "NPairConfig",
@@ -87,9 +96,13 @@ __all__ = [
     "PCLConfig",
     "PairMargin",
     "PairMarginConfig",
+    "QuickThoughts",
+    "QuickThoughtsConfig",
     "Result",
     "SimCLR",
     "SimCLRConfig",
+    "SimCSE",
+    "SimCSEConfig",
     "SimSiam",
     "SimSiamConfig",
     "SupCon",

@@ -28,10 +28,13 @@ from torch import Tensor, nn
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
 
-Need = Literal["labels", "indices", "actions", "epochs"]
-"""What a method may require besides features. ``labels``: a class for each sample. ``indices``: each sample's index in
-a fixed set of samples. ``actions``: those taken between the observation and its futures. ``epochs``: calls of
-:meth:`Objective.between_epochs`."""
+Modality = Literal["image", "text"]
+"""Kind of an input: images, or observations made of them, as pixels; texts as tokens."""
+
+Need = Literal["labels", "indices", "actions", "epochs", "text"]
+"""What a method may require besides features of images. ``labels``: a class for each sample. ``indices``: each sample's
+index in a fixed set of samples. ``actions``: those taken between the observation and its futures. ``epochs``: calls of
+:meth:`Objective.between_epochs`. ``text``: texts, for all of its views or some."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class ViewSpec:
     future: int = 0
     """Agent steps from the observation to the one that the view is made from; 0: the observation itself. Replays and
     recorded frames have futures; single images have only 0."""
-    modality: Literal["image", "text"] = "image"
+    modality: Modality = "image"
     """Kind of the input, which decides the encoder."""
 
 
@@ -58,6 +61,9 @@ class BatchInfo(NamedTuple):
     actions: Tensor | None = None
     """``(B, K, A)``: the K actions that follow the observation, where K is the largest ``ViewSpec.future``; zeros
     after the end of the episode."""
+    contents: Tensor | None = None
+    """``(B, S)`` int64: what each of the S parts of a sample shows, such as its picture and its caption, by any number.
+    Samples with the same number in a column have that part in common."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class DataSpec:
     action_dim: int | None = None
     """Size of an action."""
     text: FeatureSpec | None = None
-    """Sizes of the text encoder's features."""
+    """Sizes of the text encoder's features, where texts have an encoder of their own beside the images'."""
 
     def images_for(self, method: str) -> int:
         """``count``, for a method that keeps something for each image.
@@ -150,16 +156,18 @@ class Objective(nn.Module):
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(batch_size, *shape, dtype=dtype, device="meta")
 
-        view = Features(empty(features.dim), empty(*features.map_shape))
-        if features.middle_shape is not None:
-            view = view._replace(middle=empty(*features.middle_shape))
+        def encoded(spec: ViewSpec) -> Features:
+            sizes = features if data.text is None or spec.modality == "image" else data.text
+            middle = None if sizes.middle_shape is None else empty(*sizes.middle_shape)
+            return Features(empty(sizes.dim), empty(*sizes.map_shape), middle)
+
         ahead = max(spec.future for spec in (*self.online_views, *self.target_views))
         batch = BatchInfo(
             indices=empty(dtype=torch.int64) if "indices" in self.needs else None,
             labels=empty(dtype=torch.int64) if "labels" in self.needs else None,
             actions=empty(ahead, data.action_dim or 1) if "actions" in self.needs else None,
         )
-        online, target = ([view for _ in some] for some in (self.online_views, self.target_views))
+        online, target = ([encoded(spec) for spec in some] for some in (self.online_views, self.target_views))
         self(online, target, batch)
 
     def after_step(self, carry: Any, momentum: Tensor) -> None:
@@ -196,6 +204,10 @@ class Objective(nn.Module):
 
     def projection_head(self) -> MLP | None:
         """The head that embeds the encoder's vector, if any, for fine-tuning from one of its layers."""
+        return None
+
+    def text_projection_head(self) -> MLP | None:
+        """The head that embeds the vector of the encoder of texts beside one of images, if any."""
         return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:

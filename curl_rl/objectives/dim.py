@@ -114,8 +114,9 @@ class DIM(Objective):
             metrics["global_accuracy"] = self._accuracy(scores)
         if self.local_pair is not None:
             scores, embeddings = self.local_pair(now.vector, places)
-            weighted.append(self.config.local_weight * self._loss(scores))
-            metrics["accuracy"] = self._accuracy(scores)
+            present = self._present(then)
+            weighted.append(self.config.local_weight * self._loss(scores, present))
+            metrics["accuracy"] = self._accuracy(scores, present)
         if self.place_pair is not None:
             scores, _ = self.place_pair(self._places(now), places)
             weighted.append(self.config.local_weight * self._loss(scores))
@@ -128,15 +129,19 @@ class DIM(Objective):
         pooled = F.adaptive_avg_pool2d(view.local.to(view.vector.dtype), self._sides)
         return pooled.flatten(2).permute(2, 0, 1)
 
-    def _loss(self, scores: Tensor) -> Tensor:
+    def _present(self, view: Features) -> Tensor | None:
+        """``(P, B)``, False at places that hold nothing, such as a text's padding; None: all places count."""
+        return None
+
+    def _loss(self, scores: Tensor, present: Tensor | None = None) -> Tensor:
         if self.config.estimator == "jsd":
-            return jensen_shannon(scores)
+            return jensen_shannon(scores, present)
         if self.config.estimator == "dv":
             return donsker_varadhan(scores)
         return place_info_nce(scores, same_place=self.config.future > 0)
 
-    def _accuracy(self, scores: Tensor) -> Tensor:
-        return place_accuracy(scores.detach(), same_place=self.config.future > 0)
+    def _accuracy(self, scores: Tensor, present: Tensor | None = None) -> Tensor:
+        return place_accuracy(scores.detach(), same_place=self.config.future > 0, present=present)
 
 
 METHOD = Method(

@@ -19,16 +19,18 @@ def encode_views(
     *,
     together: bool = False,
     known: Mapping[ViewSpec, Features] | None = None,
+    encode_texts: Callable[[Tensor], Features] | None = None,
 ) -> list[Features]:
     """Features of each view in ``specs``, in that order.
 
     Args:
         encode: ``encode`` of the encoder or of its slow copy.
-        views: each ``(B, C, H, W)``.
+        views: each ``(B, C, H, W)``, or ``(B, L)`` tokens.
         specs: the views to encode.
         together: encode consecutive views of the same shape and modality as one batch, which matters to batch norm
             (``Objective.views_together``); otherwise each view separately.
         known: features that are already available and are not computed again.
+        encode_texts: ``encode`` of the encoder of texts, where it is another than that of images.
     """
     known = {} if known is None else known
 
@@ -41,10 +43,11 @@ def encode_views(
     features: list[Features] = []
     for _, places in groupby(range(len(specs)), batch_of):
         group = [specs[place] for place in places]
+        apply = encode if encode_texts is None or group[0].modality == "image" else encode_texts
         if group[0] in known:
             features.append(known[group[0]])
         elif len(group) == 1:
-            features.append(encode(views[group[0]]))
+            features.append(apply(views[group[0]]))
         else:
-            features += chunk_features(encode(torch.cat([views[spec] for spec in group])), len(group))
+            features += chunk_features(apply(torch.cat([views[spec] for spec in group])), len(group))
     return features

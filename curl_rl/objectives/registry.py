@@ -37,6 +37,10 @@ _FILES = (
     "cmc",
     "amdim",
     "cpc",
+    "simcse",
+    "quick_thoughts",
+    "is_bert",
+    "clip",
 )
 """The methods' files in this folder, in the order in which the command line lists them."""
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 _ROWS = 3  # consecutive rows of metrics: a single batch or a newly started network may look collapsed for a moment
 _FLOORS = {
-    "objective/embedding_std": (0.05, "nearly all images have the same embedding"),
-    "features/effective_rank": (1.5, "the features of all images lie on a line"),
-    "clusters/used": (0.2, "nearly all images are in a few clusters"),
+    "objective/embedding_std": (0.05, "nearly all {units} have the same embedding"),
+    "features/effective_rank": (1.5, "the features of all {units} lie on a line"),
+    "clusters/used": (0.2, "nearly all {units} are in a few clusters"),
 }
 _ADVICE = (
     "if this persists, learning has stopped: try a lower learning rate, a longer warm-up, a larger batch, "
@@ -17,9 +17,14 @@ _ADVICE = (
 
 
 class CollapseWatch:
-    """Reads each row of metrics and warns once."""
+    """Reads each row of metrics and warns once.
 
-    def __init__(self) -> None:
+    Args:
+        unit: name of a sample.
+    """
+
+    def __init__(self, unit: str = "image") -> None:
+        self._units = f"{unit}s"
         self._low = dict.fromkeys(_FLOORS, 0)
         self._said = False
 
@@ -35,5 +40,6 @@ class CollapseWatch:
                 self._low[name] = self._low[name] + 1 if metrics[name] < floor else 0
             if self._low[name] >= _ROWS and not self._said:
                 self._said = True
-                return f"warning: the representation is collapsing: {meaning} ({name} {metrics[name]:.2g}); {_ADVICE}"
+                shown = meaning.format(units=self._units)
+                return f"warning: the representation is collapsing: {shown} ({name} {metrics[name]:.2g}); {_ADVICE}"
         return None

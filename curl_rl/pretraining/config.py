@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
-from curl_rl.encoders import EncoderConfig, Precision
+from curl_rl.encoders import EncoderConfig, Precision, TextEncoderConfig
 from curl_rl.encoders.resnet import ResNetConfig
-from curl_rl.objectives import registry
+from curl_rl.objectives import Modality, registry
 from curl_rl.optim.schedules import LearningRateScaling
 from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
 from curl_rl.runs.trackers import Tracker
@@ -16,7 +17,7 @@ from curl_rl.runs.trackers import Tracker
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """The network to train."""
+    """The network to train on images."""
 
     kind: Literal["resnet", "pixel"] = "resnet"
     """resnet: a ResNet. pixel: the agent's encoder, small and fast."""
@@ -42,6 +43,16 @@ class BackboneConfig:
             raise ValueError(f"encoder.patch must be 0 with kind {self.kind}, got {self.patch}: take kind resnet")
         if self.patch and self.split != "none":
             raise ValueError(f"encoder.patch must be 0 with encoder.split {self.split}, got {self.patch}")
+
+
+@dataclass(frozen=True)
+class TextBackboneConfig:
+    """The network to train on texts."""
+
+    text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    """Shape of the Transformer, and its noise in training."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Precision the network computes in; weights and losses stay float32. auto: bfloat16 where it is fast."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +135,8 @@ class Settings(Protocol):
         """Seed of all random numbers."""
 
     @property
-    def encoder(self) -> BackboneConfig:
-        """Network."""
+    def encoders(self) -> Mapping[Modality, BackboneConfig | TextBackboneConfig]:
+        """Network of each kind of input that the data may have."""
 
     @property
     def objectives(self) -> registry.ObjectiveConfigs:

@@ -193,6 +193,19 @@ def broadcast_buffers(module: nn.Module) -> None:
         buffer.copy_(received.view(buffer.dtype).view_as(buffer))
 
 
+def bytes_of_first(content: bytes) -> bytes:
+    """Returns the bytes of process 0 on every process; those of the others do not matter. The host waits."""
+    if world_size() == 1:
+        return content
+    size = torch.tensor(len(content))
+    dist.broadcast(size, src=0)
+    message = torch.zeros(int(size), dtype=torch.uint8)
+    if rank() == 0:
+        message = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    dist.broadcast(message, src=0)
+    return message.numpy().tobytes()
+
+
 def any_process(flag: bool) -> bool:
     """Returns whether ``flag`` is true on any process; a barrier.
 

@@ -1,5 +1,7 @@
 """One step of pretraining: an encoder, its momentum copy where the method has one, an objective and an optimizer.
 
+Data with images and texts have two encoders, one for the views of each modality.
+
 Gradient accumulation is not offered: nearly every loss couples the samples of a batch (by negatives or batch norm
 statistics), so the gradients of small batches do not add up to that of a large one. For large batches, train with
 several processes: see :mod:`curl_rl.pretraining.distributed`.
@@ -7,7 +9,7 @@ several processes: see :mod:`curl_rl.pretraining.distributed`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -38,6 +40,7 @@ class Learner(nn.Module):
         batch_size: source images per step, over all processes.
         steps_per_epoch: optimizer steps per epoch.
         epochs: length of the whole run.
+        text_encoder: encodes the text views, if the data have images as well; None: ``encoder`` encodes all views.
     """
 
     def __init__(
@@ -49,11 +52,15 @@ class Learner(nn.Module):
         batch_size: int,
         steps_per_epoch: int,
         epochs: int,
+        text_encoder: Encoder | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, self.objective = encoder, objective
+        self.encoder, self.objective, self.text_encoder = encoder, objective, text_encoder
         self.target = momentum_copy(encoder) if objective.target_views else None
         """The momentum encoder: a slow copy of the encoder."""
+        slow_texts = text_encoder if any(spec.modality == "text" for spec in objective.target_views) else None
+        self.text_target = None if slow_texts is None else momentum_copy(slow_texts)
+        """The slow copy of the text encoder."""
         # With split batch norm, views are encoded one at a time and keys in shuffled order.
         self.splits = encoder.batch_norm_splits
         self.batch_size = batch_size
@@ -61,7 +68,7 @@ class Learner(nn.Module):
         self.warmup_steps = optimizer.warmup_steps(steps_per_epoch)
         self.steps = 0
         """Number of steps taken."""
-        self.optimizer = _optimizer(encoder, objective, optimizer, batch_size)
+        self.optimizer = _optimizer(list(self._learned()), objective, optimizer, batch_size)
 
     def step(
         self, views: Mapping[ViewSpec, Tensor], batch: BatchInfo, order: Tensor, *, diagnose: bool = False
@@ -69,7 +76,7 @@ class Learner(nn.Module):
         """Takes one optimizer step.
 
         Args:
-            views: this process's shard of each view, ``(b, C, H, W)``.
+            views: this process's shard of each view, ``(b, C, H, W)``, or ``(b, L)`` tokens.
             batch: indices, labels and actions of the whole batch.
             order: ``(batch_size,)``, a random permutation for shuffled batch norm, the same on every process.
             diagnose: also report the costly metrics, uniformity and effective rank.
@@ -89,11 +96,13 @@ class Learner(nn.Module):
         result = self.objective(online, target, batch)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
-        distributed.sum_gradients(self.encoder.parameters())
+        distributed.sum_gradients(self._learned())
         self.optimizer.step()
         # Updating the target after this step equals updating it before the next keys, with the momentum of either step.
         if self.target is not None:
             move_towards(self.target.parameters(), self.encoder.parameters(), 1 - momentum)
+        if self.text_target is not None and self.text_encoder is not None:
+            move_towards(self.text_target.parameters(), self.text_encoder.parameters(), 1 - momentum)
         self.objective.after_step(result.carry, momentum)
         self.steps += 1
 
@@ -127,7 +136,8 @@ class Learner(nn.Module):
         """Features of the whole batch, with gradient."""
         objective = self.objective
         together = objective.views_together and self.splits == 1
-        own = encode_views(self.encoder.encode, views, objective.online_views, together=together)
+        texts = None if self.text_encoder is None else self.text_encoder.encode
+        own = encode_views(self.encoder.encode, views, objective.online_views, together=together, encode_texts=texts)
         return distributed.gather_features(own, self.batch_size, maps=objective.reads_maps)
 
     @torch.no_grad()
@@ -136,9 +146,19 @@ class Learner(nn.Module):
         if self.target is None:
             return []
         encode, specs, maps = self.target.encode, self.objective.target_views, self.objective.reads_maps
+        texts = encode if self.text_target is None else self.text_target.encode
         if self.splits > 1:
-            return [distributed.encode_shuffled(encode, views[spec], order, maps=maps) for spec in specs]
-        return distributed.gather_features(encode_views(encode, views, specs), self.batch_size, maps=maps)
+            encoders = [texts if spec.modality == "text" else encode for spec in specs]
+            pairs = zip(encoders, specs, strict=True)
+            return [distributed.encode_shuffled(own, views[spec], order, maps=maps) for own, spec in pairs]
+        own = encode_views(encode, views, specs, encode_texts=texts)
+        return distributed.gather_features(own, self.batch_size, maps=maps)
+
+    def _learned(self) -> Iterator[nn.Parameter]:
+        """The encoders' parameters: those with gradients of this process's shard alone."""
+        yield from self.encoder.parameters()
+        if self.text_encoder is not None:
+            yield from self.text_encoder.parameters()
 
     def training_state(self) -> dict[str, Any]:
         """Returns the state from which :meth:`load_training_state` resumes exactly."""
@@ -152,12 +172,10 @@ class Learner(nn.Module):
 
 
 def _optimizer(
-    encoder: Encoder, objective: Objective, config: OptimizerConfig, batch_size: int
+    encoders: list[nn.Parameter], objective: Objective, config: OptimizerConfig, batch_size: int
 ) -> torch.optim.Optimizer:
     lr = scaled_learning_rate(config.lr, batch_size, config.lr_scaling)
-    groups = parameter_groups(
-        [{"params": list(encoder.parameters())}, *objective.parameter_groups()], config.weight_decay
-    )
+    groups = parameter_groups([{"params": encoders}, *objective.parameter_groups()], config.weight_decay)
     name: Literal["sgd", "lars", "adamw"] = config.name
     if name == "sgd":
         return torch.optim.SGD(groups, lr, momentum=config.momentum)

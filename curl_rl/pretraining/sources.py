@@ -1,14 +1,14 @@
-"""The interface to pretraining data: images, recorded frames, or any other source of batches and views."""
+"""The interface to pretraining data: images, recorded frames, sentences, or any other source of batches and views."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from curl_rl.objectives import DataSpec, Need, Objective, ViewSpec
+from curl_rl.objectives import DataSpec, Modality, Need, Objective, ViewSpec
 
 
 class Batch(Protocol):
@@ -26,6 +26,10 @@ class Batch(Protocol):
     def actions(self) -> Tensor | None:
         """``(B, K, A)``, as in :class:`~curl_rl.objectives.BatchInfo`; None if not requested."""
 
+    @property
+    def contents(self) -> Tensor | None:
+        """``(B, S)`` int64, as in :class:`~curl_rl.objectives.BatchInfo`; None if a sample has one part."""
+
 
 B = TypeVar("B", bound=Batch)
 
@@ -38,9 +42,10 @@ class Source(Protocol[B]):
     unit: str
     """Name of one sample, such as ``image``; the x axis of a run counts these."""
     size: int
-    """Side of the images that views are cut from, in pixels."""
-    shape: tuple[int, int, int]
-    """``(C, H, W)`` of a view; the encoder's input shape."""
+    """Side of the images that views are cut from, in pixels; of texts, the largest number of tokens."""
+    shapes: Mapping[Modality, tuple[int, int, int]]
+    """The encoders' input shapes, for each kind of input that the samples have: of images ``(C, H, W)`` of a view, of
+    texts ``(V, 1, L)`` (:class:`~curl_rl.encoders.TextEncoder`). With both, a sample is a pair."""
     classes: tuple[str, ...]
     """Names of the classes; empty if there are none."""
     identity: str
@@ -75,10 +80,14 @@ class Source(Protocol[B]):
         """Yields every sample once, in order; the last batch may be smaller, and a process's share of it empty."""
 
     def views(self, batch: B, generator: torch.Generator) -> dict[ViewSpec, Tensor]:
-        """Makes random views of each sample, ``(B, C, H, W)`` each, keyed by the objective's view specs."""
+        """Makes random views of each sample, keyed by the objective's view specs.
+
+        ``(B, C, H, W)`` of images, ``(B, L)`` tokens of texts.
+        """
 
     def center(self, batch: B) -> Tensor:
-        """The deterministic view of each sample that is encoded in evaluation, ``(B, C, H, W)``."""
+        """The deterministic view of each sample that is encoded in evaluation, ``(B, C, H, W)``; of texts alone, their
+        tokens."""
 
 
 def views_of(objective: Objective) -> tuple[ViewSpec, ...]:

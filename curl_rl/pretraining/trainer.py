@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from curl_rl.artifacts.encoder_file import save_encoder
-from curl_rl.artifacts.head_file import save_head
+from curl_rl.artifacts.encoder_file import TEXT_ENCODER, save_encoder
+from curl_rl.artifacts.head_file import HEAD, TEXT_HEAD, save_head
 from curl_rl.encoders import Features, map_features
 from curl_rl.objectives import BatchInfo, ObjectiveUser, ViewSpec
 from curl_rl.pretraining import distributed
@@ -30,7 +30,7 @@ from curl_rl.pretraining.replicas import make_equal, training_tensors
 from curl_rl.pretraining.sources import Batch, Source
 from curl_rl.pretraining.watchers import Watcher
 from curl_rl.runs.errors import UserError
-from curl_rl.runs.seeds import derived_seed
+from curl_rl.runs.seeds import derived_seed, global_generator
 from curl_rl.runs.session import Contents, Position, Remedies, Session
 from curl_rl.runs.settings import Layer
 
@@ -70,9 +70,11 @@ class Pretrainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, "networks"))
             user = ObjectiveUser("method", source.name, source.has)
-            encoder, objective = build_networks(config, source.shape, device, source.data, user)
-        encoder = encoder.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
-        distributed.distribute_batch_norm(encoder)
+            networks = build_networks(config, source.shapes, device, source.data, user)
+        for network in networks.encoders:
+            network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
+            distributed.distribute_batch_norm(network)
+        encoder, objective, text_encoder = networks
         self.learner = Learner(
             encoder,
             objective.to(device),
@@ -80,12 +82,13 @@ class Pretrainer:
             batch_size=config.batch_size,
             steps_per_epoch=self.steps_per_epoch,
             epochs=config.epochs,
+            text_encoder=text_encoder,
         )
         self.probe: OnlineProbe | None = None
         if len(source.classes) > 1:
             self.probe = OnlineProbe(encoder.feature_spec.dim, len(source.classes)).to(device)
         self.generator = torch.Generator(device)
-        self.collapse = CollapseWatch()
+        self.collapse = CollapseWatch(source.unit)
         self.newest: tuple[Batch, dict[ViewSpec, Tensor]] | None = None
         """Batch and views of the last step."""
         self._saved_at = -1
@@ -202,15 +205,16 @@ class Pretrainer:
         info = self.whole_batch(batch)
         # The costly metrics are computed once per row of the log.
         diagnose = "features/uniformity" not in means
-        metrics, features = self.learner.step(views, info, order, diagnose=diagnose)
+        with global_generator(derived_seed(c.seed, "noise of the network", place), self.device):
+            metrics, features = self.learner.step(views, info, order, diagnose=diagnose)
         if self.probe is not None and info.labels is not None:
             learned = self.probe.learn(features, info.labels)
             metrics |= {f"probe/{name}": value for name, value in learned.items()}
         means.add(metrics)
 
     def whole_batch(self, batch: Batch) -> BatchInfo:
-        """Gathers indices, labels and actions of the whole batch from each process's share."""
-        parts = (batch.indices, batch.labels, batch.actions)
+        """Gathers what is known of the whole batch, except its views, from each process's share."""
+        parts = (batch.indices, batch.labels, batch.actions, batch.contents)
         total = self.config.batch_size
         return BatchInfo(*(None if part is None else distributed.gather(part, total) for part in parts))
 
@@ -280,9 +284,10 @@ class Pretrainer:
 
     def _write_networks(self) -> Contents:
         c, directory = self.config, self.session.directory
-        head = self.learner.objective.projection_head()
-        if head is not None:
-            save_head(head, directory)
+        objective = self.learner.objective
+        for name, head in {HEAD: objective.projection_head(), TEXT_HEAD: objective.text_projection_head()}.items():
+            if head is not None:
+                save_head(head, directory, name)
         provenance = {"method": c.method, "preset": c.preset, "seed": c.seed, **self.source.provenance}
         save_encoder(
             self.learner.encoder.exported,
@@ -290,6 +295,14 @@ class Pretrainer:
             rendered_size=self.source.size,
             provenance={**provenance, "epochs": self.epochs},
         )
+        if self.learner.text_encoder is not None:
+            save_encoder(
+                self.learner.text_encoder,
+                directory,
+                name=TEXT_ENCODER,
+                rendered_size=self.source.shapes["text"][-1],
+                provenance={**provenance, "epochs": self.epochs},
+            )
         return Contents(self.state())
 
     def state(self) -> dict[str, Any]:

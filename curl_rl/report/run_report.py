@@ -145,7 +145,7 @@ def _section(run: Run, make: MakeOfRun, contents: Contents, device: torch.device
                 moments=contents.moments,
                 device=str(device),
             )
-    else:
+    elif run.axis == "images":
         add_images(section, run.source, protocols=contents.protocols, device=device)
     return section
 
@@ -157,7 +157,7 @@ def _progress(run: Run) -> tuple[str, bool]:
         budget = int(run.settings.get("frames", count))
         return f"{count:,} of {budget:,} frames", count >= budget
     epochs = run.settings.get("epochs")
-    return f"{count:,} images, in {epochs} epochs when complete", False
+    return f"{count:,} {run.axis}, in {epochs} epochs when complete", False
 
 
 def _score(metrics: Metrics) -> str:

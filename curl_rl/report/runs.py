@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,18 @@ from curl_rl.runs.directory import CONFIG, is_run, kind_of
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
 from curl_rl.runs.settings import Kind, Layer, read_yaml
+from curl_rl.text import config as text_config
+from curl_rl.text import pair_config
 from curl_rl.vision import config as vision_config
 from curl_rl.vision.detection import config as detection_config
 
-AXES = {"agent": "frames", "pretraining": "images", "detection": "images"}
+AXES = {
+    "agent": "frames",
+    "pretraining": "images",
+    "detection": "images",
+    "text": "sentences",
+    "pairs": "pairs",
+}
 """The x axis of each kind of run, which is the name of the count in its rows."""
 
 OF_ONE_SEED = ("seed", "run")
@@ -90,11 +99,15 @@ def _agent_label(directory: Path) -> str:
     return ", ".join([config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
 
 
-def _pretraining_label(directory: Path) -> str:
-    """Method and preset, and every setting that differs from it, except for data and seed."""
-    config = vision_config.read_config(directory / CONFIG)
-    preset = replace(vision_config.load_preset(config.preset, config.method), seed=config.seed, data=config.data)
-    changed = config.schema.distinguishing_fields(preset, config)
+def _pretraining_label(settings: Any, directory: Path) -> str:
+    """Method and preset, and every setting that differs from it, except for data and seed.
+
+    ``settings`` is the module of the run's configuration.
+    """
+    config = settings.read_config(directory / CONFIG)
+    usual = settings.load_preset(config.preset, config.method)
+    changed = config.schema.distinguishing_fields(replace(usual, seed=config.seed, data=config.data), config)
+    changed.pop("tokens.tokenizer_sha256", None)
     return ", ".join([config.method, config.preset, *(f"{name} {value}" for name, (_, value) in changed.items())])
 
 
@@ -114,7 +127,9 @@ def _detection_label(directory: Path) -> str:
 
 _LABEL_OF: Mapping[Kind, Callable[[Path], str]] = {
     "agent": _agent_label,
-    "pretraining": _pretraining_label,
+    "pretraining": partial(_pretraining_label, vision_config),
+    "text": partial(_pretraining_label, text_config),
+    "pairs": partial(_pretraining_label, pair_config),
     "detection": _detection_label,
 }
 

@@ -102,7 +102,7 @@ def _configuration(directory: Path, device: str) -> RunConfig:
     path = directory / run_directory.CONFIG
     if not path.is_file():
         raise UserError(f"{directory} is not a run directory ({run_directory.CONFIG} is missing)")
-    if run_directory.kind_of(directory) == "pretraining":
+    if run_directory.kind_of(directory) != "agent":
         raise UserError(f"{directory} is a pretraining run: it has an encoder but no policy")
     return replace(read_config(path), device=str(resolve_device(device)))
 

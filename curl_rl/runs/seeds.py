@@ -35,6 +35,7 @@ Purpose = Literal[
     "test scenes",
     "learned regions",
     "replayed scenes",
+    "noise of the network",
 ]
 
 
@@ -55,6 +56,19 @@ def derived_seed(run_seed: int, purpose: Purpose, index: int = 0) -> int:
     """
     sequence = np.random.SeedSequence([run_seed, get_args(Purpose).index(purpose), index])
     return int(sequence.generate_state(1)[0])
+
+
+@contextlib.contextmanager
+def global_generator(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds torch's global generator of the device in the block, and restores it: for layers that draw from it."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        if on_gpu:
+            index = torch.cuda.current_device() if device.index is None else device.index
+            torch.cuda.default_generators[index].manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
+        yield
 
 
 def random_state() -> dict[str, Any]:

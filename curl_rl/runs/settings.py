@@ -27,8 +27,9 @@ from curl_rl.runs.yaml_file import as_yaml, check_complete, write_settings
 from curl_rl.runs.yaml_file import read_yaml as read_yaml
 
 C = TypeVar("C")
-Kind = Literal["agent", "pretraining", "detection"]
-"""The kind of a run: it trains an agent, an encoder without labels, or a detector."""
+Kind = Literal["agent", "pretraining", "detection", "text", "pairs"]
+"""The kind of a run: it trains an agent, a detector, or encoders without labels: on images (``pretraining``), on texts
+or on images with captions (``pairs``)."""
 
 
 Changes = dict[str, tuple[Any, Any]]

@@ -9,7 +9,7 @@ from curl_rl.runs.errors import UserError
 from curl_rl.vision.config import VisionConfig
 from curl_rl.vision.data.image_sets import ImageSet
 from curl_rl.vision.source import data_of, offered_by
-from curl_rl.vision.views import refusal_of_stacks
+from curl_rl.vision.views import AugmentConfig, refusal_of_stacks
 
 
 def check_run(config: VisionConfig, images: ImageSet, *, fresh: bool = False) -> Objective:
@@ -33,16 +33,46 @@ def check_run(config: VisionConfig, images: ImageSet, *, fresh: bool = False) ->
     a = config.augment
     user = ObjectiveUser("method", images.name, offered_by(images))
     smallest = min(a.size, a.local_size) if a.local_views else a.size
-    objective = try_out(config, (images.channels, a.size, a.size), smallest, data_of(images), user, fresh=fresh)
-    wanted = 1 + max(spec.index for spec in (*objective.online_views, *objective.target_views))
-    if a.views + a.local_views != wanted:
-        takes_more = hasattr(getattr(config.objectives, config.method, None), "local_views")
-        more = f" (see objectives.{config.method}.local_views)" if takes_more else ""
-        raise UserError(
-            f"augment.views {a.views} and augment.local_views {a.local_views} must add up to {wanted}, "
-            f"the number of views that {config.method} compares{more}"
-        )
+    shape = images.channels, a.size, a.size
+    objective = try_out(config, {"image": shape}, data_of(images), user, smallest_side=smallest, fresh=fresh)
+    takes_more = hasattr(getattr(config.objectives, config.method, None), "local_views")
+    more = f" (see objectives.{config.method}.local_views)" if takes_more else ""
+    check_number_of_views(a, objective, f"{config.method} compares{more}")
     return objective
+
+
+def check_number_of_views(augment: AugmentConfig, objective: Objective, who: str) -> None:
+    """Checks that the recipe makes as many views of an image as the method asks for.
+
+    Args:
+        augment: the recipe.
+        objective: the method.
+        who: end of the message, such as ``simclr compares``.
+
+    Raises:
+        UserError: it makes more or fewer.
+    """
+    specs = (*objective.online_views, *objective.target_views)
+    wanted = 1 + max(spec.index for spec in specs if spec.modality == "image")
+    if augment.views + augment.local_views != wanted:
+        raise UserError(
+            f"augment.views {augment.views} and augment.local_views {augment.local_views} must add up to {wanted}, "
+            f"the number of views that {who}"
+        )
+
+
+def check_sizes(augment: AugmentConfig, images: ImageSet) -> None:
+    """Checks that no view is larger than the images.
+
+    Raises:
+        UserError: one is.
+    """
+    for name, size in (("size", augment.size), ("local_size", augment.local_size if augment.local_views else 0)):
+        if size > images.size:
+            raise UserError(
+                f"augment.{name} {size} is larger than the images of {images.name}, which are {images.size}×"
+                f"{images.size}: set it to {images.size} or less, or raise image_size"
+            )
 
 
 def _check_sizes(config: VisionConfig, images: ImageSet) -> None:
@@ -54,12 +84,7 @@ def _check_sizes(config: VisionConfig, images: ImageSet) -> None:
             f"image_size {config.image_size} is not the size of the recorded frames, which are {images.size}×"
             f"{images.size} and are not scaled: use --preset frames, or leave image_size out"
         )
-    for name, size in (("size", a.size), ("local_size", a.local_size if a.local_views else 0)):
-        if size > images.size:
-            raise UserError(
-                f"augment.{name} {size} is larger than the images of {images.name}, which are {images.size}×"
-                f"{images.size}: set it to {images.size} or less, or raise image_size"
-            )
+    check_sizes(a, images)
     if config.encoder.kind == "pixel" and a.local_views and a.local_size != a.size:
         raise UserError(
             f"augment.local_size {a.local_size} is not augment.size {a.size}, and a pixel encoder takes images of one "

@@ -12,8 +12,14 @@ from typing import Annotated, Any, get_args
 import torch
 
 from curl_rl.beside import CONFIGS
-from curl_rl.objectives import Need, registry
-from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
+from curl_rl.objectives import Modality, Need, registry
+from curl_rl.pretraining.config import (
+    BackboneConfig,
+    CheckpointConfig,
+    LogConfig,
+    OptimizerConfig,
+    TextBackboneConfig,
+)
 from curl_rl.pretraining.distributed import is_first
 from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
 from curl_rl.runs.compute import DEVICE
@@ -149,6 +155,11 @@ class VisionConfig:
         return self.run or Path("runs") / f"vision-{data}" / f"{self.method}-{self.preset}" / f"seed{self.seed}"
 
     @property
+    def encoders(self) -> dict[Modality, BackboneConfig | TextBackboneConfig]:
+        """The network, by what it sees."""
+        return {"image": self.encoder}
+
+    @property
     def schema(self) -> Schema[VisionConfig]:
         """How the configuration is read and written."""
         return SCHEMA
@@ -225,7 +236,7 @@ SCHEMA = Schema(
     identified_by={"augment.schedule": "augment.schedule_sha256"},
     fit=_fit,
     registered=("objectives",),
-    listed={"method": lambda: registry.summaries(frozenset(get_args(Need)))},
+    listed={"method": lambda: registry.summaries(frozenset(get_args(Need)) - {"text"})},
     always=(
         *("method", "data", "preset", "epochs", "batch_size", "seed", "device", "encoder", "augment", "objectives"),
         *("optimizer", "knn", "checkpoint", "log", "compute"),

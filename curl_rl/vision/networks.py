@@ -17,4 +17,5 @@ def build_networks(
     data: DataSpec = DataSpec(),  # noqa: B008 (frozen)
 ) -> tuple[Encoder, Objective]:
     """As :func:`curl_rl.pretraining.networks.build_networks`, for images with this number of channels."""
-    return networks.build_networks(config, (channels, config.augment.size, config.augment.size), device, data)
+    shape = channels, config.augment.size, config.augment.size
+    return networks.build_networks(config, {"image": shape}, device, data)[:2]

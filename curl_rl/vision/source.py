@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curl_rl.augment import center_crop
 from curl_rl.augment.pba import Schedule
-from curl_rl.objectives import DataSpec, Need, ViewSpec
+from curl_rl.objectives import DataSpec, Modality, Need, ViewSpec
 from curl_rl.vision.data.image_sets import ImageBatch, ImageSet
 from curl_rl.vision.views import AugmentConfig, make_views, offset_of
 
@@ -65,7 +65,7 @@ class ImageSource:
         self.images = images.ahead(sorted(offsets), actions)
         self.name, self.size, self.classes = images.name, images.size, images.classes
         self.identity, self.provenance = images.identity, {**(provenance or {}), **images.provenance}
-        self.shape = (images.channels, augment.size, augment.size)
+        self.shapes: Mapping[Modality, tuple[int, int, int]] = {"image": (images.channels, augment.size, augment.size)}
         self.data, self.has = data_of(images), offered_by(images)
         self._augment, self._specs = augment, tuple(specs)
         self._positive_offset, self._actions = positive_offset, actions

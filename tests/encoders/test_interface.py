@@ -19,18 +19,24 @@ from curl_rl.encoders import (
     PixelEncoder,
     ResNet,
     ResNetConfig,
+    TextEncoder,
+    TextEncoderConfig,
     TwoStreamEncoder,
+    TwoTowerTextEncoder,
 )
 from curl_rl.encoders.base import weights_from
 from curl_rl.encoders.kinds import KINDS, build_encoder, require_registered
 
 SHAPE = (3, 20, 20)
+TEXT = (20, 1, 6)
+TEXT_CONFIG = TextEncoderConfig(width=8, layers=1, heads=2)
 
 
 class Row(NamedTuple):
     build: Callable[[], Encoder]
     features: FeatureSpec
     """Counted by hand."""
+    shape: tuple[int, int, int] = SHAPE
 
 
 def pixel() -> PixelEncoder:
@@ -53,6 +59,14 @@ def two_stream() -> TwoStreamEncoder:
     return TwoStreamEncoder(SHAPE, ResNetConfig(width=1 / 16, stem="small"))
 
 
+def text() -> TextEncoder:
+    return TextEncoder(TEXT, TEXT_CONFIG)
+
+
+def two_tower_text() -> TwoTowerTextEncoder:
+    return TwoTowerTextEncoder(TEXT, TEXT_CONFIG)
+
+
 def module() -> ModuleEncoder:
     trunk = nn.Sequential(nn.Conv2d(3, 2, 5, 5), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4 * 4, 6))
     return ModuleEncoder(trunk, SHAPE)
@@ -69,8 +83,11 @@ ROWS = {
     # Two of resnet18's.
     "two streams": Row(two_stream, FeatureSpec(64, (64, 3, 3), (32, 5, 5), streams=2)),
     "module": Row(module, FeatureSpec(6, (6, 1, 1))),
+    "text": Row(text, FeatureSpec(8, (8, 1, 6)), TEXT),
+    "two towers": Row(two_tower_text, FeatureSpec(16, (16, 1, 6), streams=2), TEXT),
 }
 NAMES = list(ROWS)
+OF_IMAGES = [name for name in NAMES if ROWS[name].shape == SHAPE]
 REGISTERED = [name for name in NAMES if name != "module"]
 
 
@@ -81,6 +98,13 @@ def made(name: str, seed: int = 0) -> Encoder:
 
 def images(batch: int = 3, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Tensor:
     return torch.randint(256, (batch, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def inputs(name: str) -> Tensor:
+    """Images, or the tokens of texts, for the encoder of a row."""
+    if name in OF_IMAGES:
+        return images()
+    return torch.randint(1, TEXT[0], (3, TEXT[2]), generator=torch.Generator().manual_seed(0))
 
 
 def shaken(encoder: Encoder) -> Encoder:
@@ -96,8 +120,8 @@ def shaken(encoder: Encoder) -> Encoder:
 def test_features_have_the_sizes_that_the_encoder_announces(name: str) -> None:
     encoder, expected = made(name), ROWS[name].features
     assert encoder.feature_spec == expected
-    assert encoder.input_shape == SHAPE
-    features = encoder.encode(images())
+    assert encoder.input_shape == ROWS[name].shape
+    features = encoder.encode(inputs(name))
     assert features.vector.shape == (3, expected.dim)
     assert features.map.shape == (3, *expected.map_shape)
     if expected.middle_shape is None:
@@ -107,7 +131,7 @@ def test_features_have_the_sizes_that_the_encoder_announces(name: str) -> None:
         assert features.middle is not None
         assert features.middle.shape == (3, *expected.middle_shape)
     encoder.eval()
-    assert torch.equal(encoder(images()), encoder.encode(images()).vector)
+    assert torch.equal(encoder(inputs(name)), encoder.encode(inputs(name)).vector)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "group norm"])
@@ -121,13 +145,13 @@ def test_the_middle_is_the_third_stages_own_output(name: str) -> None:
     assert middle.requires_grad
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_bytes_and_their_fractions_are_the_same_images(name: str) -> None:
     encoder = made(name).double().eval()
     torch.testing.assert_close(encoder(images().double() / 255), encoder(images()))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_only_an_encoder_of_any_size_takes_another(name: str) -> None:
     encoder = made(name).eval()
     larger = images(shape=(3, 27, 22))
@@ -142,16 +166,16 @@ def test_only_an_encoder_of_any_size_takes_another(name: str) -> None:
 def test_the_precision_can_be_set_and_set_back(name: str) -> None:
     encoder = made(name).eval()
     assert encoder.precision == "float32"
-    exact = encoder(images())
+    exact = encoder(inputs(name))
     encoder.precision = "bfloat16"
     assert encoder.precision == "bfloat16"
-    rounded = encoder(images())
+    rounded = encoder(inputs(name))
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact), "bfloat16 has 8 bits and cannot give the same numbers"
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.05)
     assert all(parameter.dtype == torch.float32 for parameter in encoder.parameters())
     encoder.precision = "float32"
-    assert torch.equal(encoder(images()), exact)
+    assert torch.equal(encoder(inputs(name)), exact)
 
 
 # ---- fresh
@@ -191,7 +215,11 @@ def test_a_fresh_encoder_has_the_precision_and_type_of_the_old_and_learns(name: 
     encoder.precision = "bfloat16"
     fresh = encoder.fresh(0)
     assert type(fresh) is type(encoder)
-    assert (fresh.precision, fresh.feature_spec, fresh.input_shape) == ("bfloat16", encoder.feature_spec, SHAPE)
+    assert (fresh.precision, fresh.feature_spec, fresh.input_shape) == (
+        "bfloat16",
+        encoder.feature_spec,
+        ROWS[name].shape,
+    )
     assert fresh.training
     for parameter in fresh.parameters():
         assert parameter.requires_grad
@@ -216,7 +244,7 @@ def test_a_description_rebuilds_the_encoder(name: str) -> None:
     rebuilt = build_encoder(description)
     assert type(rebuilt) is type(encoder)
     rebuilt.load_state_dict(encoder.state_dict())
-    assert torch.equal(rebuilt.eval()(images()), encoder.eval()(images()))
+    assert torch.equal(rebuilt.eval()(inputs(name)), encoder.eval()(inputs(name)))
     assert rebuilt.describe() == encoder.describe()
     assert require_registered(encoder) is encoder
     assert KINDS[encoder.kind] is type(encoder)
@@ -231,6 +259,8 @@ def test_titles(name: str) -> None:
         "group norm": "ResNet-18, width 0.0625, group norm",
         "two streams": "two ResNet-18, width 0.0625 on L and ab",
         "module": "Sequential, 6 features",
+        "text": "Transformer, 1 layers of 8",
+        "two towers": "two towers of Transformer, 1 layers of 8",
     }
     assert made(name).title == titles[name]
 

@@ -56,7 +56,10 @@ def test_group_norm_is_described() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "transformer"}, "kind must be pixel or resnet or two_stream, got 'transformer'"),
+        (
+            {"kind": "transformer"},
+            "kind must be pixel or resnet or .* or two_tower_text, got 'transformer'",
+        ),
         ({"observation_shape": [6, 12]}, r"observation_shape must be three positive integers .*, got \[6, 12\]"),
         ({"observation_shape": [6, 12, True]}, "observation_shape must be three positive integers"),
         ({"observation_shape": [6, 12, 0]}, "observation_shape must be three positive integers"),
@@ -73,9 +76,9 @@ def test_other_peoples_modules_cannot_be_rebuilt() -> None:
     with torch.no_grad():
         wrapped = ModuleEncoder(trunk, (3, 2, 2))
     assert wrapped.describe()["kind"] == "module"
-    with pytest.raises(ValueError, match="kind must be pixel or resnet or two_stream, got 'module'"):
+    with pytest.raises(ValueError, match="kind must be pixel or resnet or .* or two_tower_text, got 'module'"):
         build_encoder(wrapped.describe())
     for module in (wrapped, trunk):
-        classes = "must be a PixelEncoder or a ResNet or a TwoStreamEncoder"
+        classes = "must be a PixelEncoder or a ResNet or a TwoStreamEncoder or a TextEncoder or a TwoTowerTextEncoder"
         with pytest.raises(ValueError, match=f"{classes}, got a (ModuleEncoder|Sequential)"):
             require_registered(module)

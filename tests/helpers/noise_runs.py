@@ -33,13 +33,13 @@ def train(plan: Plan, source: NoiseSource | None = None, watchers: Sequence[Watc
     return run
 
 
-def train_until_killed(plan: Plan, prepare: Callable[[], object]) -> None:
+def train_until_killed(plan: Plan, prepare: Callable[[], object], source: NoiseSource | None = None) -> None:
     """Trains in a child process until it kills itself with SIGKILL; ``prepare`` runs there first."""
     child = os.fork()
     if child == 0:
         try:
             prepare()
-            train(plan)
+            train(plan, source)
         finally:
             os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the child was to be killed, and ended by itself"
@@ -68,11 +68,11 @@ def networks(directory: Path) -> dict[str, Tensor]:
     return weights
 
 
-def rows(directory: Path) -> list[dict[str, Any]]:
+def rows(directory: Path, axis: str = "pictures") -> list[dict[str, Any]]:
     """The rows of metrics, without timings."""
     return [
         {name: value for name, value in row.items() if name != "wall_time" and not name.startswith("speed/")}
-        for row in read_metrics(directory / "metrics.jsonl", "pictures")
+        for row in read_metrics(directory / "metrics.jsonl", axis)
     ]
 
 
@@ -81,6 +81,6 @@ def assert_same_networks(found: dict[str, Tensor], expected: dict[str, Tensor]) 
     assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
 
 
-def assert_same_run(one: Path, other: Path) -> None:
+def assert_same_run(one: Path, other: Path, axis: str = "pictures") -> None:
     assert_same_networks(networks(one), networks(other))
-    assert rows(one) == rows(other)
+    assert rows(one, axis) == rows(other, axis)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from curl_rl.encoders import EncoderConfig
 from curl_rl.encoders.resnet import ResNetConfig
-from curl_rl.objectives import BatchInfo, DataSpec, Need, ViewSpec, registry
-from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig
+from curl_rl.objectives import BatchInfo, DataSpec, Modality, Need, ViewSpec, registry
+from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig, TextBackboneConfig
 from curl_rl.runs.session import Remedies
 
 SIDE, COUNT = 8, 11
@@ -42,6 +43,10 @@ class Plan:
     checkpoint: CheckpointConfig = EVERY_THIRD
     log: LogConfig = EVERY_STEP
 
+    @property
+    def encoders(self) -> dict[Modality, BackboneConfig | TextBackboneConfig]:
+        return {"image": self.encoder}
+
 
 class NoiseSource:
     """See :class:`curl_rl.pretraining.sources.Source`. Its views are deterministic, so that all processes see the same.
@@ -51,7 +56,8 @@ class NoiseSource:
 
     unit = "picture"
     name, identity = "noise", "of seed 0"
-    size, shape = SIDE, (3, SIDE, SIDE)
+    size = SIDE
+    shapes: Mapping[Modality, tuple[int, int, int]] = MappingProxyType({"image": (3, SIDE, SIDE)})
     has: frozenset[Need] = frozenset({"indices", "epochs"})
 
     def __init__(self, *, slow: float = 0.0, classes: tuple[str, ...] = ()) -> None:

@@ -17,6 +17,7 @@ from curl_rl.objectives import (
     AMDIMConfig,
     BarlowConfig,
     BYOLConfig,
+    CLIPConfig,
     CMCConfig,
     CPCConfig,
     Curl,
@@ -26,6 +27,7 @@ from curl_rl.objectives import (
     DIMConfig,
     FeatureSpec,
     InstDiscConfig,
+    ISBERTConfig,
     Method,
     MoCoConfig,
     Need,
@@ -36,7 +38,9 @@ from curl_rl.objectives import (
     OpenWorldConfig,
     PairMarginConfig,
     PCLConfig,
+    QuickThoughtsConfig,
     SimCLRConfig,
+    SimCSEConfig,
     SimSiamConfig,
     SupConConfig,
     SwAVConfig,
@@ -61,6 +65,7 @@ class Row(NamedTuple):
     config: Any
     features: FeatureSpec = SPEC
     stops_gradient: bool = False
+    data: DataSpec = DATA
 
 
 SIMCLR = {
@@ -145,6 +150,16 @@ PATCH_CPC = {
     "cpc, patches": CPCConfig("patches", steps=2, context_layers=2, hidden=5),
     "cpc, normalized patches": CPCConfig("patches", steps=2, skip=0, context_layers=1, layer_norm=True),
 }
+TEXT = FeatureSpec(6, (6, 1, 5))
+SIMCSE = {
+    "simcse": SimCSEConfig(),
+    "simcse, hard negatives": SimCSEConfig(0.5, head=False, hard_negatives=True, hard_weight=2.0),
+}
+PAIRS = dataclasses.replace(DATA, text=FeatureSpec(4, (4, 1, 3)))
+CLIP = {
+    "clip": CLIPConfig(dim=3),
+    "clip, duplicates as negatives": CLIPConfig(dim=5, temperature=0.5, duplicates="negative"),
+}
 ROWS = {
     "curl": Row(METHODS["curl"], CurlConfig()),
     **{row: Row(METHODS["simclr"], config) for row, config in SIMCLR.items()},
@@ -165,6 +180,11 @@ ROWS = {
     **AMDIM,
     **{row: Row(METHODS["cpc"], config) for row, config in CPC.items()},
     **{row: Row(METHODS["cpc"], config, PATCHES) for row, config in PATCH_CPC.items()},
+    **{row: Row(METHODS["simcse"], config, TEXT) for row, config in SIMCSE.items()},
+    "quick_thoughts": Row(METHODS["quick_thoughts"], QuickThoughtsConfig(), STREAMS),
+    "quick_thoughts, next": Row(METHODS["quick_thoughts"], QuickThoughtsConfig(before=False, temperature=2.0), STREAMS),
+    "is_bert": Row(METHODS["is_bert"], ISBERTConfig(windows=(1, 3), dim=4), TEXT),
+    **{row: Row(METHODS["clip"], config, data=PAIRS) for row, config in CLIP.items()},
 }
 # Parts of the interface that no method uses yet, each exercised by an objective of the tests.
 DUMMY_ROWS = {name: Row(method, method.config()) for name, method in DUMMIES.items()}
@@ -177,9 +197,9 @@ def case_of(row: Row) -> ObjectiveCase:
     torch.manual_seed(0)
     ours = row.method not in DUMMIES.values()
     configs = ObjectiveConfigs(**{row.method.name: row.config}) if ours else None
-    built = build_objective(row.method.name, row.features, configs, DATA)
+    built = build_objective(row.method.name, row.features, configs, row.data)
     assert type(built) is (PatchCPC if row.features.patches else row.method.objective)
-    return ObjectiveCase(built.double(), row.features, DATA, 5, 0, row.stops_gradient, row.method)
+    return ObjectiveCase(built.double(), row.features, row.data, 5, 0, row.stops_gradient, row.method)
 
 
 @pytest.fixture(params=ALL_ROWS)
@@ -195,7 +215,7 @@ def test_conformance(row: Row, check: str) -> None:
     check_objective(
         row.method,
         row.features,
-        data=DATA,
+        data=row.data,
         config=row.config,
         stops_gradient=row.stops_gradient,
         checks=[check],
@@ -237,6 +257,7 @@ def test_after_step_changes_every_buffer_and_projected_parameter(case: Objective
     """Our methods have no constant buffers; assignments and the like do not change within an epoch."""
     objective = case.warm()
     case.nudge(objective)
+    case.push(objective, 10.0)  # beyond a bound on one side, too
     before = state_of(objective)
     case.step(objective)
     changed, may_change = set(changes(before, state_of(objective))), {name for name, _ in objective.named_buffers()}
@@ -263,7 +284,7 @@ def test_the_most_local_map_is_the_middle_if_there_is_one(name: str) -> None:
 def test_unmet_needs_are_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method = dataclasses.replace(DUMMIES[name], instead="moco")
     monkeypatch.setitem(METHODS, name, method)
-    everything: frozenset[Need] = frozenset({"labels", "indices", "actions", "epochs"})
+    everything: frozenset[Need] = frozenset({"labels", "indices", "actions", "epochs", "text"})
     for has in (frozenset[Need](), everything):
         user = ObjectiveUser("agent.objective", "a replay", has)
         missing = sorted(method.objective.needs - has)

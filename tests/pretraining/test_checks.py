@@ -22,7 +22,8 @@ pytestmark = pytest.mark.usefixtures("dummies")
 
 def tried(smallest: int = 8, data: DataSpec = NoiseSource().data, **changes: Any) -> Any:  # noqa: B008
     plan = replace(Plan(Path("never made"), method="simclr"), **changes)
-    return try_out(plan, (3, 8, 8), smallest, data, ObjectiveUser("method", "noise", NoiseSource.has))
+    user = ObjectiveUser("method", "noise", NoiseSource.has)
+    return try_out(plan, {"image": (3, 8, 8)}, data, user, smallest_side=smallest)
 
 
 def test_what_fits_gives_the_objective_without_weights() -> None:

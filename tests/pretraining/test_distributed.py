@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,17 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from curl_rl.encoders import Features, FeatureSpec, map_features
+from curl_rl.encoders import Features, FeatureSpec, TextEncoder, map_features
 from curl_rl.encoders.resnet import ResNet, ResNetConfig, SplitBatchNorm2d
 from curl_rl.objectives import (
     BarlowConfig,
     BatchInfo,
     BYOLConfig,
+    CLIPConfig,
     CMCConfig,
     CPCConfig,
     DataSpec,
     DIMConfig,
     InstDiscConfig,
+    ISBERTConfig,
     MoCoConfig,
     NNCLRConfig,
     NPairConfig,
@@ -35,6 +38,7 @@ from curl_rl.objectives import (
     ObjectiveName,
     PairMarginConfig,
     SimCLRConfig,
+    SimCSEConfig,
     SimSiamConfig,
     SupConConfig,
     SwAVConfig,
@@ -42,12 +46,16 @@ from curl_rl.objectives import (
     build_objective,
 )
 from curl_rl.pretraining import distributed
+from curl_rl.pretraining.config import OptimizerConfig
+from curl_rl.pretraining.learner import Learner
 from curl_rl.runs.errors import UserError
+from helpers.noise_pairs import IMAGE, SMALL_TEXT, TEXT, TOKENS, Matched, texts
 
 RANKS, BATCH, COUNT = 2, 5, 9
 SHARDS = (slice(0, 3), slice(3, 5))
 SPEC = FeatureSpec(6, (2, 3, 3), streams=2)
 MOMENTUM = torch.tensor(0.9)
+CONTENTS = torch.tensor([[0, 1], [2, 1], [3, 4], [0, 5], [6, 7]])  # sample 0 shares a part with 1 and with 3
 LABELS = torch.tensor([2, 0, 1, 2, 0])
 ACTIONS = torch.linspace(-1, 1, 20).view(5, 2, 2)
 ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
@@ -77,6 +85,11 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "cmc nce": ("cmc", ObjectiveConfigs(cmc=CMCConfig("nce", dim=4, negatives=7))),
     "amdim": ("amdim", ObjectiveConfigs()),
     "dim": ("dim", ObjectiveConfigs(dim=DIMConfig(units=5, global_weight=0.5))),
+    "simcse": ("simcse", ObjectiveConfigs(simcse=SimCSEConfig(hard_negatives=True))),
+    "quick_thoughts": ("quick_thoughts", ObjectiveConfigs()),
+    "is_bert": ("is_bert", ObjectiveConfigs(is_bert=ISBERTConfig(windows=(1, 3), dim=4))),
+    "clip": ("clip", ObjectiveConfigs(clip=CLIPConfig(dim=4))),
+    "clip, duplicates as negatives": ("clip", ObjectiveConfigs(clip=CLIPConfig(dim=4, duplicates="negative"))),
     "dim, in time": ("dim", ObjectiveConfigs(dim=DIMConfig("info_nce", future=1, heads="linear"))),
 }
 Outcome = dict[str, Tensor]
@@ -89,7 +102,7 @@ def drawn(*shape: int, seed: int) -> Tensor:
 def method(row: str, features: FeatureSpec = SPEC) -> Objective:
     torch.manual_seed(0)
     name, configs = ROWS[row]
-    objective = build_objective(name, features, configs, DataSpec(count=COUNT, action_dim=2))
+    objective = build_objective(name, features, configs, DataSpec(count=COUNT, action_dim=2, text=SPEC))
     assert objective is not None
     return objective.double()
 
@@ -125,6 +138,7 @@ def steps_on_features(row: str, own: slice) -> Outcome:
                 indices=(2 * torch.arange(BATCH) + 3 * step) % COUNT,
                 labels=distributed.gather(LABELS[own], BATCH),
                 actions=distributed.gather(ACTIONS[own], BATCH),
+                contents=distributed.gather(CONTENTS[own], BATCH),
             ),
         )
         objective.zero_grad()
@@ -173,6 +187,22 @@ def shuffled_keys(batch: int) -> Outcome:
     }
 
 
+def steps_of_two_encoders(own: slice) -> Outcome:
+    """Two steps on pairs of a picture and a text."""
+    torch.manual_seed(1)
+    words = TextEncoder(TOKENS, replace(SMALL_TEXT, dropout=0.0)).double()
+    pictures = network(splits=1)
+    objective = Matched(pictures.feature_spec, texts=words.feature_spec).double()
+    distributed.distribute_batch_norm(pictures)
+    config = OptimizerConfig("sgd", lr=0.1, lr_scaling="none")
+    learner = Learner(pictures, objective, config, batch_size=BATCH, steps_per_epoch=2, epochs=1, text_encoder=words)
+    outcome: Outcome = {}
+    for step in range(2):
+        views = {IMAGE: images(BATCH, seed=step)[own], TEXT: texts()[BATCH * step : BATCH * (step + 1)][own]}
+        outcome[f"{step} loss"] = learner.step(views, BatchInfo(), torch.arange(BATCH))[0]["loss"]
+    return outcome | {name: value.detach().clone() for name, value in learner.state_dict().items()}
+
+
 def services() -> dict[str, Any]:
     rank = distributed.rank()
     encoder = network(splits=3)
@@ -181,6 +211,7 @@ def services() -> dict[str, Any]:
         "world": distributed.world_size(),
         "sizes": distributed.shard_sizes(BATCH),
         "any": [distributed.any_process(flag) for flag in (rank == 1, rank == 0, False)],
+        "of first": distributed.bytes_of_first(b"one tokenizer" if rank == 0 else b"another"),
         "bytes": distributed.gather(torch.arange(10, dtype=torch.uint8).view(5, 2)[SHARDS[rank]], BATCH),
     }
     for name, mistake in {
@@ -222,6 +253,7 @@ def work(rank: int, port: int, directory: str) -> None:
         found["finer split"] = steps_of_network(splits=4, batch=8)
         found["group norm"] = steps_of_network(splits=1, batch=BATCH, norm="group")
         found["shuffled"] = shuffled_keys(batch=4)
+        found["two encoders"] = steps_of_two_encoders(SHARDS[rank])
         found["services"] = services()
         torch.save(found, Path(directory) / f"{rank}.pt")
     assert distributed.world_size() == 1, "the group is left at the end"
@@ -271,6 +303,13 @@ def test_a_network_with_group_norm_learns_as_in_one_process(ranks: list[Any]) ->
         assert_same(found["group norm"], expected)
 
 
+def test_two_encoders_learn_as_in_one_process(ranks: list[Any]) -> None:
+    expected = steps_of_two_encoders(slice(None))
+    assert any(name.startswith("text_encoder.") for name in expected)
+    for found in ranks:
+        assert_same(found["two encoders"], expected)
+
+
 def test_keys_shuffled_among_processes_are_those_of_split_batch_norm(ranks: list[Any]) -> None:
     encoder, given = network(splits=2), images(4, seed=0)
     order = [2, 0, 3, 1]
@@ -292,6 +331,7 @@ def test_services(ranks: list[Any]) -> None:
         services = found["services"]
         assert (services["rank"], services["world"], services["sizes"]) == (rank, 2, [3, 2])
         assert services["any"] == [True, True, False]
+        assert services["of first"] == b"one tokenizer"
         assert services["bytes"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
         assert services["splits"] == (
             UserError,

@@ -169,7 +169,7 @@ def test_a_damaged_file_is_one_line(file: Path, change: Any, line: str) -> None:
 
 
 def test_encoders_and_policies_are_told_apart(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="kind must be pixel or resnet or two_stream, got 'policy'"):
+    with pytest.raises(UserError, match="kind must be pixel or resnet or .* or two_tower_text, got 'policy'"):
         load_encoder(file)
     run = train_on_tiny_reach(tmp_path / "run", "--frames 24 --agent.precision float32")
     with pytest.raises(UserError, match="holds an encoder .*, not a policy: load it with load_encoder"):

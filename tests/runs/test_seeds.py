@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from curl_rl.runs import checkpoint
-from curl_rl.runs.seeds import Purpose, derived_seed, random_state, restore_random_state
+from curl_rl.runs.seeds import Purpose, derived_seed, global_generator, random_state, restore_random_state
 from helpers.checkpoints import assert_same
 
 
@@ -83,3 +83,13 @@ def test_random_numbers_and_tensors_of_a_gpu(tmp_path: Path) -> None:
     assert_same(loaded[1]["tensor"], tensor.cpu())
     restore_random_state(loaded[1]["random"])
     assert torch.equal(torch.randn(3, device="cuda"), expected)
+
+
+def test_the_global_generator_is_seeded_in_a_block_and_restored() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    before = torch.get_rng_state()
+    with global_generator(5, torch.device("cpu")):
+        assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -135,10 +135,18 @@ SMALLER = {
 }
 
 
+IMAGES = DataSpec(count=23, classes=3, action_dim=2)
+PAIRS = replace(IMAGES, text=FeatureSpec(4, (4, 1, 3)))  # a text encoder beside that of images
+
+
 @pytest.mark.parametrize("name", [*METHODS, *DUMMIES])
 def test_our_methods_pass_with_their_default_settings(name: str) -> None:
     check_objective(
-        (METHODS | DUMMIES)[name], SPEC, config=SMALLER.get(name), stops_gradient=name in ("simsiam", "swav")
+        (METHODS | DUMMIES)[name],
+        SPEC,
+        config=SMALLER.get(name),
+        stops_gradient=name in ("simsiam", "swav"),
+        data=PAIRS if name == "clip" else IMAGES,
     )
 
 

@@ -77,7 +77,7 @@ class ObjectiveCase:
         return objective.between_epochs(epoch, generator)
 
     def inputs(self, batch_size: int | None = None, seed: int = 0) -> Inputs:
-        """Random features in float64, indices without repetition, labels, and float32 actions."""
+        """Random features in float64, indices without repetition, labels, float32 actions, contents with repeats."""
         size, generator = batch_size or self.batch_size, self._generator(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -98,6 +98,7 @@ class ObjectiveCase:
                 torch.randperm(self._count, generator=generator)[:size],
                 torch.randint(self.data.classes or 3, (size,), generator=generator),
                 normal(ahead, self.data.action_dim or 1).float(),
+                torch.randint(2 * size, (size, 2), generator=generator),
             ),
         )
 
@@ -112,6 +113,13 @@ class ObjectiveCase:
         with torch.no_grad():
             for parameter in objective.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator))
+
+    def push(self, objective: Objective, by: float) -> None:
+        """Moves the parameters in ``projected`` far, out of any bounded set if ``by`` has the right sign."""
+        with torch.no_grad():
+            for name, parameter in objective.named_parameters():
+                if name in objective.projected:
+                    parameter.add_(by)
 
     def permutation(self, size: int) -> Tensor:
         """A random permutation of ``size`` rows that moves every row."""

@@ -6,19 +6,18 @@ import copy
 
 import torch
 
+from curl_rl.objectives import Objective
 from curl_rl.testing.failures import require
 from curl_rl.testing.objectives.case import ObjectiveCase, changes, random_states, state_of
 
+_FAR = 10.0
 _IN_BUFFERS = "Keep state in buffers (register_buffer): nothing else is saved or visible to a CUDA graph."
 
 
 def after_step(case: ObjectiveCase) -> None:
     """``after_step`` changes only buffers and the parameters that ``projected`` names."""
     objective = case.warm()
-    case.nudge(objective)
-    before = state_of(objective)
-    case.step(objective)
-    changed = set(changes(before, state_of(objective)))
+    changed = _changed_by_a_step(case, objective)
     parameters = {name for name, _ in objective.named_parameters()}
     learned = sorted((changed & parameters) - objective.projected)
     require(
@@ -28,12 +27,24 @@ def after_step(case: ObjectiveCase) -> None:
     )
     others = sorted(changed - parameters - {name for name, _ in objective.named_buffers()})
     require(not others, f"after_step changes {', '.join(others)}, which is not a buffer", _IN_BUFFERS)
+    # A set may be bounded on one side only, and then a parameter changes only if it was beyond the bound.
+    for by in (_FAR, -_FAR) if objective.projected - changed else ():
+        changed |= _changed_by_a_step(case, case.warm(), by)
     still = sorted(objective.projected - changed)
     require(
         not still,
         f"projected names {', '.join(still)}, which after_step does not change",
         "Project it onto its constraint set in after_step, or remove it from projected.",
     )
+
+
+def _changed_by_a_step(case: ObjectiveCase, objective: Objective, by: float = 0.0) -> set[str]:
+    """What a step changes after the optimizer has moved the parameters a little, or some of them far."""
+    case.nudge(objective)
+    case.push(objective, by)
+    before = state_of(objective)
+    case.step(objective)
+    return set(changes(before, state_of(objective)))
 
 
 def projected(case: ObjectiveCase) -> None:

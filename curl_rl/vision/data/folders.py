@@ -202,6 +202,7 @@ def _load_folder(
         images = StreamedImages(name, [file.path for file in files], size, classes, labels, device, workers, skipped)
     else:
         images = ResidentImages(name, pixels.to(device), classes, labels, skipped)
+    images.paths = tuple(file.path for file in files)
     images.identity = sha256(
         json.dumps([part.classes, [(os.path.relpath(path, part.folder), label) for path, label in files]]).encode()
     ).hexdigest()

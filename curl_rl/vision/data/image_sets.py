@@ -69,6 +69,8 @@ class ImageBatch(NamedTuple):
     the end of the episode."""
     epoch: int = 0
     """The epoch that the batch belongs to; 0 outside of training."""
+    contents: None = None
+    """An image has one part."""
 
 
 class ImageSet:
@@ -100,6 +102,8 @@ class ImageSet:
         """Channels per image; more in stacks of frames."""
         self.provenance: dict[str, Any] = {}
         """Facts about the images to store with an encoder, in addition to their name."""
+        self.paths: tuple[str, ...] = ()
+        """The images' files, in order; empty for other data."""
         self.identity = ""
         """Fingerprint of the images, their order and their classes, as far as their names reveal it."""
         self.layout = ""

@@ -87,7 +87,12 @@ def read_run(directory: Path, device: torch.device | str) -> Run:
     if not (directory / CONFIG).is_file():
         raise UserError(f"{directory} is not a run directory ({CONFIG} is missing)")
     if (kind := kind_of(directory)) != "pretraining":
-        other = {"agent": "an agent", "detection": "a detector"}[kind]
+        other = {
+            "agent": "an agent",
+            "detection": "a detector",
+            "text": "an encoder of texts",
+            "pairs": "encoders of images and captions",
+        }[kind]
         raise UserError(f"{directory} is not a run of pretrain_vision.py: its {CONFIG} is for {other}")
     config, pretrained = read_config(directory / CONFIG), load_encoder(directory)
     epochs = float(pretrained.provenance.get("epochs", config.epochs))

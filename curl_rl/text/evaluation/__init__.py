@@ -1,0 +1,1 @@
+"""Measures of embeddings of texts, and of images with captions: agreement with people, retrieval, zero-shot classes."""

@@ -1,0 +1,118 @@
+"""Files of sentences, the sentences that are built in, and the batches and views of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from curl_rl.objectives import ViewSpec
+from curl_rl.runs.errors import UserError
+from curl_rl.text.sentences import GRAMMAR, read_sentences
+from curl_rl.text.source import SentenceSource
+from curl_rl.text.tokenizer import SMALLEST, Tokenizer
+
+CPU = torch.device("cpu")
+TEXT = [ViewSpec(index, modality="text") for index in range(3)]
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    file = path / "sentences.txt"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
+def test_one_sentence_a_line_and_empty_lines_between_documents(tmp_path: Path) -> None:
+    found = read_sentences(written(tmp_path, "\ufeffA cat.\r\nIt sleeps.\n\n\nA dog.\n  It barks. \nLoudly."))
+    assert found.columns == (("A cat.", "It sleeps.", "A dog.", "It barks.", "Loudly."),)
+    assert found.following == (1, 1, 3, 4, 4)
+
+
+def test_positives_and_hard_negatives_are_columns(tmp_path: Path) -> None:
+    found = read_sentences(written(tmp_path, "a\tb\tc\nd\te\tf\n"))
+    assert found.columns == (("a", "d"), ("b", "e"), ("c", "f"))
+
+
+def test_the_fingerprint_follows_texts_order_and_documents(tmp_path: Path) -> None:
+    contents = ["a\nb\nc", "a\nc\nb", "a\n\nb\nc", "a\nb", "a\tb\tc"]
+    found = {read_sentences(written(tmp_path, content)).identity for content in contents}
+    assert len(found) == len(contents)
+    assert read_sentences(written(tmp_path, "a\nb\nc\n")).identity in found
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("a\nb\tc\n", r"line 2 of .*sentences\.txt must have 1 texts separated by tabs, as the first line, got 2"),
+        ("a\tb\tc\td\n", r"line 1 of .* must have at most 3 texts separated by tabs .*, got 4"),
+        ("a\tb\n\tc\n", r"line 2 of .* must have a text in each of its 2 columns, got an empty one"),
+        ("\n \n", r"data must be a file of sentences, one a line, got .*, which is empty"),
+        (b"\xff\xfe", r"data must be a text file in UTF-8, got .*, which is not: convert it"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(tmp_path: Path, content: str | bytes, line: str) -> None:
+    with pytest.raises(UserError, match=f"^{line}$"):
+        read_sentences(written(tmp_path, content))
+
+
+def test_a_folder_or_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"one a line, got .*: Is a directory$"):
+        read_sentences(tmp_path)
+    with pytest.raises(UserError, match=r"got .*nothing, which does not exist$"):
+        read_sentences(tmp_path / "nothing")
+
+
+def test_the_built_in_sentences_are_all_different_and_not_their_hard_negatives() -> None:
+    found = read_sentences(GRAMMAR)
+    sentences, positives, negatives = found.columns
+    assert len(set(sentences)) == len(sentences) == len(found.following) == 1224
+    assert not any(len({one, two, three}) < 3 for one, two, three in zip(sentences, positives, negatives, strict=True))
+    assert "a red circle is above a blue star" in sentences or "a red circle is left of a blue star" in sentences
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> SentenceSource:
+    rows = "".join(f"a{number}\tb{number}\tc{number}\n" + "\n" * (number == 3) for number in range(7))
+    sentences = read_sentences(written(tmp_path, rows))
+    tokenizer = Tokenizer.train(["a", "b", "c"], SMALLEST)
+    return SentenceSource(sentences, tokenizer, 6, CPU).showing(TEXT)
+
+
+def shown(source: SentenceSource, tokens: torch.Tensor) -> list[str]:
+    return [source.tokenizer.decode(row) for row in tokens]
+
+
+def test_views_are_the_sentence_its_positive_and_its_hard_negative(source: SentenceSource) -> None:
+    (batch,) = source.batches(7, seed=0)
+    numbers = batch.indices.tolist()
+    views = source.views(batch, torch.Generator())
+    for spec, letter in zip(TEXT, "abc", strict=True):
+        assert shown(source, views[spec]) == [f"{letter}{number}" for number in numbers]
+    assert torch.equal(source.center(batch), views[TEXT[0]])
+
+
+def test_a_later_view_is_the_next_sentence_of_the_document(source: SentenceSource) -> None:
+    specs = [ViewSpec(future, future, "text") for future in range(3)]
+    (batch,) = source.showing(specs).everything(7)
+    views = source.views(batch, torch.Generator())
+    assert shown(source, views[specs[1]]) == ["a1", "a2", "a3", "a3", "a5", "a6", "a6"]
+    assert shown(source, views[specs[2]]) == ["a2", "a3", "a3", "a3", "a6", "a6", "a6"]
+
+
+def test_without_positives_both_views_are_the_sentence(tmp_path: Path, source: SentenceSource) -> None:
+    alone = SentenceSource(read_sentences(written(tmp_path, "a\nb\n")), source.tokenizer, 6, CPU)
+    (batch,) = alone.showing(TEXT[:2]).everything(2)
+    views = alone.views(batch, torch.Generator())
+    assert torch.equal(views[TEXT[0]], views[TEXT[1]])
+    with pytest.raises(UserError, match=r"^data must have 3 texts in a line, .* got 1 in sentences\.txt: .*$"):
+        alone.showing(TEXT)
+
+
+def test_an_epoch_is_a_permutation_shared_by_processes_and_resumed_anywhere(source: SentenceSource) -> None:
+    whole = [batch.indices for batch in source.batches(3, seed=5, epoch=2)]
+    assert len(whole) == source.batches_per_epoch(3) == 2
+    assert len(set(torch.cat(whole).tolist())) == 6
+    shares = [source.batches(3, seed=5, epoch=2, start_batch=1, rank=rank, world_size=2) for rank in range(2)]
+    assert torch.equal(torch.cat([next(share).indices for share in shares]), whole[1])
+    assert [batch.indices.tolist() for batch in source.batches(3, seed=5, epoch=3)] != [w.tolist() for w in whole]
