@@ -24,6 +24,7 @@ MEASURES = {
     "map_previous": ("of earlier tasks", "{:.1%}"),
     "map_current": ("of this task", "{:.1%}"),
     "unknown_recall": ("recall of unknowns", "{:.1%}"),
+    "unknown_precision": ("their AP", "{:.1%}"),
     "open_set_error": ("A-OSE", "{:.0f}"),
     "wilderness_impact": ("WI", "{:.3f}"),
 }

@@ -48,10 +48,11 @@ def kind_of(directory: Path) -> Kind:
     content = read_yaml(path)
     if "kind" not in content:  # written before configurations had a kind: an agent's has no method
         return "pretraining" if "method" in content else "agent"
-    for kind in get_args(Kind):
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    for kind in kinds:
         if content["kind"] == kind:
             return kind
-    raise UserError(f"{path}: kind must be {' or '.join(get_args(Kind))}, got {content['kind']}")
+    raise UserError(f"{path}: kind must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {content['kind']}")
 
 
 class Configuration(Protocol):

@@ -31,10 +31,10 @@ def test_seeds_are_averaged_and_kinds_kept_apart(tmp_path: Path) -> None:
     body = {("clustering.weight 0.0" in row[0], row[3]): row[1:] for row in rows[2:]}
     assert len(body) == 4
     assert body[False, "energy"][0] == "2"
-    assert body[False, "energy"][3:] == ["50.0% [50.0%, 50.0%]", "–", "–", "30.0% [20.0%, 40.0%]", "–", "–"]
-    assert body[False, "classifier"][7] == "40 [30, 50]"
+    assert body[False, "energy"][3:] == ["50.0% [50.0%, 50.0%]", "–", "–", "30.0% [20.0%, 40.0%]", "–", "–", "–"]
+    assert body[False, "classifier"][8] == "40 [30, 50]"
     assert body[True, "energy"][6] == "10.0%"
-    assert body[True, "classifier"][7] == "90"
+    assert body[True, "classifier"][8] == "90"
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def _digits(classes: tuple[str, ...]) -> dict[Part, Cutouts]:
     """The digits' own test images are for testing."""
     found: dict[Part, list[list[Image.Image]]] = {part: [[] for _ in classes] for part in PARTS}
     for split in ("train", "test"):
-        images = load(DIGITS, split, size=_DIGIT)  # type: ignore[arg-type]
+        images = load(DIGITS, split, size=_DIGIT)
         batch = next(images.batches(len(images), shuffle=False, drop_last=False))
         assert batch.labels is not None
         seen: Counter[str] = Counter()  # counted by class: the digits come in turn

@@ -53,6 +53,8 @@ class Measures(NamedTuple):
     wilderness_impact: float
     """WI at recall 0.8: their number over that of all other detections of known classes."""
     unknown_objects: int
+    unknown_precision: float
+    """Average precision at 0.5 of the detections called unknown: recall alone does not count those on nothing."""
 
     def mean(self, classes: Sequence[int]) -> float:
         """mAP over those of the classes that have objects; NaN if none has."""
@@ -79,6 +81,7 @@ def measure(found: Sequence[Detections], truth: Sequence[Truth], known: int, unk
         sum(int(one.on_unknown.sum()) for one in curves.values()),
         wilderness_impact(list(curves.values())),
         unknowns.objects,
+        average_precision(unknowns) if unknowns.objects else float("nan"),
     )
 
 

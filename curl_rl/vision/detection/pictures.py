@@ -19,6 +19,7 @@ KNOWN_COLOR, UNKNOWN_COLOR, TRUTH_COLOR = (0, 158, 115), (230, 97, 0), (255, 255
 _GAP = 6
 _COLUMNS = 4
 _GALLERY_SIDE = 240
+_GALLERY_SCORE = 0.3
 
 
 def draw_detections(
@@ -56,13 +57,24 @@ def draw_detections(
     return copy
 
 
-def gallery(shown: Sequence[Shown], names: Sequence[str], side: int = _GALLERY_SIDE) -> npt.NDArray[np.uint8]:
-    """Scenes with their detections side by side, ``(3, height, width)``; ``side`` is that of a scene in pixels."""
+def gallery(
+    shown: Sequence[Shown], names: Sequence[str], side: int = _GALLERY_SIDE, score: float = _GALLERY_SCORE
+) -> npt.NDArray[np.uint8]:
+    """Scenes with their detections side by side, ``(3, height, width)``.
+
+    Args:
+        shown: the scenes.
+        names: of the known classes, by label.
+        side: that of a scene in the picture, in pixels.
+        score: detections below are not drawn: they count in the measures, but would hide the scene.
+    """
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     sheet = Image.new("RGB", (columns * (side + _GAP) - _GAP, rows * (side + _GAP) - _GAP), (40, 40, 40))
     for index, one in enumerate(shown):
-        picture = draw_detections(as_picture(one.image), one.found, names, one.truth, side / one.image.shape[-1])
+        certain = one.found.scores >= score
+        found = Detections(*(part[certain] for part in one.found))
+        picture = draw_detections(as_picture(one.image), found, names, one.truth, side / one.image.shape[-1])
         sheet.paste(picture, (index % columns * (side + _GAP), index // columns * (side + _GAP)))
     return np.asarray(sheet).transpose(2, 0, 1)
 

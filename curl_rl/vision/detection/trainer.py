@@ -112,7 +112,7 @@ class DetectionTrainer:
         self.exemplars: list[list[int]] = []
         """For each task that has been learned, the numbers of the scenes that are kept."""
         self.energies: EnergyTest | None = None
-        """As fitted at the last evaluation."""
+        """As fitted at the end of the last phase; None while the next one is in progress."""
         self.results: list[dict[str, float]] = []
         """Measures of each phase."""
         self._saved_at = (-1, -1)
@@ -158,6 +158,7 @@ class DetectionTrainer:
                 phase = self.phases[progress.phase]
                 if progress.steps == phase.first:
                     self.optimizer = self._new_optimizer()
+                    self.energies = None  # they are of the classes known so far
                 if progress.steps < phase.end:
                     self.step(phase)
                     self._after_step(phase)
@@ -300,6 +301,7 @@ class DetectionTrainer:
             "map": found.mean(range(known)),
             "map_current": found.mean(current),
             "unknown_recall": found.unknown_recall,
+            "unknown_precision": found.unknown_precision,
             "open_set_error": float(found.open_set_error),
             "wilderness_impact": found.wilderness_impact,
         }
@@ -336,7 +338,8 @@ class DetectionTrainer:
 
     def _write(self) -> Contents:
         c, directory = self.config, self.session.directory
-        phase = self.phases[min(self.progress.phase, len(self.phases) - 1)]
+        # The last phase of which something has been learned: at its end the next one is already in progress.
+        phase = next((one for one in reversed(self.phases) if one.first < self.progress.steps), self.phases[0])
         names = self.data.tasks.taught[: self.data.tasks.known(phase.task)]
         provenance = {"preset": c.preset, "seed": c.seed, "steps": self.progress.steps}
         test = self.energies if c.energy.enabled else None
@@ -419,6 +422,7 @@ _WORDS = {
     "map_previous": "of earlier tasks {:.1%}",
     "map_current": "of this task {:.1%}",
     "unknown_recall": "recall of unknowns {:.1%}",
+    "unknown_precision": "their AP {:.1%}",
     "open_set_error": "A-OSE {:.0f}",
     "wilderness_impact": "WI {:.3f}",
 }

@@ -81,6 +81,7 @@ def test_every_measure_by_hand() -> None:
     assert measured.mean(range(2)) == pytest.approx(1)
     assert measured.unknown_recall == pytest.approx(1 / 3)
     assert measured.unknown_objects == 3
+    assert measured.unknown_precision == pytest.approx(1 / 3)
     assert measured.open_set_error == 1
     # Both classes reach recall 1 with their first right detection: before any mistake.
     assert measured.wilderness_impact == 0
