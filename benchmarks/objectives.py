@@ -172,7 +172,7 @@ class MethodWork:
         for part in list(work.objective.modules()):
             for name, child in list(part.named_children()):
                 # Methods that compare places need the blocks that bring them to the vector's size.
-                if isinstance(child, MLP) and not isinstance(part, ResidualHead):
+                if name == "head" or (isinstance(child, MLP) and not isinstance(part, ResidualHead)):
                     setattr(part, name, nn.Identity())
         return work
 
