@@ -41,6 +41,11 @@ class PairBatch(NamedTuple):
         """Images with captions have no actions."""
         return None
 
+    @property
+    def hidden(self) -> None:
+        """Their captions are never masked."""
+        return None
+
 
 class PairSource:
     """Images with captions, and the recipe for their views: a :class:`~curl_rl.pretraining.sources.Source`.

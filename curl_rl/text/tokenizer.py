@@ -28,6 +28,8 @@ SMALLEST = 259
 """Tokens of the smallest vocabulary: the special ones and all bytes."""
 
 _SPECIAL = ("[pad]", "[start]", "[end]")
+START = _SPECIAL.index("[start]")
+"""Number of the token that begins every text, and is nowhere else in it."""
 SPECIAL = len(_SPECIAL)
 """Number of special tokens, which come before all others."""
 _LARGEST_FILE = 2**27  # bytes; a vocabulary of a million tokens has about half of that

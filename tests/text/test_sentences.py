@@ -149,3 +149,25 @@ def test_a_batch_has_as_many_columns_as_its_longest_text_in_all_processes(
             assert torch.equal(
                 torch.cat([uneven.center(part) for part in parts]), torch.cat([v[TEXT[0]] for v in views])
             )
+
+
+def test_a_steps_hidden_tokens_are_the_same_in_any_process_and_after_a_resume(uneven: SentenceSource) -> None:
+    spec = ViewSpec(0, modality="text", masked=True)
+    uneven.showing([TEXT[0], spec])
+
+    def drawn(**arguments: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        batches = list(uneven.batches(2, **{"seed": 1, "epoch": 3, **arguments}))
+        assert all(batch.hidden is not None for batch in batches)
+        return [(uneven.views(batch, torch.Generator())[spec], batch.hidden) for batch in batches]  # type: ignore[misc]
+
+    whole = drawn()
+    assert len(whole) == 2
+    for together, shares in zip(
+        whole, zip(*(drawn(rank=rank, world_size=2) for rank in range(2)), strict=True), strict=True
+    ):
+        for part in range(2):
+            assert torch.equal(together[part], torch.cat([share[part] for share in shares]))
+    for one, again in zip(whole[1], drawn(start_batch=1)[0], strict=True):
+        assert torch.equal(one, again)
+    epochs = {repr([hidden.tolist() for _, hidden in drawn(epoch=epoch)]) for epoch in range(8)}
+    assert len(epochs) > 4
