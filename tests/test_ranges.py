@@ -34,7 +34,10 @@ from curl_rl.ranges import (
 )
 from curl_rl.rl import config as agents
 from curl_rl.runs.settings import Schema
+from curl_rl.text.config import TextConfig
+from curl_rl.text.pair_config import PairConfig
 from curl_rl.vision import config as images
+from curl_rl.vision.detection.config import DetectionConfig
 
 INF, NAN = math.inf, math.nan
 EVEN = number("be even", lambda value: value % 2 == 0)
@@ -161,10 +164,15 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "be at least 0": ([0], [-1, NAN]),
     "be at least 1": ([1], [0, NAN]),
     "be at least 2": ([2], [1, NAN]),
+    "be at least 3": ([3], [2, NAN]),
     "be at least 4": ([4], [3, NAN]),
+    "be at least 8": ([8], [7, NAN]),
+    "be at least 259": ([259], [258, NAN]),
     "be at least 1 pixel": ([1], [0, NAN]),
     "be 0 (never) or more": ([0], [-1, NAN]),
     "be 0 (none) or more": ([0], [-1, NAN]),
+    "be 0 (no clustering) or more": ([0], [-1, NAN]),
+    "be 0 (none are kept) or more": ([0], [-1, NAN]),
     "be 0 (no head) or more": ([0], [-1, NAN]),
     "be 0 (whole images) or more": ([0], [-1, NAN]),
     "be 0 (the same observation) or more": ([0], [-1, NAN]),
@@ -180,6 +188,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "be between 0 and 0.5 (half the circle)": ([0, 0.5], [-1e-9, 0.5 + 1e-9, NAN]),
     "be from 0 (unchanged) to 100": ([0, 100], [-1e-9, 100.1, NAN]),
     "be from 0 (automatic) to 4096": ([0, 4096], [-1, 4097, NAN]),
+    "be from 32 to 1024": ([32, 1024], [31, 1025, NAN]),
     "be from 0 to 1,000,000": ([0, 1e6], [-1e-9, 1_000_001, NAN]),
     "be at least 1 and have at most ten digits": ([1, 9_999_999_999], [0, 10_000_000_000, NAN]),
     "be 0 or more and below 2**32": ([0, 4_294_967_295], [-1, 4_294_967_296, NAN]),
@@ -191,6 +200,8 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "be two rising positive numbers, at most 100": ([(1e-9, 100)], [(0, 1), (2, 1), (0.5, 101), (NAN, 0.5)]),
     "be one or more positive integers": ([(1,), (1, 2)], [(), (0,), (1, 0)]),
     "be one or more positive numbers": ([(1e-9,)], [(), (0,), (1, -1), (NAN,)]),
+    "be one or more positive numbers of pixels": ([(1e-9,)], [(), (0,), (1, -1), (NAN,)]),
+    "be one or more different odd sizes, such as [1, 3, 5]": ([(1,), (5, 3)], [(), (2,), (1, 1), (-1,)]),
     "be one or more finite numbers": ([(0,), (-1, 1)], [(), (NAN,), (INF,)]),
     "be shares above 0 and at most 1": ([(1e-9, 1)], [(), (0,), (0.5, 1.1), (NAN,)]),
     "be some of knn, probe, linear and fine_tune": ([("knn",), ("fine_tune", "linear")], [(), ("magic",)]),
@@ -201,6 +212,12 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
 COMPANIONS: dict[tuple[str, Any], dict[str, Any]] = {
     ("DIMConfig.local_weight", 0): {"global_weight": 1.0},
     ("AugmentConfig.policy", "pba"): {"schedule": Path("schedule.yaml")},
+    ("CLIPConfig.largest_scale", 1): {"temperature": 1.0},
+    ("CLIPConfig.temperature", 1e-30): {"largest_scale": 1e30},
+    ("ProposalConfig.considered", 1): {"kept": 1},
+    ("ScenesConfig.largest", 8): {"smallest": 8},
+    ("ScenesConfig.size", 32): {"smallest": 8, "largest": 8},
+    ("TextEncoderConfig.width", 1): {"heads": 1},
 }
 
 # Their messages have only the field's name, because encoders are also used outside of runs.
@@ -232,7 +249,8 @@ def sections(config: Any, name: str = "") -> Iterator[tuple[type, str]]:
             yield from sections(value, f"{name}{field.name}.")
 
 
-SECTIONS = dict([*sections(agents.RunConfig()), *sections(images.VisionConfig())])
+RUNS = (DetectionConfig(), PairConfig(), TextConfig(), agents.RunConfig(), images.VisionConfig())
+SECTIONS = dict(section for config in RUNS for section in sections(config))
 DECLARED = [(kind, field) for kind in configurations() for field in declared_ranges(kind)]
 
 

@@ -54,6 +54,9 @@ class TextBackboneConfig:
     precision: Precision | Literal["auto"] = "auto"
     """Precision the network computes in; weights and losses stay float32. auto: bfloat16 where it is fast."""
 
+    def __post_init__(self) -> None:
+        check_ranges(self, "encoder")
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
