@@ -115,7 +115,7 @@ class MethodWork:
         if patches:  # of 8 pixels, half overlapping, in an image of 32
             maps = (sizes.features, 7, 7), (sizes.features, 7, 7)
         self.spec = FeatureSpec(sizes.features, *maps, streams=METHODS[name].objective.streams, patches=patches)
-        data = DataSpec(count=sizes.samples, classes=10, action_dim=6)
+        data = DataSpec(count=sizes.samples, classes=10, action_dim=6, text=self.spec)
         torch.manual_seed(0)
         built = build_objective(name, self.spec, configs, data)
         assert built is not None
@@ -172,7 +172,7 @@ class MethodWork:
         for part in list(work.objective.modules()):
             for name, child in list(part.named_children()):
                 # Methods that compare places need the blocks that bring them to the vector's size.
-                if isinstance(child, MLP) and not isinstance(part, ResidualHead):
+                if name == "head" or (isinstance(child, MLP) and not isinstance(part, ResidualHead)):
                     setattr(part, name, nn.Identity())
         return work
 

@@ -12,7 +12,9 @@ from curl_rl.text.packages.found import Found, Package, find, find_if_there
 from curl_rl.text.packages.prepared import PreparedSet
 from curl_rl.text.packages.wikipedia import sentences_of_dump, split_sentences
 
-GENSIM = Package("gensim", "PyPI", "LGPL-2.1 (gensim)", "its test data")
+# gensim's license covers its code; the text in its test data has other sources.
+_LICENSE = "LGPL-2.1; Wikipedia's text in it CC BY-SA 3.0, judged pairs by their authors' terms"
+GENSIM = Package("gensim", "PyPI", _LICENSE, "articles, and judged pairs")
 _FOLDER = "gensim/test/test_data"
 _WIKIPEDIA = f"{_FOLDER}/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 SENTENCES, PAIRS, TRIPLES, GLOSSES = "sentences.txt", "pairs.tsv", "triples.tsv", "scored_definitions.tsv"
