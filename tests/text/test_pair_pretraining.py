@@ -194,6 +194,8 @@ MISTAKES = [
     (["--method", "clip", "--augment.size", "64"], "augment.size 64 is larger than the images of "),
     (["--method", "clip", "--captions", "../captions.tsv"], "captions must be the name of a file in the folder"),
     (["--method", "clip", "--preset", "digits"], "digits"),
+    (["--method", "clip", "--text_encoder.text.heads", "5"], " text_encoder.text.heads must divide width 32, got 5"),
+    (["--method", "clip", "--encoder.text.heads", "4"], "unrecognized arguments: --encoder.text.heads 4"),
     (["--method", "simclr"], "pretrain_vision.py"),
 ]
 
