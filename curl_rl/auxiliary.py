@@ -28,7 +28,9 @@ from curl_rl.objectives.momentum import momentum_copy, move_towards
 
 __all__ = ["AuxiliaryLoss", "ModuleEncoder"]
 
-_USER = ObjectiveUser("objective", "a custom training loop", frozenset({"labels", "indices", "actions", "text"}))
+_USER = ObjectiveUser(
+    "objective", "a custom training loop", frozenset({"labels", "indices", "actions", "text", "hidden"})
+)
 
 
 class AuxiliaryLoss(nn.Module):
@@ -46,7 +48,8 @@ class AuxiliaryLoss(nn.Module):
     hard_negatives])``.
 
     For an objective that compares moments, pass the later observations too, ``aux(observations, later=[...])``, one
-    tensor for each of :attr:`offsets`; pass labels, indices or actions, if it needs them, as ``batch=BatchInfo(...)``.
+    tensor for each of :attr:`offsets`; pass labels, indices, actions or hidden tokens, if it needs them,
+    as ``batch=BatchInfo(...)``.
 
     Each call in training mode must be followed by one optimizer step. The work after that step (moving the slow copy,
     enqueuing keys) is done at the start of the next such call, with the same result as right after the step, provided
@@ -230,7 +233,7 @@ class AuxiliaryLoss(nn.Module):
         return self.objective.momentum(progress if self.total_steps is not None else torch.zeros_like(progress))
 
     def _check_batch(self, batch: BatchInfo) -> None:
-        for need in ("indices", "labels", "actions"):
+        for need in ("indices", "labels", "actions", "hidden"):
             if need in self.objective.needs and getattr(batch, need) is None:
                 raise ValueError(
                     f"batch must hold {need}, which {type(self.objective).__name__} needs, got none: "
@@ -242,7 +245,7 @@ class AuxiliaryLoss(nn.Module):
         if len(later) != further and (later or self.offsets or further > 1):
             raise ValueError(
                 f"later must hold the tokens of the {further} views after the first, got {len(later)}: the positives, "
-                "the hard negatives, or the next texts, as the objective needs them"
+                "the hard negatives, the masked texts or the next ones, as the objective needs them"
             )
         self._check_batch(batch)
         for text in (tokens, *later):

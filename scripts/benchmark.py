@@ -7,13 +7,14 @@
     python scripts/benchmark.py --suite vision                          # pretraining on images, also with kornia
     python scripts/benchmark.py --suite policies --threads 1            # RandAugment and the like, also torchvision's
     python scripts/benchmark.py --suite objectives --threads 1          # the losses, also against other libraries
+    python scripts/benchmark.py --suite text                            # the text encoder, and losses of texts
     python scripts/benchmark.py --compare before.json now.json
 
 The plain implementation (examples/curl_in_one_file.py) is eager float32 with each frame stack stored twice, as in
 common codebases, and computes the same numbers; the one for images (examples/simclr_on_images.py) augments images one
-by one. For the losses of the suite objectives it is PyTorch Metric Learning or lightly, for k-means scikit-learn, where
-they are installed. All cases of a suite take turns in one run (those of train run one after the other); times are
-medians. Leave the machine otherwise idle.
+by one; the one for texts is PyTorch's nn.TransformerEncoder. For the losses of the suite objectives it is PyTorch
+Metric Learning or lightly, for k-means scikit-learn, where they are installed. All cases of a suite take turns in one
+run (those of train run one after the other); times are medians. Leave the machine otherwise idle.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ from benchmarks import (
     train,
     update,
 )
+from benchmarks import text as texts
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.whole_numbers import whole_number
 from envs.rendering import RenderingUnavailable
 
-SUITES = ("update", "replay", "render", "train", "precision", "vision", "policies", "objectives")
+SUITES = ("update", "replay", "render", "train", "precision", "vision", "policies", "objectives", "text")
 
 
 def main() -> int:
@@ -90,6 +92,8 @@ def _measure(suite: str, device: torch.device, options: argparse.Namespace) -> l
         return replay.measure(device, batch, options.rounds)
     if suite == "render":
         return render.measure(options.rounds)
+    if suite == "text":
+        return texts.measure(device, batch, options.rounds)
     if suite == "precision":
         return precision.measure(device, batch)
     return train.measure(device, options.env, options.rounds)

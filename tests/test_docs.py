@@ -343,6 +343,7 @@ def test_the_page_of_metrics_names_exactly_what_runs_log(tmp_path: Path) -> None
     sentences = tmp_path / "sentences.txt"
     sentences.write_text("".join(f"sentence {number}\n" for number in range(6)))
     changes = {"data": str(sentences), "batch_size": 3, "epochs": 1, "optimizer": {"warmup_epochs": 0}}
+    changes["objectives"] = {"simcse": {"masked_weight": 0.1}}
     of_pairs = methods_of_pairs()
     for method in (name for name in of_texts if name not in of_pairs):
         on_texts = load_text_preset("tiny", method, {**changes, "run": str(tmp_path / method), "log": {"every": 1}})

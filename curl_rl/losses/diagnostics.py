@@ -82,4 +82,6 @@ def embedding_std(embeddings: Tensor) -> Tensor:
     figure 2 (arXiv 2011.10566); at most 1.
     """
     normalized = F.normalize(widened(embeddings))
-    return normalized.std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
+    # Tensor.std takes ten times as long on a CPU.
+    spread = (normalized - normalized.mean(0)).square().mean(0).sqrt()
+    return spread.mean() * embeddings.shape[1] ** 0.5

@@ -31,10 +31,11 @@ from curl_rl.encoders.heads import MLP
 Modality = Literal["image", "text"]
 """Kind of an input: images, or observations made of them, as pixels; texts as tokens."""
 
-Need = Literal["labels", "indices", "actions", "epochs", "text"]
+Need = Literal["labels", "indices", "actions", "epochs", "text", "hidden"]
 """What a method may require besides features of images. ``labels``: a class for each sample. ``indices``: each sample's
 index in a fixed set of samples. ``actions``: those taken between the observation and its futures. ``epochs``: calls of
-:meth:`Objective.between_epochs`. ``text``: texts, for all of its views or some."""
+:meth:`Objective.between_epochs`. ``text``: texts, for all of its views or some. ``hidden``: masked views of texts, and
+the tokens hidden in them."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class ViewSpec:
     recorded frames have futures; single images have only 0."""
     modality: Modality = "image"
     """Kind of the input, which decides the encoder."""
+    masked: bool = False
+    """A text some of whose tokens are hidden: those in ``BatchInfo.hidden``."""
 
 
 class BatchInfo(NamedTuple):
@@ -64,6 +67,9 @@ class BatchInfo(NamedTuple):
     contents: Tensor | None = None
     """``(B, S)`` int64: what each of the S parts of a sample shows, such as its picture and its caption, by any number.
     Samples with the same number in a column have that part in common."""
+    hidden: Tensor | None = None
+    """``(B, H, 2)`` int64: the place in its text and the number of each token that the masked view hides. Rows with
+    fewer than H are filled up with 0, the number of padding."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class DataSpec:
     """Number of classes of the labels."""
     action_dim: int | None = None
     """Size of an action."""
+    vocabulary: int | None = None
+    """Number of tokens, padding included."""
     text: FeatureSpec | None = None
     """Sizes of the text encoder's features, where texts have an encoder of their own beside the images'."""
 
@@ -166,6 +174,7 @@ class Objective(nn.Module):
             indices=empty(dtype=torch.int64) if "indices" in self.needs else None,
             labels=empty(dtype=torch.int64) if "labels" in self.needs else None,
             actions=empty(ahead, data.action_dim or 1) if "actions" in self.needs else None,
+            hidden=empty(1, 2, dtype=torch.int64) if "hidden" in self.needs else None,
         )
         online, target = ([encoded(spec) for spec in some] for some in (self.online_views, self.target_views))
         self(online, target, batch)

@@ -121,8 +121,10 @@ def _same(contents: Tensor | None, logits: Tensor) -> Tensor | None:
         return None
     if len(logits) < 2:
         raise ValueError(f"negatives from the batch need at least 2 samples in a batch (batch_size), got {len(logits)}")
-    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    return (contents[:, None] == contents).any(2) | own
+    same = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    for part in contents.unbind(1):
+        same = same | (part[:, None] == part)
+    return same
 
 
 def _accuracy(logits: Tensor, same: Tensor | None) -> Tensor:

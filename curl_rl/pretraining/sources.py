@@ -30,6 +30,10 @@ class Batch(Protocol):
     def contents(self) -> Tensor | None:
         """``(B, S)`` int64, as in :class:`~curl_rl.objectives.BatchInfo`; None if a sample has one part."""
 
+    @property
+    def hidden(self) -> Tensor | None:
+        """``(B, H, 2)`` int64, as in :class:`~curl_rl.objectives.BatchInfo`; None without a masked view."""
+
 
 B = TypeVar("B", bound=Batch)
 
@@ -93,4 +97,4 @@ class Source(Protocol[B]):
 def views_of(objective: Objective) -> tuple[ViewSpec, ...]:
     """The distinct views that an objective compares, in the order in which a source makes them."""
     views = {*objective.online_views, *objective.target_views}
-    return tuple(sorted(views, key=lambda view: (view.modality, view.index, view.future)))
+    return tuple(sorted(views, key=lambda view: (view.modality, view.index, view.future, view.masked)))

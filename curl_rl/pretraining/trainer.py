@@ -214,7 +214,7 @@ class Pretrainer:
 
     def whole_batch(self, batch: Batch) -> BatchInfo:
         """Gathers what is known of the whole batch, except its views, from each process's share."""
-        parts = (batch.indices, batch.labels, batch.actions, batch.contents)
+        parts = (batch.indices, batch.labels, batch.actions, batch.contents, batch.hidden)
         total = self.config.batch_size
         return BatchInfo(*(None if part is None else distributed.gather(part, total) for part in parts))
 

@@ -36,6 +36,7 @@ Purpose = Literal[
     "learned regions",
     "replayed scenes",
     "noise of the network",
+    "hidden tokens",
 ]
 
 

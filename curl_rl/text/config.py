@@ -27,7 +27,7 @@ from curl_rl.text.sentences import GRAMMAR
 from curl_rl.text.tokenizer import SMALLEST
 
 PRESETS = CONFIGS / "text"
-HAS: frozenset[Need] = frozenset({"indices", "epochs", "text"})
+HAS: frozenset[Need] = frozenset({"indices", "epochs", "text", "hidden"})
 """Needs of a method that sentences satisfy."""
 
 MAY_CHANGE = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from curl_rl.objectives import Modality, Need, ViewSpec
 from curl_rl.text.data.pairs import PairSet
-from curl_rl.text.tokenizer import Tokenizer
+from curl_rl.text.tokenizer import Tokenizer, without_padding
 from curl_rl.vision.data.image_sets import ImageBatch
 from curl_rl.vision.source import ImageSource
 from curl_rl.vision.views import AugmentConfig
@@ -39,6 +39,11 @@ class PairBatch(NamedTuple):
     @property
     def actions(self) -> None:
         """Images with captions have no actions."""
+        return None
+
+    @property
+    def hidden(self) -> None:
+        """Their captions are never masked."""
         return None
 
 
@@ -85,7 +90,7 @@ class PairSource:
         self.data = self._images.data
         self.has: frozenset[Need] = self._images.has | {"text"}
         device = pairs.images.device
-        self._tokens = tokenizer.encode(pairs.texts, length).to(device)
+        self._tokens = without_padding(tokenizer.encode(pairs.texts, length)).to(device)
         self._contents = pairs.contents.to(device)
         # All captions in a row, and where those of each image begin.
         self._captions = torch.tensor([place for own in pairs.captions for place in own], device=device)

@@ -16,7 +16,7 @@ from curl_rl.artifacts.network_file import damaged, file_description, load_netwo
 from curl_rl.artifacts.programs import OUTPUT, Program
 from curl_rl.encoders import TextEncoder, TwoTowerTextEncoder, build_encoder
 from curl_rl.runs.errors import UserError
-from curl_rl.text.tokenizer import TOKENIZER, Tokenizer
+from curl_rl.text.tokenizer import TOKENIZER, Tokenizer, without_padding
 
 TOKENS = "tokens"
 """Name of the input of a text encoder's program."""
@@ -70,8 +70,9 @@ class SentenceEncoder(nn.Module):
         if isinstance(sentences, str):
             raise ValueError(f"sentences must be a list of texts, got one text: [{sentences[:20]!r}]")
         weight = next(self.encoder.parameters())
-        tokens = self.tokenizer.encode(sentences, self.encoder.input_shape[2]).to(weight.device)
-        vectors: list[Tensor] = [self.encoder(part) for part in tokens.split(_BATCH) if len(part)]
+        tokens = self.tokenizer.encode(sentences, self.encoder.input_shape[2])
+        parts = [without_padding(part).to(weight.device) for part in tokens.split(_BATCH) if len(part)]
+        vectors: list[Tensor] = [self.encoder(part) for part in parts]
         return torch.cat(vectors) if vectors else weight.new_empty(0, self.features)
 
 

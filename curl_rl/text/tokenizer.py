@@ -28,6 +28,8 @@ SMALLEST = 259
 """Tokens of the smallest vocabulary: the special ones and all bytes."""
 
 _SPECIAL = ("[pad]", "[start]", "[end]")
+START = _SPECIAL.index("[start]")
+"""Number of the token that begins every text, and is nowhere else in it."""
 SPECIAL = len(_SPECIAL)
 """Number of special tokens, which come before all others."""
 _LARGEST_FILE = 2**27  # bytes; a vocabulary of a million tokens has about half of that
@@ -148,6 +150,11 @@ class Tokenizer:
     def decode(self, row: Tensor) -> str:
         """The text of a row of tokens, normalized; for pictures and messages."""
         return self._tokenizer.decode(row.tolist(), skip_special_tokens=True).strip()
+
+
+def without_padding(tokens: Tensor) -> Tensor:
+    """``(B, L)`` rows of tokens to ``(B, l)``, without the columns that are padding in all rows."""
+    return tokens[:, (tokens != PADDING).any(0)]
 
 
 def _library() -> Any:

@@ -155,6 +155,11 @@ SIMCSE = {
     "simcse": SimCSEConfig(),
     "simcse, hard negatives": SimCSEConfig(0.5, head=False, hard_negatives=True, hard_weight=2.0),
 }
+WORDS = dataclasses.replace(DATA, vocabulary=9)
+MASKED_SIMCSE = {
+    "simcse, masked": SimCSEConfig(masked_weight=0.1),
+    "simcse, hard negatives, masked": SimCSEConfig(head=False, hard_negatives=True, masked_weight=0.5),
+}
 PAIRS = dataclasses.replace(DATA, text=FeatureSpec(4, (4, 1, 3)))
 CLIP = {
     "clip": CLIPConfig(dim=3),
@@ -181,6 +186,7 @@ ROWS = {
     **{row: Row(METHODS["cpc"], config) for row, config in CPC.items()},
     **{row: Row(METHODS["cpc"], config, PATCHES) for row, config in PATCH_CPC.items()},
     **{row: Row(METHODS["simcse"], config, TEXT) for row, config in SIMCSE.items()},
+    **{row: Row(METHODS["simcse"], config, TEXT, data=WORDS) for row, config in MASKED_SIMCSE.items()},
     "quick_thoughts": Row(METHODS["quick_thoughts"], QuickThoughtsConfig(), STREAMS),
     "quick_thoughts, next": Row(METHODS["quick_thoughts"], QuickThoughtsConfig(before=False, temperature=2.0), STREAMS),
     "is_bert": Row(METHODS["is_bert"], ISBERTConfig(windows=(1, 3), dim=4), TEXT),
@@ -284,7 +290,7 @@ def test_the_most_local_map_is_the_middle_if_there_is_one(name: str) -> None:
 def test_unmet_needs_are_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     method = dataclasses.replace(DUMMIES[name], instead="moco")
     monkeypatch.setitem(METHODS, name, method)
-    everything: frozenset[Need] = frozenset({"labels", "indices", "actions", "epochs", "text"})
+    everything: frozenset[Need] = frozenset({"labels", "indices", "actions", "epochs", "text", "hidden"})
     for has in (frozenset[Need](), everything):
         user = ObjectiveUser("agent.objective", "a replay", has)
         missing = sorted(method.objective.needs - has)

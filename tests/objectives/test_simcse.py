@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from curl_rl import AuxiliaryLoss
 from curl_rl.encoders import Features, FeatureSpec, TextEncoder, TextEncoderConfig
-from curl_rl.objectives import BatchInfo, ObjectiveUser, SimCSE, SimCSEConfig, build_objective
+from curl_rl.objectives import BatchInfo, DataSpec, ObjectiveUser, SimCSE, SimCSEConfig, build_objective, registry
 
 SPEC = FeatureSpec(3, (3, 1, 5))
 PLAIN = SimCSEConfig(head=False)
@@ -195,3 +195,69 @@ def test_what_are_no_texts_is_refused(tokens: Tensor, later: int, line: str) -> 
     aux = AuxiliaryLoss(encoder, SimCSE(encoder.feature_spec, HARD))
     with pytest.raises(ValueError, match=f"^{line}"):
         aux(tokens, later=[tokens] * later)
+
+
+def test_hidden_tokens_are_predicted_from_their_places_term_by_term() -> None:
+    torch.manual_seed(0)
+    config = SimCSEConfig(head=False, masked_weight=0.3)
+    objective = SimCSE(SPEC, config, vocabulary=7).double()
+    first, second, vector = drawn(3, 3)
+    places = torch.randn(3, 3, 1, 5, dtype=torch.float64)
+    # The first text hides two tokens, the second one, the third none.
+    hidden = torch.tensor([[[4, 6], [1, 2]], [[0, 3], [0, 0]], [[0, 0], [0, 0]]])
+    head = objective.token_head
+    assert head is not None
+    terms = []
+    for text, place, token in [(0, 4, 6), (0, 1, 2), (1, 0, 3)]:
+        scores = head(places[text, :, 0, place])
+        terms.append(scores.exp().sum().log() - scores[token])
+    views = [features(first), features(second), Features(vector, places)]
+    result = objective(views, [], BatchInfo(hidden=hidden))
+    contrast = by_hand(PLAIN, [first, second], 1.0)
+    assert float(result.loss.detach()) == pytest.approx(contrast + 0.3 * float(sum(terms).detach()) / 3, rel=1e-12)  # type: ignore[union-attr]
+    assert float(result.metrics["token_loss"]) == pytest.approx(float(sum(terms).detach()) / 3, rel=1e-12)  # type: ignore[union-attr]
+    nothing = objective(views, [], BatchInfo(hidden=torch.zeros_like(hidden)))
+    assert float(nothing.loss.detach()) == pytest.approx(contrast, rel=1e-12)
+    assert nothing.metrics["token_accuracy"] == 0
+
+
+def test_sure_predictions_of_hidden_tokens_are_accurate() -> None:
+    objective = SimCSE(SPEC, SimCSEConfig(masked_weight=1.0), vocabulary=4).double()
+    objective.token_head = nn.Linear(3, 4, bias=False).double()
+    with torch.no_grad():
+        objective.token_head.weight.copy_(torch.eye(4, 3))
+    place = torch.eye(3, dtype=torch.float64).mul(90).T.unsqueeze(1).expand(2, 3, 1, 3)  # place i says token i
+    first, second = drawn(2, 2)
+    right = torch.tensor([[[1, 1]], [[2, 2]]])
+    for hidden, accuracy in ((right, 1), (torch.tensor([[[1, 1]], [[1, 2]]]), 0.5)):
+        batch = BatchInfo(hidden=hidden)
+        metrics = objective([features(first), features(second), Features(first, place)], [], batch).metrics
+        assert metrics["token_accuracy"] == accuracy
+        assert float(metrics["token_loss"]) == pytest.approx(90 * (1 - accuracy), abs=1e-9)
+
+
+def test_hidden_tokens_need_their_number_and_a_source_that_hides_them() -> None:
+    config = registry.ObjectiveConfigs(simcse=SimCSEConfig(masked_weight=0.1))
+    with pytest.raises(
+        ValueError, match=r"^objectives\.simcse\.masked_weight needs the number of tokens, got none: give"
+    ):
+        build_objective("simcse", SPEC, config)
+    user = ObjectiveUser("method", "a folder", frozenset({"text"}))
+    with pytest.raises(ValueError, match=r"^method simcse needs hidden, which a folder does not have: take"):
+        build_objective("simcse", SPEC, config, DataSpec(vocabulary=9), user)
+    assert build_objective("simcse", SPEC, None, DataSpec(), user) is not None
+
+
+def test_masked_texts_are_given_last_in_your_own_loop() -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder((20, 1, 5), TextEncoderConfig(8, 1, 2, dropout=0.0))
+    objective = SimCSE(encoder.feature_spec, SimCSEConfig(masked_weight=0.5), vocabulary=20)
+    aux = AuxiliaryLoss(encoder, objective)
+    texts = torch.randint(3, 20, (4, 5))
+    masked, hidden = texts.clone(), torch.tensor([[[2, 0]]]).repeat(4, 1, 1)
+    masked[:, 2], hidden[:, 0, 1] = 1, texts[:, 2]
+    views = [encoder.encode(text) for text in (texts, texts, masked)]
+    expected = objective(views, [], BatchInfo(hidden=hidden)).loss
+    torch.testing.assert_close(aux(texts, later=[texts, masked], batch=BatchInfo(hidden=hidden)), expected)
+    with pytest.raises(ValueError, match=r"^batch must hold hidden, which SimCSE needs, got none"):
+        aux(texts, later=[texts, masked])

@@ -58,6 +58,7 @@ MOMENTUM = torch.tensor(0.9)
 CONTENTS = torch.tensor([[0, 1], [2, 1], [3, 4], [0, 5], [6, 7]])  # sample 0 shares a part with 1 and with 3
 LABELS = torch.tensor([2, 0, 1, 2, 0])
 ACTIONS = torch.linspace(-1, 1, 20).view(5, 2, 2)
+HIDDEN = torch.tensor([[[0, 1], [4, 2]], [[8, 4], [0, 0]], [[0, 0], [0, 0]], [[2, 1], [0, 0]], [[3, 3], [5, 1]]])
 ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "curl": ("curl", ObjectiveConfigs()),
     "simclr": ("simclr", ObjectiveConfigs(simclr=SimCLRConfig(dim=4))),
@@ -86,6 +87,7 @@ ROWS: dict[str, tuple[ObjectiveName, ObjectiveConfigs]] = {
     "amdim": ("amdim", ObjectiveConfigs()),
     "dim": ("dim", ObjectiveConfigs(dim=DIMConfig(units=5, global_weight=0.5))),
     "simcse": ("simcse", ObjectiveConfigs(simcse=SimCSEConfig(hard_negatives=True))),
+    "simcse, masked": ("simcse", ObjectiveConfigs(simcse=SimCSEConfig(masked_weight=0.5))),
     "quick_thoughts": ("quick_thoughts", ObjectiveConfigs()),
     "is_bert": ("is_bert", ObjectiveConfigs(is_bert=ISBERTConfig(windows=(1, 3), dim=4))),
     "clip": ("clip", ObjectiveConfigs(clip=CLIPConfig(dim=4))),
@@ -102,7 +104,7 @@ def drawn(*shape: int, seed: int) -> Tensor:
 def method(row: str, features: FeatureSpec = SPEC) -> Objective:
     torch.manual_seed(0)
     name, configs = ROWS[row]
-    objective = build_objective(name, features, configs, DataSpec(count=COUNT, action_dim=2, text=SPEC))
+    objective = build_objective(name, features, configs, DataSpec(count=COUNT, action_dim=2, vocabulary=5, text=SPEC))
     assert objective is not None
     return objective.double()
 
@@ -139,6 +141,7 @@ def steps_on_features(row: str, own: slice) -> Outcome:
                 labels=distributed.gather(LABELS[own], BATCH),
                 actions=distributed.gather(ACTIONS[own], BATCH),
                 contents=distributed.gather(CONTENTS[own], BATCH),
+                hidden=distributed.gather(HIDDEN[own], BATCH),
             ),
         )
         objective.zero_grad()

@@ -60,6 +60,14 @@ def test_a_batch_has_each_image_with_one_of_its_own_captions(source: PairSource,
         assert batch.actions is None
 
 
+def test_captions_are_as_wide_as_the_longest(tokenizer: Tokenizer) -> None:
+    longest = int((tokenizer.encode(TEXTS, 100) != 0).sum(1).max())
+    source = PairSource(pairs(), tokenizer, 100, PLAIN).showing([IMAGE, TEXT])
+    (batch,) = source.batches(5, seed=1)
+    assert batch.tokens[0].shape == (5, longest)
+    assert source.shapes["text"] == (tokenizer.vocabulary, 1, 100), "the encoder takes longer ones"
+
+
 def test_captions_are_drawn_evenly_anew_in_each_epoch(source: PairSource, tokenizer: Tokenizer) -> None:
     drawn = Counter()
     for epoch in range(600):

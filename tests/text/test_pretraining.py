@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -84,6 +85,19 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     pretrain(config)
     assert_same_run(tmp_path / "run", alone, "sentences")
     assert (tmp_path / "run" / TOKENIZER).read_bytes() == (alone / TOKENIZER).read_bytes()
+
+
+def test_hidden_tokens_are_predicted(data: Path, tmp_path: Path) -> None:
+    masked = ObjectiveConfigs(simcse=SimCSEConfig(masked_weight=0.1))
+    run = pretrain(tiny(data, tmp_path / "run", epochs=1, objectives=masked))
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["objective/token_loss"] for row in rows if "objective/token_loss" in row]
+    vocabulary = Tokenizer.load(run).vocabulary
+    assert losses
+    # Nothing learned yet: near the log of the vocabulary's size; 0 in a step without hidden tokens.
+    assert all(loss == 0 or abs(loss - math.log(vocabulary)) < 1.5 for loss in losses)
+    assert any(losses)
+    assert networks(run)["objective.token_head.3.bias"].shape == (vocabulary,)
 
 
 def test_a_run_keeps_its_tokenizer_and_says_which(alone: Path) -> None:

@@ -116,3 +116,58 @@ def test_an_epoch_is_a_permutation_shared_by_processes_and_resumed_anywhere(sour
     shares = [source.batches(3, seed=5, epoch=2, start_batch=1, rank=rank, world_size=2) for rank in range(2)]
     assert torch.equal(torch.cat([next(share).indices for share in shares]), whole[1])
     assert [batch.indices.tolist() for batch in source.batches(3, seed=5, epoch=3)] != [w.tolist() for w in whole]
+
+
+@pytest.fixture
+def uneven(tmp_path: Path, source: SentenceSource) -> SentenceSource:
+    """Texts of one to four letters, and their positives of other lengths."""
+    sentences = read_sentences(written(tmp_path, "a\tbb\nab\tbbb\nabc\tb\nabca\tbbbb\nb\tb\n"))
+    return SentenceSource(sentences, Tokenizer.train(["a"], SMALLEST), 20, CPU)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_batch_has_as_many_columns_as_its_longest_text_in_all_processes(
+    uneven: SentenceSource, world_size: int
+) -> None:
+    specs = [*TEXT[:2], ViewSpec(0, 1, "text")]
+    uneven.showing(specs)
+    rows = ["a", "ab", "abc", "abca", "b"], ["bb", "bbb", "b", "bbbb", "b"], ["ab", "abc", "abca", "b", "b"]
+    for epoch in range(3):
+        shares = [
+            uneven.batches(3, seed=1, epoch=epoch, rank=rank, world_size=world_size) for rank in range(world_size)
+        ]
+        for parts in zip(*shares, strict=True):
+            places = [place for part in parts for place in part.indices.tolist()]
+            assert len(places) == 3
+            views = [uneven.views(part, torch.Generator()) for part in parts]
+            for spec, column in zip(specs, rows, strict=True):
+                tokens = torch.cat([view[spec] for view in views])  # the same width in each
+                texts = [column[place] for place in places]
+                assert shown(uneven, tokens) == texts
+                # With the space before the text, its start and its end, a token for each letter.
+                assert tokens.shape == (3, max(map(len, texts)) + 3)
+            assert torch.equal(
+                torch.cat([uneven.center(part) for part in parts]), torch.cat([v[TEXT[0]] for v in views])
+            )
+
+
+def test_a_steps_hidden_tokens_are_the_same_in_any_process_and_after_a_resume(uneven: SentenceSource) -> None:
+    spec = ViewSpec(0, modality="text", masked=True)
+    uneven.showing([TEXT[0], spec])
+
+    def drawn(**arguments: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        batches = list(uneven.batches(2, **{"seed": 1, "epoch": 3, **arguments}))
+        assert all(batch.hidden is not None for batch in batches)
+        return [(uneven.views(batch, torch.Generator())[spec], batch.hidden) for batch in batches]  # type: ignore[misc]
+
+    whole = drawn()
+    assert len(whole) == 2
+    for together, shares in zip(
+        whole, zip(*(drawn(rank=rank, world_size=2) for rank in range(2)), strict=True), strict=True
+    ):
+        for part in range(2):
+            assert torch.equal(together[part], torch.cat([share[part] for share in shares]))
+    for one, again in zip(whole[1], drawn(start_batch=1)[0], strict=True):
+        assert torch.equal(one, again)
+    epochs = {repr([hidden.tolist() for _, hidden in drawn(epoch=epoch)]) for epoch in range(8)}
+    assert len(epochs) > 4

@@ -12,7 +12,7 @@ import torch
 
 from curl_rl.encoders.text import PADDING
 from curl_rl.runs.errors import UserError
-from curl_rl.text.tokenizer import SMALLEST, TOKENIZER, Tokenizer
+from curl_rl.text.tokenizer import SMALLEST, TOKENIZER, Tokenizer, without_padding
 
 pytest.importorskip("tokenizers")
 
@@ -22,6 +22,13 @@ TEXTS = ["a red circle", "a blue square above a red circle", "a red square", "th
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return Tokenizer.train(TEXTS, SMALLEST + 30)
+
+
+def test_columns_of_padding_alone_are_left_out() -> None:
+    rows = torch.tensor([[1, 5, 2, 0, 0, 0], [1, 2, 0, 0, 0, 0], [1, 6, 5, 2, 0, 0]])
+    assert without_padding(rows).tolist() == [[1, 5, 2, 0], [1, 2, 0, 0], [1, 6, 5, 2]]
+    assert without_padding(rows[:, :3]).tolist() == rows[:, :3].tolist()
+    assert without_padding(rows[:0]).shape == (0, 0)
 
 
 def test_rows_are_start_text_end_and_padding(tokenizer: Tokenizer) -> None:

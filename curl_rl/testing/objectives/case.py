@@ -99,8 +99,14 @@ class ObjectiveCase:
                 torch.randint(self.data.classes or 3, (size,), generator=generator),
                 normal(ahead, self.data.action_dim or 1).float(),
                 torch.randint(2 * size, (size, 2), generator=generator),
+                self._hidden(size, generator),
             ),
         )
+
+    def _hidden(self, size: int, generator: torch.Generator) -> Tensor:
+        """``(size, 2, 2)``: places of the map and tokens, some of which are padding."""
+        places = torch.randint(self.features.map_shape[-1], (size, 2), generator=generator)
+        return torch.stack([places, torch.randint(self.data.vocabulary or 2, (size, 2), generator=generator)], 2)
 
     def encoded(self) -> Inputs:
         """:meth:`inputs` whose online features have a gradient, as a trained encoder's do."""

@@ -58,7 +58,7 @@ def _settings(config: type) -> None:
 
 
 def needs(case: ObjectiveCase) -> None:
-    """It reads labels, indices and actions only if ``needs`` declares them."""
+    """It reads labels, indices, actions and hidden tokens only if ``needs`` declares them."""
 
     def epoch(without: Need | None) -> None:
         objective, inputs = case.fresh(), case.inputs()
@@ -68,7 +68,7 @@ def needs(case: ObjectiveCase) -> None:
         objective.after_step(objective(*inputs).carry, torch.tensor(0.9))
 
     epoch(without=None)
-    undeclared: tuple[Need, ...] = ("labels", "indices", "actions")
+    undeclared: tuple[Need, ...] = ("labels", "indices", "actions", "hidden")
     for need in undeclared:
         if need in case.built.needs:
             continue

@@ -71,6 +71,8 @@ class ImageBatch(NamedTuple):
     """The epoch that the batch belongs to; 0 outside of training."""
     contents: None = None
     """An image has one part."""
+    hidden: None = None
+    """Images have no tokens."""
 
 
 class ImageSet:
