@@ -43,6 +43,10 @@ def main(argv: Sequence[str]) -> int:
         "--languages", nargs=2, default=list(LANGUAGES), help="the sentences' language and the other [eng spa]"
     )
     arguments = parser.parse_args(argv)
+    if arguments.seed < 0:
+        parser.error(f"--seed must be 0 or more, got {arguments.seed}")
+    if arguments.to.resolve() == arguments.file.resolve():
+        parser.error(f"--to must be another file than the sentences, got {arguments.to}, which would be overwritten")
     with refusals(parser):
         check_writable(arguments.to)
         sentences = read_sentences(arguments.file).columns[0]

@@ -37,7 +37,7 @@ from curl_rl.text.data.pairs import SHAPES
 from curl_rl.text.data.tables import CAPTIONS
 from curl_rl.text.evaluation import measures
 from curl_rl.text.evaluation.measures import PairMeasures, Scores
-from curl_rl.text.evaluation.zero_shot import PROMPTS
+from curl_rl.text.evaluation.zero_shot import PROMPTS, check_prompts
 from curl_rl.text.pair_config import read_config
 from curl_rl.text.pair_encoder import load_pair_encoder
 from curl_rl.text.pair_pretraining import pairs_of
@@ -69,6 +69,9 @@ def main(argv: Sequence[str]) -> int:
     with refusals(parser):
         if arguments.json:
             check_writable(arguments.json)
+        check_prompts(arguments.prompts)
+        for data in arguments.data:  # before the first one is measured, which takes a while
+            _check_data(data)
         device = prepared_device(arguments.device)
         found: dict[str, dict[str, Scores]] = {}
         for data in arguments.data:
@@ -81,17 +84,22 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _check_data(data: str) -> None:
+    folder = Path(data).expanduser()
+    if data == SHAPES or (folder / CAPTIONS).is_file() or measures.judged_pairs(folder):
+        return
+    if not folder.is_dir():
+        raise UserError(f"no folder {data}")
+    raise UserError(f"{data} must have {CAPTIONS} or scored*.tsv, and has neither: scripts/prepare_data.py makes some")
+
+
 def _columns(arguments: Any, data: str, device: torch.device) -> dict[str, Scores]:
     """The measures on one data set, by encoder or baseline."""
     folder = Path(data).expanduser()
     judged = {} if data == SHAPES else measures.judged_pairs(folder)
     if judged:
         return _agreement(arguments, folder, judged, device)
-    if data == SHAPES or (folder / CAPTIONS).is_file():
-        return _retrieval(arguments, data if data == SHAPES else str(folder), device)
-    if not folder.is_dir():
-        raise UserError(f"no folder {data}")
-    raise UserError(f"{data} must have {CAPTIONS} or scored*.tsv, and has neither: scripts/prepare_data.py makes some")
+    return _retrieval(arguments, data if data == SHAPES else str(folder), device)
 
 
 def _agreement(arguments: Any, folder: Path, judged: Any, device: torch.device) -> dict[str, Scores]:

@@ -14,6 +14,7 @@ The licenses differ: read them before you pass data, or what was made of it, on.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.count < 20:
         parser.error(f"--count must be at least 20, got {arguments.count}")
+    if not re.fullmatch(r"\w+", arguments.language):
+        parser.error(f"--language must be a code such as de or pt_BR, got {arguments.language!r}")
     with refusals(parser):
         request = Request(
             arguments.roots, tuple(dict.fromkeys(["en", arguments.language])), arguments.count, arguments.seed

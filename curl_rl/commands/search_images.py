@@ -40,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if arguments.most < 1:
         parser.error(f"--most must be at least 1, got {arguments.most}")
+    if not all(text.strip() for text in arguments.texts):
+        parser.error("each TEXT must say what to look for, got an empty one")
     with refusals(parser):
         check_writable(arguments.out)
         device = prepared_device(arguments.device)

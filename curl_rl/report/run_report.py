@@ -81,6 +81,8 @@ def run_directories(paths: Sequence[Path]) -> list[Path]:
     of_detectors = [place for place, directory in found.items() if kind_of(directory) == "detection"]
     for place in of_detectors:
         warn(f"{found.pop(place)} is left out: a detector's report is its gallery and evaluation.json")
+    if of_detectors and not found:
+        raise UserError(f"no run below {named(paths)} but of detectors: name runs of other kinds")
     if not found:
         raise UserError(f"no run below {named(paths)}: a run has a {CONFIG}")
     return list(found.values())

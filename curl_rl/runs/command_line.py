@@ -51,7 +51,7 @@ def refusals(parser: argparse.ArgumentParser, *more: type[Exception]) -> Iterato
         parser.error(in_this_spelling(one_line(error)))
     except OSError as error:
         # Readers report a missing or broken file as a ValueError, so this OSError comes from writing.
-        parser.error(f"cannot write {error.filename}: {in_words(error)}" if error.filename else one_line(error))
+        parser.error(f"cannot write {error.filename}: {in_words(error)}" if error.filename else in_words(error))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

@@ -5,6 +5,7 @@ Precedence: preset < ``--config`` < flags.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from curl_rl.pretraining.config import (
 from curl_rl.ranges import at_least, check_ranges
 from curl_rl.runs.compute import DEVICE
 from curl_rl.runs.console import printable
+from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import SEED
 from curl_rl.runs.settings import Layer, Schema, preset_layer
 from curl_rl.text.config import MAY_CHANGE, TokensConfig
@@ -134,7 +136,11 @@ def parse_command_line(argv: list[str], *, program: str, description: str) -> tu
     Raises:
         UserError: the command line, or a file that it names, cannot be parsed.
     """
-    return SCHEMA.parse_command_line(argv, program=program, description=description)[:2]
+    try:
+        return SCHEMA.parse_command_line(argv, program=program, description=description)[:2]
+    except UserError as error:
+        # The checks of a Transformer name it as a run on sentences does.
+        raise UserError(re.sub(r"(?<![-.\w])encoder\.text\b", "text_encoder.text", str(error))) from None
 
 
 def read_config(path: Path) -> PairConfig:

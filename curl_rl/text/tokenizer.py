@@ -109,6 +109,10 @@ class Tokenizer:
             return cls(read_file(path, _LARGEST_FILE).decode())
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+        except FileNotFoundError:
+            raise UserError(
+                f"no tokenizer {path}: name a {TOKENIZER}, or a run of scripts/pretrain_text.py, which has one"
+            ) from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read as a tokenizer ({one_line(error)})") from None
 

@@ -29,6 +29,7 @@ class Unavailable(RuntimeError):
             PermissionError(13, "Permission denied", "here"),
             "cannot write here: Permission denied: change the permissions of the file or of its folder",
         ),
+        (OSError(28, "No space left on device"), "No space left on device: free some disk space"),
         (OSError("the disk is gone"), "the disk is gone"),
     ],
 )

@@ -33,6 +33,8 @@ def test_pairs_are_read_by_the_trainer_and_keep_the_sentences(
         (["{}/none"], "{}/none, which does not exist"),
         (["grammar", "--probability", "2"], "probability must be in [0, 1], got 2"),
         (["grammar", "--probability", "0"], "no sentence of grammar has changed"),
+        (["grammar", "--seed", "-1"], "--seed must be 0 or more, got -1"),
+        (["{}/pairs.tsv"], "--to must be another file than the sentences"),
         (["grammar", "--by", "back_translation"], "got no program apertium"),
     ],
 )

@@ -52,6 +52,10 @@ def test_a_second_language_has_a_table_of_its_own(command: Any, tmp_path: Path) 
         (["emoji", "--from", "{}/none", "--to", "{}/to"], "no folder "),
         (["shapes", "--to", "{}/full"], "must be a new folder, and there is something already"),
         (["shapes", "--to", "{}/file"], "must be a new folder, and there is something already"),
+        (
+            ["shapes", "--to", "{}/to", "--language", "../../x"],
+            "--language must be a code such as de or pt_BR",
+        ),
         (["shapes", "--to", "{}/to", "--count", "3"], "--count must be at least 20, got 3"),
     ],
 )

@@ -24,7 +24,8 @@ from curl_rl.report.runs import read_run
 from curl_rl.runs.errors import UserError
 from curl_rl.text import Tokenizer, load_sentence_encoder
 from curl_rl.text.config import TokensConfig
-from curl_rl.text.data.tables import captions_text, scored_text
+from curl_rl.text.data.tables import ScoredPair, captions_text, scored_text
+from curl_rl.text.evaluation.measures import agreement_of_words
 from curl_rl.text.pair_config import PairConfig, load_preset, read_config
 from curl_rl.text.pair_encoder import load_pair_encoder
 from curl_rl.text.pair_pretraining import pretrain_pairs
@@ -193,6 +194,8 @@ MISTAKES = [
     (["--method", "clip", "--augment.size", "64"], "augment.size 64 is larger than the images of "),
     (["--method", "clip", "--captions", "../captions.tsv"], "captions must be the name of a file in the folder"),
     (["--method", "clip", "--preset", "digits"], "digits"),
+    (["--method", "clip", "--text_encoder.text.heads", "5"], " text_encoder.text.heads must divide width 32, got 5"),
+    (["--method", "clip", "--encoder.text.heads", "4"], "unrecognized arguments: --encoder.text.heads 4"),
     (["--method", "simclr"], "pretrain_vision.py"),
 ]
 
@@ -233,6 +236,44 @@ def test_a_run_without_a_common_space_is_refused(
         command([str(tmp_path), *arguments])
     assert ended.value.code == 2
     assert "has no encoders of images and of texts with a common space" in capsys.readouterr().err
+
+
+def test_mistakes_in_an_evaluation_are_found_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_text, "_columns", lambda *_: pytest.fail("measured"))
+    tables = {"one": b"1\ta\tb\n", "same": b"2\ta\tb\n2\tc\td\n", "bytes": b"1\tcaf\xe9\tb\n"}
+    for name, rows in tables.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scored.tsv").write_bytes(b"score\tfirst\tsecond\n" + rows)
+    (tmp_path / "empty").mkdir()
+    for words, message in {
+        ("none",): "no folder",
+        ("empty",): "must have captions.tsv or scored*.tsv, and has neither",
+        ("one",): "must have pairs with different scores, got 1 alone",
+        ("same",): "must have pairs with different scores, got 2 alone",
+        ("bytes",): "must be text in UTF-8: convert it",
+        ("shapes", "--prompts", "a picture"): "a prompt must have one pair of braces",
+    }.items():
+        place = [words[0] if words[0] == "shapes" else str(tmp_path / words[0]), *words[1:]]
+        with pytest.raises(SystemExit) as ended:
+            evaluate_text.main([str(tmp_path), "--data", "shapes", *place])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+
+
+def test_sentences_for_the_words_baseline_must_be_text(tmp_path: Path) -> None:
+    (tmp_path / "sentences.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(UserError, match=r"sentences\.txt must be text in UTF-8: convert it"):
+        agreement_of_words({"scored": [ScoredPair(1, "a", "b"), ScoredPair(2, "a", "c")]}, tmp_path)
+
+
+def test_nothing_is_searched_for_an_empty_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        search_images.main([str(tmp_path), str(tmp_path), "a cat", " "])
+    assert ended.value.code == 2
+    assert "each TEXT must say what to look for, got an empty one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["cpu", "tiny"])

@@ -82,14 +82,23 @@ def read_scored(path: Path) -> list[ScoredPair]:
     return pairs
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
-    """The rows of a table with these columns; empty lines do not count."""
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8; the last one is empty if the file ends with a line break.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} must be text in UTF-8: convert it") from None
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[list[str]]:
+    """The rows of a table with these columns; empty lines do not count."""
+    lines = read_lines(path)
     cells = [line.rstrip("\r").split("\t") for line in lines]
     if tuple(cells[0]) != tuple(columns):
         raise UserError(

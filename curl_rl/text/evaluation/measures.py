@@ -16,7 +16,7 @@ from curl_rl.augment import center_crop
 from curl_rl.encoders import TextEncoder
 from curl_rl.runs.errors import UserError
 from curl_rl.text.data.pairs import PairSet
-from curl_rl.text.data.tables import SCORED, ScoredPair, read_scored
+from curl_rl.text.data.tables import SCORED, ScoredPair, read_lines, read_scored
 from curl_rl.text.evaluation.agreement import spearman
 from curl_rl.text.evaluation.retrieval import (
     Gallery,
@@ -44,10 +44,16 @@ def judged_pairs(folder: Path) -> dict[str, list[ScoredPair]]:
     """The tables of judged pairs in a folder, ``scored*.tsv``, by their names without suffix.
 
     Raises:
-        UserError: one cannot be read.
+        UserError: one cannot be read, or all its scores are the same, which is no order to agree with.
     """
     first = Path(SCORED).stem
-    return {path.stem: read_scored(path) for path in sorted(folder.glob(f"{first}*.tsv"))}
+    found = {path.stem: (path, read_scored(path)) for path in sorted(folder.glob(f"{first}*.tsv"))}
+    for path, pairs in found.values():
+        if len({pair.score for pair in pairs}) < 2:
+            raise UserError(
+                f"{path} must have pairs with different scores, got {pairs[0].score:g} alone: add pairs, or remove it"
+            )
+    return {name: pairs for name, (_, pairs) in found.items()}
 
 
 def agreement(judged: dict[str, list[ScoredPair]], embed: Embed) -> Scores:
@@ -67,7 +73,7 @@ def agreement_of_words(judged: dict[str, list[ScoredPair]], folder: Path) -> Sco
     found: Scores = {}
     for name, pairs in judged.items():
         texts = dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second))
-        collection = [*texts, *(sentences.read_text(encoding="utf-8").splitlines() if sentences.is_file() else [])]
+        collection = [*texts, *(read_lines(sentences) if sentences.is_file() else [])]
         similarity = TfIdf(collection).pair_similarity([pair.first for pair in pairs], [pair.second for pair in pairs])
         found |= _with_people(name, similarity, pairs)
     return found

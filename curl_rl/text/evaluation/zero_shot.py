@@ -12,6 +12,16 @@ PROMPTS = ("{}", "a picture of {}", "an image of {}", "{}, a kind of thing")
 """Descriptions of a class, whose name takes the place of the braces."""
 
 
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Checks that each prompt has one pair of braces.
+
+    Raises:
+        ValueError: one has none, or several.
+    """
+    if wrong := [prompt for prompt in prompts if prompt.count("{}") != 1]:
+        raise ValueError(f"a prompt must have one pair of braces for the name of the class, got {wrong[0]!r}")
+
+
 @torch.no_grad()
 def class_embeddings(
     classes: Sequence[str], embed: Callable[[list[str]], Tensor], prompts: Sequence[str] = PROMPTS
@@ -28,8 +38,7 @@ def class_embeddings(
     """
     if not classes or not prompts:
         raise ValueError(f"classes and prompts must not be empty, got {len(classes)} and {len(prompts)}")
-    if wrong := [prompt for prompt in prompts if prompt.count("{}") != 1]:
-        raise ValueError(f"a prompt must have one pair of braces for the name of the class, got {wrong[0]!r}")
+    check_prompts(prompts)
     texts = [prompt.replace("{}", name.replace("_", " ")) for name in classes for prompt in prompts]
     embeddings = F.normalize(embed(texts).float(), dim=1)
     return F.normalize(embeddings.view(len(classes), len(prompts), -1).mean(1), dim=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from curl_rl.runs.errors import UserError
 from curl_rl.text.data.split import part_of
 from curl_rl.text.data.tables import CAPTIONS, captions_text, cell
 from curl_rl.text.packages.found import Package, find
@@ -25,7 +26,7 @@ def prepare_stamps(roots: Sequence[Path], into: PreparedSet, languages: Sequence
     The class of a stamp is its folder. Stamps of the same caption are in the same part, training or test.
 
     Raises:
-        UserError: the package is missing, or the first language is not English, which the stamps are named in.
+        UserError: the package is missing, or no stamp has a caption in one of the languages.
     """
     package = find(STAMPS, _FOLDER, roots)
     folder = package.path(_FOLDER)
@@ -47,6 +48,9 @@ def prepare_stamps(roots: Sequence[Path], into: PreparedSet, languages: Sequence
         for language in languages:
             if captions.get(language):
                 rows[language].append((file, captions[language]))
+    for language, found in rows.items():
+        if not found:
+            raise UserError(f"the stamps have no captions in {language}: choose another --language, or en for none")
     for number, language in enumerate(languages):
         into.write(CAPTIONS if number == 0 else f"captions.{language}.tsv", captions_text(rows[language]))
     into.facts |= {"images": counts, "languages": list(languages)}

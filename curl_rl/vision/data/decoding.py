@@ -52,7 +52,7 @@ def shorter_side(path: str) -> int | str:
         with Image.open(path, formats=FORMATS) as image:
             return without_white(image) or min(image.size)
     except Exception as error:  # see decode
-        return _reason(error)
+        return reason(error)
 
 
 def decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
@@ -66,7 +66,7 @@ def decode(path: str, size: int, target: npt.NDArray[np.uint8]) -> str | None:
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises almost anything on a broken file: SyntaxError, struct.error ...
-        return _reason(error)
+        return reason(error)
     side = min(rgb.size)
     if max(rgb.size) > side:
         left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
@@ -89,10 +89,10 @@ def open_picture(path: str) -> Image.Image | str:
     except MemoryError:
         raise
     except Exception as error:  # see decode
-        return _reason(error)
+        return reason(error)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Says why an image cannot be read; unlike the errors', without its path, which stands before it."""
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image of a known format"

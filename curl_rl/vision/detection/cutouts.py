@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from curl_rl.runs.console import say
-from curl_rl.runs.errors import UserError, one_line
+from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import open_regular
 from curl_rl.runs.settings import nearest
 from curl_rl.vision.data import DIGITS, load
-from curl_rl.vision.data.decoding import FORMATS
+from curl_rl.vision.data.decoding import FORMATS, reason
 from curl_rl.vision.data.listing import folders_in, images_below
 
 Part = Literal["train", "validation", "test"]
@@ -75,21 +75,22 @@ def read_cutouts(source: str, classes: Sequence[str]) -> dict[Part, Cutouts]:
     if source == DIGITS:
         return _digits(tuple(classes))
     found: dict[Part, list[tuple[Image.Image, ...]]] = {part: [] for part in PARTS}
-    bad = []
+    bad: list[str] = []
     for name in classes:
-        pictures = []
+        pictures, unusable = [], []
         for path in images_below(os.path.join(source, name)):
             answer = _cutout(path)
             if isinstance(answer, str):
-                bad.append(f"{path}: {answer}")
+                unusable.append(f"{path}: {answer}")
             else:
                 pictures.append(answer)
         if len(pictures) < _FIFTH:
             raise UserError(
                 f"{os.path.join(source, name)} has {len(pictures)} pictures with a transparent background, and a class "
                 f"needs at least {_FIFTH}, some of them for testing: add some, or leave the class out"
-                + (f" ({bad[-1]})" if bad else "")
+                + (f" ({unusable[-1]})" if unusable else "")
             )
+        bad += unusable
         for part, some in found.items():
             some.append(tuple(picture for index, picture in enumerate(pictures) if _part(index) == part))
     if bad:
@@ -111,7 +112,7 @@ def _cutout(path: str) -> Image.Image | str:
     except MemoryError:
         raise
     except Exception as error:  # Pillow raises almost anything on a broken file
-        return one_line(error)
+        return reason(error)
     alpha = np.asarray(whole)[..., 3] >= 255 * _ALPHA_OF_OBJECT
     if alpha.all():
         return "nothing of it is transparent"

@@ -15,7 +15,8 @@ def roi_align(maps: Tensor, boxes: Tensor, stride: int, size: int, samples: int 
 
     Args:
         maps: ``(B, C, h, w)``; place (i, j) covers the pixels from ``stride``·(i, j) on, ``stride`` of them each way.
-        boxes: ``(B, N, 4)`` in pixels of the image.
+        boxes: ``(B, N, 4)`` in pixels of the image; where one is NaN, as it is once a network has diverged, the
+            center of the map is sampled in its place.
         stride: pixels of the image between places of the map.
         size: bins on each side.
         samples: samples on each side of a bin.
@@ -31,6 +32,8 @@ def roi_align(maps: Tensor, boxes: Tensor, stride: int, size: int, samples: int 
     # grid_sample's coordinates run from -1, the outer edge of the first place, to 1, that of the last one.
     limits = boxes.new_tensor([width, height])
     grid = 2 * (corner[:, :, None] + extent[:, :, None] * at[:, None]) / limits - 1  # (B, N, points, 2)
+    # On a CPU the backward pass of grid_sample writes outside its memory at coordinates that are NaN.
+    grid = grid.nan_to_num()
     x, y = (grid[..., axis].to(maps.dtype) for axis in (0, 1))
     grid = torch.stack(
         [x[:, :, None, :].expand(b, n, points, points), y[:, :, :, None].expand(b, n, points, points)], -1

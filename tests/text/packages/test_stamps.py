@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from curl_rl.runs.errors import UserError
 from curl_rl.text.data.split import part_of
 from curl_rl.text.data.tables import read_captions
 from curl_rl.text.packages.prepared import PreparedSet
@@ -33,3 +35,8 @@ def test_stamps_are_squares_with_their_captions_by_folder_of_topics(tmp_path: Pa
     assert alpha[32:96].min() == 255
     assert alpha[:31].max() == alpha[97:].max() == 0
     assert json.loads((into / "provenance.json").read_text())["packages"][0]["license"] == "GPL-2"
+
+
+def test_a_language_without_captions_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the stamps have no captions in fr: choose another --language, or en for none"):
+        prepare_stamps([packages.stamps(tmp_path / "p")], PreparedSet(tmp_path), ["en", "fr"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from curl_rl.vision.detection.roi_align import roi_align
 
@@ -44,3 +46,12 @@ def test_agrees_with_torchvision() -> None:
     maps = torch.randn(1, 4, 10, 12, generator=torch.Generator().manual_seed(0))
     theirs = ops.roi_align(maps, [BOXES[0]], 5, spatial_scale=1 / 8, sampling_ratio=2, aligned=True)
     assert torch.allclose(roi_align(maps, BOXES, 8, 5)[0], theirs, atol=1e-5)
+
+
+def test_no_coordinate_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that has diverged has such boxes, and PyTorch's backward pass on a CPU would end the process."""
+    grids: list[Tensor] = []
+    sample = F.grid_sample
+    monkeypatch.setattr(F, "grid_sample", lambda maps, grid, **k: [grids.append(grid), sample(maps, grid, **k)][1])
+    roi_align(torch.ones(1, 1, 4, 4), torch.tensor([[[0.0, 0, 8, 8], [torch.nan] * 4]]), 8, 2)
+    assert grids[0].isfinite().all()

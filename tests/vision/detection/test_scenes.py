@@ -132,9 +132,12 @@ def test_pictures_that_are_no_cutouts_are_left_out(tmp_path: Path, capsys: pytes
     Image.new("RGB", (30, 30), "red").save(tmp_path / "disk" / "opaque.png")
     Image.new("RGBA", (30, 30)).save(tmp_path / "disk" / "z_empty.png")
     (tmp_path / "disk" / "broken.png").write_bytes(b"no picture")
+    make_cutouts(tmp_path, 2, ("bar",))
     found = read_cutouts(str(tmp_path), ("disk",))["train"]
     assert len(found.pictures[0]) == 3
     assert "3 pictures are left out, such as" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"bar has 2 pictures [^\n]*leave the class out$"):  # disk's are no reason
+        read_cutouts(str(tmp_path), ("disk", "bar"))
     (tmp_path / "disk" / "0.png").unlink()
     with pytest.raises(
         UserError, match=r"disk has 4 pictures with a transparent background, and a class needs at least 5"
