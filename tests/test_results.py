@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
@@ -158,6 +159,25 @@ def test_the_nearest_neighbors_of_images(method: str, name: str, epochs: int) ->
     if epochs == 5:
         cells.append(f"{100 * found[5]:.1f} (5)")
     assert f"| {name} | {epochs} | {' | '.join(cells)} |" in TEXT
+
+
+def test_nine_methods_on_cifar10() -> None:
+    """Both rows of the table, against what the runs and their evaluation wrote."""
+    found = {run.settings["method"]: run for run in stored("cifar10-methods.csv")}
+    measured = json.loads((RESULTS / "vision" / "protocols-methods.json").read_text())["rows"]
+    scores = {row["name"].split(" cpu")[0]: row["scores"] for row in measured}
+    header, _, knn, linear = TEXT[TEXT.index("| | supcon (labels) |") :].splitlines()[:4]
+    columns = [name.strip().split(" ")[0] for name in header.split("|")[2:-1]]
+    assert {*columns} == {*found, "untrained", "raw"}
+    for column, near, line in zip(columns, knn.split("|")[2:-1], linear.split("|")[2:-1], strict=True):
+        (of,) = [scores[name] for name in scores if name.startswith(column)]
+        assert float(near) == pytest.approx(100 * of["knn"]["mean"], abs=0.051)
+        if column in found:
+            assert found[column].settings["epochs"] == 2
+            (own,) = [row["knn/accuracy"] for row in found[column].rows if "knn/accuracy" in row]
+            assert own == pytest.approx(of["knn"]["mean"], abs=1e-3)
+        if column != "raw":
+            assert float(line) == pytest.approx(100 * of["linear"]["mean"], abs=0.051)
 
 
 FILES = sorted(RESULTS.rglob("*.csv"))
