@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from curl_rl import beside, moved
+from curl_rl import installation, moved
 
 if TYPE_CHECKING:
     from curl_rl.artifacts.encoder_file import load_encoder
@@ -65,5 +65,5 @@ if not TYPE_CHECKING:  # otherwise type checkers would accept any attribute name
         return sorted({*globals(), *__all__})
 
 
-beside.install()
+installation.expose_envs()
 moved.install()

@@ -94,8 +94,8 @@ def test_installed_command_trains_and_evaluates_beside_a_folder_called_envs(inst
 
 def test_installed_package_finds_its_own_environments_and_presets(installed: Path, tmp_path: Path) -> None:
     code = (
-        "import curl_rl, curl_rl.envs, curl_rl.beside\n"
-        "print(curl_rl.envs.__file__, curl_rl.beside.CONFIGS, curl_rl.beside.IS_CLONE)"
+        "import curl_rl, curl_rl.envs, curl_rl.installation\n"
+        "print(curl_rl.envs.__file__, curl_rl.installation.CONFIGS, curl_rl.installation.IS_CLONE)"
     )
     environment = os.environ | {"PYTHONPATH": str(installed.parents[1])}
     answer = subprocess.run(

@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from curl_rl.beside import IS_CLONE, ROOT
+from curl_rl.installation import IS_CLONE, ROOT
 from curl_rl.runs.spelling import in_this_spelling
 
 # This process imports no torch, which may be broken.

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from curl_rl.beside import IS_CLONE, ROOT
+from curl_rl.installation import IS_CLONE, ROOT
 from curl_rl.runs.spelling import in_this_spelling
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from curl_rl.beside import IS_CLONE, ROOT
 from curl_rl.commands.environments import MakeEnvironment, make_configured
+from curl_rl.installation import IS_CLONE, ROOT
 from curl_rl.rl.config import RunConfig
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.command_line import command_parser, exit_code_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from curl_rl.artifacts.encoder_file import HUB_NAME, as_safetensors, describe, load_encoder
 from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
-from curl_rl.beside import installation_of
+from curl_rl.installation import installation_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.files import write_durably
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from curl_rl.artifacts.network_file import METADATA
 from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.artifacts.programs import Program, ProgramInput, encoder_program, largest_difference
-from curl_rl.beside import installation_of
+from curl_rl.installation import installation_of
 from curl_rl.runs.files import write_durably
 
 try:

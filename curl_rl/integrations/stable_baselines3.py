@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from curl_rl.artifacts.pretrained import PretrainedEncoder
 from curl_rl.augment import center_crop
 from curl_rl.auxiliary import AuxiliaryLoss
-from curl_rl.beside import installation_of
 from curl_rl.encoders import Encoder, EncoderConfig, PixelEncoder
+from curl_rl.installation import installation_of
 from curl_rl.objectives import Objective, ObjectiveName
 
 try:

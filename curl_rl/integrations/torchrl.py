@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from curl_rl.artifacts.pretrained import PretrainedEncoder
-from curl_rl.beside import installation_of
+from curl_rl.installation import installation_of
 
 try:
     # TorchRL's modules come from tensordict; nothing else of TorchRL is needed.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from curl_rl.beside import CONFIGS
+from curl_rl.installation import CONFIGS
 from curl_rl.objectives import registry
 from curl_rl.objectives.composite import methods_in
 from curl_rl.ranges import at_least, check_ranges, positive_finite, within, zero_or_more

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from curl_rl.beside import IS_CLONE, ROOT
+from curl_rl.installation import IS_CLONE, ROOT
 from curl_rl.rl.config import RunConfig, parse_command_line, to_dict
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.settings import nearest

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from curl_rl.beside import CONFIGS
+from curl_rl.installation import CONFIGS
 from curl_rl.objectives import Modality, Need, registry
 from curl_rl.pretraining.config import (
     BackboneConfig,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from curl_rl.beside import installation_of
 from curl_rl.encoders.text import PADDING
+from curl_rl.installation import installation_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.files import read_file, write_durably
 

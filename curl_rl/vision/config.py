@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 
 import torch
 
-from curl_rl.beside import CONFIGS
+from curl_rl.installation import CONFIGS
 from curl_rl.objectives import Modality, Need, registry
 from curl_rl.pretraining.config import (
     BackboneConfig,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import envs
-from curl_rl import beside
+from curl_rl import installation
 from curl_rl.commands import train_sb3
 
 
@@ -51,7 +51,7 @@ def test_absent_library_is_named_with_its_extra(
 ) -> None:
     module = hide(library, integration, monkeypatch)
     how = rf"pip install -e '\.\[{extra}\]' in curl_rl's clone" if clone else rf"pip install 'curl_rl\[{extra}\]'"
-    monkeypatch.setattr(beside, "IS_CLONE", clone)
+    monkeypatch.setattr(installation, "IS_CLONE", clone)
     with pytest.raises(ImportError, match=rf"^{module} needs .*: {how}$") as caught:
         importlib.import_module(module)
     assert caught.value.__suppress_context__, "one line, not two tracebacks"

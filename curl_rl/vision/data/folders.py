@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from curl_rl.beside import installation_of
+from curl_rl.installation import installation_of
 from curl_rl.pretraining.distributed import is_first, share_of_machine
 from curl_rl.recordings.store import is_recording
 from curl_rl.runs.console import printable, say

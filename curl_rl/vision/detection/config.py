@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from curl_rl.beside import CONFIGS
+from curl_rl.installation import CONFIGS
 from curl_rl.objectives.open_world import OpenWorldConfig
 from curl_rl.pretraining.config import CheckpointConfig
 from curl_rl.ranges import at_least, check_ranges, positive, positive_finite, within, zero_or_more

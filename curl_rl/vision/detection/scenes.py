@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from curl_rl.beside import installation_of
+from curl_rl.installation import installation_of
 from curl_rl.ranges import at_least, check_ranges, within
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import Purpose, derived_seed

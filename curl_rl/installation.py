@@ -39,6 +39,6 @@ class _Finder(MetaPathFinder):
         return spec_from_file_location(fullname, folder / "__init__.py", submodule_search_locations=[str(folder)])
 
 
-def install() -> None:
+def expose_envs() -> None:
     """Makes ``curl_rl.envs`` importable in a clone."""
     sys.meta_path.append(_Finder())
