@@ -74,7 +74,7 @@ def test_losses_and_gradients_are_those_of_the_formula(name: str) -> None:
 @pytest.mark.slow
 def test_the_suite_has_a_row_for_each_comparison() -> None:
     rows = {row.name: row for row in text.measure(CPU, 2, rounds=1)}
-    encoder = rows["Transformer, 4 layers of 256, 2 × 32 tokens, float32"]
+    encoder = rows["Transformer, 2 layers of 128, 2 × 32 tokens, float32"]
     assert encoder.plain_ms is not None
     assert encoder.ours_ms is not None
     assert encoder.ratio == pytest.approx(encoder.plain_ms / encoder.ours_ms)
