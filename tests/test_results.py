@@ -42,6 +42,8 @@ def runs(file: str, label: str, env: str) -> dict[int, dict[int, float]]:
         ("cheetah-run.csv", "cpu", "cheetah-run", "seed"),
         ("cartpole-swingup.csv", "cpu", "cartpole-swingup", "with the contrastive loss, seed"),
         ("cartpole-swingup.csv", "cpu, agent.objective none", "cartpole-swingup", "without, same crops, seed"),
+        ("cartpole-swingup-methods.csv", "cpu, agent.objective swav", "cartpole-swingup", "SwAV, seed"),
+        ("cartpole-swingup-methods.csv", "cpu, agent.objective nnclr", "cartpole-swingup", "NNCLR, seed"),
         ("update.csv", "cpu", "cartpole-swingup", "exact, bfloat16, seed"),
         ("update.csv", "cpu, agent.precision float32", "cartpole-swingup", "exact, float32, seed"),
         ("update.csv", "cpu, agent.update_rule joint", "cartpole-swingup", "joint, bfloat16, seed"),
@@ -70,6 +72,12 @@ def test_the_means_over_seeds_are_those_of_the_runs(label: str, name: str) -> No
     curve = fmean(found[at] for found in seeds for at in TENTHS)
     assert f"| {name}, {len(last)} seeds | {end} | {three:.0f} | {curve:.0f} |" in TEXT
     assert end in README
+
+
+def test_the_mean_of_curl_beside_other_methods_on_cartpole() -> None:
+    seeds = runs("update.csv", "cpu, agent.precision float32", "cartpole-swingup").values()
+    row = " | ".join(f"{fmean(found[at] for found in seeds):.0f}" for at in TENTHS)
+    assert f"| CURL, ten seeds (float32, `cpu/update.csv`), mean | {row} |" in TEXT
 
 
 @pytest.mark.parametrize("label", ["curl", "official", "sac", "cpu", "cpu, agent.objective none"])
