@@ -95,7 +95,8 @@ def bank_scores(query: Tensor, key: Tensor, bank: Tensor, valid: Tensor) -> Pair
     """
     query = widened(query)
     negatives = query @ bank.to(query.dtype).T
-    return PairScores((query * key).sum(1), torch.where(valid, negatives, -torch.inf))
+    # In place: a bank is large, and its scores are read from memory again and again.
+    return PairScores((query * key).sum(1), negatives.masked_fill_(~valid, -torch.inf))
 
 
 def nt_xent(scores: PairScores, temperature: float, *, tau_plus: float = 0.0, beta: float = 0.0) -> Tensor:

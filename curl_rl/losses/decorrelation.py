@@ -27,8 +27,9 @@ def cross_correlation(first: Tensor, second: Tensor, eps: float = 1e-5) -> Tenso
 
     def standardized(embeddings: Tensor) -> Tensor:
         wide = widened(embeddings)
-        variance, mean = torch.var_mean(wide, 0, correction=0)
-        return (wide - mean) * torch.rsqrt(variance + eps)
+        centered = wide - wide.mean(0)
+        variance = centered.square().mean(0)  # torch.var_mean takes several times as long on a CPU
+        return centered * torch.rsqrt(variance + eps)
 
     return standardized(first).T @ standardized(second) / len(first)
 
