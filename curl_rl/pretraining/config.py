@@ -11,8 +11,13 @@ from curl_rl.encoders import EncoderConfig, Precision, TextEncoderConfig
 from curl_rl.encoders.resnet import ResNetConfig
 from curl_rl.objectives import Modality, registry
 from curl_rl.optim.schedules import LearningRateScaling
+from curl_rl.pretraining.distributed import is_first
 from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
+from curl_rl.runs.console import say
+from curl_rl.runs.settings import Fitting, Layer
 from curl_rl.runs.trackers import Tracker
+
+WARMUP = "optimizer.warmup_epochs"
 
 
 @dataclass(frozen=True)
@@ -160,3 +165,15 @@ class Settings(Protocol):
     @property
     def directory(self) -> Path:
         """The run directory."""
+
+
+def fit_warmup(fitting: Fitting) -> Layer:
+    """Shortens a preset's warm-up that is as long as the whole run to its share of the preset's epochs."""
+    epochs, usual = (layer["epochs"] for layer in (fitting.merged, fitting.base))
+    warmup = fitting.base[WARMUP]
+    if fitting.is_chosen(WARMUP) or not isinstance(epochs, int) or not 0 < epochs <= warmup < usual:
+        return {}
+    share = warmup * epochs / usual
+    if is_first():
+        say(f"{WARMUP} is {share:g} with epochs {epochs}: the preset's share, {warmup:g} of {usual}")
+    return {WARMUP: share}

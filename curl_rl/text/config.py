@@ -17,6 +17,7 @@ from curl_rl.pretraining.config import (
     LogConfig,
     OptimizerConfig,
     TextBackboneConfig,
+    fit_warmup,
 )
 from curl_rl.ranges import at_least, check_ranges, within
 from curl_rl.runs.compute import DEVICE
@@ -176,6 +177,7 @@ SCHEMA = Schema(
     paths=("data", "run", "tokens.tokenizer"),
     identified_by={"tokens.tokenizer": "tokens.tokenizer_sha256"},
     registered=("objectives",),
+    fit=fit_warmup,
     listed={"method": _methods_of_texts},
     always=(
         *("method", "data", "preset", "epochs", "batch_size", "seed", "device", "tokens", "encoder", "objectives"),

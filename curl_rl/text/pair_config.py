@@ -18,6 +18,7 @@ from curl_rl.pretraining.config import (
     LogConfig,
     OptimizerConfig,
     TextBackboneConfig,
+    fit_warmup,
 )
 from curl_rl.ranges import at_least, check_ranges
 from curl_rl.runs.compute import DEVICE
@@ -165,6 +166,7 @@ SCHEMA = Schema(
     paths=("data", "run", "tokens.tokenizer"),
     identified_by={"tokens.tokenizer": "tokens.tokenizer_sha256"},
     registered=("objectives",),
+    fit=fit_warmup,
     listed={"method": methods_of_pairs},
     always=(
         *("method", "data", "preset", "captions", "epochs", "batch_size", "seed", "device", "tokens", "encoder"),

@@ -19,20 +19,19 @@ from curl_rl.pretraining.config import (
     LogConfig,
     OptimizerConfig,
     TextBackboneConfig,
+    fit_warmup,
 )
-from curl_rl.pretraining.distributed import is_first
 from curl_rl.ranges import at_least, check_ranges, positive, within, zero_or_more
 from curl_rl.runs.compute import DEVICE
-from curl_rl.runs.console import printable, say
+from curl_rl.runs.console import printable
 from curl_rl.runs.seeds import SEED
-from curl_rl.runs.settings import Fitting, Layer, Schema, merge, preset_layer, read_yaml
+from curl_rl.runs.settings import Layer, Schema, merge, preset_layer, read_yaml
 from curl_rl.vision.data import DIGITS
 from curl_rl.vision.data.image_sets import SmallImages, Storage
 from curl_rl.vision.views import AugmentConfig
 
 PRESETS = CONFIGS / "vision"
 METHODS = PRESETS / "methods.yaml"
-_WARMUP = "optimizer.warmup_epochs"
 
 MAY_CHANGE = {
     "run": "a place",
@@ -205,18 +204,6 @@ def _method_layer(method: str, preset: str) -> Layer:
     return layer
 
 
-def _fit(fitting: Fitting) -> Layer:
-    """Shortens a preset's warm-up that is as long as the whole run to its share of the preset's epochs."""
-    epochs, usual = (layer["epochs"] for layer in (fitting.merged, fitting.base))
-    warmup = fitting.base[_WARMUP]
-    if fitting.is_chosen(_WARMUP) or not isinstance(epochs, int) or not 0 < epochs <= warmup < usual:
-        return {}
-    share = warmup * epochs / usual
-    if is_first():
-        say(f"{_WARMUP} is {share:g} with epochs {epochs}: the preset's share, {warmup:g} of {usual}")
-    return {_WARMUP: share}
-
-
 def _usual_selectors(named: dict[str, str]) -> dict[str, str]:
     """The default preset for a folder of images: cifar10 on a GPU, the faster cpu otherwise."""
     if named.get("data", DIGITS) == DIGITS:
@@ -234,7 +221,7 @@ SCHEMA = Schema(
     may_change=MAY_CHANGE,
     paths=("data", "run", "augment.schedule"),
     identified_by={"augment.schedule": "augment.schedule_sha256"},
-    fit=_fit,
+    fit=fit_warmup,
     registered=("objectives",),
     listed={"method": lambda: registry.summaries(frozenset(get_args(Need)) - {"text"})},
     always=(

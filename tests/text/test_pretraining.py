@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -274,3 +275,12 @@ def test_largest_difference_sees_another_network(alone: Path) -> None:
     program = sentence_program(load_sentence_encoder(alone))
     with pytest.raises(RuntimeError, match="differs from the encoder's"):
         largest_difference(load_sentence_encoder(alone).encoder.fresh(1).eval(), program)
+
+
+@pytest.mark.parametrize(("module", "warmup"), [("config", 0.5), ("pair_config", 2 / 100)])
+def test_a_warm_up_longer_than_a_short_run_shrinks_to_its_share(module: str, warmup: float) -> None:
+    loaded = importlib.import_module(f"curl_rl.text.{module}")
+    method = loaded.load_preset("cpu").method
+    flags = ["--preset", "cpu", "--method", method, "--epochs", "1"]
+    config, _ = loaded.parse_command_line(flags, program="", description="")
+    assert config.optimizer.warmup_epochs == pytest.approx(warmup)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from curl_rl.objectives import METHODS
+from curl_rl.objectives import METHODS, registry
 from curl_rl.rl.config import RunConfig
 from curl_rl.rl.config import load_preset as load_rl_preset
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.config import METHODS as METHODS_TABLE
 from curl_rl.vision.config import PRESETS, VisionConfig, load_preset, parse_command_line
+from helpers.dummy_objectives import DUMMIES
+from helpers.registry import restored_registry
 
 
 @pytest.mark.parametrize("method", [name for name, m in METHODS.items() if "text" not in m.objective.needs])
@@ -154,3 +156,18 @@ def test_method_without_a_name_lists_the_methods(after: list[str], capsys: pytes
     lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     needs = {name: " Not here: needs text." * ("text" in m.objective.needs) for name, m in METHODS.items()}
     assert lines == {name: method.summary + needs[name] for name, method in METHODS.items()}
+
+
+def test_presets_know_a_method_that_was_registered_after_they_were_read() -> None:
+    load_preset("digits", "simclr")
+    with restored_registry():
+        for method in DUMMIES.values():
+            registry.register(method)
+            config = load_preset("digits", method.name)
+            assert (config.method, type(getattr(config.objectives, method.name))) == (method.name, method.config)
+
+
+def test_a_method_s_table_wins_over_the_preset() -> None:
+    """The preset cpu has batches of 256; its table gives BYOL 64."""
+    assert load_preset("cpu", "simclr").batch_size == 256
+    assert load_preset("cpu", "byol").batch_size == 64
