@@ -63,7 +63,12 @@ def test_boxes_lie_where_the_detector_sees_them(
             ["{run}", "{tmp}/good.png", "{tmp}/good.jpg"],
             "each picture needs a name of its own in --out, got several for {tmp}/found/good-detected.png: rename them",
         ),
-        (["{run}", "{tmp}/good.png", "--size", "8"], "size must be at least 32, got 8"),
+        (["{run}", "{tmp}/good.png", "--size", "8"], "size must be from 32 to 4096, got 8"),
+        (["{run}", "{tmp}/good.png", "--size", "1e6"], "size must be from 32 to 4096, got 1000000"),
+        (
+            ["{run}", "{tmp}/good.png", "{tmp}/text.png"],
+            "cannot read {tmp}/text.png: it is not an image of a known format",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(
