@@ -267,7 +267,10 @@ class DetectionTrainer:
             detector, data.validation, c.scenes, c.energy, c.labeling, known=known, seed=c.seed
         )
         if self.energies is None:
-            self.session.say(f"{phase.name}: too few proposals to fit energies on: nothing is unknown by its energy")
+            self.session.say(
+                f"{phase.name}: too few proposals to fit energies on, so nothing is unknown by its energy: "
+                "more steps, more energy.scenes or a lower labeling.objectness give more"
+            )
         found = evaluate(
             detector,
             data.test,
