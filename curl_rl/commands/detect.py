@@ -41,10 +41,13 @@ def main(argv: Sequence[str]) -> int:
         trained.detector.to(device)
         for path in a.pictures:  # all of them, before anything is written; their pixels one after the other
             check_picture(path)
+        given = {path.resolve() for path in a.pictures}
         outs = [a.out / f"{path.stem}-detected.png" for path in a.pictures]
         for out in outs:
             if outs.count(out) > 1:
                 raise UserError(f"each picture needs a name of its own in --out, got several for {out}: rename them")
+            if out.resolve() in given:
+                raise UserError(f"{out} is one of the pictures and would be replaced: choose another --out folder")
         for path, out in zip(a.pictures, outs, strict=True):
             drawn, lines = detect_in(trained, read_picture(path), size=a.size, score=a.score)
             check_writable(out)

@@ -52,6 +52,19 @@ def test_boxes_lie_where_the_detector_sees_them(
     assert tuple(pixels[250, 200]) == (128, 128, 128)
 
 
+def test_a_picture_is_never_replaced_by_another_ones_result(
+    command: Command, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [tmp_path / "a.png", tmp_path / "a-detected.png"]
+    for picture in pictures:
+        Image.new("RGB", (40, 40), "red").save(picture)
+    before = pictures[1].read_bytes()
+    assert command(run, *pictures, "--out", tmp_path, "--device", "cpu") == 2
+    assert f"{pictures[1]} is one of the pictures and would be replaced" in capsys.readouterr().err
+    assert pictures[1].read_bytes() == before
+    assert command(run, pictures[0], "--out", tmp_path, "--device", "cpu") == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
