@@ -1,4 +1,4 @@
-"""Docstrings as the site shows them: Sphinx's roles, which Markdown does not know, become code; nothing stands twice."""
+"""Docstrings as the site shows them: Sphinx's roles, unknown to Markdown, become code, and nothing stands twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class WithoutRoles(griffe.Extension):
 
 
 class Once(griffe.Extension):
-    """What a room exports is shown under the room, where users import it, and not again under the file it is written in."""
+    """Shows what a room exports under the room, from which users import it, and not again under its file."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Removes what is exported from the files, and the files of which nothing is left."""

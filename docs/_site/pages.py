@@ -65,8 +65,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Marks short code within a line, which style.css keeps from being broken at a hyphen."""
-    return re.sub(rf"(?<!<pre>)<code>(?=[^<]{{1,{SHORT}}}</code>)", '<code class="short">', html)
+    """Marks short code within a line, and options in blocks, which style.css keeps from being broken at a hyphen."""
+    html = re.sub(rf"(?<!<pre>)<code>(?=[^<]{{1,{SHORT}}}</code>)", '<code class="whole">', html)
+
+    def marked(block: re.Match[str]) -> str:
+        return re.sub(r"(?<=[\s>])--[\w.]+", r'<span class="whole">\g<0></span>', block[0])
+
+    return re.sub(r"<pre>.*?</pre>", marked, html, flags=re.DOTALL)
 
 
 def on_nav(nav: Navigation, config: MkDocsConfig, files: Files) -> Navigation:
