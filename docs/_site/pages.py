@@ -88,7 +88,7 @@ def _title(file: File) -> str:
 
 def rooms() -> list[str]:
     """The parts of the package that users import."""
-    hidden = {"commands", "__main__", "completion", "beside", "moved", "__init__"}
+    hidden = {"commands", "__main__", "completion", "installation", "moved", "__init__"}
     found = {
         path.stem for path in (ROOT / "curl_rl").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
