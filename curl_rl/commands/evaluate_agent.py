@@ -2,6 +2,7 @@
 
     python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1
     python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1 --episodes 30 --gif cheetah.gif --json score.json
+    python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1 --episodes 1 --gif small.gif --gif_every 2
 
 The policy is deterministic and sees center crops. The run is not changed; --gif records the first episode, and --sheet
 shows the evaluations during training below each other in one picture.
@@ -52,6 +53,9 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     parser.add_argument("--gif", type=Path, help="record the first episode here")
+    parser.add_argument(
+        "--gif_every", type=int, default=1, help="keep every n-th picture of it: a smaller file, as long [%(default)s]"
+    )
     parser.add_argument("--sheet", type=Path, help="picture of the run's evaluations so far, from its videos (.png)")
     parser.add_argument("--json", type=Path, help="write the returns here as well")
     arguments = parser.parse_args(argv)
@@ -61,6 +65,10 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
         parser.error(f"--seed must be 0 or more, got {arguments.seed}")
     if arguments.max_episode_steps is not None and arguments.max_episode_steps < 1:
         parser.error(f"--max_episode_steps must be at least 1, got {arguments.max_episode_steps}")
+    if arguments.gif_every < 1:
+        parser.error(f"--gif_every must be at least 1, got {arguments.gif_every}")
+    if arguments.gif_every > 1 and arguments.gif is None:
+        parser.error("--gif_every needs --gif FILE")
     with refusals(parser, EnvironmentFault, *unavailable):
         agent, config, frames = load_agent(arguments.run, arguments.device)
         # Playing takes minutes: refuse unwritable outputs first.
@@ -86,7 +94,8 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
             row = {"run": str(arguments.run), "frames": frames, "seed": arguments.seed, "returns": result.returns}
             write_json(arguments.json, {**row, **metrics})
         if result.pictures is not None:
-            write_gif(arguments.gif, result.pictures, result.pictures_per_second)
+            every, last = arguments.gif_every, len(result.pictures) - 1  # the last picture has the episode's return
+            write_gif(arguments.gif, result.pictures[last % every :: every], result.pictures_per_second / every)
             print(f"video: {arguments.gif}")
     return 0
 
