@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from curl_rl.runs.console import counted
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import open_regular
 
@@ -78,7 +79,9 @@ def _check(path: Path, number: int, row: list[str], columns: int | None) -> None
             f"negative), got {len(row)}"
         )
     if columns is not None and len(row) != columns:
-        raise UserError(f"{where} must have {columns} texts separated by tabs, as the first line, got {len(row)}")
+        raise UserError(
+            f"{where} must have {counted(columns, 'text')}, as the first line, got {len(row)} separated by tabs"
+        )
     if not all(row):
         raise UserError(f"{where} must have a text in each of its {len(row)} columns, got an empty one")
 

@@ -29,7 +29,6 @@ from curl_rl.text.evaluation.measures import agreement_of_words
 from curl_rl.text.pair_config import PairConfig, load_preset, read_config
 from curl_rl.text.pair_encoder import load_pair_encoder
 from curl_rl.text.pair_pretraining import pretrain_pairs
-from curl_rl.text.search import index_folder, search
 from curl_rl.vision.config import ComputeConfig
 from curl_rl.vision.views import AugmentConfig
 from helpers.image_folders import pixels, save
@@ -143,30 +142,6 @@ def test_the_captions_are_part_of_what_the_run_is(alone: Path, data: Path, tmp_p
     assert (run.rows[-1]["pairs"], run.label.split(",")[0]) == (24, "clip")
 
 
-def test_the_search_finds_by_cosine_and_shows_it_on_a_page(
-    alone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    encoder = load_pair_encoder(alone)
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    for file in (data / "test").rglob("*.png"):
-        save(tmp_path / file.name, pixels(int(file.stem), 12))
-    index = index_folder(encoder, tmp_path, torch.device("cpu"))
-    assert [Path(path).name for path in index.paths] == ["12.png", "13.png", "14.png", "15.png"]
-    (hits,) = search(encoder, index, ["a red apple"], 3)
-    cosines = index.vectors @ encoder.embed_texts(["a red apple"])[0]
-    assert [hit.path for hit in hits] == [index.paths[place] for place in cosines.argsort(descending=True)[:3]]
-    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-    assert "skipped" in capsys.readouterr().err
-
-    page = tmp_path / "out" / "found.html"
-    assert search_images.main([str(alone), str(tmp_path), "a <b>red</b> apple", "--most", "2", "--out", str(page)]) == 0
-    text = page.read_text()
-    assert text.count("<img ") == 2
-    assert "a &lt;b&gt;red&lt;/b&gt; apple" in text
-    assert "http" not in text.replace("http-equiv", "")
-    assert "default-src 'none'" in text
-
-
 def test_measures_stand_beside_their_baselines(alone: Path, data: Path, tmp_path: Path) -> None:
     judged = tmp_path / "judged"
     judged.mkdir()
@@ -267,13 +242,6 @@ def test_sentences_for_the_words_baseline_must_be_text(tmp_path: Path) -> None:
     (tmp_path / "sentences.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(UserError, match=r"sentences\.txt must be text in UTF-8: convert it"):
         agreement_of_words({"scored": [ScoredPair(1, "a", "b"), ScoredPair(2, "a", "c")]}, tmp_path)
-
-
-def test_nothing_is_searched_for_an_empty_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        search_images.main([str(tmp_path), str(tmp_path), "a cat", " "])
-    assert ended.value.code == 2
-    assert "each TEXT must say what to look for, got an empty one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["cpu", "tiny"])

@@ -217,7 +217,7 @@ def test_other_sentences_are_another_run(data: Path, tmp_path: Path) -> None:
             ["--data", "nowhere.txt"],
             "data must be a file of sentences, .* got .*nowhere.txt, which does not exist",
         ),
-        (["--batch_size", "5000"], "batch_size 5000 is larger than the built-in grammar, which has 1224 sentences"),
+        (["--batch_size", "5000"], "batch_size 5000 is larger than the built-in grammar, which has 1,224 sentences"),
         (["--tokens.length", "2"], "tokens.length must be at least 3, got 2"),
         (["--encoder.text.heads", "3"], r"encoder.text.heads must divide width 32, got 3"),
         (["--preset", "digits"], "unknown preset digits; presets are cpu, tiny"),

@@ -44,7 +44,7 @@ def test_the_fingerprint_follows_texts_order_and_documents(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("a\nb\tc\n", r"line 2 of .*sentences\.txt must have 1 texts separated by tabs, as the first line, got 2"),
+        ("a\nb\tc\n", r"line 2 of .*sentences\.txt must have 1 text, as the first line, got 2 separated by tabs"),
         ("a\tb\tc\td\n", r"line 1 of .* must have at most 3 texts separated by tabs .*, got 4"),
         ("a\tb\n\tc\n", r"line 2 of .* must have a text in each of its 2 columns, got an empty one"),
         ("\n \n", r"data must be a file of sentences, one a line, got .*, which is empty"),
