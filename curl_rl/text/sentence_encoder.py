@@ -93,7 +93,10 @@ def load_sentence_encoder(path: Path | str, *, freeze: bool = True) -> SentenceE
     def build(description: dict[str, Any]) -> TextEncoder | TwoTowerTextEncoder:
         encoder = build_encoder(description)
         if not isinstance(encoder, (TextEncoder, TwoTowerTextEncoder)):
-            raise UserError(f"{files[0]} is an encoder of images: load it with curl_rl.load_encoder")
+            raise UserError(
+                f"{files[0]} is an encoder of images, not of texts: load it with curl_rl.load_encoder, or name a run "
+                "of scripts/pretrain_text.py"
+            )
         return encoder
 
     encoder, description = load_network(files, ENCODER, build)

@@ -167,6 +167,6 @@ def test_the_kind_of_older_runs_is_inferred_from_their_settings(tmp_path: Path) 
 
 def test_an_unknown_kind_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("kind: cake\n")
-    message = r"config.yaml: kind must be agent, pretraining, detection, text or pairs, got cake\Z"
+    message = r"config.yaml: kind must be agent, pretraining, detection, text or pairs, got cake: .*update curl_rl\Z"
     with pytest.raises(UserError, match=message):
         kind_of(tmp_path)

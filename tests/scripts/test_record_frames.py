@@ -185,7 +185,7 @@ def test_a_pretraining_run_has_no_policy(command: Any, tmp_path: Path) -> None:
     vision.SCHEMA.save(vision.load_preset("cpu", "curl"), tmp_path / "run" / "config.yaml")
     code, said = command("--policy", tmp_path / "run", "--out", tmp_path / "data")
     assert code == 2
-    assert said.splitlines()[-1].endswith("run is a pretraining run: it has an encoder but no policy")
+    assert said.splitlines()[-1].endswith("which trains an encoder of images: use scripts/evaluate_vision.py")
 
 
 def test_a_damaged_recording_is_one_line(command: Any, tmp_path: Path) -> None:

@@ -57,8 +57,17 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, content: str | byte
 
 
 def test_a_folder_or_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"one a line, got .*: Is a directory$"):
+    with pytest.raises(UserError, match=r"one a line, got .*: it is a folder: name a file in it$"):
         read_sentences(tmp_path)
+    for name in ("two.tsv", "one.txt", "three.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r": it is a folder: name a file in it, such as .*one\.txt$"):
+        read_sentences(tmp_path)
+    (tmp_path / "captions.tsv").touch()
+    with pytest.raises(UserError, match=r": images with captions\.tsv take --method clip$"):
+        read_sentences(tmp_path)
+    with pytest.raises(UserError, match=r"got .*shapes, which does not exist; these pictures take --method clip$"):
+        read_sentences(tmp_path / "shapes")
     with pytest.raises(UserError, match=r"got .*nothing, which does not exist$"):
         read_sentences(tmp_path / "nothing")
 

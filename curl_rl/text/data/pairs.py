@@ -84,7 +84,8 @@ def load_pairs(
     folder = Path(source)
     table = folder / captions
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}" + (": it is a file" if folder.exists() else ""))
+        what = ": it is a file" if folder.exists() else ""
+        raise UserError(f"no folder {folder}{what}: name a folder of images with {captions}, or {SHAPES}, built in")
     if not table.is_file():
         raise UserError(
             f"{folder} has no {captions}, which names the caption of each image: docs/text.md describes it, and "
