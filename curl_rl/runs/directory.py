@@ -130,6 +130,8 @@ def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> I
         str(directory).encode()
     except UnicodeEncodeError:  # TensorBoard would refuse it after the first step
         raise UserError(f"run must be a path in UTF-8, got {directory}: choose another --run directory") from None
+    if directory.is_file():
+        raise UserError(f"run must be a directory, got the file {directory}: choose another --run directory")
     if fresh and (aside := set_aside(directory)):
         say(f"the earlier run is now {aside}")
     with contextlib.ExitStack() as stack:

@@ -19,7 +19,6 @@ _REMEDIES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "close other programs: the machine has too many open files",
     errno.ENOENT: "put the missing file or folder back",
-    errno.EEXIST: "choose another path, or move away what is in its place",
     errno.ENOTDIR: "move the file that is in the place of a folder",
     errno.ESTALE: "mount the network file system again",
     errno.ENOTCONN: "mount the file system again",

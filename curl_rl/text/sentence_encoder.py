@@ -103,6 +103,8 @@ def load_sentence_encoder(path: Path | str, *, freeze: bool = True) -> SentenceE
     provenance = description.get("provenance", {})
     if not isinstance(provenance, dict):
         raise damaged(ENCODER, files[0], ValueError("provenance must be a mapping"))
+    if not (files[0].parent / TOKENIZER).is_file():
+        raise UserError(f"no tokenizer {files[0].parent / TOKENIZER}: copy it from the run that trained the encoder")
     tokenizer = Tokenizer.load(files[0].parent / TOKENIZER)
     if provenance.get("tokenizer", tokenizer.sha256) != tokenizer.sha256:
         raise UserError(

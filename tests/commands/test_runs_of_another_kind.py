@@ -109,6 +109,12 @@ def test_no_run_begins_in_the_directory_of_another_kind(zoo: Path) -> None:
             pytest.fail("the directory was taken")
 
 
+def test_no_run_begins_in_the_place_of_a_file(zoo: Path) -> None:
+    message = "run must be a directory, got the file .*config.yaml: choose another --run directory"
+    with pytest.raises(ValueError, match=message), claimed(zoo / "text" / CONFIG, texts.TextConfig()):
+        pytest.fail("the file was taken")
+
+
 @pytest.mark.parametrize("kind", RUNS)
 @pytest.mark.parametrize("module", ["rl.config", "vision.config", "vision.detection.config", "text.config"])
 def test_settings_of_another_command_are_named_by_it(zoo: Path, module: str, kind: str) -> None:
