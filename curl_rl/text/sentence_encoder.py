@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.artifacts import network_file
-from curl_rl.artifacts.encoder_file import ENCODER, TEXT_ENCODER
+from curl_rl.artifacts.encoder_file import ENCODER, HUB_NAME, TEXT_ENCODER
 from curl_rl.artifacts.network_file import damaged, file_description, load_network, network_files
 from curl_rl.artifacts.programs import OUTPUT, Program
 from curl_rl.encoders import TextEncoder, TwoTowerTextEncoder, build_encoder
@@ -81,14 +81,15 @@ def load_sentence_encoder(path: Path | str, *, freeze: bool = True) -> SentenceE
 
     Args:
         path: a run's directory, or an ``encoder.safetensors`` in one. Of a run that has trained an encoder of images as
-            well, it is the ``text_encoder.safetensors``.
+            well, it is the ``text_encoder.safetensors``. The directory may also be one for the Hugging Face Hub.
         freeze: no gradients, and permanent evaluation mode; False to train the encoder further.
 
     Raises:
         UserError: a file is missing or damaged, the encoder is one of images, or the tokenizer is not the one that it
             was trained with.
     """
-    files = network_files(path, TEXT_ENCODER, ENCODER) if _has(path, TEXT_ENCODER) else network_files(path, ENCODER)
+    names = (TEXT_ENCODER,) if _has(path, TEXT_ENCODER) else (ENCODER, HUB_NAME)
+    files = network_files(path, *names)
 
     def build(description: dict[str, Any]) -> TextEncoder | TwoTowerTextEncoder:
         encoder = build_encoder(description)

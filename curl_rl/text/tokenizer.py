@@ -30,6 +30,8 @@ SMALLEST = 259
 _SPECIAL = ("[pad]", "[start]", "[end]")
 START = _SPECIAL.index("[start]")
 """Number of the token that begins every text, and is nowhere else in it."""
+END = _SPECIAL.index("[end]")
+"""Number of the token that ends every text."""
 SPECIAL = len(_SPECIAL)
 """Number of special tokens, which come before all others."""
 _NAME_ONE = f"name a {TOKENIZER}, or a run of scripts/pretrain_text.py, which has one"
