@@ -8,13 +8,15 @@
     python scripts/benchmark.py --suite policies --threads 1            # RandAugment and the like, also torchvision's
     python scripts/benchmark.py --suite objectives --threads 1          # the losses, also against other libraries
     python scripts/benchmark.py --suite text                            # the text encoder, and losses of texts
+    python scripts/benchmark.py --suite detection --threads 1           # the detector, where torchvision's runs
     python scripts/benchmark.py --compare before.json now.json
 
 The plain implementation (examples/curl_in_one_file.py) is eager float32 with each frame stack stored twice, as in
 common codebases, and computes the same numbers; the one for images (examples/simclr_on_images.py) augments images one
 by one; the one for texts is PyTorch's nn.TransformerEncoder. For the losses of the suite objectives it is PyTorch
-Metric Learning or lightly, for k-means scikit-learn, where they are installed. All cases of a suite take turns in one
-run (those of train run one after the other); times are medians. Leave the machine otherwise idle.
+Metric Learning or lightly, for k-means scikit-learn, for detection torchvision's Faster R-CNN, where they are
+installed. All cases of a suite take turns in one run (those of train run one after the other); times are medians.
+Leave the machine otherwise idle.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import torch
 
 from benchmarks import (
     clustering,
+    detection,
     libraries,
     objectives,
     policies,
@@ -46,7 +49,7 @@ from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.whole_numbers import whole_number
 from envs.rendering import RenderingUnavailable
 
-SUITES = ("update", "replay", "render", "train", "precision", "vision", "policies", "objectives", "text")
+SUITES = ("update", "replay", "render", "train", "precision", "vision", "policies", "objectives", "text", "detection")
 
 
 def main() -> int:
@@ -85,6 +88,8 @@ def _measure(suite: str, device: torch.device, options: argparse.Namespace) -> l
             *libraries.measure(device, batch, options.rounds),
             *clustering.measure(device, options.rounds, batch=batch),
         ]
+    if suite == "detection":
+        return detection.measure(device, options.batch or detection.SCENES, options.rounds)
     batch = options.batch or 128
     if suite == "update":
         return update.measure(device, batch, options.rounds)
@@ -109,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(__doc__)
     parser.add_argument("--suite", nargs="+", choices=SUITES, default=["update"], help="what to measure [update]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [auto]")
-    parser.add_argument("--batch", type=positive, help="samples in a step [128; vision, policies, objectives: 256]")
+    parser.add_argument(
+        "--batch", type=positive, help="samples in a step [128; vision, policies, objectives: 256; detection: 4]"
+    )
     parser.add_argument(
         "--rounds",
         type=positive,

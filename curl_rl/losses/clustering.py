@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from functools import reduce
 from typing import TypeVar
 
 import torch
@@ -14,12 +15,13 @@ from curl_rl.losses.half_precision import widened
 View = TypeVar("View", bound=Hashable)
 
 
+@torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     """Soft assignments of a batch to prototypes that use all prototypes about equally (Sinkhorn-Knopp).
 
     The iteration of the released SwAV (arXiv 2006.09882, equations 3 to 5): exp(scores/ε) is scaled to columns of equal
-    mass, then to rows of equal mass. Here it works on logarithms, which stay finite where exp(scores/ε) overflows.
-    It ends with the rows, so these sum to 1, whereas the columns are balanced only in the limit of many iterations.
+    mass, then to rows of equal mass. It ends with the rows, so these sum to 1, whereas the columns are balanced only in
+    the limit of many iterations. It is finite for all finite scores, where exp(scores/ε) overflows as well.
 
     Args:
         scores: ``(B, K)`` similarities of B embeddings with K prototypes. Half precision is widened to float32.
@@ -27,7 +29,7 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
         iterations: number of times that columns and rows are scaled.
 
     Returns:
-        ``(B, K)`` probabilities over the prototypes.
+        ``(B, K)`` probabilities over the prototypes, without gradient.
 
     Raises:
         ValueError: ``epsilon`` is 0 or less, or ``iterations`` is below 1.
@@ -36,11 +38,13 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
         raise ValueError(f"epsilon must be above 0, got {epsilon:g}")
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got {iterations}")
-    codes = widened(scores) / epsilon
-    for _ in range(iterations):
-        codes = codes.log_softmax(0).log_softmax(1)
-    # Changes only the last bits: normalizes the probabilities themselves instead of their logarithms.
-    return codes.softmax(1)
+    # The first iteration works on logarithms. After it no column can vanish: the largest entry of a scaled column is at
+    # least 1/B and a row of such columns sums to at most K, so a column of the scaled rows sums to at least 1/(B·K).
+    codes = (widened(scores) / epsilon).log_softmax(0).softmax(1)
+    for _ in range(iterations - 1):
+        codes /= codes.sum(0)
+        codes /= codes.sum(1, keepdim=True)
+    return codes
 
 
 def swapped_prediction(scores: Mapping[View, Tensor], codes: Mapping[View, Tensor], temperature: float) -> Tensor:
@@ -54,8 +58,11 @@ def swapped_prediction(scores: Mapping[View, Tensor], codes: Mapping[View, Tenso
     Returns:
         The mean over the batch and all pairs of views, a scalar; the log of K if nothing is learned.
     """
-    predicted = {view: (widened(own) / temperature).log_softmax(1) for view, own in scores.items()}
-    return torch.stack([-(codes[to] * predicted[by]).sum(1).mean() for by, to in _swapped(scores, codes)]).mean()
+    pairs = _swapped(scores, codes)
+    # The cross-entropy is linear in the code, so a view predicts the sum of its codes at once.
+    predicted = {by: reduce(torch.add, [codes[to] for other, to in pairs if other == by]) for by, _ in pairs}
+    losses = [F.cross_entropy(widened(scores[by]) / temperature, together) for by, together in predicted.items()]
+    return torch.stack(losses).sum() / len(pairs)
 
 
 def swapped_accuracy(scores: Mapping[View, Tensor], codes: Mapping[View, Tensor]) -> Tensor:

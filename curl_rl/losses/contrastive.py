@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from curl_rl.losses.half_precision import widened
+from curl_rl.losses.log_sum_exp import log_sum_exp
 
 
 def info_nce(logits: Tensor) -> Tensor:
@@ -121,13 +122,13 @@ def nt_xent(scores: PairScores, temperature: float, *, tau_plus: float = 0.0, be
     Returns:
         The mean over the queries, a scalar.
     """
-    positive, negatives = scores.positive / temperature, scores.negatives / temperature
-    log_sum = negatives.logsumexp(1)
+    positive, negatives = scores.positive / temperature, scores.negatives
     if not beta and not tau_plus:
-        return -F.logsigmoid(positive - log_sum).mean()
+        return -F.logsigmoid(positive - log_sum_exp(negatives, temperature)).mean()
     count = (negatives != -torch.inf).sum(1, dtype=negatives.dtype)
+    log_sum = log_sum_exp(negatives, temperature / (1 + beta))
     if beta:
-        log_sum = ((1 + beta) * negatives).logsumexp(1) - (beta * negatives).logsumexp(1) + count.log()
+        log_sum = log_sum - log_sum_exp(negatives, temperature / beta) + count.log()
     if tau_plus:
         same_class = positive + (tau_plus * count).log()
         shift = torch.maximum(log_sum, same_class).detach()  # no exponential overflows, and not both underflow

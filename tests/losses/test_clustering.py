@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.special import logsumexp
 
 from curl_rl.losses import (
     cluster_accuracy,
@@ -83,6 +84,23 @@ def test_scores_beyond_any_exponential_are_finite_and_rows_sum_to_one() -> None:
     codes = sinkhorn(100 * draw(64, 30).float(), 0.05, 3)
     assert codes.isfinite().all()
     assert (codes.sum(1) - 1).abs().max() <= 4 * torch.finfo(torch.float32).eps
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 10])
+def test_a_prototype_whose_exponentials_are_all_zero_in_float32_still_gets_its_share(iterations: int) -> None:
+    """Scores of which every row's differ by up to 200 ε: scaled as logarithms by scipy, in double precision."""
+    scores = torch.cat([draw(7, 4), draw(7, 2, seed=1) - 10], 1)
+    logarithms = scores.numpy() / 0.05
+    for _ in range(iterations):
+        for axis in (0, 1):
+            logarithms = logarithms - logsumexp(logarithms, axis=axis, keepdims=True)
+    codes = sinkhorn(scores.float(), 0.05, iterations)
+    assert np.allclose(codes.numpy(), np.exp(logarithms), rtol=1e-3, atol=1e-12)
+    assert codes[:, 4:].max() > 0.01  # exp(-10 / 0.05) is 1e-87
+
+
+def test_codes_have_no_gradient() -> None:
+    assert not sinkhorn(draw(4, 3).requires_grad_(), 0.05, 3).requires_grad
 
 
 @pytest.mark.parametrize(
