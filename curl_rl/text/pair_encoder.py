@@ -31,7 +31,7 @@ class PairEncoder(nn.Module):
     """
 
     def __init__(
-        self, images: PretrainedEncoder, texts: SentenceEncoder, image_head: nn.Module, text_head: nn.Module
+        self, images: PretrainedEncoder, texts: SentenceEncoder, image_head: nn.Sequential, text_head: nn.Sequential
     ) -> None:
         super().__init__()
         self.images, self.texts, self.image_head, self.text_head = images, texts, image_head, text_head

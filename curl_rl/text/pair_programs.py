@@ -61,7 +61,7 @@ def image_program(pair: PairEncoder, taken: ProgramInput = ProgramInput()) -> Pr
         _ImageEmbedding(encoder, head, channels_last=taken.layout == "HWC").requires_grad_(False).eval(),
         {INPUT: lambda batch, generator: taken.random(images, batch, generator)},
         EMBEDDING,
-        {**describe(images), "head": _described(head), "input": spec},
+        {**describe(images), "head": describe_layers(head), "input": spec},
     )
 
 
@@ -69,9 +69,4 @@ def text_program(pair: PairEncoder) -> Program:
     """The program of the texts: ``tokens`` ``(batch, length)`` int64 to ``embeddings`` ``(batch, D)``."""
     own, head = sentence_program(pair.texts), copy.deepcopy(pair.text_head).cpu()
     module = _TextEmbedding(own.module, head).requires_grad_(False).eval()
-    return Program(own.name, module, own.inputs, EMBEDDING, {**own.description, "head": _described(head)})
-
-
-def _described(head: nn.Module) -> list[dict[str, object]]:
-    assert isinstance(head, nn.Sequential)
-    return describe_layers(head)
+    return Program(own.name, module, own.inputs, EMBEDDING, {**own.description, "head": describe_layers(head)})
