@@ -45,7 +45,7 @@ def test_random_frames_of_tiny_reach(command: Any, tmp_path: Path) -> None:
     line = ["--env", "tiny-reach", "--agent_steps", 60, "--out", out, "--seed", 3]
     code, said = command(*line)
     assert code == 0
-    assert "1 environment steps per frame" in said
+    assert "1 environment step per frame" in said
     data = RecordedFrames(out)
     r = data.recording
     # Size, quality and action repeat are those of the preset `cpu` for this task.
