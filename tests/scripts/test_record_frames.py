@@ -63,7 +63,7 @@ def test_random_frames_of_tiny_reach(command: Any, tmp_path: Path) -> None:
     assert torch.allclose(data.states[1:25, :2], moved, atol=1e-6)
 
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert command(*line) == (0, f"{out}: has 60 of 60 frames of tiny-reach; 1 environment steps per frame\n"
+    assert command(*line) == (0, f"{out}: has 60 of 60 frames of tiny-reach; 1 environment step per frame\n"
                                  f"{out}: 60 frames of 3 episodes\n")  # fmt: skip
     assert {name: content for name, content in before.items() if name != "run.lock"} == {
         path.name: path.read_bytes() for path in out.iterdir() if path.name != "run.lock"
