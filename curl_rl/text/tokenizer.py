@@ -55,7 +55,7 @@ class Tokenizer:
         try:
             self._tokenizer: tokenizers.Tokenizer = library.Tokenizer.from_str(content)
         except Exception as error:  # the library raises nothing more specific
-            raise UserError(f"this is no tokenizer, or damaged ({one_line(error)}): {_NAME_ONE}") from None
+            raise UserError(f"the tokenizer is damaged, or none ({one_line(error)}): {_NAME_ONE}") from None
         found = [self._tokenizer.token_to_id(name) for name in _SPECIAL]
         if found != [PADDING, *range(PADDING + 1, len(_SPECIAL))]:
             raise UserError(

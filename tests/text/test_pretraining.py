@@ -113,7 +113,7 @@ def test_another_tokenizer_is_refused(alone: Path, tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_texts_is_not_taken_for_one_of_images(alone: Path) -> None:
-    with pytest.raises(UserError, match=r"is an encoder of texts: load it with curl_rl\.text\.load_sentence_encoder"):
+    with pytest.raises(UserError, match=r"is an encoder of texts, not of images: load it with curl_rl\.text\.load_s"):
         load_encoder(alone)
 
 
