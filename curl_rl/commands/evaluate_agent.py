@@ -28,7 +28,7 @@ from curl_rl.rl.evaluation import Evaluation, evaluate
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
-from curl_rl.runs.console import say
+from curl_rl.runs.console import counted, say
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import write_durably, write_json
 from curl_rl.runs.logger import write_gif
@@ -86,8 +86,9 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
         result = _play(agent, env, episodes=arguments.episodes, seed=arguments.seed, record=record)
         metrics = result.metrics()
         print(
-            f"{arguments.run}: {frames:,} frames of training; return over {arguments.episodes} episodes: "
-            f"mean {metrics['evaluation/return_mean']:.1f}, median {metrics['evaluation/return_median']:.1f}, "
+            f"{arguments.run}: {counted(frames, 'frame')} of training; "
+            f"return over {counted(arguments.episodes, 'episode')}: mean {metrics['evaluation/return_mean']:.1f}, "
+            f"median {metrics['evaluation/return_median']:.1f}, "
             f"standard deviation {metrics['evaluation/return_std']:.1f}"
         )
         if arguments.json:

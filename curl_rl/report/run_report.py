@@ -24,6 +24,7 @@ from curl_rl.rl.config import EnvironmentConfig
 from curl_rl.rl.config import read_config as read_agent_config
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.compute import resolve_device
+from curl_rl.runs.console import counted
 from curl_rl.runs.directory import CONFIG, VIDEOS, kind_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import FAULT
@@ -105,7 +106,7 @@ def report_page(directories: Sequence[Path], make: MakeOfRun, contents: Contents
     sections = [] if len(runs) == 1 else [_comparison(runs)]
     for run in runs:
         sections.append(_section(run, make, contents, device))
-    title = f"{runs[0].env}: {runs[0].label}" if len(runs) == 1 else f"{len(runs)} runs"
+    title = f"{runs[0].env}: {runs[0].label}" if len(runs) == 1 else counted(len(runs), "run")
     return page(title, sections)
 
 
@@ -158,8 +159,8 @@ def _progress(run: Run) -> tuple[str, bool]:
     if run.axis == "frames":
         budget = int(run.settings.get("frames", count))
         return f"{count:,} of {budget:,} frames", count >= budget
-    epochs = run.settings.get("epochs")
-    return f"{count:,} {run.axis}, in {epochs} epochs when complete", False
+    epochs = int(run.settings.get("epochs", 0))
+    return f"{count:,} {run.axis}, in {counted(epochs, 'epoch')} when complete", False
 
 
 def _score(metrics: Metrics) -> str:
