@@ -40,6 +40,7 @@ def runs(file: str, label: str, env: str) -> dict[int, dict[int, float]]:
     ("file", "label", "env", "first"),
     [
         ("cheetah-run.csv", "cpu", "cheetah-run", "seed"),
+        ("cheetah-run-float32.csv", "cpu", "cheetah-run", "float32, seed"),
         ("cartpole-swingup.csv", "cpu", "cartpole-swingup", "with the contrastive loss, seed"),
         ("cartpole-swingup.csv", "cpu, agent.objective none", "cartpole-swingup", "without, same crops, seed"),
         ("cartpole-swingup-methods.csv", "cpu, agent.objective swav", "cartpole-swingup", "SwAV, seed"),
