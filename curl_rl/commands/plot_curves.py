@@ -94,6 +94,8 @@ def main(argv: Sequence[str]) -> int:
         if kind != "table" and out is not None:
             check_format(out)
             headless_pyplot()  # refuse a missing matplotlib before reading the runs
+        if kind == "table" and out is not None and out.suffix not in (".md", ".csv"):
+            raise UserError(f"out of a table must end in .md or .csv, got {out}")
         for path in filter(None, (out, arguments.csv)):
             check_writable(path)
         if kind in ("profiles", "improvement") and len(arguments.at or [0]) != 1:
@@ -106,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
             raise UserError(f"no run with an evaluation below {named(arguments.paths)}")
         if arguments.csv:
             write_runs(runs, arguments.csv, [("metrics", "evaluation returns only")], {RETURN})
-            print(f"{len(runs)} runs written: {arguments.csv}")
+            print(f"{_counted(len(runs))} written: {arguments.csv}")
         if kind == "table":
             _write_table(curves, arguments.at, arguments.reach, out)
         elif out is not None:
@@ -115,8 +117,12 @@ def main(argv: Sequence[str]) -> int:
             else:
                 comparison = compare(curves, arguments.at[0] if arguments.at else None)
                 (draw_profiles if kind == "profiles" else draw_improvement)(comparison, out)
-            print(f"{sum(len(curve.seeds) for curve in curves)} runs drawn: {out}")
+            print(f"{_counted(len(runs))} drawn: {out}")
     return 0
+
+
+def _counted(runs: int) -> str:
+    return f"{runs} run{'' if runs == 1 else 's'}"
 
 
 def _names(texts: Sequence[str]) -> dict[str, str]:

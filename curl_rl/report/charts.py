@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from curl_rl.report.diagnosis import Series
-from curl_rl.report.style import headless_pyplot, in_thousands, styles
+from curl_rl.report.style import headless_pyplot, in_legends, in_thousands, styles
 
 _COLUMNS = 3
 _COLOR = "#0072B2"
@@ -68,7 +68,7 @@ def class_map(coordinates: Tensor, shares: Tensor, labels: Tensor, names: Sequen
     looks = list(styles(map(str, range(_MOST_CLASSES))).values())
     for number in map(int, np.unique(of_class[~rest])):
         own, look = of_class == number, looks[number]
-        panel.scatter(x[own], y[own], s=16, color=look["color"], marker=look["marker"], label=names[number])
+        panel.scatter(x[own], y[own], s=16, color=look["color"], marker=look["marker"], label=in_legends(names[number]))
     panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     _without_ticks(panel, shares)
     return _svg(figure)

@@ -18,7 +18,7 @@ from curl_rl.report.comparison import Comparison, improvement_of, profile_of
 from curl_rl.report.curves import Curve
 from curl_rl.report.published import Published, published_results
 from curl_rl.report.statistics import CONFIDENCE, Array, bootstrap_interval, interquartile_mean
-from curl_rl.report.style import headless_pyplot, in_thousands, save, styles
+from curl_rl.report.style import headless_pyplot, in_legends, in_thousands, save, styles
 from curl_rl.runs.errors import UserError
 
 Center = Literal["mean", "iqm"]
@@ -115,7 +115,7 @@ def _name(curve: Curve) -> str:
     marks = [f"{count} seeds" if count > 1 else "1 seed, no interval"]
     if curve.unfinished:
         marks.append(f"{len(curve.unfinished)} unfinished" if count > 1 else "unfinished")
-    return f"{curve.label} ({', '.join(marks)})"
+    return in_legends(f"{curve.label} ({', '.join(marks)})")
 
 
 def _draw_published(axis: Any, env: str, curves: list[Curve], methods: Collection[str]) -> None:
@@ -166,7 +166,7 @@ def draw_profiles(comparison: Comparison, out: Path) -> None:
     for label, look in styles(comparison.scores).items():
         profile = profile_of(comparison, label, thresholds)
         style = {**look, "marker": None, "drawstyle": "steps-post"}
-        axis.plot(thresholds, profile.value, label=f"{label} ({comparison.counted(label)})", **style)
+        axis.plot(thresholds, profile.value, label=in_legends(f"{label} ({comparison.counted(label)})"), **style)
         if profile.interval is not None:
             axis.fill_between(thresholds, *profile.interval, color=look["color"], alpha=0.2, linewidth=0, step="post")
     axis.set(

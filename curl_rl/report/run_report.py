@@ -33,6 +33,7 @@ from curl_rl.runs.directory import CONFIG, VIDEOS, kind_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import FAULT
 from curl_rl.runs.files import read_file
+from curl_rl.runs.lock import LOCK, is_locked
 from curl_rl.vision.evaluation.protocols import Protocol
 
 MakeOfRun = Callable[[str, EnvironmentConfig], Environment]
@@ -121,7 +122,7 @@ def _comparison(runs: Sequence[Run]) -> Section:
     rows = [["run", "task or data", "kind", "seed", "done", "newest score"]]
     for run in runs:
         metrics = series_of(run.rows, run.axis)
-        rows.append([str(run.source), run.env, run.label, f"{run.seed}", _progress(run)[0], _score(metrics)])
+        rows.append([str(run.source), run.env, run.label, f"{run.seed}", _progress(run), _score(metrics)])
     section.table(rows)
     agents = [run for run in runs if run.axis == "frames" and any(row.get(RETURN) is not None for row in run.rows)]
     if agents:
@@ -168,14 +169,14 @@ def _section(title: str, run: Run, make: MakeOfRun, contents: Contents, device: 
     return section
 
 
-def _progress(run: Run) -> tuple[str, bool]:
-    """How far a run is, in words, and whether it is complete."""
+def _progress(run: Run) -> str:
+    """How far a run is, and whether it is going on, in words."""
     count = max((row[run.axis] for row in run.rows), default=0)
     if run.axis == "frames":
-        budget = int(run.settings.get("frames", count))
-        return f"{count:,} of {budget:,} frames", count >= budget
-    epochs = run.settings.get("epochs")
-    return f"{count:,} {run.axis}, in {epochs} epochs when complete", False
+        done = f"{count:,} of {int(run.settings.get('frames', count)):,} frames"
+    else:
+        done = f"{count:,} {run.axis}, in {run.settings.get('epochs')} epochs when complete"
+    return f"{done}; still running" if is_locked(run.source / LOCK) else done
 
 
 def _score(metrics: Metrics) -> str:
@@ -186,14 +187,13 @@ def _score(metrics: Metrics) -> str:
 
 
 def _add_facts(section: Section, run: Run) -> None:
-    progress, _ = _progress(run)
     times = [row["wall_time"] for row in run.rows if row.get("wall_time") is not None]
     facts = [
         ["directory", str(run.source)],
         ["task" if run.axis == "frames" else "data", run.env],
         ["kind", run.label],
         ["seed", f"{run.seed}"],
-        ["done", progress],
+        ["done", _progress(run)],
         ["device", str(run.settings.get("device", "not known"))],
     ]
     if code := _code(run.source):

@@ -32,6 +32,7 @@ def headless_pyplot() -> Any:
         advice = "pip install matplotlib, or install this package with the extra [plot]"
         raise ImportError(f"matplotlib is missing: {advice}") from None
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # names are texts, and a $ in one begins no formula
     from matplotlib import pyplot
 
     return pyplot
@@ -50,6 +51,11 @@ def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
         marker = _MARKERS[(kind + 3 * again) % len(_MARKERS)]
         found[label] = {"color": _COLORS[kind], "marker": marker, "linestyle": line}
     return found
+
+
+def in_legends(name: str) -> str:
+    """A name as a label of matplotlib, which leaves names that begin with an underscore out of legends."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def check_format(out: Path) -> None:

@@ -128,6 +128,12 @@ def test_on_a_task_with_the_same_repeat_nothing_is_hollow(tmp_path: Path) -> Non
     assert all("repeat" not in label for label in in_legend())
 
 
+def test_names_are_texts_whatever_characters_they_hold(tmp_path: Path) -> None:
+    """A dollar would begin a formula, and an underscore hide the name from the legend."""
+    draw_curves([Curve("$task_{", label, {1: {0: 1.0}}) for label in ("$x_{$ y", "_own")], tmp_path / "x.png")
+    assert in_legend() == [f"{label} (1 seed, no interval)" for label in ("$x_{$ y", "_own")]
+
+
 @pytest.mark.parametrize("panels", [1, 2, 5])
 def test_no_legend_covers_a_panel(panels: int, tmp_path: Path) -> None:
     curves = [

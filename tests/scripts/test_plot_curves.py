@@ -77,6 +77,7 @@ def test_kinds_of_run_take_the_names_that_a_paper_gives_them(
         (["--name", "cpu"], "name must be KIND=NAME, got cpu"),
         (["--name", "cpu=sac"], "name must tell kinds of run apart, got sac for two"),
         (["--out", "x.jpeg"], "out must end in .png, .svg, .pdf, got x.jpeg"),
+        (["--kind", "table", "--out", "x.png"], "out of a table must end in .md or .csv, got x.png"),
         (["--kind", "profiles", "--at", "0", "10"], "at must be one number of frames for --kind profiles, got 2"),
         (["--kind", "profiles", "--at", "7"], "at must be frames at which every run was evaluated, got 7; "),
         (["--published", "Curl"], "published must be methods out of CURL, "),

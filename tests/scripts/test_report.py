@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
@@ -105,8 +106,11 @@ def test_images_that_are_not_here_are_named(command: Any, tmp_path: Path) -> Non
 
 def test_several_runs_are_compared(command: Any, agent: Path, tmp_path: Path) -> None:
     copied("agent-byol-joint", tmp_path / "other")
-    assert command(agent, tmp_path / "other", agent, "--out", tmp_path / "r.html", "--moments", 0) == 0
+    with (tmp_path / "other" / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as the process that trains it does
+        assert command(agent, tmp_path / "other", agent, "--out", tmp_path / "r.html", "--moments", 0) == 0
     page = (tmp_path / "r.html").read_text()
+    assert page.count("; still running") == 2  # in the table of all runs and in its own
     assert re.findall(r"<h2>(.*?)</h2>", page) == [
         "All runs",
         "tiny-reach, seed 4 (agent)",
