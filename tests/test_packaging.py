@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -123,6 +124,20 @@ def test_names_are_imported_on_first_use(tmp_path: Path) -> None:
         f"assert {set(PLACES.values())} <= set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-W", "error::DeprecationWarning", "-c", code], check=True, cwd=tmp_path)
+
+
+# ---- the forms for problems and wishes
+
+
+@pytest.mark.parametrize("form", ["problem", "wish"])
+def test_the_fields_of_a_form_have_no_stray_keys(form: str) -> None:
+    # An unquoted comma in a label begins another key, and the form is not offered.
+    content = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / f"{form}.yml").read_text())
+    assert content.keys() == {"name", "description", "body"}
+    for field in content["body"]:
+        assert field["type"] in {"input", "textarea"}
+        assert {"label"} <= field["attributes"].keys() <= {"label", "description", "render"}
+        assert all(isinstance(text, str) for text in field["attributes"].values())
 
 
 # ---- the Makefile

@@ -44,6 +44,7 @@ def runs(file: str, label: str, env: str) -> dict[int, dict[int, float]]:
         ("cartpole-swingup.csv", "cpu, agent.objective none", "cartpole-swingup", "without, same crops, seed"),
         ("cartpole-swingup-methods.csv", "cpu, agent.objective swav", "cartpole-swingup", "SwAV, seed"),
         ("cartpole-swingup-methods.csv", "cpu, agent.objective nnclr", "cartpole-swingup", "NNCLR, seed"),
+        ("cartpole-swingup-methods.csv", "cpu, agent.objective none", "cartpole-swingup", "none, seed"),
         ("update.csv", "cpu", "cartpole-swingup", "exact, bfloat16, seed"),
         ("update.csv", "cpu, agent.precision float32", "cartpole-swingup", "exact, float32, seed"),
         ("update.csv", "cpu, agent.update_rule joint", "cartpole-swingup", "joint, bfloat16, seed"),

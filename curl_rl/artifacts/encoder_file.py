@@ -95,7 +95,10 @@ def load_encoder(
 
     def build(description: dict[str, Any]) -> Encoder:
         if description.get("kind") in (TextEncoder.kind, TwoTowerTextEncoder.kind):
-            raise OfTexts(f"{files[0]} is an encoder of texts: load it with curl_rl.text.load_sentence_encoder")
+            raise OfTexts(
+                f"{files[0]} is an encoder of texts, not of images: load it with "
+                "curl_rl.text.load_sentence_encoder, or name an encoder of images"
+            )
         return build_encoder(description)
 
     encoder, description = load_network(files, ENCODER, build)

@@ -7,7 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from curl_rl.artifacts.network_file import load_network, network_files, save_network
+from curl_rl.artifacts.network_file import (
+    as_safetensors,
+    file_description,
+    load_network,
+    network_files,
+    save_network,
+)
 from curl_rl.encoders.heads import MLP, BatchNorm, plain_batch_norm
 
 HEAD = "head"
@@ -19,6 +25,11 @@ TEXT_HEAD = "text_head"
 def save_head(head: MLP, directory: Path, name: str = HEAD) -> None:
     """Writes a projection head as ``head.safetensors`` and ``head.json``, or another ``name``, into ``directory``."""
     save_network(head.layers, directory, name, {"layers": describe_layers(head.layers)})
+
+
+def head_as_safetensors(layers: nn.Sequential) -> bytes:
+    """A head's layers as one self-describing file, for :func:`load_head`."""
+    return as_safetensors(layers, file_description(layers, {"layers": describe_layers(layers)}))
 
 
 def load_head(path: Path | str, name: str = HEAD) -> nn.Sequential:

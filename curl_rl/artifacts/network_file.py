@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from curl_rl.artifacts.wrong_file import instead, refuse_another
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import open_regular, read_file, write_durably
 
@@ -157,7 +158,7 @@ def _reason(error: Exception) -> str:
 
 
 def _missing(name: str, file: Path) -> NoReturn:
-    raise UserError(f"no {name} in {file.parent}: {file.name} is missing") from None
+    raise UserError(f"no {name} in {file.parent}: {file.name} is missing{instead(name, file.parent)}") from None
 
 
 def _read(
@@ -181,6 +182,7 @@ def _read(
                 f"{', '.join(different)}; delete {description_file.name} to load the weights, which describe themselves"
             )
         assert description is not None
+        refuse_another(description, name, weights_file)
         found = {part: (file.get_slice(part).get_dtype(), file.get_slice(part).get_shape()) for part in file.keys()}  # noqa: SIM118
         _check_header(description, found, build)
         weights = {part: file.get_tensor(part) for part in found}

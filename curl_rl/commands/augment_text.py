@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
+from curl_rl.runs.console import counted
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import write_text
 from curl_rl.text.augmentation.back_translation import LANGUAGES, back_translate
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         if not pairs:
             raise UserError(f"no sentence of {arguments.file} has changed: raise --probability, or take the other --by")
         write_text(arguments.to, table_text(pairs))
-        print(f"{arguments.to}: {len(pairs):,} pairs of {len(sentences):,} sentences")
+        print(f"{arguments.to}: {counted(len(pairs), 'pair')} of {counted(len(sentences), 'sentence')}")
     return 0
 
 

@@ -27,11 +27,12 @@ from curl_rl.report.curves import read_runs
 from curl_rl.report.long_csv import write_runs
 from curl_rl.report.runs import Run, named
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
+from curl_rl.runs.console import counted
 from curl_rl.runs.directory import CONFIG
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import write_durably
+from curl_rl.runs.kinds import Kind
 from curl_rl.runs.logger import METRICS_FILE
-from curl_rl.runs.settings import Kind
 from curl_rl.runs.yaml_file import write_settings
 
 
@@ -59,11 +60,11 @@ def main(argv: Sequence[str]) -> int:
         if arguments.restore:
             for run in runs:
                 _restore(run, arguments.restore)
-            print(f"{len(runs)} runs restored: {arguments.restore}")
+            print(f"{counted(len(runs), 'run')} restored: {arguments.restore}")
             return 0
         texts = [(name, text) for name in ("command", "commit", "machine") for text in getattr(arguments, name)]
         write_runs(runs, arguments.out, [*texts, ("date", _days(runs))])
-    print(f"{len(runs)} runs collected: {arguments.out}")
+    print(f"{counted(len(runs), 'run')} collected: {arguments.out}")
     return 0
 
 

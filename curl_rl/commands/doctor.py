@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import importlib.util
 import multiprocessing
 import os
 import platform
@@ -312,7 +313,9 @@ def check_rendering() -> Iterator[Finding]:
             drawer, milliseconds = in_own_process(probe_rendering, quality)
         except ProbeFailed as error:
             remedy = f"{INSTALL_OPENGL}; {INSTALL} repairs the packages"
-            yield Finding("FAIL", "rendering", str(error), remedy)
+            if importlib.util.find_spec("dm_control") is None:
+                remedy = INSTALL_DM_CONTROL
+            yield Finding("FAIL", "rendering", in_this_spelling(str(error)), remedy)
             return
         times.append(f"{milliseconds:.1f} ms {quality}")
     yield Finding("ok", "rendering", drawer)

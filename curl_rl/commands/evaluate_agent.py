@@ -2,6 +2,7 @@
 
     python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1
     python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1 --episodes 30 --gif cheetah.gif --json score.json
+    python scripts/evaluate_agent.py runs/cheetah-run/cpu/seed1 --episodes 1 --gif small.gif --gif_every 2
 
 The policy is deterministic and sees center crops. The run is not changed; --gif records the first episode, and --sheet
 shows the evaluations during training below each other in one picture.
@@ -27,7 +28,7 @@ from curl_rl.rl.evaluation import Evaluation, evaluate
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
-from curl_rl.runs.console import say
+from curl_rl.runs.console import counted, say
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import write_durably, write_json
 from curl_rl.runs.logger import write_gif
@@ -52,6 +53,9 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     parser.add_argument("--gif", type=Path, help="record the first episode here")
+    parser.add_argument(
+        "--gif_every", type=int, default=1, help="keep every n-th picture of it: a smaller file, as long [%(default)s]"
+    )
     parser.add_argument("--sheet", type=Path, help="picture of the run's evaluations so far, from its videos (.png)")
     parser.add_argument("--json", type=Path, help="write the returns here as well")
     arguments = parser.parse_args(argv)
@@ -61,6 +65,10 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
         parser.error(f"--seed must be 0 or more, got {arguments.seed}")
     if arguments.max_episode_steps is not None and arguments.max_episode_steps < 1:
         parser.error(f"--max_episode_steps must be at least 1, got {arguments.max_episode_steps}")
+    if arguments.gif_every < 1:
+        parser.error(f"--gif_every must be at least 1, got {arguments.gif_every}")
+    if arguments.gif_every > 1 and arguments.gif is None:
+        parser.error("--gif_every needs --gif FILE")
     with refusals(parser, EnvironmentFault, *unavailable):
         agent, config, frames = load_agent(arguments.run, arguments.device)
         # Playing takes minutes: refuse unwritable outputs first.
@@ -78,15 +86,17 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
         result = _play(agent, env, episodes=arguments.episodes, seed=arguments.seed, record=record)
         metrics = result.metrics()
         print(
-            f"{arguments.run}: {frames:,} frames of training; return over {arguments.episodes} episodes: "
-            f"mean {metrics['evaluation/return_mean']:.1f}, median {metrics['evaluation/return_median']:.1f}, "
+            f"{arguments.run}: {counted(frames, 'frame')} of training; "
+            f"return over {counted(arguments.episodes, 'episode')}: mean {metrics['evaluation/return_mean']:.1f}, "
+            f"median {metrics['evaluation/return_median']:.1f}, "
             f"standard deviation {metrics['evaluation/return_std']:.1f}"
         )
         if arguments.json:
             row = {"run": str(arguments.run), "frames": frames, "seed": arguments.seed, "returns": result.returns}
             write_json(arguments.json, {**row, **metrics})
         if result.pictures is not None:
-            write_gif(arguments.gif, result.pictures, result.pictures_per_second)
+            every, last = arguments.gif_every, len(result.pictures) - 1  # the last picture has the episode's return
+            write_gif(arguments.gif, result.pictures[last % every :: every], result.pictures_per_second / every)
             print(f"video: {arguments.gif}")
     return 0
 

@@ -64,11 +64,17 @@ def write_export(
         summary: of that content.
     """
     output: Path = arguments.output
-    if arguments.format == "safetensors":
-        check_writable(output)
-        write_durably(output, [as_safetensors()])
-        print(f"{output}: {summary}, weights and description")
-        return 0
+    if arguments.format != "safetensors":
+        return write_program_as(program, arguments, as_program)
+    check_writable(output)
+    write_durably(output, [as_safetensors()])
+    print(f"{output}: {summary}, weights and description")
+    return 0
+
+
+def write_program_as(program: str, arguments: argparse.Namespace, as_program: Callable[[ProgramInput], Program]) -> int:
+    """:func:`write_export` for what has programs only."""
+    output: Path = arguments.output
     taken = ProgramInput(arguments.size, arguments.dtype or "uint8", arguments.layout or "CHW")
     exported = as_program(taken)
     check_writable(output)

@@ -29,14 +29,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curl_rl.report.comparison import compare
-from curl_rl.report.curves import RETURN, Curve, curves_of, read_runs, renamed, samples
+from curl_rl.report.curves import RETURN, Curve, curves_of, no_curves, read_runs, renamed, samples
 from curl_rl.report.long_csv import write_runs
 from curl_rl.report.plots import draw_curves, draw_improvement, draw_profiles
 from curl_rl.report.published import check_methods
-from curl_rl.report.runs import named
 from curl_rl.report.style import check_format, headless_pyplot
 from curl_rl.report.tables import as_csv, as_markdown, efficiency_table
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
+from curl_rl.runs.console import counted
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import write_text
 
@@ -105,10 +105,10 @@ def main(argv: Sequence[str]) -> int:
         runs = renamed(samples(read_runs(arguments.paths)), names)
         curves = curves_of(runs)
         if not curves:
-            raise UserError(f"no run with an evaluation below {named(arguments.paths)}")
+            raise UserError(no_curves(arguments.paths))
         if arguments.csv:
             write_runs(runs, arguments.csv, [("metrics", "evaluation returns only")], {RETURN})
-            print(f"{_counted(len(runs))} written: {arguments.csv}")
+            print(f"{counted(len(runs), 'run')} written: {arguments.csv}")
         if kind == "table":
             _write_table(curves, arguments.at, arguments.reach, out)
         elif out is not None:
@@ -117,12 +117,8 @@ def main(argv: Sequence[str]) -> int:
             else:
                 comparison = compare(curves, arguments.at[0] if arguments.at else None)
                 (draw_profiles if kind == "profiles" else draw_improvement)(comparison, out)
-            print(f"{_counted(len(runs))} drawn: {out}")
+            print(f"{counted(len(runs), 'run')} drawn: {out}")
     return 0
-
-
-def _counted(runs: int) -> str:
-    return f"{runs} run{'' if runs == 1 else 's'}"
 
 
 def _names(texts: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from curl_rl.recordings.store import RecordedFrames
 from curl_rl.report.style import headless_pyplot
 from curl_rl.runs.command_line import check_writable, command_parser, refusals
 from curl_rl.runs.compute import resolve_device
-from curl_rl.runs.console import printable
+from curl_rl.runs.console import counted, printable
 from curl_rl.runs.files import write_json
 
 LOWEST = -0.25  # lower end of the axis: scores far below that of predicting the mean are not informative
@@ -59,7 +59,8 @@ def main(argv: Sequence[str]) -> int:
         )
         parts = Split.of(frames).counts(frames.episodes)
         sizes = ", ".join(f"{name} {part['frames']:,} of {part['episodes']}" for name, part in parts.items())
-        print(f"{arguments.folder}: {len(frames):,} frames of {int(frames.episodes[-1]) + 1} episodes ({sizes})")
+        episodes = counted(int(frames.episodes[-1]) + 1, "episode")
+        print(f"{arguments.folder}: {counted(len(frames), 'frame')} of {episodes} ({sizes})")
         print("\n".join(map(printable, table(rows).splitlines())))
         if arguments.json:
             write_json(arguments.json, report(rows, frames))

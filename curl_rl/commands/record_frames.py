@@ -32,7 +32,7 @@ from curl_rl.rl.contained import EnvironmentFault, contained
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.observations import observation_spec
 from curl_rl.runs.command_line import command_parser, refusals
-from curl_rl.runs.console import say
+from curl_rl.runs.console import counted, say
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.settings import is_same_place
 from curl_rl.runs.signals import stop_requests
@@ -169,8 +169,8 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
             policy = agent_policy(player.agent, sampled=arguments.actions != "mean", spec=spec)
         with open_recording(out, recording) as writer, stop_requests(tell=True) as stop:
             print(
-                f"{out}: has {writer.frames:,} of {wanted:,} frames of {player.env}; {shown.action_repeat} environment "
-                "steps per frame"
+                f"{out}: has {writer.frames:,} of {counted(wanted, 'frame')} of {player.env}; "
+                f"{counted(shown.action_repeat, 'environment step')} per frame"
             )
             with tqdm(total=wanted, initial=writer.frames, unit="frame", disable=None) as bar:
                 done = record(
@@ -184,7 +184,7 @@ def _record(arguments: argparse.Namespace, player: Player, make: MakeEnvironment
                 )
     finally:
         env.close()
-    print(f"{out}: {writer.frames:,} frames of {writer.episodes:,} episodes")
+    print(f"{out}: {counted(writer.frames, 'frame')} of {counted(writer.episodes, 'episode')}")
     if not done:
         assert stop.signal_number is not None
         print("stopped after the last whole episode; the same command resumes")

@@ -28,14 +28,15 @@ def main(argv: Sequence[str], make: MakeEnvironment[Environment], *unavailable: 
     Args:
         argv: the command's arguments.
         make: makes the environment named by ``--env``; cloudpickle must be able to serialize it for other processes.
-        unavailable: exceptions that ``make`` raises, besides ValueError, if this machine cannot run the environment.
+        unavailable: exceptions that ``make`` raises, besides ValueError and ImportError, if this machine cannot run the
+            environment.
     """
     program = Path(sys.argv[0]).name
 
     def work() -> None:
         description = (__doc__ or "").strip()
         config, fresh, salvage = parse_command_line(list(argv), program=program, description=description)
-        make_environment = partial(_environment, make, config, (ValueError, *unavailable))
+        make_environment = partial(_environment, make, config, (ValueError, ImportError, *unavailable))
         train(config, make_environment, fresh=fresh, salvage=salvage)
 
     return exit_code_of(program, work)
@@ -47,7 +48,7 @@ def _environment(
     """Makes the configured environment.
 
     Raises:
-        UserError: its name is unknown, or this machine cannot render it.
+        UserError: its name is unknown, a package that it needs is missing, or this machine cannot render it.
     """
     try:
         return make_configured(make, config.env, config.environment)

@@ -124,7 +124,8 @@ class TextEncoder(Encoder):
     @property
     def title(self) -> str:
         """Layers and width."""
-        return f"Transformer, {self.config.layers} layers of {self.config.width}"
+        layers = self.config.layers
+        return f"Transformer, {layers} layer{'' if layers == 1 else 's'} of {self.config.width}"
 
     def encode(self, tokens: Tensor) -> Features:
         """``(B, l)`` int64 to vector ``(B, width)`` and map ``(B, width, 1, l)``.

@@ -1,21 +1,30 @@
-"""Hugging Face Hub: saving, pushing and loading an encoder as a model repository with a card."""
+"""Hugging Face Hub: saving, pushing and loading an encoder as a model repository with a card.
+
+An encoder of texts goes with its tokenizer, and encoders of images with captions go together, with their heads.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from curl_rl.artifacts.encoder_file import HUB_NAME, as_safetensors, describe, load_encoder
+from curl_rl.artifacts.encoder_file import ENCODER, HUB_NAME, TEXT_ENCODER, as_safetensors, describe, load_encoder
+from curl_rl.artifacts.head_file import HEAD, TEXT_HEAD, head_as_safetensors
 from curl_rl.artifacts.pretrained import Layout, PretrainedEncoder
 from curl_rl.installation import installation_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.files import write_durably
+from curl_rl.text import SentenceEncoder, load_sentence_encoder, sentence_encoder
+from curl_rl.text.pair_encoder import PairEncoder, load_pair_encoder
+from curl_rl.text.tokenizer import TOKENIZER
 
 try:
-    from huggingface_hub import HfApi, ModelCardData, hf_hub_download
+    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    from curl_rl.integrations.model_cards import Encoders, image_card, pair_card, text_card
 except ModuleNotFoundError as error:
     if error.name != "huggingface_hub":
         raise
@@ -23,10 +32,14 @@ except ModuleNotFoundError as error:
 
 CONFIG, CARD = "config.json", "README.md"
 _WEIGHTS = f"{HUB_NAME}.safetensors"
+_PAIR = [f"{name}.safetensors" for name in (ENCODER, TEXT_ENCODER, HEAD, TEXT_HEAD)]
 
 
-def save_for_hub(encoder: PretrainedEncoder, folder: Path | str, *, license: str, repo_id: str = "USER/MODEL") -> Path:
+def save_for_hub(encoder: Encoders, folder: Path | str, *, license: str, repo_id: str = "USER/MODEL") -> Path:
     """Writes the files of a model repository: ``model.safetensors``, ``config.json`` and the card, ``README.md``.
+
+    An encoder of texts has its ``tokenizer.json`` as well. Encoders of images with captions have the files of their run
+    in the place of ``model.safetensors``.
 
     Args:
         encoder: the encoder to write.
@@ -42,16 +55,13 @@ def save_for_hub(encoder: PretrainedEncoder, folder: Path | str, *, license: str
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    description = describe(encoder)
-    # The Hub counts downloads by config.json; only the safetensors, which describe themselves, are loaded.
-    write_durably(folder / _WEIGHTS, [as_safetensors(encoder)])
-    write_durably(folder / CONFIG, [(json.dumps(description, indent=2) + "\n").encode()])
-    write_durably(folder / CARD, [_card(encoder, description, license, repo_id).encode()])
+    for name, content in _files(encoder, license, repo_id).items():
+        write_durably(folder / name, [content])
     return folder
 
 
 def push_encoder(
-    encoder: PretrainedEncoder,
+    encoder: Encoders,
     repo_id: str,
     *,
     license: str,
@@ -65,7 +75,7 @@ def push_encoder(
     the data's whole path, in files written by earlier versions). Edit it first to withhold anything.
 
     Args:
-        encoder: the encoder to push.
+        encoder: the encoder to push; one of texts with its tokenizer, or those of images with captions.
         repo_id: "user/model".
         license: license of the weights, by its name on the Hub.
         private: make a newly created repository private.
@@ -118,58 +128,70 @@ def load_encoder_from_hub(
     return load_encoder(path, freeze=freeze, scale=scale, layout=layout)
 
 
-def _card(encoder: PretrainedEncoder, description: dict[str, Any], license: str, repo_id: str) -> str:
-    """The model card: a YAML header, from which the Hub indexes the model, and text for readers."""
-    provenance = description["provenance"]
-    from_rl = "env" in provenance
-    tags = ["curl_rl", "contrastive-learning", "reinforcement-learning" if from_rl else "self-supervised-learning"]
-    header = ModelCardData(license=license, library_name="curl_rl", tags=tags, pipeline_tag="image-feature-extraction")
-    channels, height, width = encoder.observation_shape
-    seen = f"{height}×{width}" if encoder.side else f"any size (trained on crops of {height}×{width})"
-    trained = provenance.get("env") or provenance.get("data") or "images"
-    rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in provenance.items())
-    return f"""---
-{header.to_yaml()}
----
+def load_sentence_encoder_from_hub(
+    repo_id: str, *, revision: str | None = None, freeze: bool = True, token: str | None = None
+) -> SentenceEncoder:
+    """Loads an encoder of texts and its tokenizer from the Hub; downloads are cached.
 
-# Encoder trained on {_cell(trained)}
+    Args:
+        repo_id: "user/model".
+        revision, token: as in :func:`load_encoder_from_hub`.
+        freeze: as in :func:`~curl_rl.text.load_sentence_encoder`.
 
-Maps images with {channels} channels to {encoder.features} features with a {_kind(description)}, trained with curl_rl.
-
-## Use
-
-```python
-from curl_rl.integrations.hub import load_encoder_from_hub  # needs curl_rl with the hub extra
-
-encoder = load_encoder_from_hub("{repo_id}")
-features = encoder(observations)  # (..., {channels}, H, W) or (..., H, W, {channels}) -> (..., {encoder.features})
-```
-
-uint8 is divided by 255; floats are expected in [0, 1], unless `scale=` is given. The encoder sees
-{seen}{" in the middle of the image" if encoder.side else ""}; it was trained on images of
-{encoder.rendered_size}×{encoder.rendered_size}.
-
-`model.safetensors` can be read without that package: `config.json`, also stored in its metadata, describes the shape of
-the network.
-
-## Training
-
-| | |
-| --- | --- |
-{rows}
-"""
+    Raises:
+        ValueError: as :func:`load_encoder_from_hub`, or the tokenizer is not the encoder's.
+    """
+    return load_sentence_encoder(_downloaded(repo_id, [_WEIGHTS, TOKENIZER], revision, token), freeze=freeze)
 
 
-def _kind(description: dict[str, Any]) -> str:
-    config = description["config"]
-    if description["kind"] == "two_stream":
-        resnet = config["resnet"]
-        return f"pair of ResNets-{resnet['depth']} of width {resnet['width']:g}, one for lightness and one for color"
-    if description["kind"] == "resnet":
-        return f"ResNet-{config['depth']} of width {config['width']:g}"
-    return f"network of {len(config['strides'])} convolutions with {config['filters']} filters"
+def load_pair_encoder_from_hub(repo_id: str, *, revision: str | None = None, token: str | None = None) -> PairEncoder:
+    """Loads encoders of images and of texts with a common space from the Hub; downloads are cached.
+
+    Args:
+        repo_id: "user/model".
+        revision, token: as in :func:`load_encoder_from_hub`.
+
+    Raises:
+        ValueError: as :func:`load_encoder_from_hub`, or the files do not belong together.
+    """
+    return load_pair_encoder(_downloaded(repo_id, [*_PAIR, TOKENIZER], revision, token))
 
 
-def _cell(value: object) -> str:
-    """Formats a value for a table cell: on one line, with pipes escaped."""
-    return " ".join(str(value).split()).replace("|", "\\|")
+def _downloaded(repo_id: str, files: Sequence[str], revision: str | None, token: str | None) -> Path:
+    """The folder of these files, all of one commit.
+
+    Raises:
+        UserError: the Hub cannot be reached, or the repository, the revision or a file does not exist.
+    """
+    at = f" at {revision}" if revision else ""
+    try:
+        folder = Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=list(files)))
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        raise UserError(f"cannot load {files[0]} of {repo_id!r}{at}: {one_line(error)[:300]}") from None
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"cannot load {missing[0]} of {repo_id!r}{at}: the repository does not have it")
+    return folder
+
+
+def _files(encoder: Encoders, license: str, repo_id: str) -> dict[str, bytes]:
+    """The files of a repository by name.
+
+    The Hub counts downloads by config.json; only the safetensors, which describe themselves, are loaded.
+    """
+    if isinstance(encoder, PairEncoder):
+        images, texts = encoder.images, encoder.texts
+        described = {"image": describe(images), "text": sentence_encoder.describe(texts)}
+        weights = (as_safetensors(images), sentence_encoder.as_safetensors(texts))
+        heads = (head_as_safetensors(encoder.image_head), head_as_safetensors(encoder.text_head))
+        files = dict(zip(_PAIR, (*weights, *heads), strict=True)) | {TOKENIZER: texts.tokenizer.content.encode()}
+        card = pair_card(encoder, license, repo_id)
+    elif isinstance(encoder, SentenceEncoder):
+        described = sentence_encoder.describe(encoder)
+        files = {_WEIGHTS: sentence_encoder.as_safetensors(encoder), TOKENIZER: encoder.tokenizer.content.encode()}
+        card = text_card(encoder, license, repo_id)
+    else:
+        described = describe(encoder)
+        files = {_WEIGHTS: as_safetensors(encoder)}
+        card = image_card(encoder, described, license, repo_id)
+    return {**files, CONFIG: (json.dumps(described, indent=2) + "\n").encode(), CARD: card.encode()}

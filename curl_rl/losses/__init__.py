@@ -50,7 +50,9 @@ from curl_rl.losses.mutual_information import (
     place_scores,
     soft_clip,
 )
+from curl_rl.losses.normalization import unit_rows
 from curl_rl.losses.prediction import cross_prediction, negative_cosine
+from curl_rl.losses.symmetric import symmetric_info_nce
 
 __all__ = [
     "MarginLoss",
@@ -92,8 +94,10 @@ __all__ = [
     "supervised_nt_xent",
     "swapped_accuracy",
     "swapped_prediction",
+    "symmetric_info_nce",
     "triplet",
     "two_view_scores",
     "uniformity",
+    "unit_rows",
     "used_share",
 ]

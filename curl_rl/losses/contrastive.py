@@ -45,8 +45,8 @@ def shared_info_nce(logits: Tensor, same: Tensor) -> Tensor:
         The mean over the queries, a scalar. Its smallest value is that of the targets' entropy, log of their number.
     """
     logits = widened(logits)
-    shares = same / same.sum(1, keepdim=True)
-    return F.cross_entropy(logits, shares.to(logits.dtype))
+    own = same.to(logits.dtype)
+    return F.cross_entropy(logits, own / own.sum(1, keepdim=True))
 
 
 class PairScores(NamedTuple):

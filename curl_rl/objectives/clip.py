@@ -6,18 +6,18 @@ scale. Images and captions have an encoder each, and a linear map from its vecto
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.heads import MLP
-from curl_rl.losses import alignment, contrastive_accuracy, embedding_std, info_nce, shared_info_nce
-from curl_rl.losses.half_precision import widened
+from curl_rl.losses import alignment, contrastive_accuracy, embedding_std, symmetric_info_nce, unit_rows
 from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.method import Method
 from curl_rl.ranges import at_least, check_ranges, positive
@@ -77,24 +77,19 @@ class CLIP(Objective):
         return cls(features, data.text, config)
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
-        image = F.normalize(widened(self.image_head(online[0].vector)))
-        text = F.normalize(widened(self.text_head(online[1].vector)))
+        image = unit_rows(self.image_head(online[0].vector))
+        text = unit_rows(self.text_head(online[1].vector))
         logits = self.logit_scale.exp() * image @ text.T
         same = _same(batch.contents if self.config.duplicates == "shared" else None, logits)
-        # Figure 3 of the paper: loss = (loss_i + loss_t) / 2.
-        if same is None:
-            loss = (info_nce(logits) + info_nce(logits.T)) / 2
-        else:
-            loss = (shared_info_nce(logits, same) + shared_info_nce(logits.T, same)) / 2
         metrics = {
             "accuracy": _accuracy(logits, same),
             "text_accuracy": _accuracy(logits.T, same),
             "logit_scale": self.logit_scale.detach().exp(),
-            "embedding_std": embedding_std(image.detach()),
-            "text_embedding_std": embedding_std(text.detach()),
-            "alignment": alignment(image.detach(), text.detach()),
+            "embedding_std": embedding_std(image.detach(), unit=True),
+            "text_embedding_std": embedding_std(text.detach(), unit=True),
+            "alignment": alignment(image.detach(), text.detach(), unit=True),
         }
-        return Result(loss, metrics)
+        return Result(symmetric_info_nce(logits, same), metrics)
 
     @torch.no_grad()
     def after_step(self, carry: Any, momentum: Tensor) -> None:
@@ -121,17 +116,14 @@ def _same(contents: Tensor | None, logits: Tensor) -> Tensor | None:
         return None
     if len(logits) < 2:
         raise ValueError(f"negatives from the batch need at least 2 samples in a batch (batch_size), got {len(logits)}")
-    same = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    for part in contents.unbind(1):
-        same = same | (part[:, None] == part)
-    return same
+    return functools.reduce(operator.or_, (part[:, None] == part for part in contents.unbind(1)))
 
 
 def _accuracy(logits: Tensor, same: Tensor | None) -> Tensor:
     """Share of the rows whose largest entry is one of their own; without ``same``, that on the diagonal."""
     if same is None:
         return contrastive_accuracy(logits.detach())
-    return same.gather(1, logits.detach().argmax(1, keepdim=True)).float().mean()
+    return same.gather(1, logits.detach().max(1, keepdim=True).indices).float().mean()
 
 
 METHOD = Method(

@@ -98,25 +98,28 @@ def methods_in(names: str) -> tuple[str, ...]:
     return () if names == "none" else tuple(names.split("+"))
 
 
-def check_methods(setting: str, names: str) -> None:
+def check_methods(user: ObjectiveUser, names: str) -> None:
     """Refuses an expression that is neither ``none`` nor one or more known methods joined by ``+``, each once.
 
+    Known methods that the user cannot offer what they need are refused when they are built, with the reason.
+
     Raises:
-        ValueError: ``setting must be ..., got ...``.
+        ValueError: ``setting must be ..., got ...``, with the methods that the user can have.
     """
     methods = methods_in(str(names))  # anything else is refused as well
     unknown = next((name for name in methods if name not in METHODS), None)
     if unknown is not None:
         near = difflib.get_close_matches(unknown.lower(), [*METHODS, "none"], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
+        usable = registry.usable(user.has)
         if len(methods) == 1:
-            raise ValueError(f"{setting} must be {' or '.join([*METHODS, 'none'])}, got {names}{hint}")
+            raise ValueError(f"{user.setting} must be {' or '.join([*usable, 'none'])}, got {names}{hint}")
         raise ValueError(
-            f"{setting} must be methods joined by +, such as curl+cpc, got {names}: {unknown or 'an empty name'} is "
-            f"none of {', '.join(METHODS)}{hint}"
+            f"{user.setting} must be methods joined by +, such as curl+cpc, got {names}: "
+            f"{unknown or 'an empty name'} is none of {', '.join(usable)}{hint}"
         )
     if len(set(methods)) < len(methods):
-        raise ValueError(f"{setting} must name each method once, got {names}")
+        raise ValueError(f"{user.setting} must name each method once, got {names}")
 
 
 def build_composite(

@@ -109,6 +109,11 @@ def register(method: Method) -> None:
     _publish()
 
 
+def usable(has: Collection[Need]) -> tuple[str, ...]:
+    """The methods whose needs are among ``has``, in order."""
+    return tuple(name for name, method in METHODS.items() if method.objective.needs <= {*has})
+
+
 def summaries(has: Collection[Need]) -> dict[str, str]:
     """A line on each method, by name, for a user that can meet the needs ``has``."""
 
@@ -185,7 +190,8 @@ def build_objective(
     if name not in METHODS:
         near = difflib.get_close_matches(str(name).lower(), METHODS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown objective {name!r}: the methods are {', '.join(METHODS)}{hint}")
+        names = METHODS if user is None else usable(user.has)
+        raise ValueError(f"unknown objective {name!r}: the methods are {', '.join(names)}{hint}")
     method = METHODS[name]
     if user is not None:
         user.refuse(name, method.objective.needs)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from curl_rl.encoders import Features, FeatureSpec
 from curl_rl.encoders.text import PADDING
-from curl_rl.losses import alignment, contrastive_accuracy, embedding_std, info_nce
+from curl_rl.losses import alignment, contrastive_accuracy, embedding_std, info_nce, unit_rows
 from curl_rl.losses.half_precision import widened
 from curl_rl.objectives.base import BatchInfo, DataSpec, Need, Objective, Result, ViewSpec
 from curl_rl.objectives.method import Method
@@ -94,19 +94,20 @@ class SimCSE(Objective):
 
     def forward(self, online: list[Features], target: list[Features], batch: BatchInfo) -> Result:
         texts = online if self.token_head is None else online[:-1]
-        first, second, *hard = (F.normalize(widened(self.head(view.vector))) for view in texts)
+        first, second, *hard = (unit_rows(self.head(view.vector)) for view in texts)
         if len(first) < 2:
             raise ValueError(
                 f"negatives from the batch need at least 2 samples in a batch (batch_size), got {len(first)}"
             )
-        logits = first @ torch.cat([second, *hard]).T / self.config.temperature
+        keys = torch.cat([second, *hard]) if hard else second
+        logits = first @ keys.T / self.config.temperature
         if hard and self.config.hard_weight != 1:
             logits = logits + self._own_hard(logits) * math.log(self.config.hard_weight)
         seen = logits.detach()
         metrics = {
             "accuracy": contrastive_accuracy(seen),
-            "embedding_std": embedding_std(first.detach()),
-            "alignment": alignment(first.detach(), second.detach()),
+            "embedding_std": embedding_std(first.detach(), unit=True),
+            "alignment": alignment(first.detach(), second.detach(), unit=True),
         }
         loss = info_nce(logits)
         if self.token_head is not None:

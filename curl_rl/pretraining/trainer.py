@@ -29,6 +29,7 @@ from curl_rl.pretraining.online_probe import OnlineProbe
 from curl_rl.pretraining.replicas import make_equal, training_tensors
 from curl_rl.pretraining.sources import Batch, Source
 from curl_rl.pretraining.watchers import Watcher
+from curl_rl.runs.console import counted
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import derived_seed, global_generator
 from curl_rl.runs.session import Contents, Position, Remedies, Session
@@ -137,7 +138,7 @@ class Pretrainer:
         c, learner, session = self.config, self.learner, self.session
         self._introduce()
         if self.complete:
-            session.say(f"this run is complete at {c.epochs} epochs; --fresh starts over")
+            session.say(f"this run is complete at {counted(c.epochs, 'epoch')}; --fresh starts over")
             return
         for watcher in self.watchers:
             watcher.prepare(self)
@@ -156,7 +157,7 @@ class Pretrainer:
                 self.save()
         if not self.complete:
             session.leave()
-        session.say(f"done: {c.epochs} epochs; {self.next_step}")
+        session.say(f"done: {counted(c.epochs, 'epoch')}; {self.next_step}")
 
     def _introduce(self) -> None:
         c, source, say = self.config, self.source, self.session.say
@@ -164,8 +165,8 @@ class Pretrainer:
         processes = distributed.world_size()
         shared = f", shared by {processes} processes" if processes > 1 else ""
         say(
-            f"device: {self.device}, network in {self.learner.encoder.precision}; {len(source):,} {source.unit}s "
-            f"of {source.name}, {self.steps_per_epoch} steps of {c.batch_size} per epoch{shared}"
+            f"device: {self.device}, network in {self.learner.encoder.precision}; {counted(len(source), source.unit)} "
+            f"of {source.name}, {counted(self.steps_per_epoch, 'step')} of {c.batch_size} per epoch{shared}"
         )
         if self.learner.steps:
             say(f"resumed at epoch {self.epochs:.2f} of {c.epochs}")

@@ -96,7 +96,8 @@ def read_description(folder: Path) -> tuple[Recording, list[Shard], bool]:
     except UserError:
         raise
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no recorded frames in {folder}: {DESCRIPTION} is missing") from None
+        remedy = "record some with scripts/record_frames.py"
+        raise UserError(f"no recorded frames in {folder}: {DESCRIPTION} is missing; {remedy}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # invalid JSON or UTF-8

@@ -15,7 +15,8 @@ from curl_rl.report.runs import Run, find_runs, named, read_run, warn
 from curl_rl.report.statistics import Array
 from curl_rl.runs.directory import kind_of
 from curl_rl.runs.errors import UserError
-from curl_rl.runs.settings import Kind, nearest
+from curl_rl.runs.kinds import Kind
+from curl_rl.runs.settings import nearest
 
 RETURN = "evaluation/return_mean"
 """The metric of a learning curve."""
@@ -93,8 +94,16 @@ def read_curves(paths: Sequence[Path]) -> list[Curve]:
     """
     curves = curves_of(samples(read_runs(paths)))
     if not curves:
-        raise UserError(f"no run with an evaluation below {named(paths)}")
+        raise UserError(no_curves(paths))
     return curves
+
+
+def no_curves(paths: Sequence[Path]) -> str:
+    """The message for places without a learning curve."""
+    return (
+        f"no run with an evaluation below {named(paths)}: curves are of agents, which scripts/train_agent.py evaluates "
+        "as it trains; scripts/report.py shows other runs"
+    )
 
 
 def samples(runs: Sequence[Run]) -> list[Run]:

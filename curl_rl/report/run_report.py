@@ -29,6 +29,7 @@ from curl_rl.rl.config import read_config as read_agent_config
 from curl_rl.rl.film import SIDE
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.compute import resolve_device
+from curl_rl.runs.console import counted
 from curl_rl.runs.directory import CONFIG, VIDEOS, kind_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import FAULT
@@ -112,7 +113,7 @@ def report_page(directories: Sequence[Path], make: MakeOfRun, contents: Contents
     sections = [] if len(runs) == 1 else [_comparison(runs)]
     for run, title in zip(runs, _titles(runs), strict=True):
         sections.append(_section(title, run, make, contents, device))
-    title = f"{runs[0].env}: {runs[0].label}" if len(runs) == 1 else f"{len(runs)} runs"
+    title = f"{runs[0].env}: {runs[0].label}" if len(runs) == 1 else counted(len(runs), "run")
     return page(title, sections)
 
 
@@ -175,7 +176,7 @@ def _progress(run: Run) -> str:
     if run.axis == "frames":
         done = f"{count:,} of {int(run.settings.get('frames', count)):,} frames"
     else:
-        done = f"{count:,} {run.axis}, in {run.settings.get('epochs')} epochs when complete"
+        done = f"{count:,} {run.axis}, in {counted(int(run.settings.get('epochs', 0)), 'epoch')} when complete"
     return f"{done}; still running" if is_locked(run.source / LOCK) else done
 
 

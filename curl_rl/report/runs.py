@@ -14,8 +14,9 @@ from curl_rl.rl import config as rl_config
 from curl_rl.runs.console import say
 from curl_rl.runs.directory import CONFIG, is_run, kind_of
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.kinds import Kind
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
-from curl_rl.runs.settings import Kind, Layer, read_yaml
+from curl_rl.runs.settings import Layer, read_yaml
 from curl_rl.text import config as text_config
 from curl_rl.text import pair_config
 from curl_rl.vision import config as vision_config

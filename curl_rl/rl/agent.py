@@ -101,7 +101,7 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self, "agent")
-        check_methods("agent.objective", self.objective)
+        check_methods(REPLAY, self.objective)
         weights, methods = self.objective_weight, methods_in(self.objective)
         if methods and isinstance(weights, tuple) and len(weights) != len(methods):
             raise ValueError(

@@ -296,6 +296,7 @@ SCHEMA = Schema(
             "A+B": "Several at once, each with its --agent.objective_weight, such as curl+cpc.",
         }
     },
+    taken={"agent.objective": lambda: (*registry.usable(REPLAY.has), "none")},
     salvages=True,
     always=(
         *("env", "preset", "frames", "seed", "device", "environment", "agent", "objectives", "replay", "training"),

@@ -99,12 +99,8 @@ def load_learner(directory: Path | str, device: str = "auto") -> tuple[Learner, 
 
 def _configuration(directory: Path, device: str) -> RunConfig:
     """A run's configuration, with this device."""
-    path = directory / run_directory.CONFIG
-    if not path.is_file():
-        raise UserError(f"{directory} is not a run directory ({run_directory.CONFIG} is missing)")
-    if run_directory.kind_of(directory) != "agent":
-        raise UserError(f"{directory} is a pretraining run: it has an encoder but no policy")
-    return replace(read_config(path), device=str(resolve_device(device)))
+    run_directory.check_kind(directory, "agent")
+    return replace(read_config(directory / run_directory.CONFIG), device=str(resolve_device(device)))
 
 
 def _newest(

@@ -15,7 +15,6 @@ from curl_rl.rl import sac
 from curl_rl.rl.loading import load_agent
 from curl_rl.rl.pretrained_policy import PretrainedPolicy, policy_of
 from curl_rl.runs import directory as run_directory
-from curl_rl.runs.errors import UserError
 
 POLICY = "policy"
 """Name of a policy's file."""
@@ -116,9 +115,8 @@ def _networks(policy: PretrainedPolicy) -> nn.ModuleDict:
 
 def _build(description: dict[str, Any]) -> nn.ModuleDict:
     """Untrained networks of this description."""
-    kind = description.get("kind", "pixel")
-    if kind != POLICY:
-        raise UserError(f"the file holds an encoder (kind {kind!r}), not a policy: load it with load_encoder")
+    if description["kind"] != POLICY:
+        raise ValueError(f"kind must be {POLICY}, got {description['kind']!r}")
     shape = description["actor"]
     for name in ("features", "actions", "hidden"):
         if type(shape[name]) is not int or shape[name] < 1:

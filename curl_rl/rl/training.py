@@ -33,7 +33,7 @@ from curl_rl.rl.replay import Replay, segment_files
 from curl_rl.rl.starting_encoder import find_starting_encoder
 from curl_rl.rl.workers import Environment, Environments, WorkerEnvironment, open_environments, pixel_spaces
 from curl_rl.runs.compute import precision_in_words, prepared_device
-from curl_rl.runs.console import say
+from curl_rl.runs.console import counted, say
 from curl_rl.runs.directory import REPLAY_SEGMENTS, claimed
 from curl_rl.runs.disk_errors import in_words
 from curl_rl.runs.errors import TrainingFault as TrainingFault  # raised by train()
@@ -325,7 +325,7 @@ class Trainer:
             if result.pictures is not None:
                 session.video("evaluation/video", result.pictures, result.pictures_per_second)
         mean, spread = metrics["evaluation/return_mean"], metrics["evaluation/return_std"]
-        say(f"{p.frames:>9,} frames: evaluation {mean:.1f} ± {spread:.1f} over {c.episodes} episodes")
+        say(f"{p.frames:>9,} frames: evaluation {mean:.1f} ± {spread:.1f} over {counted(c.episodes, 'episode')}")
 
     def _log(self) -> None:
         row = self.session.report()

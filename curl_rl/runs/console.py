@@ -26,6 +26,11 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 epoch``, ``1,224 epochs``: a number of things whose plural ends in s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def say(line: str) -> None:
     """Prints one line to stderr, above the progress bar, with control characters escaped."""
     tqdm.write(printable(in_this_spelling(line)), file=sys.stderr)

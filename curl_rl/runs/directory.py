@@ -17,9 +17,10 @@ from curl_rl.runs.console import say
 from curl_rl.runs.disk_errors import cannot_write, in_words
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import open_to_append, refuse_link
+from curl_rl.runs.kinds import KINDS, Kind, of_another_kind
 from curl_rl.runs.lock import LOCK, lock_run
 from curl_rl.runs.logger import METRICS_FILE
-from curl_rl.runs.settings import Changes, Kind, Layer, Schema, is_same_place, read_yaml
+from curl_rl.runs.settings import Changes, Layer, Schema, is_same_place, read_yaml
 from curl_rl.runs.storage import human_size
 
 CONFIG = "config.yaml"
@@ -52,7 +53,23 @@ def kind_of(directory: Path) -> Kind:
     for kind in kinds:
         if content["kind"] == kind:
             return kind
-    raise UserError(f"{path}: kind must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {content['kind']}")
+    raise UserError(
+        f"{path}: kind must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {content['kind']}: if a newer version wrote "
+        "it, update curl_rl"
+    )
+
+
+def check_kind(directory: Path, wanted: Kind) -> None:
+    """Checks that a directory is a run of this kind.
+
+    Raises:
+        UserError: it is not; the message names the command that takes it.
+    """
+    if not (directory / CONFIG).is_file():
+        remedy = f"name the directory of a run of {KINDS[wanted].by}"
+        raise UserError(f"{directory} is not a run directory ({CONFIG} is missing): {remedy}")
+    if (kind := kind_of(directory)) != wanted:
+        raise UserError(of_another_kind(directory, kind, wanted))
 
 
 class Configuration(Protocol):
@@ -113,6 +130,8 @@ def claimed(directory: Path, config: Configuration, *, fresh: bool = False) -> I
         str(directory).encode()
     except UnicodeEncodeError:  # TensorBoard would refuse it after the first step
         raise UserError(f"run must be a path in UTF-8, got {directory}: choose another --run directory") from None
+    if directory.is_file():
+        raise UserError(f"run must be a directory, got the file {directory}: choose another --run directory")
     if fresh and (aside := set_aside(directory)):
         say(f"the earlier run is now {aside}")
     with contextlib.ExitStack() as stack:
@@ -143,6 +162,7 @@ def _changes(directory: Path, config: Configuration) -> Changes | None:
         # Without a metric or a checkpoint no run has begun, so the settings of a failed start may be corrected.
         if not (directory / METRICS_FILE).exists() and not any((directory / CHECKPOINTS).glob("*.ckpt*")):
             return None
+        _refuse_another_kind(directory, config.schema.kind)
         earlier = config.schema.read(directory / CONFIG)
         if changed := config.schema.changed_fields(earlier, config):
             raise UserError(
@@ -153,6 +173,16 @@ def _changes(directory: Path, config: Configuration) -> Changes | None:
     if directory.is_dir() and any(path.name not in _LEFT_BY_A_START for path in directory.iterdir()):
         raise UserError(f"{directory} is not empty and not a run directory: choose another --run directory")
     return None
+
+
+def _refuse_another_kind(directory: Path, kind: Kind | None) -> None:
+    """Refuses a directory that says it is a run of another kind; a damaged one is refused when it is read."""
+    told = {"kind", "env"} & read_yaml(directory / CONFIG).keys()  # an agent's had no kind, but a task
+    if told and kind is not None and (own := kind_of(directory)) != kind:
+        raise UserError(
+            f"{directory} belongs to a run of {KINDS[own].by}; choose another --run directory, or set that run aside "
+            "with --fresh"
+        )
 
 
 def _in_words(changes: Changes) -> str:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import functools
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace, set_parsing_settings
 
 from curl_rl.runs.errors import UserError
+from curl_rl.runs.kinds import KINDS, Kind
+from curl_rl.runs.parser_errors import explained
+from curl_rl.runs.parser_errors import nearest as nearest
 from curl_rl.runs.spelling import in_this_spelling
 from curl_rl.runs.whole_numbers import whole_number_settings, with_whole_numbers
 from curl_rl.runs.yaml_file import Layer as Layer
@@ -27,11 +29,6 @@ from curl_rl.runs.yaml_file import as_yaml, check_complete, write_settings
 from curl_rl.runs.yaml_file import read_yaml as read_yaml
 
 C = TypeVar("C")
-Kind = Literal["agent", "pretraining", "detection", "text", "pairs"]
-"""The kind of a run: it trains an agent, a detector, or encoders without labels: on images (``pretraining``), on texts
-or on images with captions (``pairs``)."""
-
-
 Changes = dict[str, tuple[Any, Any]]
 """Settings that differ between two configurations: values before and after, by full name such as ``log.every``."""
 
@@ -90,6 +87,8 @@ class Schema(Generic[C]):
     """The fields and sections that every version has written into a run's file. One without them is cut short."""
     listed: Mapping[str, Callable[[], Mapping[str, str]]] = dataclasses.field(default_factory=dict)
     """Fields whose flag, without a value, lists the choices: each with a line that describes it."""
+    taken: Mapping[str, Callable[[], Collection[str]]] = dataclasses.field(default_factory=dict)
+    """Fields whose type has values that only other commands take: those that this one takes, for help and messages."""
     salvages: bool = False
     """Whether a run can continue from a damaged checkpoint, with ``--salvage``."""
     kind: Kind | None = None
@@ -254,6 +253,10 @@ class Schema(Generic[C]):
             print_config=None,  # parse_command_line has its own, which prints the merged layers
         )
         parser.add_class_arguments(self.config, as_group=False)
+        for action in parser._actions:
+            if action.dest in self.taken:
+                action.metavar = f"{{{','.join(self.taken[action.dest]())}}}"
+                action.help = f"{action.help}%(type).0s"  # the type, of which nothing is shown
         return parser
 
     def _reader(self) -> ArgumentParser:
@@ -338,7 +341,8 @@ class Schema(Generic[C]):
         """
         settings = read_yaml(path)
         if self.kind is not None and (kind := settings.pop("kind", self.kind)) != self.kind:
-            raise UserError(f"{path}: kind must be {self.kind}, got {kind}: it holds the settings of another command")
+            takes = f"{KINDS[kind].by} takes these settings" if kind in KINDS else "a newer version may know it"
+            raise UserError(f"{path}: kind must be {self.kind}, got {kind}: {takes}")
         return settings
 
     def _check_names(self, layer: Layer, path: str | Path) -> None:
@@ -363,34 +367,8 @@ class Schema(Generic[C]):
         check(layer, to_dict(self.config()), "")
 
     def _explained(self, error: Exception) -> str:
-        """Rewords the parser's error as one line in the style of this project.
-
-        Parses the error's text, because jsonargparse's errors carry no name, type or value.
-        """
-        text = " ".join(str(error).split())
-        if unknown := re.fullmatch(r"unrecognized arguments: (.*)", text):
-            flag = unknown[1].split()[0].split("=")[0]
-            return text + nearest(flag, [f"--{name}" for name in _flat(to_dict(self.config()))])
-        if section := re.match(r'Parser key "([\w.]+)": Unable to load config [\'"](.*?)[\'"]', text):
-            settings: Any = to_dict(self.config())
-            for part in section[1].split("."):
-                settings = settings[part]
-            return (
-                f"{section[1]} must hold settings by name, such as --{section[1]}.{next(iter(settings))}, "
-                f"got {section[2]}"
-            )
-        value = re.fullmatch(r'Parser key "([\w.]+)": (.*?)(?:Given value type: .*?)?(?:Got|Given) value: ?(.*)', text)
-        if value is None:
-            return text
-        name, expected, given = value[1], value[2], value[3] or "nothing"
-        usual = _flat(to_dict(self.config()))
-        kinds = [_KINDS[kind] for kind in re.findall(r"<class '(\w+)'>", expected) if kind in _KINDS]
-        if isinstance(usual.get(name), list):
-            example = usual[name] or "[one, two]"
-            kinds = [f"a list, such as {example}" if kind == _KINDS["tuple"] else kind for kind in kinds]
-        choices = re.findall(r"\w+", " ".join(re.findall(r"Literal\[(.*?)\]", expected)))
-        right = " or ".join(dict.fromkeys((*choices, *kinds)))
-        return f"{name} must be {right}, got {given}{nearest(given.lower(), choices)}" if right else text
+        usual = to_dict(self.config())
+        return explained(error, usual, _flat(usual), {name: values() for name, values in self.taken.items()})
 
 
 def is_same_place(one: str | Path, other: str | Path) -> bool:
@@ -433,21 +411,8 @@ def merge(under: Layer, over: Layer) -> Layer:
     return merged
 
 
-def nearest(name: str, names: list[str]) -> str:
-    """A suffix for a message about an unknown name that suggests the closest of ``names``; may be empty."""
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 _READERS: dict[tuple[type, ...], ArgumentParser] = {}
 _SURROUNDINGS = ("run", "device", "compute", "log")
-_KINDS = {
-    "int": "a whole number",
-    "float": "a finite number",
-    "bool": "true or false",
-    "tuple": "a list",
-    "str": "text",
-}
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):

@@ -163,7 +163,8 @@ def _layers(method: str, preset: str) -> list[Layer]:
     return [preset_layer(preset, PRESETS)]
 
 
-def _methods_of_texts() -> dict[str, str]:
+def methods_of_texts() -> dict[str, str]:
+    """The methods that learn from texts, of images with captions too, each with a line that describes it."""
     lines = registry.summaries(HAS)
     return {name: lines[name] for name, method in registry.METHODS.items() if "text" in method.objective.needs}
 
@@ -178,7 +179,8 @@ SCHEMA = Schema(
     identified_by={"tokens.tokenizer": "tokens.tokenizer_sha256"},
     registered=("objectives",),
     fit=fit_warmup,
-    listed={"method": _methods_of_texts},
+    listed={"method": methods_of_texts},
+    taken={"method": methods_of_texts},
     always=(
         *("method", "data", "preset", "epochs", "batch_size", "seed", "device", "tokens", "encoder", "objectives"),
         *("optimizer", "checkpoint", "log", "compute"),

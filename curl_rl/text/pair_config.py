@@ -26,7 +26,7 @@ from curl_rl.runs.console import printable
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.seeds import SEED
 from curl_rl.runs.settings import Layer, Schema, preset_layer
-from curl_rl.text.config import MAY_CHANGE, TokensConfig
+from curl_rl.text.config import MAY_CHANGE, TokensConfig, methods_of_texts
 from curl_rl.text.data.pairs import SHAPES
 from curl_rl.text.data.tables import CAPTIONS
 from curl_rl.vision.config import ComputeConfig
@@ -168,6 +168,7 @@ SCHEMA = Schema(
     registered=("objectives",),
     fit=fit_warmup,
     listed={"method": methods_of_pairs},
+    taken={"method": methods_of_texts},
     always=(
         *("method", "data", "preset", "captions", "epochs", "batch_size", "seed", "device", "tokens", "encoder"),
         *("text_encoder", "augment", "objectives", "optimizer", "checkpoint", "log", "compute"),

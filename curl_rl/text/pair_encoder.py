@@ -31,7 +31,7 @@ class PairEncoder(nn.Module):
     """
 
     def __init__(
-        self, images: PretrainedEncoder, texts: SentenceEncoder, image_head: nn.Module, text_head: nn.Module
+        self, images: PretrainedEncoder, texts: SentenceEncoder, image_head: nn.Sequential, text_head: nn.Sequential
     ) -> None:
         super().__init__()
         self.images, self.texts, self.image_head, self.text_head = images, texts, image_head, text_head
@@ -76,10 +76,12 @@ def load_pair_encoder(run: Path | str, device: torch.device | str = "cpu") -> Pa
         UserError: the directory is no run on images with captions, or a file is missing or damaged.
     """
     run = Path(run)
+    if not run.is_dir():
+        raise UserError(f"{run} is not a run directory: name one of scripts/pretrain_text.py --method clip")
     if not (run / f"{TEXT_HEAD}.safetensors").is_file():
         raise UserError(
-            f"{run} has no encoders of images and of texts with a common space: train them with "
-            "scripts/pretrain_text.py --method clip"
+            f"{run} has no encoders of images and of texts with a common space: name a run of scripts/pretrain_text.py "
+            "--method clip, which trains them"
         )
     images = load_encoder(run / f"{ENCODER}.safetensors", freeze=True)
     encoder = PairEncoder(images, load_sentence_encoder(run), load_head(run, HEAD), load_head(run, TEXT_HEAD))

@@ -19,6 +19,7 @@ from curl_rl.pretraining.sources import Source, views_of
 from curl_rl.pretraining.trainer import Pretrainer
 from curl_rl.runs.allocator import keep_freed_memory
 from curl_rl.runs.compute import resolve_device
+from curl_rl.runs.console import counted
 from curl_rl.runs.directory import Claim, claimed
 from curl_rl.runs.disk_errors import cannot_write
 from curl_rl.runs.errors import UserError
@@ -179,7 +180,8 @@ class SentenceData:
         count = len(self.sentences.following)
         if config.batch_size > count:
             raise UserError(
-                f"batch_size {config.batch_size} is larger than {self.sentences.name}, which has {count} sentences"
+                f"batch_size {config.batch_size} is larger than {self.sentences.name}, which has "
+                f"{counted(count, 'sentence')}"
             )
         own = {"data": last_names(config.data)}
         source = SentenceSource(self.sentences, tokenizer, config.tokens.length, device, own)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.artifacts import network_file
-from curl_rl.artifacts.encoder_file import ENCODER, TEXT_ENCODER
+from curl_rl.artifacts.encoder_file import ENCODER, HUB_NAME, TEXT_ENCODER
 from curl_rl.artifacts.network_file import damaged, file_description, load_network, network_files
 from curl_rl.artifacts.programs import OUTPUT, Program
 from curl_rl.encoders import TextEncoder, TwoTowerTextEncoder, build_encoder
@@ -81,25 +81,31 @@ def load_sentence_encoder(path: Path | str, *, freeze: bool = True) -> SentenceE
 
     Args:
         path: a run's directory, or an ``encoder.safetensors`` in one. Of a run that has trained an encoder of images as
-            well, it is the ``text_encoder.safetensors``.
+            well, it is the ``text_encoder.safetensors``. The directory may also be one for the Hugging Face Hub.
         freeze: no gradients, and permanent evaluation mode; False to train the encoder further.
 
     Raises:
         UserError: a file is missing or damaged, the encoder is one of images, or the tokenizer is not the one that it
             was trained with.
     """
-    files = network_files(path, TEXT_ENCODER, ENCODER) if _has(path, TEXT_ENCODER) else network_files(path, ENCODER)
+    names = (TEXT_ENCODER,) if _has(path, TEXT_ENCODER) else (ENCODER, HUB_NAME)
+    files = network_files(path, *names)
 
     def build(description: dict[str, Any]) -> TextEncoder | TwoTowerTextEncoder:
         encoder = build_encoder(description)
         if not isinstance(encoder, (TextEncoder, TwoTowerTextEncoder)):
-            raise UserError(f"{files[0]} is an encoder of images: load it with curl_rl.load_encoder")
+            raise UserError(
+                f"{files[0]} is an encoder of images, not of texts: load it with curl_rl.load_encoder, or name a run "
+                "of scripts/pretrain_text.py"
+            )
         return encoder
 
     encoder, description = load_network(files, ENCODER, build)
     provenance = description.get("provenance", {})
     if not isinstance(provenance, dict):
         raise damaged(ENCODER, files[0], ValueError("provenance must be a mapping"))
+    if not (files[0].parent / TOKENIZER).is_file():
+        raise UserError(f"no tokenizer {files[0].parent / TOKENIZER}: copy it from the run that trained the encoder")
     tokenizer = Tokenizer.load(files[0].parent / TOKENIZER)
     if provenance.get("tokenizer", tokenizer.sha256) != tokenizer.sha256:
         raise UserError(

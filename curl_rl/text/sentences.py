@@ -12,8 +12,11 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from curl_rl.runs.console import counted
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import open_regular
+from curl_rl.text.data.pairs import SHAPES
+from curl_rl.text.data.tables import CAPTIONS
 
 GRAMMAR = "grammar"
 """Name of the built-in sentences."""
@@ -62,12 +65,24 @@ def read_sentences(path: Path | str) -> Sentences:
     except UnicodeDecodeError:
         raise UserError(f"data must be a text file in UTF-8, got {path}, which is not: convert it") from None
     except FileNotFoundError:
-        raise UserError(f"data must be a file of sentences, one a line, got {path}, which does not exist") from None
+        remedy = "; these pictures take --method clip" if path.name == SHAPES else ""
+        raise UserError(
+            f"data must be a file of sentences, one a line, got {path}, which does not exist{remedy}"
+        ) from None
     except OSError as error:
-        raise UserError(f"data must be a file of sentences, one a line, got {path}: {error.strerror}") from None
+        reason = _of_folder(path) if path.is_dir() else error.strerror
+        raise UserError(f"data must be a file of sentences, one a line, got {path}: {reason}") from None
     if not rows:
         raise UserError(f"data must be a file of sentences, one a line, got {path}, which is empty")
     return Sentences(path.name, tuple(zip(*rows, strict=True)), _following(len(rows), ends))
+
+
+def _of_folder(path: Path) -> str:
+    """What to name in the place of a folder."""
+    if (path / CAPTIONS).is_file():
+        return f"images with {CAPTIONS} take --method clip"
+    files = sorted(file for file in path.iterdir() if file.suffix in (".txt", ".tsv"))
+    return f"it is a folder: name a file in it{f', such as {files[0]}' if files else ''}"
 
 
 def _check(path: Path, number: int, row: list[str], columns: int | None) -> None:
@@ -78,7 +93,9 @@ def _check(path: Path, number: int, row: list[str], columns: int | None) -> None
             f"negative), got {len(row)}"
         )
     if columns is not None and len(row) != columns:
-        raise UserError(f"{where} must have {columns} texts separated by tabs, as the first line, got {len(row)}")
+        raise UserError(
+            f"{where} must have {counted(columns, 'text')}, as the first line, got {len(row)} separated by tabs"
+        )
     if not all(row):
         raise UserError(f"{where} must have a text in each of its {len(row)} columns, got an empty one")
 

@@ -30,8 +30,11 @@ SMALLEST = 259
 _SPECIAL = ("[pad]", "[start]", "[end]")
 START = _SPECIAL.index("[start]")
 """Number of the token that begins every text, and is nowhere else in it."""
+END = _SPECIAL.index("[end]")
+"""Number of the token that ends every text."""
 SPECIAL = len(_SPECIAL)
 """Number of special tokens, which come before all others."""
+_NAME_ONE = f"name a {TOKENIZER}, or a run of scripts/pretrain_text.py, which has one"
 _LARGEST_FILE = 2**27  # bytes; a vocabulary of a million tokens has about half of that
 
 
@@ -52,7 +55,7 @@ class Tokenizer:
         try:
             self._tokenizer: tokenizers.Tokenizer = library.Tokenizer.from_str(content)
         except Exception as error:  # the library raises nothing more specific
-            raise UserError(f"the tokenizer is damaged ({one_line(error)})") from None
+            raise UserError(f"the tokenizer is damaged, or none ({one_line(error)}): {_NAME_ONE}") from None
         found = [self._tokenizer.token_to_id(name) for name in _SPECIAL]
         if found != [PADDING, *range(PADDING + 1, len(_SPECIAL))]:
             raise UserError(
@@ -110,11 +113,9 @@ class Tokenizer:
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except FileNotFoundError:
-            raise UserError(
-                f"no tokenizer {path}: name a {TOKENIZER}, or a run of scripts/pretrain_text.py, which has one"
-            ) from None
+            raise UserError(f"no tokenizer {path}: {_NAME_ONE}") from None
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as a tokenizer ({one_line(error)})") from None
+            raise UserError(f"{path} cannot be read as a tokenizer ({one_line(error)}): {_NAME_ONE}") from None
 
     def save(self, directory: Path) -> None:
         """Writes ``tokenizer.json`` into a directory, atomically."""

@@ -32,6 +32,8 @@ from curl_rl.vision.views import AugmentConfig
 
 PRESETS = CONFIGS / "vision"
 METHODS = PRESETS / "methods.yaml"
+OFFERED: frozenset[Need] = frozenset(get_args(Need)) - {"text"}
+"""Needs of a method that some images or recorded frames satisfy."""
 
 MAY_CHANGE = {
     "run": "a place",
@@ -223,7 +225,8 @@ SCHEMA = Schema(
     identified_by={"augment.schedule": "augment.schedule_sha256"},
     fit=fit_warmup,
     registered=("objectives",),
-    listed={"method": lambda: registry.summaries(frozenset(get_args(Need)) - {"text"})},
+    listed={"method": lambda: registry.summaries(OFFERED)},
+    taken={"method": lambda: registry.usable(OFFERED)},
     always=(
         *("method", "data", "preset", "epochs", "batch_size", "seed", "device", "encoder", "augment", "objectives"),
         *("optimizer", "knn", "checkpoint", "log", "compute"),

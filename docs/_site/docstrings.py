@@ -1,4 +1,4 @@
-"""Docstrings as the site shows them: Sphinx's roles, which Markdown does not know, become code."""
+"""Docstrings as the site shows them: Sphinx's roles, unknown to Markdown, become code, and nothing stands twice."""
 
 from __future__ import annotations
 
@@ -11,8 +11,32 @@ import griffe
 class WithoutRoles(griffe.Extension):
     """``:func:`~curl_rl.losses.info_nce``` becomes ```info_nce```."""
 
-    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rewrites one docstring."""
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Rewrites every docstring of the package; those of attributes are there only now."""
+        self._rewrite(pkg)
+
+    def _rewrite(self, obj: griffe.Object) -> None:
         if obj.docstring is not None:
             shortened = re.sub(r":\w+:`~(?:\w+\.)*(\w+)`", r"`\1`", obj.docstring.value)
             obj.docstring.value = re.sub(r":\w+:`([^`]+)`", r"`\1`", shortened)
+        for member in obj.members.values():
+            if isinstance(member, griffe.Object):
+                self._rewrite(member)
+
+
+class Once(griffe.Extension):
+    """Shows what a room exports under the room, from which users import it, and not again under its file."""
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Removes what is exported from the files, and the files of which nothing is left."""
+        for room in pkg.modules.values():
+            exported = {name for name in map(str, room.exports or ()) if name in room.members}
+            targets = [room[name].final_target for name in exported if room[name].is_alias]
+            for target in targets:
+                file = target.parent
+                if file is not None and file.path.startswith(f"{room.path}.") and target.name in file.members:
+                    file.del_member(target.name)
+            for file in {target.module.path for target in targets} & {module.path for module in room.modules.values()}:
+                module = room.modules[file.rpartition(".")[2]]
+                if all(member.is_alias or name.startswith("_") for name, member in module.members.items()):
+                    room.del_member(module.name)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,10 @@ from curl_rl.encoders.resnet import ResNet, ResNetConfig
 pytest.importorskip("huggingface_hub")
 import huggingface_hub
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError
 
 from curl_rl.integrations import hub
+from helpers.hub_server import Server, stand_in
 
 
 @pytest.fixture
@@ -37,46 +36,9 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-class Server:
-    """The part of the Hub's API in use, with its signatures; each repository is a folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.calls = root, list[tuple[str, dict[str, Any]]]()
-
-    def api(self, token: str | None = None) -> Server:
-        self.calls.append(("api", {"token": token}))
-        return self
-
-    def create_repo(self, repo_id: str, **options: Any) -> None:
-        inspect.signature(huggingface_hub.HfApi.create_repo).bind(self, repo_id, **options)
-        huggingface_hub.utils.validate_repo_id(repo_id)
-        self.calls.append(("create_repo", options))
-        (self.root / repo_id).mkdir(parents=True, exist_ok=True)
-
-    def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
-        given = {"repo_id": repo_id, "folder_path": folder_path, "commit_message": commit_message}
-        inspect.signature(huggingface_hub.HfApi.upload_folder).bind(self, **given)
-        shutil.copytree(folder_path, self.root / repo_id, dirs_exist_ok=True)
-        return huggingface_hub.CommitInfo(
-            commit_url=f"https://huggingface.co/{repo_id}/commit/1", commit_message=commit_message,
-            commit_description="", oid="1",
-        )  # fmt: skip
-
-    def download(self, repo_id: str, filename: str, *, revision: str | None, token: str | None) -> str:
-        huggingface_hub.utils.validate_repo_id(repo_id)
-        self.calls.append(("download", {"revision": revision, "token": token}))
-        path = self.root / repo_id / filename
-        if not path.exists():
-            raise LocalEntryNotFoundError(f"Cannot find {filename}\nand outgoing traffic has been disabled.")
-        return str(path)
-
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    made = Server(tmp_path / "server")
-    monkeypatch.setattr(hub, "HfApi", made.api)
-    monkeypatch.setattr(hub, "hf_hub_download", made.download)
-    return made
+    return stand_in(tmp_path / "server", monkeypatch)
 
 
 def test_a_folder_has_the_files_hub_users_expect(encoder: PretrainedEncoder, tmp_path: Path) -> None:

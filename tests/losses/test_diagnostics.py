@@ -81,6 +81,21 @@ def test_uniformity_by_hand() -> None:
     assert uniformity(torch.ones(4, 3)).item() == pytest.approx(0, abs=1e-5)
 
 
+def test_embeddings_of_length_1_need_not_be_normalized_again() -> None:
+    first, second = (torch.nn.functional.normalize(draw(9, 5, seed=seed)) for seed in (1, 2))
+    torch.testing.assert_close(alignment(first, second, unit=True), alignment(first, second), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(embedding_std(first, unit=True), embedding_std(first), rtol=1e-12, atol=1e-12)
+    assert alignment(first, first, unit=True) == 0
+
+
+def test_of_equal_scores_the_first_one_is_the_highest() -> None:
+    """As argmax has it: the first query is right, and the second, whose twin comes first, is wrong."""
+    logits = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    right = logits.argmax(1) == torch.arange(3)
+    assert right.tolist() == [True, False, False]
+    assert contrastive_accuracy(logits).item() == pytest.approx(1 / 3)
+
+
 def test_embedding_std_of_corners_line_and_point() -> None:
     assert embedding_std(torch.cat([torch.eye(4), -7 * torch.eye(4)])).item() == pytest.approx(1)
     line = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])

@@ -24,6 +24,7 @@ from curl_rl.objectives import (
     MoCo,
     MoCoConfig,
     Objective,
+    ObjectiveUser,
     SimCLR,
     SimCLRConfig,
     SwAV,
@@ -146,9 +147,10 @@ def test_expressions_name_methods_in_order() -> None:
     assert methods_in("curl") == ("curl",)
     assert methods_in("curl+cpc+moco") == ("curl", "cpc", "moco")
     for names in ("none", *METHODS, "curl+cpc"):
-        check_methods("agent.objective", names)
+        check_methods(USER, names)
 
 
+USER = ObjectiveUser("agent.objective", "a replay", frozenset({"actions"}))
 REFUSED = {
     "crul": r"agent\.objective must be curl or simclr or .* or none, got crul; did you mean curl\?",
     "None": r"agent\.objective must be .* or none, got None; did you mean none\?",
@@ -162,7 +164,7 @@ REFUSED = {
 @pytest.mark.parametrize("names", REFUSED)
 def test_other_expressions_are_refused_in_one_line(names: str) -> None:
     with pytest.raises(ValueError, match=rf"\A{REFUSED[names]}\Z"):
-        check_methods("agent.objective", names)
+        check_methods(USER, names)
 
 
 def test_a_part_that_relies_on_epochs_is_refused() -> None:

@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 
 from curl_rl.encoders import FeatureSpec
-from curl_rl.objectives import METHODS, ObjectiveConfigs, build_objective, registry
+from curl_rl.objectives import METHODS, Need, ObjectiveConfigs, ObjectiveUser, build_objective, registry
 from curl_rl.rl.agent import AgentConfig
 from curl_rl.rl.config import SCHEMA, RunConfig, read_config
 from curl_rl.runs.errors import UserError
@@ -69,6 +69,14 @@ def test_a_registered_method_joins_names_settings_and_the_builder() -> None:
         assert isinstance(build_objective("local", SPEC, configs), Local)
     with pytest.raises(ValueError, match="the name of a method must be new, got 'local', which is taken"):
         registry.register(DUMMIES["local"])
+
+
+def test_usable_methods_need_no_more_than_is_offered() -> None:
+    assert registry.usable(frozenset(get_args(Need))) == tuple(METHODS)
+    assert "simclr" in registry.usable(())
+    assert not {"clip", "simcse", "supcon"} & {*registry.usable({"actions"})}
+    with pytest.raises(ValueError, match=r"the methods are (?:(?!clip)[^;])*; did you mean clip\?$"):
+        build_objective("clop", SPEC, user=ObjectiveUser("method", "a folder", frozenset({"labels"})))
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:

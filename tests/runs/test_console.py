@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from curl_rl.runs.console import printable, say
+from curl_rl.runs.console import counted, printable, say
 from curl_rl.runs.errors import UserError, one_line
 
 
@@ -33,3 +33,10 @@ def test_lines_and_errors_never_reach_a_terminal_raw(capsys: pytest.CaptureFixtu
     say("a\x1b[2Jb\nc")
     assert capsys.readouterr().err == "a\\x1b[2Jb\\x0ac\n"
     assert one_line(UserError("no folder x\x1b[2J\ny\udce9")) == "no folder x\\x1b[2J y\\xe9"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(0, "0 epochs"), (1, "1 epoch"), (2, "2 epochs"), (1001, "1,001 epochs")]
+)
+def test_one_of_a_thing_is_not_several(number: int, words: str) -> None:
+    assert counted(number, "epoch") == words

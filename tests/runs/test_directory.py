@@ -100,8 +100,12 @@ def test_a_run_in_use_is_refused_and_its_configuration_stays(tmp_path: Path) -> 
 
 def test_a_directory_that_is_not_writable_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for place, reason in ((tmp_path / "file" / "run", "Not a directory"), (tmp_path / "file", "File exists")):
-        with pytest.raises(UserError, match=f"cannot write to {place}: {reason}"), claimed(place, CONFIG):
+    inside, itself = tmp_path / "file" / "run", tmp_path / "file"
+    for place, reason in (
+        (inside, f"cannot write to {inside}: Not a directory"),
+        (itself, f"run must be a directory, got the file {itself}: choose another --run directory"),
+    ):
+        with pytest.raises(UserError, match=reason), claimed(place, CONFIG):
             pass
 
 
@@ -167,6 +171,6 @@ def test_the_kind_of_older_runs_is_inferred_from_their_settings(tmp_path: Path) 
 
 def test_an_unknown_kind_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("kind: cake\n")
-    message = r"config.yaml: kind must be agent, pretraining, detection, text or pairs, got cake\Z"
+    message = r"config.yaml: kind must be agent, pretraining, detection, text or pairs, got cake: .*update curl_rl\Z"
     with pytest.raises(UserError, match=message):
         kind_of(tmp_path)

@@ -133,7 +133,7 @@ def test_the_kind_of_a_run_is_written_but_is_not_a_setting(tmp_path: Path) -> No
     with pytest.raises(UserError, match="unrecognized arguments: --kind"):
         agent.parse_command_line(["--kind", "agent"], program="bake", description="")
     for read in (lambda: encoder.read(path), lambda: encoder.parse_command_line(line, program="", description="")):
-        with pytest.raises(UserError, match=r"c.yaml: kind must be pretraining, got agent: it holds the settings of"):
+        with pytest.raises(UserError, match=r"c.yaml: kind must be pretraining, got agent: scripts/train_agent.py"):
             read()
 
 

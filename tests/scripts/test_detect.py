@@ -57,7 +57,10 @@ def test_boxes_lie_where_the_detector_sees_them(
     [
         (["{run}", "{tmp}/nothing.png"], "cannot read {tmp}/nothing.png: No such file or directory"),
         (["{run}", "{tmp}/text.png"], "cannot read {tmp}/text.png: it is not an image of a known format"),
-        (["{tmp}", "{tmp}/good.png"], "no detector in {tmp}: detector.safetensors is missing"),
+        (
+            ["{tmp}", "{tmp}/good.png"],
+            "no detector in {tmp}: detector.safetensors is missing; name what scripts/train_detector.py has written",
+        ),
         (["{run}", "{tmp}/good.png", "--score", "1"], "score must lie in [0, 1), got 1.0"),
         (
             ["{run}", "{tmp}/good.png", "{tmp}/good.jpg"],

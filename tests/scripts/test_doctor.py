@@ -76,6 +76,19 @@ def test_packages_that_a_newer_python_does_not_get_from_pip(monkeypatch: pytest.
     assert (needed.mark, needed.value) == ("FAIL", "needed is not installed")
 
 
+def test_rendering_that_lacks_dm_control_alone_needs_no_opengl(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise doctor.ProbeFailed("no dm_control")
+
+    monkeypatch.setattr(doctor, "in_own_process", fails)
+    (there,) = doctor.check_rendering()
+    assert "OpenGL" in there.remedy
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (absent,) = doctor.check_rendering()
+    assert (absent.mark, absent.value) == ("FAIL", "no dm_control")
+    assert shlex.split(absent.remedy) == [sys.executable, str(DOCTOR.parent / "install_dm_control.py")]
+
+
 def test_python_without_the_package() -> None:
     answer = run(python=("-S",))  # leaves site-packages out
     assert answer.returncode == 1

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from curl_rl.rl.film import BAND, SIDE
 from curl_rl.runs.logger import read_metrics
@@ -47,6 +48,20 @@ def test_the_runs_own_seed_gives_the_runs_last_evaluation(
     assert content(run) == before
 
 
+def test_every_nth_picture_takes_as_long_and_ends_with_the_episode(command: Any, run: Path, tmp_path: Path) -> None:
+    recorded, thinned = run / "videos" / "0000000060.gif", tmp_path / "thinned.gif"
+    assert command(run, "--episodes", 1, "--seed", 4, "--device", "cpu", "--gif", thinned, "--gif_every", 7) == 0
+    durations, last = [], []
+    for path in (recorded, thinned):
+        with Image.open(path) as gif:
+            durations.append([image.info["duration"] for image in ImageSequence.Iterator(gif)])
+            last.append(np.asarray(gif.convert("RGB"), float))
+    assert len(durations[1]) <= len(durations[0]) / 7 + 1
+    assert sum(durations[1]) == pytest.approx(sum(durations[0]), abs=7 * min(durations[0]))
+    assert np.abs(last[0] - last[1]).mean() < 0.5  # not 0: each file has a palette of its own
+    assert thinned.stat().st_size < recorded.stat().st_size / 2
+
+
 def test_other_seeds_are_other_episodes_and_nothing_is_written_unasked(command: Any, run: Path, tmp_path: Path) -> None:
     before = content(run)
     for seed in (0, 4):
@@ -60,6 +75,8 @@ def test_other_seeds_are_other_episodes_and_nothing_is_written_unasked(command: 
     ("arguments", "line"),
     [
         ("{run} --episodes 0", "--episodes must be at least 1, got 0"),
+        ("{run} --gif_every 0", "--gif_every must be at least 1, got 0"),
+        ("{run} --gif_every 2", "--gif_every needs --gif FILE"),
         ("{run} --seed -1", "--seed must be 0 or more, got -1"),
         ("{run} --device cuda:99", "device cuda:99 not found"),
         ("{run} --device gpu", "device must be auto, cpu, cuda or cuda:<n>, got 'gpu'"),

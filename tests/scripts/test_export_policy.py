@@ -73,7 +73,7 @@ def test_onnx_is_written(command: Any, run: Path, tmp_path: Path) -> None:
         (["absent", "--format", "onnx", "--output", "a.onnx"], "no policy in absent: policy.safetensors is missing"),
         (
             ["RUN/encoder.safetensors", "--format", "onnx", "--output", "a.onnx"],
-            "the file holds an encoder (kind 'pixel')",
+            "RUN/encoder.safetensors holds an encoder, not a policy",
         ),
         (["RUN", "--format", "exported", "--output", "a.pt2", "--size", "9"], "side must be at least 10, the size of"),
         (
@@ -95,6 +95,6 @@ def test_a_mistake_is_one_line_and_code_2(
     monkeypatch.chdir(tmp_path)
     assert command(*(argument.replace("RUN", str(run)) for argument in arguments)) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"export_policy.py: error: {line}")
+    assert said.startswith(f"export_policy.py: error: {line.replace('RUN', str(run))}")
     assert said.count("\n") == 1
     assert not list(tmp_path.iterdir())

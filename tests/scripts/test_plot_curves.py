@@ -17,7 +17,8 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "plot_curves.py"
 def test_no_runs_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert result.stderr == f"plot_curves.py: error: no run with an evaluation below {tmp_path}\n"
+    assert result.stderr.startswith(f"plot_curves.py: error: no run with an evaluation below {tmp_path}: curves ")
+    assert result.stderr.count("\n") == 1
 
 
 RUNS = """exp_name,env_name,seed,metric,env_step,value

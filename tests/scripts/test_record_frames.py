@@ -45,7 +45,7 @@ def test_random_frames_of_tiny_reach(command: Any, tmp_path: Path) -> None:
     line = ["--env", "tiny-reach", "--agent_steps", 60, "--out", out, "--seed", 3]
     code, said = command(*line)
     assert code == 0
-    assert "1 environment steps per frame" in said
+    assert "1 environment step per frame" in said
     data = RecordedFrames(out)
     r = data.recording
     # Size, quality and action repeat are those of the preset `cpu` for this task.
@@ -63,7 +63,7 @@ def test_random_frames_of_tiny_reach(command: Any, tmp_path: Path) -> None:
     assert torch.allclose(data.states[1:25, :2], moved, atol=1e-6)
 
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert command(*line) == (0, f"{out}: has 60 of 60 frames of tiny-reach; 1 environment steps per frame\n"
+    assert command(*line) == (0, f"{out}: has 60 of 60 frames of tiny-reach; 1 environment step per frame\n"
                                  f"{out}: 60 frames of 3 episodes\n")  # fmt: skip
     assert {name: content for name, content in before.items() if name != "run.lock"} == {
         path.name: path.read_bytes() for path in out.iterdir() if path.name != "run.lock"
@@ -185,7 +185,7 @@ def test_a_pretraining_run_has_no_policy(command: Any, tmp_path: Path) -> None:
     vision.SCHEMA.save(vision.load_preset("cpu", "curl"), tmp_path / "run" / "config.yaml")
     code, said = command("--policy", tmp_path / "run", "--out", tmp_path / "data")
     assert code == 2
-    assert said.splitlines()[-1].endswith("run is a pretraining run: it has an encoder but no policy")
+    assert said.splitlines()[-1].endswith("which trains an encoder of images: use scripts/evaluate_vision.py")
 
 
 def test_a_damaged_recording_is_one_line(command: Any, tmp_path: Path) -> None:

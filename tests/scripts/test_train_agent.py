@@ -108,6 +108,16 @@ def test_a_backend_that_does_not_exist_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_missing_dm_control_is_one_line_with_its_remedy(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dm_control", None)  # as after pip install on Python 3.13
+    assert command("--env", "cartpole-swingup", "--preset", "cpu", "--run", tmp_path / "run") == 2
+    line = "train_agent.py: error: .*dm_control, which is not installed: run python scripts/install_dm_control.py\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_is_exit_code_0(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--help") == 0
     # The description's commands are on separate lines.

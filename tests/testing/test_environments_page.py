@@ -106,7 +106,7 @@ def test_its_module_is_named_on_the_command_line(tmp_path: Path) -> None:
     train = [*line, *SMALL.split(), "--run", "run"]
     command("train_agent.py", *train)
     assert "resumed at 40 of 80 frames" in command("train_agent.py", *train, "--frames", "80")
-    assert "80 frames of training; return over 1 episodes" in command("evaluate_agent.py", "run", "--episodes", "1")
+    assert "80 frames of training; return over 1 episode:" in command("evaluate_agent.py", "run", "--episodes", "1")
     assert "30 frames of " in command("record_frames.py", "--policy", "run", "--agent_steps", "30", "--out", "frames")
 
 

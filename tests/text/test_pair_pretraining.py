@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,74 +16,36 @@ import torch.nn.functional as F
 
 from curl_rl.commands import evaluate_text, search_images
 from curl_rl.commands.pretrain_text import main
-from curl_rl.encoders import EncoderConfig, TextEncoderConfig
-from curl_rl.objectives import CLIPConfig, ObjectiveConfigs
-from curl_rl.pretraining.config import BackboneConfig, CheckpointConfig, LogConfig, OptimizerConfig, TextBackboneConfig
 from curl_rl.report.runs import read_run
 from curl_rl.runs.errors import UserError
 from curl_rl.text import Tokenizer, load_sentence_encoder
-from curl_rl.text.config import TokensConfig
-from curl_rl.text.data.tables import ScoredPair, captions_text, scored_text
+from curl_rl.text.data.tables import ScoredPair, scored_text
 from curl_rl.text.evaluation.measures import agreement_of_words
-from curl_rl.text.pair_config import PairConfig, load_preset, read_config
+from curl_rl.text.pair_config import load_preset, read_config
 from curl_rl.text.pair_encoder import load_pair_encoder
 from curl_rl.text.pair_pretraining import pretrain_pairs
-from curl_rl.text.search import index_folder, search
-from curl_rl.vision.config import ComputeConfig
-from curl_rl.vision.views import AugmentConfig
-from helpers.image_folders import pixels, save
+from helpers.image_folders import pixels
 from helpers.noise_runs import assert_same_run, at_step, die, networks
+from helpers.text_runs import pair_folder, pair_run
 
 pytest.importorskip("tokenizers")
-
-NAMES = ("red apple", "green pear", "black dog", "white cat")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images for training and four for testing, with two captions each."""
-    folder = tmp_path_factory.mktemp("data") / "things"
-    rows = []
-    for number in range(16):
-        name, part = NAMES[number % 4], "train" if number < 12 else "test"
-        file = f"{part}/{'food' if number % 4 < 2 else 'animals'}/{number}.png"
-        save(folder / file, pixels(number, 12))
-        rows += [(file, f"a {name}"), (file, f"number {number}")]
-    (folder / "captions.tsv").write_text(captions_text(rows))
-    return folder
-
-
-def tiny(data: Path, run: Path, **changes: Any) -> PairConfig:
-    config = PairConfig(
-        data=str(data),
-        epochs=2,
-        batch_size=4,
-        seed=3,
-        device="cpu",
-        run=run,
-        tokens=TokensConfig(length=10, vocabulary=300),
-        encoder=BackboneConfig("pixel", pixel=EncoderConfig(2, (2,), 4), precision="float32"),
-        text_encoder=TextBackboneConfig(TextEncoderConfig(8, 1, 2, pool="end", causal=True, dropout=0.1), "float32"),
-        augment=AugmentConfig(views=1, size=8),
-        objectives=ObjectiveConfigs(clip=CLIPConfig(dim=5)),
-        optimizer=OptimizerConfig("adamw", lr=1e-2, lr_scaling="none"),
-        checkpoint=CheckpointConfig(every=2),
-        log=LogConfig(every=1),
-        compute=ComputeConfig(threads=1),
-    )
-    return replace(config, **changes)
+    return pair_folder(tmp_path_factory.mktemp("data") / "things")
 
 
 @pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pretrain_pairs(tiny(data, tmp_path_factory.mktemp("alone") / "run"))
+    return pretrain_pairs(pair_run(data, tmp_path_factory.mktemp("alone") / "run"))
 
 
 @pytest.mark.parametrize("step", [1, 4])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     alone: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    config = tiny(data, tmp_path / "run")
+    config = pair_run(data, tmp_path / "run")
     child = os.fork()
     if child == 0:
         try:
@@ -128,7 +89,7 @@ def test_embeddings_are_the_normalized_outputs_of_the_heads(alone: Path) -> None
 
 
 def test_the_captions_are_part_of_what_the_run_is(alone: Path, data: Path, tmp_path: Path) -> None:
-    config = tiny(data, tmp_path / "run", epochs=1)
+    config = pair_run(data, tmp_path / "run", epochs=1)
     pretrain_pairs(config)
     table = data / "captions.tsv"
     before = table.read_text()
@@ -141,30 +102,6 @@ def test_the_captions_are_part_of_what_the_run_is(alone: Path, data: Path, tmp_p
     assert read_config(alone / "config.yaml").captions == "captions.tsv"
     run = read_run(alone)
     assert (run.rows[-1]["pairs"], run.label.split(",")[0]) == (24, "clip")
-
-
-def test_the_search_finds_by_cosine_and_shows_it_on_a_page(
-    alone: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    encoder = load_pair_encoder(alone)
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    for file in (data / "test").rglob("*.png"):
-        save(tmp_path / file.name, pixels(int(file.stem), 12))
-    index = index_folder(encoder, tmp_path, torch.device("cpu"))
-    assert [Path(path).name for path in index.paths] == ["12.png", "13.png", "14.png", "15.png"]
-    (hits,) = search(encoder, index, ["a red apple"], 3)
-    cosines = index.vectors @ encoder.embed_texts(["a red apple"])[0]
-    assert [hit.path for hit in hits] == [index.paths[place] for place in cosines.argsort(descending=True)[:3]]
-    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-    assert "skipped" in capsys.readouterr().err
-
-    page = tmp_path / "out" / "found.html"
-    assert search_images.main([str(alone), str(tmp_path), "a <b>red</b> apple", "--most", "2", "--out", str(page)]) == 0
-    text = page.read_text()
-    assert text.count("<img ") == 2
-    assert "a &lt;b&gt;red&lt;/b&gt; apple" in text
-    assert "http" not in text.replace("http-equiv", "")
-    assert "default-src 'none'" in text
 
 
 def test_measures_stand_beside_their_baselines(alone: Path, data: Path, tmp_path: Path) -> None:
@@ -267,13 +204,6 @@ def test_sentences_for_the_words_baseline_must_be_text(tmp_path: Path) -> None:
     (tmp_path / "sentences.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(UserError, match=r"sentences\.txt must be text in UTF-8: convert it"):
         agreement_of_words({"scored": [ScoredPair(1, "a", "b"), ScoredPair(2, "a", "c")]}, tmp_path)
-
-
-def test_nothing_is_searched_for_an_empty_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        search_images.main([str(tmp_path), str(tmp_path), "a cat", " "])
-    assert ended.value.code == 2
-    assert "each TEXT must say what to look for, got an empty one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["cpu", "tiny"])

@@ -20,61 +20,39 @@ from curl_rl.artifacts.network_file import load_network
 from curl_rl.artifacts.programs import largest_difference, write_program
 from curl_rl.commands.export_encoder import main as export
 from curl_rl.commands.pretrain_text import main
-from curl_rl.encoders import TextEncoderConfig, build_encoder
+from curl_rl.encoders import build_encoder
 from curl_rl.objectives import ObjectiveConfigs, SimCSEConfig
-from curl_rl.pretraining.config import CheckpointConfig, LogConfig, TextBackboneConfig
 from curl_rl.report.run_report import _progress
 from curl_rl.report.runs import read_run
 from curl_rl.runs.errors import UserError
 from curl_rl.text import Tokenizer, load_sentence_encoder
-from curl_rl.text.config import TextComputeConfig, TextConfig, TokensConfig, load_preset, read_config
+from curl_rl.text.config import TokensConfig, load_preset, read_config
 from curl_rl.text.pretraining import pretrain
 from curl_rl.text.sentence_encoder import sentence_program
 from curl_rl.text.sentences import made_sentences
 from curl_rl.text.tokenizer import TOKENIZER
 from helpers.noise_runs import assert_same_run, at_step, die, networks
 from helpers.pages import blocks, run
+from helpers.text_runs import sentence_file, sentence_run
 
 pytest.importorskip("tokenizers")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("data") / "sentences.txt"
-    file.write_text("".join(f"the {color} {shape} number {n}\n" for n in range(3) for color, shape in PAIRS))
-    return file
-
-
-PAIRS = [("red", "circle"), ("blue", "square"), ("green", "star"), ("white", "triangle")]
-
-
-def tiny(data: Path | str, run: Path, **changes: Any) -> TextConfig:
-    config = TextConfig(
-        data=str(data),
-        epochs=2,
-        batch_size=4,
-        seed=3,
-        device="cpu",
-        run=run,
-        tokens=TokensConfig(length=10, vocabulary=300),
-        encoder=TextBackboneConfig(TextEncoderConfig(8, 1, 2, dropout=0.1, cutoff="token"), "float32"),
-        checkpoint=CheckpointConfig(every=2),
-        log=LogConfig(every=1),
-        compute=TextComputeConfig(threads=1),
-    )
-    return replace(config, **changes)
+    return sentence_file(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pretrain(tiny(data, tmp_path_factory.mktemp("alone") / "run"))
+    return pretrain(sentence_run(data, tmp_path_factory.mktemp("alone") / "run"))
 
 
 @pytest.mark.parametrize("step", [1, 5])
 def test_killed_and_resumed_it_ends_with_the_same_weights(
     alone: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    config = tiny(data, tmp_path / "run")
+    config = sentence_run(data, tmp_path / "run")
     child = os.fork()
     if child == 0:
         try:
@@ -90,7 +68,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
 
 def test_hidden_tokens_are_predicted(data: Path, tmp_path: Path) -> None:
     masked = ObjectiveConfigs(simcse=SimCSEConfig(masked_weight=0.1))
-    run = pretrain(tiny(data, tmp_path / "run", epochs=1, objectives=masked))
+    run = pretrain(sentence_run(data, tmp_path / "run", epochs=1, objectives=masked))
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [row["objective/token_loss"] for row in rows if "objective/token_loss" in row]
     vocabulary = Tokenizer.load(run).vocabulary
@@ -127,7 +105,7 @@ def test_the_saved_encoder_takes_sentences(alone: Path) -> None:
 def test_another_tokenizer_is_refused(alone: Path, tmp_path: Path) -> None:
     for name in ("encoder.safetensors", "encoder.json"):
         (tmp_path / name).write_bytes((alone / name).read_bytes())
-    with pytest.raises(UserError, match=r"no tokenizer .*tokenizer\.json: name a tokenizer\.json, or a run"):
+    with pytest.raises(UserError, match=r"no tokenizer .*tokenizer\.json: copy it from the run"):
         load_sentence_encoder(tmp_path)
     Tokenizer.train(["other texts"], 280).save(tmp_path)
     with pytest.raises(UserError, match=r"is not the tokenizer that the encoder was trained with .*: copy it"):
@@ -135,7 +113,7 @@ def test_another_tokenizer_is_refused(alone: Path, tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_texts_is_not_taken_for_one_of_images(alone: Path) -> None:
-    with pytest.raises(UserError, match=r"is an encoder of texts: load it with curl_rl\.text\.load_sentence_encoder"):
+    with pytest.raises(UserError, match=r"is an encoder of texts, not of images: load it with curl_rl\.text\.load_s"):
         load_encoder(alone)
 
 
@@ -184,7 +162,7 @@ def test_a_tokenizer_of_ones_own_is_recorded_and_compared(data: Path, tmp_path: 
     own = Tokenizer.train(["red circle blue square"] * 9, 290)
     (tmp_path / "own").mkdir()
     own.save(tmp_path / "own")
-    config = tiny(data, tmp_path / "run", epochs=1, tokens=TokensConfig(length=10, tokenizer=tmp_path / "own"))
+    config = sentence_run(data, tmp_path / "run", epochs=1, tokens=TokensConfig(length=10, tokenizer=tmp_path / "own"))
     pretrain(config)
     assert read_config(tmp_path / "run" / "config.yaml").tokens.tokenizer_sha256 == own.sha256
     assert Tokenizer.load(tmp_path / "run").sha256 == own.sha256
@@ -196,7 +174,7 @@ def test_a_tokenizer_of_ones_own_is_recorded_and_compared(data: Path, tmp_path: 
 def test_other_sentences_are_another_run(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "sentences.txt"
     file.write_text(data.read_text().replace("circle", "square"))
-    config = tiny(file, tmp_path / "run", epochs=3)
+    config = sentence_run(file, tmp_path / "run", epochs=3)
     with pytest.MonkeyPatch.context() as patch:
         at_step(patch, 3, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -217,9 +195,13 @@ def test_other_sentences_are_another_run(data: Path, tmp_path: Path) -> None:
             ["--data", "nowhere.txt"],
             "data must be a file of sentences, .* got .*nowhere.txt, which does not exist",
         ),
-        (["--batch_size", "5000"], "batch_size 5000 is larger than the built-in grammar, which has 1224 sentences"),
+        (["--batch_size", "5000"], "batch_size 5000 is larger than the built-in grammar, which has 1,224 sentences"),
         (["--tokens.length", "2"], "tokens.length must be at least 3, got 2"),
         (["--encoder.text.heads", "3"], r"encoder.text.heads must divide width 32, got 3"),
+        (
+            ["--method", "smclr"],
+            "method must be simcse or quick_thoughts or is_bert or clip, got smclr; did you mean",
+        ),
         (["--preset", "digits"], "unknown preset digits; presets are cpu, tiny"),
     ],
 )

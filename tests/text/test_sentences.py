@@ -44,7 +44,7 @@ def test_the_fingerprint_follows_texts_order_and_documents(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("a\nb\tc\n", r"line 2 of .*sentences\.txt must have 1 texts separated by tabs, as the first line, got 2"),
+        ("a\nb\tc\n", r"line 2 of .*sentences\.txt must have 1 text, as the first line, got 2 separated by tabs"),
         ("a\tb\tc\td\n", r"line 1 of .* must have at most 3 texts separated by tabs .*, got 4"),
         ("a\tb\n\tc\n", r"line 2 of .* must have a text in each of its 2 columns, got an empty one"),
         ("\n \n", r"data must be a file of sentences, one a line, got .*, which is empty"),
@@ -57,8 +57,17 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path, content: str | byte
 
 
 def test_a_folder_or_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"one a line, got .*: Is a directory$"):
+    with pytest.raises(UserError, match=r"one a line, got .*: it is a folder: name a file in it$"):
         read_sentences(tmp_path)
+    for name in ("two.tsv", "one.txt", "three.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r": it is a folder: name a file in it, such as .*one\.txt$"):
+        read_sentences(tmp_path)
+    (tmp_path / "captions.tsv").touch()
+    with pytest.raises(UserError, match=r": images with captions\.tsv take --method clip$"):
+        read_sentences(tmp_path)
+    with pytest.raises(UserError, match=r"got .*shapes, which does not exist; these pictures take --method clip$"):
+        read_sentences(tmp_path / "shapes")
     with pytest.raises(UserError, match=r"got .*nothing, which does not exist$"):
         read_sentences(tmp_path / "nothing")
 

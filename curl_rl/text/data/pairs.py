@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from curl_rl.runs.console import counted
 from curl_rl.runs.errors import UserError
 from curl_rl.text.data.shapes import SHAPES as CLASSES
 from curl_rl.text.data.shapes import SIDE, scenes
@@ -83,7 +84,8 @@ def load_pairs(
     folder = Path(source)
     table = folder / captions
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}" + (": it is a file" if folder.exists() else ""))
+        what = ": it is a file" if folder.exists() else ""
+        raise UserError(f"no folder {folder}{what}: name a folder of images with {captions}, or {SHAPES}, built in")
     if not table.is_file():
         raise UserError(
             f"{folder} has no {captions}, which names the caption of each image: docs/text.md describes it, and "
@@ -95,8 +97,8 @@ def load_pairs(
     without = [file for file in files if file not in by_file]
     if without:
         raise UserError(
-            f"{len(without):,} of {len(files):,} images have no caption in {table}, such as {without[0]}: add a line "
-            "for each, or remove the images"
+            f"{table} has no caption for {len(without):,} of {counted(len(files), 'image')}, such as {without[0]}: add "
+            "a line for each, or remove the images"
         )
     texts: dict[str, int] = {}
     numbered = tuple(tuple(texts.setdefault(text, len(texts)) for text in by_file[file]) for file in files)

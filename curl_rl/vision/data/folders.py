@@ -25,7 +25,7 @@ from tqdm import tqdm
 from curl_rl.installation import installation_of
 from curl_rl.pretraining.distributed import is_first, share_of_machine
 from curl_rl.recordings.store import is_recording
-from curl_rl.runs.console import printable, say
+from curl_rl.runs.console import counted, printable, say
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.data.decoding import SUFFIXES, decode, say_unreadable, shorter_side
 from curl_rl.vision.data.image_sets import (
@@ -184,10 +184,10 @@ def _load_folder(
         pixels, problems = _decoded(name, usable, size)
         files = _readable(usable, problems)
     if len(files) < 2:
-        raise UserError(f"{name} has {len(files)} readable images: training needs at least two")
+        raise UserError(f"{name} has {counted(len(files), 'readable image')}: training needs at least two")
     unreadable = len(found) - len(readable) + len(usable) - len(files)
     if unreadable:
-        _say(f"{name}: skipped {unreadable} of {len(found)} images, which cannot be read")
+        _say(f"{name}: skipped {unreadable} of {counted(len(found), 'image')}, which cannot be read")
     if is_first():
         evenly = slice(None, None, -(-len(files) // _SAMPLE))
         _warn_if_nearly_constant(name, _decoded(name, files[evenly], size)[0] if streamed else pixels[evenly])
@@ -266,8 +266,8 @@ def _large_enough(
     example = f"such as {smallest} with {sides[smallest]} pixels"
     if small_images == "refuse" or (small_images == "auto" and 2 * len(small) >= len(files)):
         raise UserError(
-            f"image_size {size} is larger than {len(small)} images in {name}, {example}: set it to {sides[smallest]} "
-            "or less, remove them, or set small_images to upscale or skip"
+            f"image_size {size} is larger than {counted(len(small), 'image')} in {name}, {example}: set it to "
+            f"{sides[smallest]} or less, remove them, or set small_images to upscale or skip"
         )
     action = "skipped" if small_images == "skip" else "scaled up"
     _say(f"{name}: {action} {len(small)} of {len(files)} images, which are smaller than image_size {size}, {example}")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from curl_rl.runs.console import counted
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.storage import available_memory
 from curl_rl.vision.data.decoding import decode, say_unreadable
@@ -186,7 +187,9 @@ class ImageSet:
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
         if drop_last and batch_size > self._count:
-            raise UserError(f"batch_size {batch_size} is larger than {self.name}, which has {self._count} images")
+            raise UserError(
+                f"batch_size {batch_size} is larger than {self.name}, which has {counted(self._count, 'image')}"
+            )
         whole = self.batches_per_epoch(batch_size, drop_last=drop_last)
         if not 0 <= start_batch <= whole:
             raise UserError(f"start_batch must be between 0 and the epoch's {whole} batches, got {start_batch}")

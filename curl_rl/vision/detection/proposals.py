@@ -72,9 +72,11 @@ class ProposalNetwork(nn.Module):
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, C, h, w)`` to objectness logits ``(B, N)`` and offsets ``(B, N, 4)`` of the anchors, place by place."""
-        hidden = self.conv(maps).relu()
-        objectness = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
-        return objectness, self.offsets(hidden).permute(0, 2, 3, 1).reshape(len(maps), -1, 4)
+        hidden = self.conv(maps).relu().permute(0, 2, 3, 1)
+        objectness, offsets = (
+            F.linear(hidden, layer.weight.flatten(1), layer.bias) for layer in (self.objectness, self.offsets)
+        )
+        return objectness.flatten(1), offsets.reshape(len(maps), -1, 4)
 
     def anchors(self, maps: Tensor) -> Tensor:
         """``(N, 4)`` anchors of a map of this size, in pixels, in the order of :meth:`forward`."""
@@ -126,10 +128,10 @@ class ProposalNetwork(nn.Module):
         found = match(boxes, truth)
         best = match(truth.boxes, Truth(boxes, torch.zeros_like(objectness, dtype=torch.int64)))
         # Every object has at least the anchor that fits it best.
-        favorite = torch.zeros_like(objectness).scatter_reduce_(
-            1, best.row, (truth.present & (best.overlap > 0)).to(objectness.dtype), "amax"
-        )
-        is_object = (found.overlap >= _OBJECT) | ((favorite > 0) & (found.overlap > 0))
+        numbers = torch.arange(len(anchors), device=anchors.device)
+        touched = truth.present & (best.overlap > 0)
+        favorite = ((best.row[:, :, None] == numbers) & touched[:, :, None]).any(1)
+        is_object = (found.overlap >= _OBJECT) | (favorite & (found.overlap > 0))
         background = (found.overlap < _BACKGROUND) & ~is_object & (match(boxes, spared).overlap < _BACKGROUND)
         objects, others = draw(is_object, background, self.config.learned, 0.5, generator)
         chosen = objects | others

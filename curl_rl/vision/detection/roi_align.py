@@ -41,5 +41,6 @@ def roi_align(maps: Tensor, boxes: Tensor, stride: int, size: int, samples: int 
     sampled = F.grid_sample(
         maps, grid.reshape(b, n * points, points, 2), mode="bilinear", padding_mode="border", align_corners=False
     )
-    pooled = F.avg_pool2d(sampled, samples)  # rows of one box stay together: samples divides points
-    return pooled.view(b, channels, n, size, size).transpose(1, 2)
+    if samples > 1:
+        sampled = F.avg_pool2d(sampled, samples)  # rows of one box stay together: samples divides points
+    return sampled.view(b, channels, n, size, size).transpose(1, 2)

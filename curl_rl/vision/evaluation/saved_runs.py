@@ -11,7 +11,7 @@ import torch
 from curl_rl.artifacts.encoder_file import load_encoder
 from curl_rl.encoders import Encoder
 from curl_rl.runs.compute import resolve_precision
-from curl_rl.runs.directory import CONFIG, kind_of
+from curl_rl.runs.directory import CONFIG, check_kind
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.logger import METRICS_FILE, read_metrics
 from curl_rl.vision.config import SCHEMA, VisionConfig, load_preset, read_config
@@ -84,16 +84,7 @@ def read_run(directory: Path, device: torch.device | str) -> Run:
     Raises:
         ValueError: the directory holds no pretraining run, or a run without an encoder.
     """
-    if not (directory / CONFIG).is_file():
-        raise UserError(f"{directory} is not a run directory ({CONFIG} is missing)")
-    if (kind := kind_of(directory)) != "pretraining":
-        other = {
-            "agent": "an agent",
-            "detection": "a detector",
-            "text": "an encoder of texts",
-            "pairs": "encoders of images and captions",
-        }[kind]
-        raise UserError(f"{directory} is not a run of pretrain_vision.py: its {CONFIG} is for {other}")
+    check_kind(directory, "pretraining")
     config, pretrained = read_config(directory / CONFIG), load_encoder(directory)
     epochs = float(pretrained.provenance.get("epochs", config.epochs))
     encoder, device = pretrained.encoder, torch.device(device)

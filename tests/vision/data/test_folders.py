@@ -105,7 +105,7 @@ def test_folders_that_cannot_be_learned_from_are_refused(tmp_path: Path) -> None
     save(tmp_path / "a.png", pixels(0))
     with pytest.raises(ValueError, match=r"no folder .*a.png: it is a file"):
         load(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="has 1 readable images: training needs at least two"):
+    with pytest.raises(ValueError, match="has 1 readable image: training needs at least two"):
         load(tmp_path)
     save(tmp_path / "cat" / "b.png", pixels(0))
     with pytest.raises(ValueError, match=r"holds both images and folders of images: .*a.png belongs to no class"):
@@ -157,9 +157,7 @@ def test_small_images_are_scaled_up_or_skipped_and_counted(tmp_path: Path, capsy
     said = capsys.readouterr().err
     assert said.count(line.replace("scaled up", "skipped")) == 2
     assert "cannot be read" not in said
-    with pytest.raises(
-        ValueError, match="image_size 4 is larger than 1 images in .* or set small_images to upscale or"
-    ):
+    with pytest.raises(ValueError, match="image_size 4 is larger than 1 image in .* or set small_images to upscale or"):
         load(tmp_path, size=4, small_images="refuse")
 
 

@@ -125,7 +125,10 @@ def test_the_row_of_an_unfinished_run_is_marked(tmp_path: Path) -> None:
     ("spoil", "message"),
     [
         (lambda run: (run / "config.yaml").unlink(), r"is not a run directory \(config.yaml is missing\)"),
-        (lambda run: (run / "config.yaml").write_text("env: a\n"), "is not a run of pretrain_vision.py"),
+        (
+            lambda run: (run / "config.yaml").write_text("env: a\n"),
+            "is not a run of .*vision.py, but of .*agent.py",
+        ),
         (lambda run: (run / "encoder.safetensors").unlink(), "no encoder in .*: encoder.safetensors is missing"),
     ],
 )
