@@ -7,7 +7,6 @@ One row for each kind of run, phase and way to decide (with and without energy),
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from curl_rl.report.runs import read_run
 from curl_rl.report.statistics import bootstrap_interval, task_mean
+from curl_rl.runs.command_line import command_parser, refusals
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import read_file
 from curl_rl.vision.detection.trainer import RESULTS
@@ -45,7 +45,7 @@ def table(directories: Sequence[Path]) -> str:
         if not path.is_file():
             raise UserError(f"{directory} has no {RESULTS}: name the directory of a run of train_detector.py")
         label = read_run(directory).label
-        for phase, numbers in json.loads(read_file(path, _LARGEST)).items():
+        for phase, numbers in _read(path).items():
             for decided, prefix in (("energy", ""), ("classifier", _WITHOUT)):
                 own = {name: numbers[prefix + name] for name in MEASURES if prefix + name in numbers}
                 if own:
@@ -58,6 +58,14 @@ def table(directories: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
+def _read(path: Path) -> dict[str, dict[str, float]]:
+    try:
+        found: dict[str, dict[str, float]] = json.loads(read_file(path, _LARGEST))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return found
+
+
 def _cell(runs: Sequence[dict[str, float]], name: str) -> str:
     values = np.array([run[name] for run in runs if name in run])
     if not len(values):
@@ -67,5 +75,15 @@ def _cell(runs: Sequence[dict[str, float]], name: str) -> str:
     return mean if interval is None else f"{mean} [{', '.join(form.format(float(end)) for end in interval)}]"
 
 
+def main() -> int:
+    """Prints the table."""
+    parser = command_parser(__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directory of a run of train_detector.py")
+    options = parser.parse_args()
+    with refusals(parser):
+        print(table(options.runs))
+    return 0
+
+
 if __name__ == "__main__":
-    print(table([Path(argument) for argument in sys.argv[1:]]))
+    raise SystemExit(main())

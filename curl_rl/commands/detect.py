@@ -18,7 +18,7 @@ from curl_rl.runs.compute import prepared_device
 from curl_rl.runs.console import printable
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.detection.detector_file import load_detector
-from curl_rl.vision.detection.on_pictures import detect_in, read_picture, write_picture
+from curl_rl.vision.detection.on_pictures import check_picture, detect_in, read_picture, write_picture
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +29,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("detections"), help="folder of the results [%(default)s]")
     parser.add_argument("--score", type=float, default=0.5, help="least probability, in [0, 1) [%(default)s]")
     parser.add_argument(
-        "--size", type=int, help="longer side to which pictures are scaled, in pixels [that of the run's scenes]"
+        "--size",
+        type=int,
+        help="longer side to which pictures are scaled, in pixels, up to 4096 [that of the run's scenes]",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n> [%(default)s]")
     a = parser.parse_args(argv)
@@ -37,13 +39,17 @@ def main(argv: Sequence[str]) -> int:
         device = prepared_device(a.device)
         trained = load_detector(a.run)
         trained.detector.to(device)
-        pictures = [read_picture(path) for path in a.pictures]  # all of them, before anything is written
+        for path in a.pictures:  # all of them, before anything is written; their pixels one after the other
+            check_picture(path)
+        given = {path.resolve() for path in a.pictures}
         outs = [a.out / f"{path.stem}-detected.png" for path in a.pictures]
         for out in outs:
             if outs.count(out) > 1:
                 raise UserError(f"each picture needs a name of its own in --out, got several for {out}: rename them")
-        for path, picture, out in zip(a.pictures, pictures, outs, strict=True):
-            drawn, lines = detect_in(trained, picture, size=a.size, score=a.score)
+            if out.resolve() in given:
+                raise UserError(f"{out} is one of the pictures and would be replaced: choose another --out folder")
+        for path, out in zip(a.pictures, outs, strict=True):
+            drawn, lines = detect_in(trained, read_picture(path), size=a.size, score=a.score)
             check_writable(out)
             write_picture(drawn, out)
             print(f"{printable(str(path))}: {', '.join(lines) or 'nothing'}; {printable(str(out))}")

@@ -36,14 +36,20 @@ def write_settings(path: Path, settings: Layer, kind: str | None = None) -> None
     write_durably(path, [f"{head}# settings: {_count(settings)}\n{as_yaml(settings)}".encode()])
 
 
-def read_yaml(path: str | Path) -> Layer:
+def read_yaml(path: str | Path, *, example: str = "frames: 100000", as_text: bool = False) -> Layer:
     """Reads settings by name from a YAML file.
+
+    Args:
+        path: the file.
+        example: a line such as it may hold, for the message about one that holds something else.
+        as_text: leave every value as it is spelled: ``yes`` and ``007`` are names then, not true and 7.
 
     Raises:
         UserError: the file cannot be read, is not YAML, or holds something else.
     """
     try:
-        content = yaml.safe_load(_read(Path(path)).decode())
+        loader = yaml.BaseLoader if as_text else yaml.SafeLoader  # neither makes objects that run code
+        content = yaml.load(_read(Path(path)).decode(), loader)
         if _values(content) > _MOST_VALUES:
             raise UserError(f"{path} must hold settings, and stands for more than {_MOST_VALUES:,} values")
     except OSError as error:
@@ -55,7 +61,7 @@ def read_yaml(path: str | Path) -> Layer:
     except ValueError as error:  # such as a date with a month 13
         raise error if isinstance(error, UserError) else UserError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} must hold settings by name, such as `frames: 100000`")
+        raise UserError(f"{path} must hold settings by name, such as `{example}`")
     return content
 
 

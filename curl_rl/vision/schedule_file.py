@@ -44,7 +44,7 @@ def read_schedule(path: str | Path) -> Schedule:
     Raises:
         UserError: the file cannot be read or is no schedule; the message names what is wrong in it.
     """
-    content = read_yaml(path)
+    content = read_yaml(path, example=f"kind: {KIND}")
     if content.get("kind") != KIND:
         raise UserError(f"the kind of {path} must be {KIND!r}, got {content.get('kind')!r}")
     phases = content.get("phases")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.open_world import table
+from benchmarks.open_world import main, table
 from curl_rl.runs.errors import UserError
 from curl_rl.vision.detection.config import SCHEMA, ClusteringConfig, DetectionConfig
 
@@ -40,3 +41,16 @@ def test_seeds_are_averaged_and_kinds_kept_apart(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no evaluation.json: name the directory of a run of train_detector.py$"):
         table([tmp_path])
+
+
+def test_mistakes_are_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = run(tmp_path / "a", 1, 0.1, 0.2, 30)
+    (damaged / "evaluation.json").write_text('{"task1": {"map"')
+    for directory, message in ((tmp_path, "has no evaluation.json: name"), (damaged, "evaluation.json is damaged: ")):
+        monkeypatch.setattr(sys, "argv", ["open_world", str(directory)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr().err
+        assert (left.value.code, said.count("\n"), message in said) == (2, 1, True)

@@ -49,6 +49,19 @@ def test_hinge_by_hand() -> None:
     assert prototype_margin(distance, labels, second, 6.0).item() == pytest.approx((1 + math.sqrt(45) + 6) / 3)
 
 
+@pytest.mark.parametrize("counts", [(7, 2, 1), (4, 3, 3), (5, 5, 0)])
+def test_only_a_class_that_is_likelier_than_not_attracts(counts: tuple[int, ...]) -> None:
+    # Ten samples in one place, of different classes: the forces of the three prototypes are π - (1 - π).
+    prototypes = torch.tensor([[3.0, 0], [0, 4], [-2, -2]])
+    place = torch.zeros(2, requires_grad=True)
+    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    distance = torch.cdist(place.expand(10, 2), prototypes)
+    (gradient,) = torch.autograd.grad(prototype_margin(distance, labels, torch.ones(3, dtype=torch.bool), 6.0), place)
+    away = -prototypes / prototypes.norm(dim=1, keepdim=True)
+    expected = sum((2 * count / 10 - 1) * direction for count, direction in zip(counts, away, strict=True))
+    assert torch.allclose(gradient, torch.as_tensor(expected), atol=1e-6)
+
+
 def test_nothing_happens_before_the_burn_in_ends() -> None:
     objective = OpenWorldClusters(PLANE, 2, OpenWorldConfig(margin=4.0, burn_in=3, every=2))
     assert [step(objective, [[1.0, 1]], [0]).item() for _ in range(3)] == [0, 0, 0]

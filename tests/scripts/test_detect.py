@@ -52,6 +52,19 @@ def test_boxes_lie_where_the_detector_sees_them(
     assert tuple(pixels[250, 200]) == (128, 128, 128)
 
 
+def test_a_picture_is_never_replaced_by_another_ones_result(
+    command: Command, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = [tmp_path / "a.png", tmp_path / "a-detected.png"]
+    for picture in pictures:
+        Image.new("RGB", (40, 40), "red").save(picture)
+    before = pictures[1].read_bytes()
+    assert command(run, *pictures, "--out", tmp_path, "--device", "cpu") == 2
+    assert f"{pictures[1]} is one of the pictures and would be replaced" in capsys.readouterr().err
+    assert pictures[1].read_bytes() == before
+    assert command(run, pictures[0], "--out", tmp_path, "--device", "cpu") == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -66,7 +79,12 @@ def test_boxes_lie_where_the_detector_sees_them(
             ["{run}", "{tmp}/good.png", "{tmp}/good.jpg"],
             "each picture needs a name of its own in --out, got several for {tmp}/found/good-detected.png: rename them",
         ),
-        (["{run}", "{tmp}/good.png", "--size", "8"], "size must be at least 32, got 8"),
+        (["{run}", "{tmp}/good.png", "--size", "8"], "size must be from 32 to 4096, got 8"),
+        (["{run}", "{tmp}/good.png", "--size", "1e6"], "size must be from 32 to 4096, got 1000000"),
+        (
+            ["{run}", "{tmp}/good.png", "{tmp}/text.png"],
+            "cannot read {tmp}/text.png: it is not an image of a known format",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_line(

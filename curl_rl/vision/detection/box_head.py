@@ -67,9 +67,13 @@ class Sampled(NamedTuple):
 class BoxHead(nn.Module):
     """Two layers, a classifier and a regressor that is the same for all classes, so that it also fits the unknown."""
 
+    scales: Tensor
+    """Factors on the four offsets."""
+
     def __init__(self, channels: int, classes: int, config: HeadConfig) -> None:
         super().__init__()
         self.config, self.classes = config, classes
+        self.register_buffer("scales", torch.tensor(_SCALES), persistent=False)
         self.first = nn.Linear(channels * config.bins**2, config.hidden)
         self.second = nn.Linear(config.hidden, config.hidden)
         self.classifier = nn.Linear(config.hidden, classes + 2)
@@ -98,7 +102,7 @@ class BoxHead(nn.Module):
 
     def located(self, offsets: Tensor, boxes: Tensor) -> Tensor:
         """The boxes of the objects in ``(..., 4)`` regions."""
-        return decode(offsets / offsets.new_tensor(_SCALES), boxes)
+        return decode(offsets / self.scales, boxes)
 
     @torch.no_grad()
     def sample(self, boxes: Tensor, valid: Tensor, truth: Truth, unknown: Truth, generator: torch.Generator) -> Sampled:
@@ -128,7 +132,7 @@ class BoxHead(nn.Module):
         """Losses of the class (cross-entropy) and of the place (smooth L1, annotated objects only)."""
         total = sampled.weights.sum().clamp_min(1)
         classes = F.cross_entropy(regions.logits.flatten(0, 1), sampled.labels.flatten(), reduction="none")
-        wanted = encode(sampled.targets, sampled.boxes) * regions.offsets.new_tensor(_SCALES)
+        wanted = encode(sampled.targets, sampled.boxes) * self.scales
         distance = F.smooth_l1_loss(regions.offsets, wanted, reduction="none").sum(-1)
         place = torch.where(sampled.located > 0, distance, 0).sum()
         return (classes * sampled.weights.flatten()).sum() / total, place / total

@@ -40,8 +40,7 @@ def coverage(boxes: Tensor, others: Tensor) -> Tensor:
 
 def clip(boxes: Tensor, height: int, width: int) -> Tensor:
     """``(..., 4)`` boxes cut off at the edges of an image."""
-    limits = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp_min(0), limits)
+    return torch.stack([boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)], -1).flatten(-2)
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:

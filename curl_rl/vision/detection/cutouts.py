@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from curl_rl.runs.console import say
 from curl_rl.runs.errors import UserError
@@ -67,8 +69,10 @@ def read_cutouts(source: str, classes: Sequence[str]) -> dict[Part, Cutouts]:
         UserError: a class is not there or has fewer than five usable pictures, or the digits lack scikit-learn.
     """
     present = tuple("0123456789") if source == DIGITS else tuple(folders_in(_folder(source)))
+    # A folder from a Mac may spell é as two characters, where an editor writes one.
+    folders = {_composed(name): name for name in present} | {name: name for name in present}
     for name in classes:
-        if name not in present:
+        if name not in folders and _composed(name) not in folders:
             raise UserError(
                 f"{source} has no class {name}: it has {', '.join(present) or 'none'}{nearest(name, [*present])}"
             )
@@ -78,7 +82,9 @@ def read_cutouts(source: str, classes: Sequence[str]) -> dict[Part, Cutouts]:
     bad: list[str] = []
     for name in classes:
         pictures, unusable = [], []
-        for path in images_below(os.path.join(source, name)):
+        folder = os.path.join(source, folders.get(name, folders.get(_composed(name), name)))
+        paths = list(images_below(folder))
+        for path in tqdm(paths, desc=f"reading {name}", unit="image", leave=False, disable=None):
             answer = _cutout(path)
             if isinstance(answer, str):
                 unusable.append(f"{path}: {answer}")
@@ -86,8 +92,8 @@ def read_cutouts(source: str, classes: Sequence[str]) -> dict[Part, Cutouts]:
                 pictures.append(answer)
         if len(pictures) < _FIFTH:
             raise UserError(
-                f"{os.path.join(source, name)} has {len(pictures)} pictures with a transparent background, and a class "
-                f"needs at least {_FIFTH}, some of them for testing: add some, or leave the class out"
+                f"{folder} has {len(pictures)} picture{'s' * (len(pictures) != 1)} with a transparent background, and "
+                f"a class needs at least {_FIFTH}, some of them for testing: add some, or leave the class out"
                 + (f" ({unusable[-1]})" if unusable else "")
             )
         bad += unusable
@@ -104,10 +110,17 @@ def _folder(source: str) -> str:
     return source
 
 
+def _composed(name: str) -> str:
+    """A name with each accented letter as one character."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _cutout(path: str) -> Image.Image | str:
-    """The picture, cropped to what is visible; or the reason why it is none."""
+    """The picture, upright and cropped to what is visible; or the reason why it is none."""
     try:
         with open_regular(Path(path)) as file, Image.open(file, formats=FORMATS) as image:
+            if image.format != "TIFF":  # see curl_rl.vision.data.decoding
+                ImageOps.exif_transpose(image, in_place=True)
             whole = image.convert("RGBA")
     except MemoryError:
         raise

@@ -23,6 +23,8 @@ from curl_rl.vision.detection.roi_align import roi_align
 from curl_rl.vision.detection.sampling import Truth
 from curl_rl.vision.detection.unknowns import LabelingConfig, auto_label
 
+SIDE = within("[32, 4096]", "be from 32 to 4096")
+"""Longer side of the images that a trained detector looks at, in pixels."""
 STRIDE = 8
 """Pixels between places of the map: that of the second stage of a ResNet with ImageNet's stem."""
 

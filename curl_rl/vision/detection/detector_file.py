@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from curl_rl.artifacts.network_file import load_network, network_files, save_network
 from curl_rl.vision.detection.box_head import HeadConfig
-from curl_rl.vision.detection.detector import Detector, DetectorConfig
+from curl_rl.vision.detection.detector import SIDE, Detector, DetectorConfig
 from curl_rl.vision.detection.energy import EnergyTest
 from curl_rl.vision.detection.proposals import ProposalConfig
 
@@ -72,8 +72,9 @@ def _built(description: dict[str, Any]) -> Detector:
 
 def _facts(description: dict[str, Any]) -> tuple[tuple[str, ...], EnergyTest | None, int]:
     classes, size = tuple(map(str, description["classes"])), int(description["size"])
-    if not 1 <= len(classes) <= int(description["all_classes"]) or size < 1:
-        raise ValueError(f"{len(classes)} classes of {description['all_classes']}, and scenes of {size} pixels")
+    if not 1 <= len(classes) <= int(description["all_classes"]):
+        raise ValueError(f"{len(classes)} classes of {description['all_classes']}")
+    SIDE.check("size", size)
     state = description["energy"]
     return classes, None if state is None else EnergyTest.from_state(state), size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,13 @@ class EnergyTest:
             ValueError, KeyError, TypeError: it describes none.
         """
         known, unknown = (Weibull(*map(float, state[name])) for name in ("known", "unknown"))
-        return cls(known, unknown, float(state["temperature"]))
+        temperature = float(state["temperature"])
+        above_zero = (known.shape, known.scale, unknown.shape, unknown.scale, temperature)
+        if not all(map(math.isfinite, (*known, *unknown, temperature))) or min(above_zero) <= 0:
+            raise ValueError(
+                f"shapes, scales and temperature must be above 0 and finite, got {known}, {unknown}, {temperature}"
+            )
+        return cls(known, unknown, temperature)
 
 
 def fit_test(known: Tensor, unknown: Tensor, temperature: float) -> EnergyTest | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from curl_rl.runs.seeds import Purpose
 from curl_rl.vision.detection.config import EnergyConfig
@@ -46,8 +47,8 @@ class Evaluation(NamedTuple):
 def scenes_in_batches(
     cutouts: Cutouts, config: ScenesConfig, count: int, *, seed: int, purpose: Purpose, taught: range = range(0)
 ) -> Iterator[Scenes]:
-    """The first ``count`` scenes of a purpose, in batches."""
-    for first in range(0, count, _BATCH):
+    """The first ``count`` scenes of a purpose, in batches, with a progress bar."""
+    for first in tqdm(range(0, count, _BATCH), desc=purpose, unit="batch", leave=False, disable=None):
         numbers = range(first, min(first + _BATCH, count))
         yield draw_scenes(cutouts, config, numbers, seed=seed, purpose=purpose, taught=taught)
 

@@ -49,7 +49,7 @@ class Measures(NamedTuple):
     unknown_recall: float
     """Share of the unknown objects that a detection called unknown finds; NaN without any."""
     open_set_error: int
-    """A-OSE: detections of known classes that lie on unknown objects."""
+    """A-OSE: wrong detections of known classes that lie on unknown objects."""
     wilderness_impact: float
     """WI at recall 0.8: their number over that of all other detections of known classes."""
     unknown_objects: int
@@ -132,8 +132,8 @@ def wilderness_impact(curves: Sequence[Curve], recall: float = RECALL) -> float:
     """FP_open / (TP + FP_closed), each class at the threshold where its recall is nearest to ``recall``.
 
     FP_open are detections on unknown objects, and the sum below it is of all others (Dhamija et al. 2020, "The
-    overlooked elephant of object detection: open set", by the released code's means over the classes). NaN without a
-    detection.
+    overlooked elephant of object detection: open set"); both are summed over the classes. ORE's released code counts
+    FP_open below as well. NaN without a detection.
     """
     opened = closed = 0.0
     for one in curves:

@@ -9,16 +9,27 @@ import numpy as np
 import torch
 from PIL import Image
 
-from curl_rl.ranges import at_least, within
+from curl_rl.ranges import within
+from curl_rl.runs.console import printable
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.files import write_durably
-from curl_rl.vision.data.decoding import open_picture
-from curl_rl.vision.detection.detector import Detections
+from curl_rl.vision.data.decoding import open_picture, shorter_side
+from curl_rl.vision.detection.detector import SIDE, Detections
 from curl_rl.vision.detection.detector_file import TrainedDetector
 from curl_rl.vision.detection.pictures import draw_detections
 
-_LEAST_SIDE = 32
+_SHORTEST = 32  # pixels that the shorter side is scaled to at least
 _DRAWN = 480  # pixels that the longer side of a drawing has at least
+
+
+def check_picture(path: Path) -> None:
+    """Refuses what is no picture by its first bytes; reads no pixels.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if isinstance(problem := shorter_side(str(path)), str):
+        raise UserError(f"cannot read {path}: {problem}")
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -52,11 +63,11 @@ def detect_in(
         ValueError: an argument is out of range.
     """
     size = trained.size if size is None else size
-    at_least(_LEAST_SIDE).check("size", size)
+    SIDE.check("size", size)
     within("[0, 1)").check("score", score)
     detector = trained.detector
     scale = size / max(picture.size)
-    sides = tuple(max(_LEAST_SIDE, round(side * scale)) for side in picture.size)
+    sides = tuple(max(_SHORTEST, round(side * scale)) for side in picture.size)
     pixels = np.asarray(picture.resize((sides[0], sides[1]), Image.Resampling.BILINEAR))
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(next(detector.parameters()).device)
     (found,) = detector.decide(detector.see(image, len(trained.classes)), trained.test)
@@ -66,7 +77,8 @@ def detect_in(
     found = found._replace(boxes=found.boxes * back)
     names = (*trained.classes, *["unknown"] * (detector.head.unknown + 1 - len(trained.classes)))
     lines = [
-        f"{names[label]} {value:.0%}" for label, value in zip(found.labels.tolist(), found.scores.tolist(), strict=True)
+        f"{printable(names[label])} {value:.0%}"
+        for label, value in zip(found.labels.tolist(), found.scores.tolist(), strict=True)
     ]
     enlarged = max(1.0, _DRAWN / max(picture.size))
     return draw_detections(picture, found, trained.classes, scale=enlarged), lines

@@ -38,7 +38,7 @@ def draw_detections(
     copy = image.convert("RGB").resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(copy)
     wide = max(1, round(max(size) / 240))
-    font = ImageFont.load_default(max(10, round(max(size) / 24)))
+    font = ImageFont.load_default(max(10, round(min(max(size) / 24, min(size) / 5))))
     if truth is not None:
         for box in truth.boxes[0][truth.present[0]].tolist():
             pen.rectangle([round(edge * scale) for edge in box], outline=TRUTH_COLOR, width=1)
@@ -51,7 +51,9 @@ def draw_detections(
         text = f"{names[label] if is_known else 'unknown'} {score:.0%}"
         place = pen.textbbox((0, 0), text, font=font)
         height, width = place[3] + 2, place[2] + 4
+        # Above the box, or below it, and always in the picture.
         x, y = max(min(left, copy.width - width), 0), top - height if top >= height else bottom
+        y = max(min(y, copy.height - height), 0)
         pen.rectangle((x, y, x + width, y + height), fill=color)
         pen.text((x + 2, y), text, fill=(255, 255, 255), font=font)
     return copy

@@ -59,10 +59,17 @@ class Proposals(NamedTuple):
 class ProposalNetwork(nn.Module):
     """Objectness and box offsets for every anchor at every place of a map."""
 
+    shapes: Tensor
+    """``(A, 2)`` widths and heights of the anchors at a place, in pixels."""
+
     def __init__(self, channels: int, stride: int, config: ProposalConfig) -> None:
         super().__init__()
         self.config, self.stride = config, stride
-        count = len(config.sizes) * len(config.ratios)
+        shapes = [
+            (size / ratio**0.5, size * ratio**0.5) for size, ratio in itertools.product(config.sizes, config.ratios)
+        ]
+        self.register_buffer("shapes", torch.tensor(shapes), persistent=False)
+        count = len(shapes)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, count, 1)
         self.offsets = nn.Conv2d(channels, 4 * count, 1)
@@ -80,11 +87,7 @@ class ProposalNetwork(nn.Module):
 
     def anchors(self, maps: Tensor) -> Tensor:
         """``(N, 4)`` anchors of a map of this size, in pixels, in the order of :meth:`forward`."""
-        shapes = [
-            (size / ratio**0.5, size * ratio**0.5)
-            for size, ratio in itertools.product(self.config.sizes, self.config.ratios)
-        ]
-        half = maps.new_tensor(shapes) / 2
+        half = self.shapes.to(maps.dtype) / 2
         y, x = (torch.arange(n, device=maps.device, dtype=maps.dtype).add(0.5) * self.stride for n in maps.shape[2:])
         center = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)[:, :, None]
         return torch.cat([center - half, center + half], -1).view(-1, 4)

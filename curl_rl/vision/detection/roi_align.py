@@ -29,12 +29,12 @@ def roi_align(maps: Tensor, boxes: Tensor, stride: int, size: int, samples: int 
     points = size * samples
     at = (torch.arange(points, dtype=boxes.dtype, device=boxes.device) + 0.5) / points
     corner, extent = boxes[..., :2] / stride, (boxes[..., 2:] - boxes[..., :2]) / stride
-    # grid_sample's coordinates run from -1, the outer edge of the first place, to 1, that of the last one.
-    limits = boxes.new_tensor([width, height])
-    grid = 2 * (corner[:, :, None] + extent[:, :, None] * at[:, None]) / limits - 1  # (B, N, points, 2)
-    # On a CPU the backward pass of grid_sample writes outside its memory at coordinates that are NaN.
-    grid = grid.nan_to_num()
-    x, y = (grid[..., axis].to(maps.dtype) for axis in (0, 1))
+    places = corner[:, :, None] + extent[:, :, None] * at[:, None]  # (B, N, points, 2)
+    # grid_sample's coordinates run from -1, the outer edge of the first place, to 1, that of the last one. On a CPU its
+    # backward pass writes outside its memory at coordinates that are NaN.
+    x, y = (
+        (2 * places[..., axis] / length - 1).nan_to_num().to(maps.dtype) for axis, length in enumerate((width, height))
+    )
     grid = torch.stack(
         [x[:, :, None, :].expand(b, n, points, points), y[:, :, :, None].expand(b, n, points, points)], -1
     )

@@ -86,7 +86,7 @@ def read_tasks(path: Path) -> Tasks:
     Raises:
         UserError: it cannot be read, or is not as docs/detection.md describes.
     """
-    content = read_yaml(path)
+    content = read_yaml(path, example="tasks: [[cat, dog], [car]]", as_text=True)
     for section in content:
         if section not in _SECTIONS:
             raise UserError(f"{path}: unknown setting {section}{nearest(str(section), [*_SECTIONS])}")
@@ -95,7 +95,7 @@ def read_tasks(path: Path) -> Tasks:
         raise UserError(f"{path}: tasks must be a list of lists of classes, such as [[cat, dog], [car]], got {tasks}")
     found = Tasks(
         tuple(_names(task, f"task {number}", path) for number, task in enumerate(tasks, start=1)),
-        _names(content.get("unknown", []), "unknown", path, may_be_empty=True),
+        _names(content.get("unknown") or [], "unknown", path, may_be_empty=True),
     )
     names = found.classes
     for name in names:
@@ -114,9 +114,6 @@ def read_tasks(path: Path) -> Tasks:
 
 
 def _names(value: Any, what: str, path: Path, *, may_be_empty: bool = False) -> tuple[str, ...]:
-    # A digit's class may be written as a number.
-    if isinstance(value, list) and all(isinstance(name, str) or type(name) is int for name in value):
-        names = tuple(map(str, value))
-        if names or may_be_empty:
-            return names
+    if isinstance(value, list) and all(isinstance(name, str) and name for name in value) and (value or may_be_empty):
+        return tuple(value)
     raise UserError(f"{path}: {what} must be a list of one or more classes, such as [cat, dog], got {value}")

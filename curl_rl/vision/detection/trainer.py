@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from curl_rl.encoders import FeatureSpec
 from curl_rl.objectives.open_world import OpenWorldClusters
@@ -255,7 +256,8 @@ class DetectionTrainer:
         searched = range(first, min(end, first + _SEARCHED_PER_EXEMPLAR * wanted * len(current)))
         chosen: list[int] = []
         if searched and wanted:
-            labels = torch.cat([self._draw([number], phase.task).truth.labels for number in searched])
+            bar = tqdm(searched, desc="choosing exemplars", unit="scene", leave=False, disable=None)
+            labels = torch.cat([self._draw([number], phase.task).truth.labels for number in bar])
             chosen = choose(labels, searched, current, wanted)
         return chosen
 
@@ -267,7 +269,10 @@ class DetectionTrainer:
             detector, data.validation, c.scenes, c.energy, c.labeling, known=known, seed=c.seed
         )
         if self.energies is None:
-            self.session.say(f"{phase.name}: too few proposals to fit energies on: nothing is unknown by its energy")
+            self.session.say(
+                f"{phase.name}: too few proposals to fit energies on, so nothing is unknown by its energy: "
+                "more steps, more energy.scenes or a lower labeling.objectness give more"
+            )
         found = evaluate(
             detector,
             data.test,

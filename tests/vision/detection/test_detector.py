@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -161,6 +162,17 @@ def test_a_step_has_gradients_everywhere_and_no_label_of_other_tasks() -> None:
     assert clusters.store.pushed[3] > 0  # unknown
 
 
+def test_a_step_waits_for_the_device_in_suppression_only(no_host_sync: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = small()
+    clusters = OpenWorldClusters(FeatureSpec(16, (16, 1, 1)), 4, OpenWorldConfig(burn_in=1, every=1))
+    # Suppression asks after each round whether it has changed anything; here it takes all of them.
+    monkeypatch.setattr(torch, "equal", lambda one, other: False)
+    with no_host_sync():
+        found = detector.losses(IMAGES, TRUTH, 2, generator(), LabelingConfig(objectness=0.0), clusters, 0.1)
+        found.loss.backward()
+        clusters.after_step(found.carry, torch.ones(()))
+
+
 def test_without_objects_a_step_is_finite() -> None:
     found = small().losses(
         IMAGES, Truth(TRUTH.boxes, torch.full((2, 2), -1)), 2, generator(), LabelingConfig(per_image=0), None, 0.0
@@ -228,7 +240,14 @@ def test_a_file_holds_all_of_a_detector(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "value"),
-    [("classes", []), ("classes", ["a", "b", "c", "d"]), ("energy", {"known": [1, 2]}), ("config", {}), ("size", 0)],
+    [
+        ("classes", []),
+        ("classes", ["a", "b", "c", "d"]),
+        ("energy", {"known": [1, 2]}),
+        ("config", {}),
+        ("size", 0),
+        ("size", 10**6),
+    ],
 )
 def test_a_damaged_description_is_refused_in_one_line(change: str, value: object, tmp_path: Path) -> None:
     from curl_rl.artifacts.network_file import as_safetensors, file_description

@@ -69,3 +69,12 @@ def test_one_temperature_fits_and_decides() -> None:
 
 def test_too_few_energies_fit_nothing() -> None:
     assert fit_test(torch.arange(50.0), torch.zeros(3), 1.0) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"known": [0, 1, 1]}, {"unknown": [1, -1, 1]}, {"temperature": 0}, {"temperature": math.inf}, {"known": [1, 2]}],
+)
+def test_numbers_that_are_no_test_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        EnergyTest.from_state(EnergyTest(KNOWN, UNKNOWN, 1.0).state() | change)

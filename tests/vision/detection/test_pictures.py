@@ -25,6 +25,15 @@ def test_boxes_of_each_kind_have_their_color() -> None:
     assert tuple(picture[130, 100]) == (0, 0, 0)
 
 
+def test_names_lie_in_the_picture_and_hide_little_of_it() -> None:
+    everywhere = Detections(torch.tensor([[0.0, 0, 64, 64]]), torch.tensor([0]), torch.tensor([0.9]))
+    picture = np.asarray(draw_detections(Image.new("RGB", (64, 64)), everywhere, ("cat",), scale=4))
+    assert (picture[254, 2:20] == KNOWN_COLOR).all()  # the name's background, below its letters
+    flat = Detections(torch.tensor([[100.0, 30, 200, 39]]), torch.tensor([0]), torch.tensor([0.9]))
+    column = np.asarray(draw_detections(Image.new("RGB", (1000, 40)), flat, ("cat",)))[:, 101]
+    assert (column == 0).all(1).sum() >= 15
+
+
 def test_a_gallery_shows_every_scene_and_certain_detections() -> None:
     scene = Shown(torch.zeros(3, 64, 64, dtype=torch.uint8), TRUTH, FOUND)
     sheet = gallery([scene] * 5, ("cat", "dog"), side=128, score=0.3)

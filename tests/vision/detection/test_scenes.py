@@ -145,6 +145,25 @@ def test_pictures_that_are_no_cutouts_are_left_out(tmp_path: Path, capsys: pytes
         read_cutouts(str(tmp_path), ("disk",))
 
 
+def test_a_folders_accents_may_be_spelled_either_way(tmp_path: Path) -> None:
+    letters = "n\u00e9e", "ne\u0301e"  # é as one character, and as e with an accent
+    for folder, named in (letters, letters[::-1]):
+        make_cutouts(tmp_path / str(len(named)), 5, ("disk",))
+        (tmp_path / str(len(named)) / "disk").rename(tmp_path / str(len(named)) / folder)
+        assert len(read_cutouts(str(tmp_path / str(len(named))), (named,))["train"].pictures[0]) == 3
+
+
+def test_pictures_are_upright(tmp_path: Path) -> None:
+    folder = make_cutouts(tmp_path, 5, ("bar",))
+    for path in folder.glob("bar/*.png"):
+        picture = Image.open(path)
+        turned = picture.getexif()
+        turned[0x0112] = 6  # shown a quarter turn to the right
+        picture.save(path, exif=turned)
+    sizes = [picture.size for picture in read_cutouts(str(folder), ("bar",))["train"].pictures[0]]
+    assert sizes == [(9, 24), (10, 28), (11, 32)]  # bars of 24 by 9 pixels and so on
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

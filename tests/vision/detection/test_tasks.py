@@ -22,8 +22,13 @@ def test_a_file_of_tasks(tmp_path: Path) -> None:
     assert found.classes == ("cat", "dog", "car", "cup")
     path.write_text("unknown: ['cup']\ntasks: [['cat', dog], ['car']]")
     assert read_tasks(path).digest == found.digest
-    path.write_text("tasks: [[0, 1]]")
-    assert read_tasks(path).classes == ("0", "1")
+
+
+def test_names_are_read_as_they_are_spelled(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.yaml"
+    path.write_text("tasks: [[0, 007], [yes, no, null, 1.5], [my dog , 2024-01-01]]\nunknown:\n")
+    found = read_tasks(path)
+    assert found == Tasks((("0", "007"), ("yes", "no", "null", "1.5"), ("my dog", "2024-01-01")))
 
 
 def test_labels_are_numbered_task_by_task() -> None:
@@ -38,7 +43,10 @@ def test_labels_are_numbered_task_by_task() -> None:
         ("task: [[a, b]]", "unknown setting task; did you mean tasks?"),
         ("tasks: [[a, b], c]", "task 2 must be a list"),
         ("tasks: [[a, b], []]", "task 2 must be a list"),
-        ("tasks: [[a, b], [1.5]]", "task 2 must be a list"),
+        ("tasks: [[a, b], [[c]]]", "task 2 must be a list of one or more classes, such as [cat, dog], got [['c']]"),
+        ("tasks: [[a, b], ['']]", "task 2 must be a list"),
+        ("", "must hold settings by name, such as `tasks: [[cat, dog], [car]]`"),
+        ("- [a, b]", "must hold settings by name, such as `tasks: [[cat, dog], [car]]`"),
         ("tasks: [[a, b], [b]]", "a class must be in one task only, got b twice"),
         ("tasks: [[a, b]]\nunknown: [a]", "a class must be in one task only, got a twice"),
         ("tasks: [[a]]", "task 1 must have at least 2 classes, got only a"),
