@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from curl_rl.report.benchmark import PAPER, TASKS, benchmark_numbers, benchmark_tables
+from curl_rl.report.benchmark import LEGEND, PAPER, TASKS, benchmark_numbers, benchmark_tables
 from curl_rl.report.curves import read_curves
 from curl_rl.report.published import check_methods
 from curl_rl.report.runs import named
@@ -61,9 +61,8 @@ def main(argv: Sequence[str]) -> int:
             text = as_csv(benchmark_numbers(curves, arguments.published))
         else:
             tables = benchmark_tables(curves, arguments.published)
-            text = "\n".join(
-                f"**{budget:,} environment frames**\n\n{as_markdown(table)}" for budget, table in tables.items()
-            )
+            parts = [f"**{budget:,} environment frames**\n\n{as_markdown(table)}" for budget, table in tables.items()]
+            text = "\n".join([*parts, f"{LEGEND}\n"])
         if out is None:
             print(text, end="")
         else:

@@ -6,6 +6,7 @@
     python scripts/plot_curves.py runs --kind improvement --at 100000 --out improvement.png
     python scripts/plot_curves.py runs --kind table --at 50000 100000 --reach 500
     python scripts/plot_curves.py runs --csv curves.csv
+    python scripts/plot_curves.py runs --name "cpu=CURL" "cpu, agent.objective none=SAC" --out figure.pdf
 
 Reads all runs (directories with config.yaml and metrics.jsonl, and CSV files of collected runs) at and below the given
 paths, except pretraining runs, which have no returns. Runs that differ only in seed and budget are of one kind.
@@ -28,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curl_rl.report.comparison import compare
-from curl_rl.report.curves import RETURN, Curve, curves_of, no_curves, read_runs, samples
+from curl_rl.report.curves import RETURN, Curve, curves_of, no_curves, read_runs, renamed, samples
 from curl_rl.report.long_csv import write_runs
 from curl_rl.report.plots import draw_curves, draw_improvement, draw_profiles
 from curl_rl.report.published import check_methods
@@ -78,6 +79,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--csv", type=Path, help="also write the evaluation returns to this CSV file: exp_name, env_name, seed, ..."
     )
+    parser.add_argument(
+        "--name",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KIND=NAME",
+        help="what to call a kind of run, such as 'cpu, agent.objective none=SAC'; the last = counts",
+    )
     arguments = parser.parse_args(argv)
     kind: str = arguments.kind
     out: Path | None = arguments.out or (None if kind == "table" or arguments.csv else Path(f"{kind}.png"))
@@ -85,12 +94,15 @@ def main(argv: Sequence[str]) -> int:
         if kind != "table" and out is not None:
             check_format(out)
             headless_pyplot()  # refuse a missing matplotlib before reading the runs
+        if kind == "table" and out is not None and out.suffix not in (".md", ".csv"):
+            raise UserError(f"out of a table must end in .md or .csv, got {out}")
         for path in filter(None, (out, arguments.csv)):
             check_writable(path)
         if kind in ("profiles", "improvement") and len(arguments.at or [0]) != 1:
             raise UserError(f"at must be one number of frames for --kind {kind}, got {len(arguments.at)}")
         check_methods(arguments.published)
-        runs = samples(read_runs(arguments.paths))
+        names = _names(arguments.name)
+        runs = renamed(samples(read_runs(arguments.paths)), names)
         curves = curves_of(runs)
         if not curves:
             raise UserError(no_curves(arguments.paths))
@@ -105,8 +117,17 @@ def main(argv: Sequence[str]) -> int:
             else:
                 comparison = compare(curves, arguments.at[0] if arguments.at else None)
                 (draw_profiles if kind == "profiles" else draw_improvement)(comparison, out)
-            print(f"{counted(sum(len(curve.seeds) for curve in curves), 'run')} drawn: {out}")
+            print(f"{counted(len(runs), 'run')} drawn: {out}")
     return 0
+
+
+def _names(texts: Sequence[str]) -> dict[str, str]:
+    """Names by label, from texts ``label=name``."""
+    parts = [text.rpartition("=") for text in texts]
+    for text, (label, _, name) in zip(texts, parts, strict=True):
+        if not (label and name):
+            raise UserError(f"name must be KIND=NAME, got {text}")
+    return {label: name for label, _, name in parts}
 
 
 def _write_table(curves: list[Curve], budgets: list[int] | None, level: float | None, out: Path | None) -> None:

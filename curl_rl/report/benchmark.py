@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from curl_rl.report.curves import Curve
 from curl_rl.report.published import Published, published_results, repeat_on
@@ -13,6 +13,12 @@ BUDGETS = (100_000, 500_000)
 """Environment frames."""
 PAPER = ("CURL", "PlaNet", "Dreamer", "SAC+AE", "SLAC", "State SAC")
 """The methods of the paper's table. Its pixel SAC is left out: both of its columns are the same numbers."""
+
+LEGEND = (
+    "Mean return ± standard deviation over seeds; in brackets the 95 % bootstrap interval of the mean, too narrow with "
+    "fewer than 5 seeds; in parentheses the seeds, and the mean time of a run until then."
+)
+"""How to read a cell of the tables."""
 
 _REPEATS = {"planet": "PlaNet's", "2": "2", "": "not stated"}
 _COLUMNS = (
@@ -30,8 +36,12 @@ def benchmark_tables(curves: Sequence[Curve], methods: Collection[str] = PAPER) 
     tables = {}
     for budget in BUDGETS:
         table = [["", "action repeats", *TASKS]]
-        for label, by_task in _kinds(curves).items():
-            cells = [_in_words(by_task.get(task), budget) for task in TASKS]
+        kinds = _kinds(curves)
+        for label, by_task in kinds.items():
+            cells = [
+                _in_words(by_task[task], budget) if task in by_task else _elsewhere(label, task, kinds)
+                for task in TASKS
+            ]
             table.append([label, _REPEATS[_protocol(by_task.values())], *cells])
         for repeats, words in _REPEATS.items():
             for method, rows in _published(methods, budget, repeats).items():
@@ -82,17 +92,22 @@ def _published(methods: Collection[str], budget: int, repeats: str) -> dict[str,
     return found
 
 
-def _in_words(curve: Curve | None, budget: int) -> str:
-    if curve is None:
-        return "no run"
+def _in_words(curve: Curve, budget: int) -> str:
     cell = cell_at(curve, budget)
     return missing_in_words(curve, budget) if cell is None else in_words(cell)
+
+
+def _elsewhere(label: str, task: str, kinds: Mapping[str, Mapping[str, Curve]]) -> str:
+    """For a task that a row lacks: the rows of the same kind of run by the files that hold it, if there are any."""
+    rows = [other for other, by_task in kinds.items() if other.startswith(f"{label} (") and task in by_task]
+    return f"see {' and '.join(rows)}" if rows else "no run"
 
 
 def _published_in_words(row: Published | None) -> str:
     if row is None:
         return "not published"
-    return f"{row.mean:g}" + ("" if row.std is None else f" ± {row.std:g}")
+    spread = "" if row.std is None else f" ± {row.std:g}"
+    return f"{row.mean:g}{spread}" + (f" ({row.seeds} seeds)" if row.seeds else "")
 
 
 def _numbers(cell: Cell) -> list[str]:

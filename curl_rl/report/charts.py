@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from curl_rl.report.diagnosis import Series
-from curl_rl.report.style import headless_pyplot, in_thousands
+from curl_rl.report.style import headless_pyplot, in_legends, in_thousands, styles
 
 _COLUMNS = 3
 _COLOR = "#0072B2"
@@ -33,7 +33,7 @@ def curve_charts(series: Mapping[str, Series], axis: str) -> bytes:
         panel.grid(alpha=0.3)
         panel.xaxis.set_major_formatter(in_thousands)
         panel.tick_params(labelsize="small")
-    for panel in axes[-1]:
+    for panel in axes.flat[max(len(series) - columns, 0) : len(series)]:  # the lowest panel of each column
         panel.set_xlabel(axis, fontsize="small")
     return _svg(figure)
 
@@ -65,10 +65,10 @@ def class_map(coordinates: Tensor, shares: Tensor, labels: Tensor, names: Sequen
     rest = of_class >= _MOST_CLASSES
     if rest.any():
         panel.scatter(x[rest], y[rest], s=9, color="#cccccc", label="others")
-    palette = pyplot.get_cmap("tab10")
-    for number in np.unique(of_class[~rest]):
-        own = of_class == number
-        panel.scatter(x[own], y[own], s=12, color=palette(int(number)), label=names[int(number)])
+    looks = list(styles(map(str, range(_MOST_CLASSES))).values())
+    for number in map(int, np.unique(of_class[~rest])):
+        own, look = of_class == number, looks[number]
+        panel.scatter(x[own], y[own], s=16, color=look["color"], marker=look["marker"], label=in_legends(names[number]))
     panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     _without_ticks(panel, shares)
     return _svg(figure)

@@ -57,17 +57,19 @@ def compare(curves: Sequence[Curve], frames: int | None = None) -> Comparison:
                 "runs of one task, or of fewer kinds"
             )
     common = sorted(set.intersection(*(set(curve.common_frames()) for curve in curves)))
-    if frames is None and common:
+    if not common:
+        ends = ", ".join(dict.fromkeys(f"{curve.label} on {curve.env} at {_few(curve.frames())}" for curve in curves))
+        raise UserError(f"the runs must have an evaluation at the same frames, got {ends}: name fewer of them")
+    if frames is None:
         frames = common[-1]
-    if frames is None or frames not in common:
-        lacking = next((curve for curve in curves if frames not in curve.common_frames()), curves[0])
+    if frames not in common:
+        lacking = next(curve for curve in curves if frames not in curve.common_frames())
         raise UserError(
             f"at must be frames at which every run was evaluated, got {frames}; {lacking.env}, {lacking.label} has "
             f"{_few(lacking.common_frames())}, and all have in common {_few(common)}"
         )
-    at = frames
-    scores = {label: [of_label[task].matrix([at])[:, 0] for task in tasks] for label, of_label in by_label.items()}
-    return Comparison(at, tasks, scores)
+    scores = {label: [of_label[task].matrix([frames])[:, 0] for task in tasks] for label, of_label in by_label.items()}
+    return Comparison(frames, tasks, scores)
 
 
 def profile_of(comparison: Comparison, label: str, thresholds: Array) -> Estimate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from curl_rl.report.statistics import Array
 from curl_rl.runs.directory import kind_of
 from curl_rl.runs.errors import UserError
 from curl_rl.runs.kinds import Kind
+from curl_rl.runs.settings import nearest
 
 RETURN = "evaluation/return_mean"
 """The metric of a learning curve."""
@@ -135,6 +136,24 @@ def samples(runs: Sequence[Run]) -> list[Run]:
             run = replace(run, label=f"{label} ({name})")
         found.append(run)
     return sorted(found, key=lambda run: (run.env, run.label, run.seed))
+
+
+def renamed(runs: Sequence[Run], names: Mapping[str, str]) -> list[Run]:
+    """The runs, with the labels that are keys of ``names`` replaced by its values.
+
+    Raises:
+        UserError: no run has one of these labels, or two kinds of run would have one name.
+    """
+    labels = list(dict.fromkeys(run.label for run in runs))
+    for label in names:
+        if label not in labels:
+            raise UserError(
+                f"name must be of a kind of run, got {label}{nearest(label, labels)}; there are: {'; '.join(labels)}"
+            )
+    called = [names.get(label, label) for label in labels]
+    if twice := [name for name in called if called.count(name) > 1]:
+        raise UserError(f"name must tell kinds of run apart, got {twice[0]} for two")
+    return [replace(run, label=names.get(run.label, run.label)) for run in runs]
 
 
 def curves_of(runs: Sequence[Run]) -> list[Curve]:

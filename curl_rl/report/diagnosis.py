@@ -66,6 +66,18 @@ def diagnose(metrics: Metrics, *, method: str, discount: float = 0.99) -> list[F
     return [finding for finding in found if finding is not None]
 
 
+def examined(metrics: Metrics, *, method: str) -> list[str]:
+    """What :func:`diagnose` vouches for if it finds no fault, in words; only what was logged."""
+    found = []
+    if method in IDENTIFYING and "objective/accuracy" in metrics:
+        found.append("the contrastive task is not trivial")
+    if any(name in metrics for name in _COLLAPSED):
+        found.append("the embedding has not collapsed")
+    if "critic/q" in metrics:
+        found.append("temperature, Q values and policy are within bounds")
+    return found
+
+
 def judged(metrics: Metrics) -> bool:
     """Whether there are enough rows of learning metrics for the rules to judge."""
     return any(len(metrics[name].values) >= _FEWEST for name in ("critic/loss", "loss") if name in metrics)

@@ -114,6 +114,7 @@ def png(picture: Tensor | np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
 def page(title: str, sections: Sequence[Section]) -> str:
     """The whole page, with links to its sections if there are several."""
     links = "".join(f'<a href="#s{number}">{html.escape(one.title)}</a>' for number, one in enumerate(sections))
+    navigation = f"<nav>{links}</nav>\n" if len(sections) > 1 else ""
     parts = [
         f'<section id="s{number}"><h2>{html.escape(one.title)}</h2>\n{chr(10).join(one.pieces)}</section>'
         for number, one in enumerate(sections)
@@ -123,5 +124,5 @@ def page(title: str, sections: Sequence[Section]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><h1>{html.escape(title)}</h1>\n<nav>{links}</nav>\n{chr(10).join(parts)}\n</body></html>\n"
+        f"<body><h1>{html.escape(title)}</h1>\n{navigation}{chr(10).join(parts)}\n</body></html>\n"
     )

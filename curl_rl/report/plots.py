@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from curl_rl.report.comparison import Comparison, improvement_of, profile_of
 from curl_rl.report.curves import Curve
 from curl_rl.report.published import Published, published_results
 from curl_rl.report.statistics import CONFIDENCE, Array, bootstrap_interval, interquartile_mean
-from curl_rl.report.style import headless_pyplot, in_thousands, save, styles
+from curl_rl.report.style import headless_pyplot, in_legends, in_thousands, save, styles
 from curl_rl.runs.errors import UserError
 
 Center = Literal["mean", "iqm"]
@@ -30,6 +30,8 @@ _BELOW_THE_AXIS = 34  # points, for its numbers and its name
 _BESIDE = 7  # points
 _LONGEST_LINE = 60  # characters of a legend as wide as its panel
 _INTERVAL = f"{100 * CONFIDENCE:.0f} % bootstrap interval"
+_LEGEND: Mapping[str, Any] = {"fontsize": "small", "frameon": False, "handlelength": 3.5}
+_ONE_SEED = "_one seed"  # matplotlib leaves names that begin like this out of a legend
 _PUBLISHED_MARKERS = ("*", "p", "h", "<", ">", "8", "d")
 
 
@@ -39,7 +41,7 @@ def draw_curves(
     """Draws learning curves, one panel per task: a line per kind of run, over the seeds, in its bootstrap interval.
 
     The line ends at the last evaluation that all seeds have; seeds that have got further go on as thin lines of their
-    own. The random policy is dotted.
+    own. The random policy is dotted. Panels with the same legend share one.
 
     Args:
         curves: the result of :func:`~curl_rl.report.curves.read_curves`.
@@ -71,9 +73,15 @@ def draw_curves(
         axis.set(title=env, xlabel="environment frames", ylabel=f"return, {over}")
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
         axis.xaxis.set_major_formatter(in_thousands)
-    lines = [_legend_below(axis, map(_seeds, of_env)) for axis, of_env in zip(axes.flat, panels.values(), strict=False)]
-    heights = [3.5 + 0.19 * max(lines[row * columns : (row + 1) * columns]) for row in range(rows)]
-    figure.set_size_inches(5.2 * columns, sum(heights))
+    legends = [_legend_of(axis, map(_seeds, of_env)) for axis, of_env in zip(axes.flat, panels.values(), strict=False)]
+    if len(panels) > 1 and all(legend.labels == legends[0].labels for legend in legends):
+        figure.legend(*legends[0], loc="outside lower center", ncols=columns, **_LEGEND)
+        below = [0] * (rows - 1) + [legends[0].lines_in(columns)]
+    else:
+        for axis, legend in zip(axes.flat, legends, strict=False):
+            _put_below(axis, legend)
+        below = [max(one.lines_in(1) for one in legends[row * columns : (row + 1) * columns]) for row in range(rows)]
+    figure.set_size_inches(5.2 * columns, 3.5 * rows + 0.19 * sum(below))
     save(figure, out)
 
 
@@ -94,7 +102,7 @@ def _draw_curve(axis: Any, curve: Curve, center: Center, look: dict[str, Any]) -
         further = [at for at in sorted(of_seed) if at >= frames[-1]]
         if len(further) > 1:
             returns_there = [of_seed[at] for at in further]
-            axis.plot(further, returns_there, color=look["color"], linewidth=0.7, alpha=0.6, label="_one seed")
+            axis.plot(further, returns_there, color=look["color"], linewidth=0.7, alpha=0.6, label=_ONE_SEED)
 
 
 def _mean(returns: Array) -> Array:
@@ -107,7 +115,7 @@ def _name(curve: Curve) -> str:
     marks = [f"{count} seeds" if count > 1 else "1 seed, no interval"]
     if curve.unfinished:
         marks.append(f"{len(curve.unfinished)} unfinished" if count > 1 else "unfinished")
-    return f"{curve.label} ({', '.join(marks)})"
+    return in_legends(f"{curve.label} ({', '.join(marks)})")
 
 
 def _draw_published(axis: Any, env: str, curves: list[Curve], methods: Collection[str]) -> None:
@@ -158,7 +166,7 @@ def draw_profiles(comparison: Comparison, out: Path) -> None:
     for label, look in styles(comparison.scores).items():
         profile = profile_of(comparison, label, thresholds)
         style = {**look, "marker": None, "drawstyle": "steps-post"}
-        axis.plot(thresholds, profile.value, label=f"{label} ({comparison.counted(label)})", **style)
+        axis.plot(thresholds, profile.value, label=in_legends(f"{label} ({comparison.counted(label)})"), **style)
         if profile.interval is not None:
             axis.fill_between(thresholds, *profile.interval, color=look["color"], alpha=0.2, linewidth=0, step="post")
     axis.set(
@@ -167,7 +175,7 @@ def draw_profiles(comparison: Comparison, out: Path) -> None:
         ylabel="fraction of runs with a return above τ",
         ylim=(-0.02, 1.02),
     )
-    _legend_below(axis, (len(values) for tasks in comparison.scores.values() for values in tasks))
+    _put_below(axis, _legend_of(axis, (len(values) for tasks in comparison.scores.values() for values in tasks)))
     save(figure, out)
 
 
@@ -182,14 +190,22 @@ def draw_improvement(comparison: Comparison, out: Path) -> None:
     if len(labels) < 2:
         raise UserError(f"improvement compares kinds of run, and all of these are {labels[0]}: name runs of two kinds")
     pairs = [(first, second) for place, first in enumerate(labels) for second in labels[place + 1 :]]
-    figure, axis = pyplot.subplots(figsize=(8.4, 1.5 + 0.55 * len(pairs)), layout="constrained")
-    names = []
-    for row, (first, second) in enumerate(pairs):
-        found = improvement_of(comparison, first, second)
+    estimates = [improvement_of(comparison, first, second) for first, second in pairs]
+    names = [
+        "\n".join(
+            [*textwrap.wrap(first, _LONGEST_LINE), *textwrap.wrap(f"> {second}", _LONGEST_LINE)]
+            + ([] if found.interval else ["(one seed, no interval)"])
+        )
+        for (first, second), found in zip(pairs, estimates, strict=True)
+    ]
+    tallest = max(name.count("\n") + 1 for name in names)
+    # The panel is all of the figure, which grows by the names when it is saved: they take no room from the panel.
+    figure = pyplot.figure(figsize=(5.6, (0.25 + 0.14 * tallest) * len(pairs)))
+    axis = figure.add_axes((0, 0, 1, 1))
+    for row, found in enumerate(estimates):
         value = float(found.value)
         error = None if found.interval is None else [[value - found.interval[0]], [found.interval[1] - value]]
         axis.errorbar([value], [row], xerr=error, color="#0072B2", marker="o", capsize=4, linestyle="none")
-        names.append(f"{first}\n> {second}" + ("" if found.interval else "\n(one seed, no interval)"))
     axis.axvline(0.5, color="gray", linestyle=":")
     axis.set_yticks(range(len(pairs)), names, fontsize="small")
     axis.set(
@@ -212,36 +228,45 @@ def _seeds(curve: Curve) -> int:
     return len(curve.seeds)
 
 
-def _legend_below(axis: Any, seeds: Iterable[int]) -> int:
-    """A legend below the panel, where it covers no curve, and what the bands are, if there are any.
+class _Legend(NamedTuple):
+    """The entries of a legend."""
+
+    handles: list[Any]
+    labels: list[str]
+
+    def lines_in(self, columns: int) -> int:
+        """The height in lines of text, with the entries in so many columns."""
+        heights = [label.count("\n") + 1 for label in self.labels]
+        each = math.ceil(len(heights) / columns)
+        return max(sum(heights[first : first + each]) for first in range(0, len(heights), each))
+
+
+def _legend_of(axis: Any, seeds: Iterable[int]) -> _Legend:
+    """The legend of a panel, with what bands and thin lines are, if there are any.
 
     Args:
         axis: the panel.
         seeds: how many each of its lines has.
-
-    Returns:
-        The number of its lines.
     """
     axis.grid(alpha=0.3)
     from matplotlib.collections import PolyCollection
 
     handles, labels = axis.get_legend_handles_labels()
+    alone = [line for line in axis.lines if line.get_label() == _ONE_SEED]
+    if alone:
+        handles.append(headless_pyplot().Line2D([], [], color="gray", linewidth=0.7))
+        labels.append("thin line: one seed that has got further")
     if any(isinstance(band, PolyCollection) for band in axis.collections):
         handles.append(headless_pyplot().Rectangle((0, 0), 1, 1, color="gray", alpha=0.3, linewidth=0))
         few = any(1 < count < _ENOUGH for count in seeds)
         labels.append(f"band: {_INTERVAL}" + (f" (too narrow below {_ENOUGH} seeds)" if few else ""))
-    wrapped = [textwrap.fill(label, _LONGEST_LINE) for label in labels]
-    axis.legend(
-        handles,
-        wrapped,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0),
-        bbox_transform=_moved(axis, axis.transAxes, 0, -_BELOW_THE_AXIS),
-        fontsize="small",
-        frameon=False,
-        handlelength=3.5,
-    )
-    return sum(text.count("\n") + 1 for text in wrapped)
+    return _Legend(handles, [textwrap.fill(label, _LONGEST_LINE) for label in labels])
+
+
+def _put_below(axis: Any, legend: _Legend) -> None:
+    """Puts a legend below its panel, where it covers no curve."""
+    place = _moved(axis, axis.transAxes, 0, -_BELOW_THE_AXIS)
+    axis.legend(*legend, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=place, **_LEGEND)
 
 
 def _moved(axis: Any, place: Any, right: float, up: float) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from curl_rl.report.agent_report import add_agent
 from curl_rl.report.charts import curve_charts
 from curl_rl.report.curves import RETURN, curves_of, returns_of, samples
-from curl_rl.report.diagnosis import Metrics, Series, diagnose, judged, series_of
+from curl_rl.report.diagnosis import Metrics, Series, diagnose, examined, judged, series_of
 from curl_rl.report.images_report import add_images
 from curl_rl.report.page import Section, figure, page, png
 from curl_rl.report.plots import draw_curves
@@ -22,6 +26,7 @@ from curl_rl.report.runs import Run, find_runs, named, read_run, warn
 from curl_rl.report.sheet import evaluation_sheet
 from curl_rl.rl.config import EnvironmentConfig
 from curl_rl.rl.config import read_config as read_agent_config
+from curl_rl.rl.film import SIDE
 from curl_rl.rl.workers import Environment
 from curl_rl.runs.compute import resolve_device
 from curl_rl.runs.console import counted
@@ -29,6 +34,7 @@ from curl_rl.runs.directory import CONFIG, VIDEOS, kind_of
 from curl_rl.runs.errors import UserError, one_line
 from curl_rl.runs.faults import FAULT
 from curl_rl.runs.files import read_file
+from curl_rl.runs.lock import LOCK, is_locked
 from curl_rl.vision.evaluation.protocols import Protocol
 
 MakeOfRun = Callable[[str, EnvironmentConfig], Environment]
@@ -49,6 +55,7 @@ _IN_THE_TABLE = (
     "episode/number",
 )
 
+_ENCODER_FILE = "encoder.json"  # of a run that has saved its encoder
 _LARGEST_VIDEO = 32 * 2**20  # bytes
 _LARGEST_TEXT = 2**20
 
@@ -104,8 +111,8 @@ def report_page(directories: Sequence[Path], make: MakeOfRun, contents: Contents
     device = resolve_device(contents.device)
     runs = [read_run(directory) for directory in directories]
     sections = [] if len(runs) == 1 else [_comparison(runs)]
-    for run in runs:
-        sections.append(_section(run, make, contents, device))
+    for run, title in zip(runs, _titles(runs), strict=True):
+        sections.append(_section(title, run, make, contents, device))
     title = f"{runs[0].env}: {runs[0].label}" if len(runs) == 1 else counted(len(runs), "run")
     return page(title, sections)
 
@@ -116,7 +123,7 @@ def _comparison(runs: Sequence[Run]) -> Section:
     rows = [["run", "task or data", "kind", "seed", "done", "newest score"]]
     for run in runs:
         metrics = series_of(run.rows, run.axis)
-        rows.append([str(run.source), run.env, run.label, f"{run.seed}", _progress(run)[0], _score(metrics)])
+        rows.append([str(run.source), run.env, run.label, f"{run.seed}", _progress(run), _score(metrics)])
     section.table(rows)
     agents = [run for run in runs if run.axis == "frames" and any(row.get(RETURN) is not None for row in run.rows)]
     if agents:
@@ -130,8 +137,18 @@ def _comparison(runs: Sequence[Run]) -> Section:
     return section
 
 
-def _section(run: Run, make: MakeOfRun, contents: Contents, device: torch.device) -> Section:
-    section = Section(f"{run.env}, seed {run.seed}" if run.axis == "frames" else f"{Path(run.env).name}, {run.label}")
+def _titles(runs: Sequence[Run]) -> list[str]:
+    """Task or data and seed of each run, and where several have the same, their directories as far as they differ."""
+    titles = [f"{run.env if run.axis == 'frames' else Path(run.env).name}, seed {run.seed}" for run in runs]
+    common = os.path.commonpath([run.source.absolute().parent for run in runs])
+    places = [os.path.relpath(run.source.absolute(), common) for run in runs]
+    return [
+        title if titles.count(title) == 1 else f"{title} ({place})" for title, place in zip(titles, places, strict=True)
+    ]
+
+
+def _section(title: str, run: Run, make: MakeOfRun, contents: Contents, device: torch.device) -> Section:
+    section = Section(title)
     metrics = series_of(run.rows, run.axis)
     _add_facts(section, run)
     _add_diagnosis(section, run, metrics)
@@ -153,14 +170,14 @@ def _section(run: Run, make: MakeOfRun, contents: Contents, device: torch.device
     return section
 
 
-def _progress(run: Run) -> tuple[str, bool]:
-    """How far a run is, in words, and whether it is complete."""
+def _progress(run: Run) -> str:
+    """How far a run is, and whether it is going on, in words."""
     count = max((row[run.axis] for row in run.rows), default=0)
     if run.axis == "frames":
-        budget = int(run.settings.get("frames", count))
-        return f"{count:,} of {budget:,} frames", count >= budget
-    epochs = int(run.settings.get("epochs", 0))
-    return f"{count:,} {run.axis}, in {counted(epochs, 'epoch')} when complete", False
+        done = f"{count:,} of {int(run.settings.get('frames', count)):,} frames"
+    else:
+        done = f"{count:,} {run.axis}, in {counted(int(run.settings.get('epochs', 0)), 'epoch')} when complete"
+    return f"{done}; still running" if is_locked(run.source / LOCK) else done
 
 
 def _score(metrics: Metrics) -> str:
@@ -171,16 +188,17 @@ def _score(metrics: Metrics) -> str:
 
 
 def _add_facts(section: Section, run: Run) -> None:
-    progress, _ = _progress(run)
     times = [row["wall_time"] for row in run.rows if row.get("wall_time") is not None]
     facts = [
         ["directory", str(run.source)],
         ["task" if run.axis == "frames" else "data", run.env],
         ["kind", run.label],
         ["seed", f"{run.seed}"],
-        ["done", progress],
+        ["done", _progress(run)],
         ["device", str(run.settings.get("device", "not known"))],
     ]
+    if code := _code(run.source):
+        facts.append(["code", code])
     if times:
         began, ended = (datetime.fromtimestamp(one, timezone.utc) for one in (min(times), max(times)))
         took = ended - began
@@ -192,6 +210,16 @@ def _add_facts(section: Section, run: Run) -> None:
         section.box("fault", "A fault has ended this run, or an earlier start of it", last[-1:])
         section.folded(FAULT, text)
     section.folded("All settings", _text(run.source / CONFIG))
+
+
+def _code(directory: Path) -> str:
+    """The versions of the code that saved the run's encoder, in words; empty if they are not known."""
+    try:
+        provenance = json.loads(_text(directory / _ENCODER_FILE)).get("provenance", {})
+        versions = [f"{name} {provenance[name]}" for name in ("curl_rl", "revision", "torch") if provenance.get(name)]
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return ""
+    return ", ".join(versions)
 
 
 def _text(path: Path) -> str:
@@ -213,16 +241,9 @@ def _add_diagnosis(section: Section, run: Run, metrics: Metrics) -> None:
         shown = {name: metrics[name] for name in finding.curves if name in metrics}
         section.figure(figure(curve_charts(shown, run.axis), "svg+xml", f"Evidence: {', '.join(shown)}"))
     if not found and judged(metrics):
-        section.box(
-            "sound",
-            "No known fault",
-            [
-                "The contrastive task is not trivial, the embedding has not collapsed, and temperature, Q values and "
-                "policy are within bounds, as far as they are logged."
-                if run.axis == "frames"
-                else "The task is not trivial, and the embedding has not collapsed, as far as that is logged."
-            ],
-        )
+        sound = examined(metrics, method=method) or ["what was logged says nothing about the known faults"]
+        words = "; ".join(sound)
+        section.box("sound", "No known fault", [f"{words[0].upper()}{words[1:]}."])
 
 
 def _add_scores(section: Section, run: Run) -> None:
@@ -232,12 +253,16 @@ def _add_scores(section: Section, run: Run) -> None:
     if not names:
         return
     section.heading("Evaluations")
-    rows = [[run.axis, *(name.partition("/")[2].replace("_", " ") for name in names)]]
+    rows = [[run.axis, *(name.removeprefix("evaluation/").replace("/", " ").replace("_", " ") for name in names)]]
     for row in run.rows:
         if any(row.get(name) is not None for name in names):
-            cells = ("–" if row.get(name) is None else f"{row[name]:.4g}" for name in names)
+            cells = ("–" if row.get(name) is None else _four_digits(row[name]) for name in names)
             rows.append([f"{row[run.axis]:,}", *cells])
     section.table(rows, numbers=True)
+
+
+def _four_digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
 
 
 def _add_curves(section: Section, run: Run, metrics: Metrics) -> None:
@@ -280,5 +305,14 @@ def _add_videos(section: Section, run: Run, count: int) -> None:
             section.note(f"{video.name} is left out: {one_line(error)}")
             continue
         frames = f"after {int(video.stem):,} frames" if video.stem.isdecimal() else video.stem
-        figures.append(figure(content, "gif", f"Evaluation {frames}"))
+        figures.append(figure(content, "gif", f"Evaluation {frames}", width=_enlarged(content)))
     section.figure(*figures)
+
+
+def _enlarged(video: bytes) -> int | None:
+    """The width on the page of a video that is too small to be seen in its own size, as earlier versions made them."""
+    try:
+        with Image.open(io.BytesIO(video), formats=["GIF"]) as gif:
+            return None if gif.width >= SIDE else gif.width * (SIDE // gif.width)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,7 +68,7 @@ def read_run(directory: Path) -> Run:
     settings = {"kind": kind, **read_yaml(directory / CONFIG)}
     path = directory / METRICS_FILE
     try:
-        rows = read_metrics(path, AXES[kind]) if path.exists() else []
+        rows = [_numbers(row, path) for row in read_metrics(path, AXES[kind])] if path.exists() else []
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     own = {name: settings[name] for name in (*OF_ONE_SEED, "frames") if isinstance(settings.get(name), (int, str))}
@@ -76,6 +77,18 @@ def read_run(directory: Path) -> Run:
         _LABELS[key] = _LABEL_OF[kind](directory)
     task = settings["env"] if kind == "agent" else settings["data"]
     return Run(task, _LABELS[key], settings["seed"], rows, settings, directory)
+
+
+def _numbers(row: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The row of a log, which others may have edited, with None for what is not finite.
+
+    Raises:
+        UserError: a value is neither a number nor null.
+    """
+    for name, value in row.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise UserError(f"{path}: {name} must be a number or null, got {value!r:.40}")
+    return {name: value if value is not None and math.isfinite(value) else None for name, value in row.items()}
 
 
 _LABELS: dict[str, str] = {}

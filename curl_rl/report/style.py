@@ -32,6 +32,7 @@ def headless_pyplot() -> Any:
         advice = "pip install matplotlib, or install this package with the extra [plot]"
         raise ImportError(f"matplotlib is missing: {advice}") from None
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # names are texts, and a $ in one begins no formula
     from matplotlib import pyplot
 
     return pyplot
@@ -40,14 +41,21 @@ def headless_pyplot() -> Any:
 def styles(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Color, marker and line by label, as arguments of ``Axes.plot``; the first 28 are all different.
 
-    Neighbors differ in all three, so that gray print and color-blind readers tell them apart.
+    Neighbors differ in all three, and so do the first labels of one color, so that gray print and color-blind readers
+    tell them apart.
     """
     found = {}
     for label, number in zip(dict.fromkeys(labels), itertools.count()):
         again, kind = divmod(number, len(_COLORS))
         line = _LINES[(kind + again) % len(_LINES)]
-        found[label] = {"color": _COLORS[kind], "marker": _MARKERS[kind], "linestyle": line}
+        marker = _MARKERS[(kind + 3 * again) % len(_MARKERS)]
+        found[label] = {"color": _COLORS[kind], "marker": marker, "linestyle": line}
     return found
+
+
+def in_legends(name: str) -> str:
+    """A name as a label of matplotlib, which leaves names that begin with an underscore out of legends."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def check_format(out: Path) -> None:

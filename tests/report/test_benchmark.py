@@ -32,9 +32,22 @@ def test_rows_of_this_package_come_first_and_empty_cells_say_why() -> None:
     ]
     assert rows[1] == ["every action twice", "2", *3 * ["no run"], "– (not evaluated there)", *2 * ["no run"]]
     published = ["767 ± 56", "582 ± 146", "538 ± 233", "299 ± 48", "403 ± 24", "769 ± 43"]
-    assert rows[2] == ["CURL (published)", "PlaNet's", *published]
+    assert rows[2] == ["CURL (published)", "PlaNet's", *(f"{cell} (10 seeds)" for cell in published)]
     assert [row[:2] for row in rows[3:]] == [["DrQ-v2 (published)", "2"], ["SLAC (published)", "not stated"]]
     assert rows[4][3] == "not published"
+
+
+def test_a_row_names_the_rows_that_have_its_other_tasks() -> None:
+    """A kind of run that two files hold for one task has a row for each, and one for its other tasks."""
+    curves = [
+        Curve("cartpole-swingup", "cpu (first)", {1: {100_000: 1.0}}),
+        Curve("cartpole-swingup", "cpu (second)", {1: {100_000: 2.0}}),
+        Curve("cheetah-run", "cpu", {1: {100_000: 3.0}}),
+        Curve("cheetah-run", "cpu, agent.objective none", {1: {100_000: 4.0}}),
+    ]
+    rows = {row[0]: row[3] for row in benchmark_tables(curves, [])[100_000]}
+    assert rows["cpu"] == "see cpu (first) and cpu (second)"
+    assert rows["cpu, agent.objective none"] == "no run"
 
 
 def test_numbers_have_a_row_each() -> None:
@@ -67,6 +80,7 @@ def test_the_command_prints_markdown_and_writes_both(tmp_path: Path, capsys: pyt
     printed = capsys.readouterr().out
     assert printed.startswith("**100,000 environment frames**\n\n|  | action repeats | finger-spin |")
     assert "| cpu | not stated | no run | no run | no run | no run | 5.00 (1 seed, no interval) | no run |\n" in printed
+    assert printed.endswith("and the mean time of a run until then.\n")
     for name in ("x.md", "x.csv"):
         assert main([str(tmp_path / "runs.csv"), "--out", str(tmp_path / "new" / name)]) == 0
     assert (tmp_path / "new" / "x.md").read_text() == printed

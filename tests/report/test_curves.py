@@ -144,3 +144,12 @@ def test_no_run_is_refused(tmp_path: Path) -> None:
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"rusn does not exist: name a run, a folder of runs or a CSV file of runs$"):
         read_curves([tmp_path / "rusn"])
+
+
+@pytest.mark.parametrize("name", ["evaluation/return_mean", "wall_time"])
+def test_a_metric_that_is_no_number_is_one_line(name: str, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", [{"frames": 0, name: "high"}, evaluation(10, 1.0)])
+    with pytest.raises(
+        ValueError, match=rf"^{tmp_path}/run/metrics.jsonl: {name} must be a number or null, got 'high'$"
+    ):
+        read_curves([tmp_path])

@@ -16,6 +16,7 @@ from curl_rl.report.diagnosis import (
     contrast_solved,
     diagnose,
     embedding_collapsed,
+    examined,
     judged,
     no_reward,
     policy_saturated,
@@ -138,6 +139,16 @@ def test_a_high_accuracy_means_nothing_for_methods_that_do_not_identify() -> Non
     assert [fault_of(one) for one in diagnose(curves, method="curl")] == ["The contrastive task is solved trivially"]
     assert diagnose(curves, method="supcon") == diagnose(curves, method="none") == []
     assert "supcon" not in IDENTIFYING
+
+
+def test_only_what_was_logged_is_vouched_for() -> None:
+    trivial, collapsed = "the contrastive task is not trivial", "the embedding has not collapsed"
+    curves = metrics(objective__accuracy=[0.5] * 8)
+    assert examined(curves, method="curl") == [trivial]
+    assert examined(curves, method="swav") == examined({}, method="curl") == []
+    everything = metrics(objective__accuracy=[0.5], features__effective_rank=[9.0], critic__q=[1.0])
+    assert examined(everything, method="curl")[:2] == [trivial, collapsed]
+    assert len(examined(everything, method="none")) == 2
 
 
 def test_series_leave_out_what_was_not_finite() -> None:

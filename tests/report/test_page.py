@@ -50,8 +50,8 @@ def test_texts_from_files_stay_texts() -> None:
     section.table([[nasty], [nasty]], numbers=True)
     section.folded(nasty, nasty)
     section.figure(figure(b"", "png", nasty))
-    read = Reader(page(nasty, [section]))
-    assert [text for text in read.texts if "script" in text] == [nasty] * 15
+    read = Reader(page(nasty, [section, Section(nasty)]))
+    assert [text for text in read.texts if "script" in text] == [nasty] * 17
     assert {tag for tag, _, _ in read.attributes}.isdisjoint({"script", "link", "iframe", "object"})
     assert ("img", "alt", nasty) in read.attributes
     links = [value for _, name, value in read.attributes if name in ("src", "href")]
@@ -78,3 +78,4 @@ def test_a_page_links_to_its_sections() -> None:
         f"#{one}" for one in names
     ]
     assert len(set(names)) == 2
+    assert not any(tag == "a" for tag, _, _ in Reader(page("one", [Section("one")])).attributes)

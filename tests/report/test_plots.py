@@ -19,6 +19,10 @@ from curl_rl.report.style import headless_pyplot, styles
 pyplot = pytest.importorskip("matplotlib.pyplot")
 
 
+LONG = "cpu, " + ", ".join(f"agent.setting_{number} value" for number in range(8))
+BAND = "band: 95 % bootstrap interval (too narrow below 5 seeds)"
+
+
 @pytest.fixture(autouse=True)
 def no_figures() -> Iterator[None]:
     pyplot.close("all")
@@ -32,8 +36,10 @@ def drawn(panel: int = 0) -> dict[str, tuple[list[float], list[float]]]:
     return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in lines}
 
 
-def in_legend(panel: int = 0) -> list[str]:
-    return [" ".join(text.get_text().split()) for text in pyplot.gcf().axes[panel].get_legend().get_texts()]
+def in_legend(panel: int | None = 0) -> list[str]:
+    """The entries of a panel's legend; of the one below all panels for None."""
+    legend = pyplot.gcf().legends[0] if panel is None else pyplot.gcf().axes[panel].get_legend()
+    return [" ".join(text.get_text().split()) for text in legend.get_texts()]
 
 
 def bands(panel: int = 0) -> list[np.ndarray]:
@@ -44,6 +50,12 @@ def bands(panel: int = 0) -> list[np.ndarray]:
         for band in found
         if type(band).__name__ in ("PolyCollection", "FillBetweenPolyCollection")
     ]
+
+
+def uncut(picture: Path) -> None:
+    pixels = np.asarray(Image.open(picture).convert("L"))
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert edges.min() == 255, "something is cut off"
 
 
 def test_a_panel_per_task_with_the_seeds_mean_and_the_random_policy(tmp_path: Path) -> None:
@@ -59,7 +71,7 @@ def test_a_panel_per_task_with_the_seeds_mean_and_the_random_policy(tmp_path: Pa
     assert lines["first (2 seeds)"] == ([0, 10], [2.0, 6.0])
     assert lines["second (1 seed, no interval)"] == ([0, 10], [5.0, 6.0])
     assert lines["random policy"][1] == [3.0, 3.0]
-    assert in_legend(0)[-1] == "band: 95 % bootstrap interval (too narrow below 5 seeds)"
+    assert in_legend(0)[-1] == BAND
     assert in_legend(1) == ["first (1 seed, no interval)"]
     assert Image.open(tmp_path / "new" / "curves.png").width > 600
 
@@ -84,7 +96,7 @@ def test_the_mean_ends_with_the_first_seed_and_the_others_go_on_alone(tmp_path: 
     lines = drawn()
     assert lines["x (2 seeds, 1 unfinished)"] == ([0, 10], [2.0, 3.0])
     assert lines["_one seed"] == ([10, 20], [2.0, 30.0])
-    assert in_legend()[0] == "x (2 seeds, 1 unfinished)"
+    assert in_legend()[:2] == ["x (2 seeds, 1 unfinished)", "thin line: one seed that has got further"]
 
 
 def test_five_seeds_have_an_interval_without_reservation(tmp_path: Path) -> None:
@@ -116,11 +128,18 @@ def test_on_a_task_with_the_same_repeat_nothing_is_hollow(tmp_path: Path) -> Non
     assert all("repeat" not in label for label in in_legend())
 
 
+def test_names_are_texts_whatever_characters_they_hold(tmp_path: Path) -> None:
+    """A dollar would begin a formula, and an underscore hide the name from the legend."""
+    draw_curves([Curve("$task_{", label, {1: {0: 1.0}}) for label in ("$x_{$ y", "_own")], tmp_path / "x.png")
+    assert in_legend() == [f"{label} (1 seed, no interval)" for label in ("$x_{$ y", "_own")]
+
+
 @pytest.mark.parametrize("panels", [1, 2, 5])
 def test_no_legend_covers_a_panel(panels: int, tmp_path: Path) -> None:
-    long = "cpu, " + ", ".join(f"agent.setting_{number} value" for number in range(8))
     curves = [
-        Curve(f"task {panel}", label, {1: {0: 1.0, 10: 3.0}}) for panel in range(panels) for label in ("cpu", long)
+        Curve(f"task {panel}", label, {1: {0: 1.0, 10: 3.0}}, [1.0] if panel else [])
+        for panel in range(panels)
+        for label in ("cpu", LONG)
     ]
     draw_curves(curves, tmp_path / "x.png")
     axes = [axis for axis in pyplot.gcf().axes if axis.get_visible()]
@@ -129,9 +148,19 @@ def test_no_legend_covers_a_panel(panels: int, tmp_path: Path) -> None:
         legend = axis.get_legend().get_window_extent()
         assert legend.y1 < axis.xaxis.label.get_window_extent().y0
         assert not any(legend.overlaps(other.get_window_extent()) for other in axes)
-    pixels = np.asarray(Image.open(tmp_path / "x.png").convert("L"))
-    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    assert edges.min() == 255, "something is cut off"
+    uncut(tmp_path / "x.png")
+
+
+def test_panels_with_the_same_legend_share_one_below_them(tmp_path: Path) -> None:
+    labels = ("cpu", "curl", "sac", LONG)
+    curves = [Curve(f"task {panel}", label, {1: {0: 1.0}}) for panel in range(4) for label in labels]
+    draw_curves(curves, tmp_path / "x.png")
+    assert in_legend(None) == [f"{label} (1 seed, no interval)" for label in labels]
+    (legend,) = pyplot.gcf().legends
+    for axis in filter(lambda axis: axis.get_visible(), pyplot.gcf().axes):
+        assert axis.get_legend() is None
+        assert legend.get_window_extent().y1 < axis.xaxis.label.get_window_extent().y0
+    uncut(tmp_path / "x.png")
 
 
 def test_looks_differ_between_neighbors_in_color_marker_and_line() -> None:
@@ -139,6 +168,9 @@ def test_looks_differ_between_neighbors_in_color_marker_and_line() -> None:
     assert len({(look["color"], look["linestyle"]) for look in looks}) == 28
     for one, next_one in itertools.pairwise(looks[:7]):
         assert all(one[part] != next_one[part] for part in ("color", "marker", "linestyle"))
+    for one, same_color in zip(looks[:7], looks[7:], strict=False):
+        assert one["color"] == same_color["color"]
+        assert all(one[part] != same_color[part] for part in ("marker", "linestyle"))
 
 
 def luminance(color: str) -> float:
@@ -170,6 +202,19 @@ def test_every_two_kinds_of_run_are_compared(tmp_path: Path) -> None:
     assert points == [0.5, 1.0, 1.0]  # x over y, x over z, y over z
     names = [text.get_text() for text in pyplot.gcf().axes[0].get_yticklabels()]
     assert names == ["x\n> y", "x\n> z\n(one seed, no interval)", "y\n> z\n(one seed, no interval)"]
+
+
+def test_long_names_leave_a_comparison_its_room(tmp_path: Path) -> None:
+    scores = {f"{number}, {LONG}": [np.array([float(number), 5.0])] for number in range(4)}
+    draw_improvement(Comparison(10, ["a"], scores), tmp_path / "x.png")
+    pyplot.gcf().canvas.draw()  # sizes in the figure's own resolution again
+    (axis,) = pyplot.gcf().axes
+    panel = axis.get_window_extent()
+    names = [name.get_window_extent() for name in axis.get_yticklabels()]
+    assert panel.width > 400
+    assert max(name.width for name in names) < panel.width
+    assert all(above.y0 > below.y1 for above, below in itertools.pairwise(names))
+    uncut(tmp_path / "x.png")
 
 
 def test_one_kind_of_run_cannot_improve_on_another(tmp_path: Path) -> None:

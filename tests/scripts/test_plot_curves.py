@@ -59,10 +59,26 @@ def test_returns_are_written_in_the_long_form(runs: str, tmp_path: Path) -> None
     assert sorted(lines) == sorted(RUNS.splitlines())
 
 
+def test_kinds_of_run_take_the_names_that_a_paper_gives_them(
+    runs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["--name", "cpu=CURL, a = b", "sac=SAC"]
+    with pytest.raises(SystemExit):  # the last = counts
+        main([runs, "--kind", "table", *names])
+    assert "name must be of a kind of run, got cpu=CURL, a ; there are: cpu; sac" in capsys.readouterr().err
+    names[1] = "cpu=CURL"
+    assert main([runs, "--kind", "table", *names, "--csv", str(tmp_path / "out.csv")]) == 0
+    assert [line.split(" | ")[1] for line in capsys.readouterr().out.splitlines()[3:]] == ["CURL", "SAC"]
+    assert {line.split(",")[0] for line in (tmp_path / "out.csv").read_text().splitlines()[2:]} == {"CURL", "SAC"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
+        (["--name", "cpu"], "name must be KIND=NAME, got cpu"),
+        (["--name", "cpu=sac"], "name must tell kinds of run apart, got sac for two"),
         (["--out", "x.jpeg"], "out must end in .png, .svg, .pdf, got x.jpeg"),
+        (["--kind", "table", "--out", "x.png"], "out of a table must end in .md or .csv, got x.png"),
         (["--kind", "profiles", "--at", "0", "10"], "at must be one number of frames for --kind profiles, got 2"),
         (["--kind", "profiles", "--at", "7"], "at must be frames at which every run was evaluated, got 7; "),
         (["--published", "Curl"], "published must be methods out of CURL, "),

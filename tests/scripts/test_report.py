@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
@@ -54,6 +55,14 @@ def test_an_agents_page_has_every_part_and_the_run_is_unchanged(command: Any, ag
     ]
     assert page.count("data:image/gif") == 3
     assert "110 of 140 frames" in page
+    assert "<nav>" not in page
+    code = json.loads((agent / "encoder.json").read_text())["provenance"]
+    assert f"<td>code</td><td>curl_rl {code['curl_rl']}, " in page
+    assert f"torch {code['torch']}</td>" in page
+    # The saved videos are small ones of an earlier version, which nobody could see in their own size.
+    with Image.open(min((agent / "videos").glob("*.gif"))) as video:
+        assert 256 // video.width > 1
+        assert page.count(f'style="width: {256 // video.width * video.width}px" src="data:image/gif') == 3
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert content(agent) == before
 
@@ -97,9 +106,16 @@ def test_images_that_are_not_here_are_named(command: Any, tmp_path: Path) -> Non
 
 def test_several_runs_are_compared(command: Any, agent: Path, tmp_path: Path) -> None:
     copied("agent-byol-joint", tmp_path / "other")
-    assert command(agent, tmp_path / "other", agent, "--out", tmp_path / "r.html", "--moments", 0) == 0
+    with (tmp_path / "other" / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as the process that trains it does
+        assert command(agent, tmp_path / "other", agent, "--out", tmp_path / "r.html", "--moments", 0) == 0
     page = (tmp_path / "r.html").read_text()
-    assert re.findall(r"<h2>(.*?)</h2>", page) == ["All runs", "tiny-reach, seed 4", "tiny-reach, seed 4"]
+    assert page.count("; still running") == 2  # in the table of all runs and in its own
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        "All runs",
+        "tiny-reach, seed 4 (agent)",
+        "tiny-reach, seed 4 (other)",
+    ]
     assert "Evaluation returns, by task and kind of run." in page
 
 
