@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from curl_rl.runs.console import counted  # noqa: E402
 from curl_rl.runs.files import write_durably  # noqa: E402
 from helpers.faults import configurations, damage, environments, work  # noqa: E402
 from helpers.faults.attempts import DEFECT, OUTCOMES, Kind, attempted  # noqa: E402
@@ -75,7 +76,7 @@ def campaign(kinds: list[Kind], seed: int, seconds: float, out: Path) -> int:
             write(out, counts)
             bar.update(round(time.monotonic() - begun) - bar.n)
     defects = sum(count for (_, outcome, _), count in counts.items() if outcome == DEFECT)
-    print(f"{counts.total()} tries, {defects} defects: {out.with_suffix('.md')}")
+    print(f"{counts.total()} tries, {counted(defects, 'defect')}: {out.with_suffix('.md')}")
     return int(defects > 0)
 
 
@@ -111,13 +112,15 @@ def table(counts: Counts) -> str:
     for (_, outcome, commit), count in counts.items():
         by_commit[commit] += count
         defects[commit] += count * (outcome == DEFECT)
-    commits = ", ".join(f"{commit} ({by_commit[commit]} tries, {defects[commit]} defects)" for commit in defects)
+    commits = ", ".join(
+        f"{commit} ({by_commit[commit]} tries, {counted(number, 'defect')})" for commit, number in defects.items()
+    )
     lines = [
         "# Injected faults",
         "",
-        f"{counts.total():,} tries, {sum(defects.values())} defects. Each try injects one fault, drawn at random, into",
-        "a tiny run, file, recording, configuration or environment, in a process of its own. A defect is a traceback,",
-        "a hang, a crash, a silent difference, code that is run from a file, or more than 512 MB of memory.",
+        f"{counts.total():,} tries, {counted(sum(defects.values()), 'defect')}. Each injects one fault, drawn at",
+        "random, into a tiny run, file, recording, configuration or environment, in a process of its own. A defect is a",
+        "traceback, a hang, a crash, a silent difference, code that is run from a file, or more than 512 MB of memory.",
         "",
         f"`make fault-test`; commits {commits}; {date.today().isoformat()},",
         f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, PyTorch {torch.__version__}.",
