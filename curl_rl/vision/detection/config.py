@@ -38,8 +38,8 @@ MAY_CHANGE = {
 class ClusteringConfig:
     """Contrastive clustering of the regions' features (ORE, section 4.1)."""
 
-    weight: Annotated[float, zero_or_more("no clustering")] = 0.1
-    """Weight of its loss; 0, none."""
+    weight: Annotated[float, zero_or_more("no clustering")] = 0.005
+    """Weight of its loss, a sum over the classes; 0, none."""
 
     def __post_init__(self) -> None:
         check_ranges(self, "clustering")

@@ -236,13 +236,13 @@ def test_another_place_of_the_same_cutouts_resumes_and_others_do_not(
 
 def test_other_settings_are_another_run(data: Path, undisturbed: Path, tmp_path: Path) -> None:
     run = shutil.copytree(undisturbed, tmp_path / "run")
-    with pytest.raises(UserError, match=r"clustering.weight: 0.1 → 0.5"):
+    with pytest.raises(UserError, match=r"clustering.weight: 0.005 → 0.5"):
         train_detector(tiny(data, run, clustering=ClusteringConfig(0.5)))
     tasks = tmp_path / "tasks.yaml"
     tasks.write_text("tasks: [[disk, bar], [frame]]\nunknown: [cross]\n")
     with pytest.raises(UserError, match=r"tasks_sha256: "):
         train_detector(tiny(data, run, tasks=tasks))
-    assert read_config(run / "config.yaml").clustering.weight == 0.1
+    assert read_config(run / "config.yaml").clustering.weight == 0.005
 
 
 def test_the_report_on_runs_leaves_a_detector_out(undisturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,7 +273,7 @@ def test_it_learns_shapes(data: Path, tmp_path: Path) -> None:
         scenes=ScenesConfig(size=64, smallest=20, largest=32, most=2, background="plain"),
         labeling=LabelingConfig(),
         objectives=ObjectivesConfig(OpenWorldConfig(margin=5.0, burn_in=200, every=20)),
-        exemplars=ExemplarsConfig(per_class=20, steps=100),
+        exemplars=ExemplarsConfig(per_class=20, steps=200),
         checkpoint=CheckpointConfig(every=200),
         log=LogConfig(every=50, images_every=0),
     )
