@@ -75,7 +75,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     )
 
     def marked(block: re.Match[str]) -> str:
-        return re.sub(r"(?<=[\s>])--[\w.]+", r'<span class="whole">\g<0></span>', block[0])
+        return re.sub(r"(?<=[\s>])--[\w.]+|-&gt;", r'<span class="whole">\g<0></span>', block[0])
 
     return re.sub(r"<pre>.*?</pre>", marked, html, flags=re.DOTALL)
 
