@@ -259,8 +259,8 @@ def test_titles(name: str) -> None:
         "group norm": "ResNet-18, width 0.0625, group norm",
         "two streams": "two ResNet-18, width 0.0625 on L and ab",
         "module": "Sequential, 6 features",
-        "text": "Transformer, 1 layers of 8",
-        "two towers": "two towers of Transformer, 1 layers of 8",
+        "text": "Transformer, 1 layer of 8",
+        "two towers": "two towers of Transformer, 1 layer of 8",
     }
     assert made(name).title == titles[name]
 

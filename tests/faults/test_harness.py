@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import subprocess
@@ -22,7 +23,8 @@ def _raises() -> str:
 
 
 def _swells() -> str:
-    bytearray(b"x") * (5 * 2**27)
+    memory = mmap.mmap(-1, 5 * 2**27)  # new pages, which memory that the parent has freed cannot serve
+    memory[:: mmap.PAGESIZE] = bytes(len(memory) // mmap.PAGESIZE)
     return SAME
 
 

@@ -155,7 +155,7 @@ def test_reports_count_its_sentences(alone: Path) -> None:
     read = read_run(alone)
     assert (read.axis, read.seed) == ("sentences", 3)
     assert read.label.startswith("simcse, cpu, epochs 2, batch_size 4")
-    assert _progress(read) == ("24 sentences, in 2 epochs when complete", False)
+    assert _progress(read) == "24 sentences, in 2 epochs when complete"
 
 
 def test_a_tokenizer_of_ones_own_is_recorded_and_compared(data: Path, tmp_path: Path) -> None:
