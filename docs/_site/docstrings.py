@@ -18,7 +18,10 @@ class WithoutRoles(griffe.Extension):
     def _rewrite(self, obj: griffe.Object) -> None:
         if obj.docstring is not None:
             shortened = re.sub(r":\w+:`~(?:\w+\.)*(\w+)`", r"`\1`", obj.docstring.value)
-            obj.docstring.value = re.sub(r":\w+:`([^`]+)`", r"`\1`", shortened)
+            plain = re.sub(r":\w+:`([^`]+)`", r"`\1`", shortened)
+            single = re.sub(r"::$", ":", plain, flags=re.MULTILINE)  # what follows is indented anyway
+            # "cuda:<index>" is no tag of HTML
+            obj.docstring.value = re.sub(r"(`+)[^`]+\1|<(?=\w)", lambda part: part[0] if part[1] else "&lt;", single)
         for member in obj.members.values():
             if isinstance(member, griffe.Object):
                 self._rewrite(member)

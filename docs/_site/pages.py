@@ -65,11 +65,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Marks short code within a line, and options in blocks, which style.css keeps from being broken at a hyphen."""
+    """Keeps percentages together, and marks what style.css keeps whole: short code in a line, options in blocks."""
     html = re.sub(rf"(?<!<pre>)<code>(?=[^<]{{1,{SHORT}}}</code>)", '<code class="whole">', html)
+    html = re.sub(
+        r"<pre>.*?</pre>|(?<=\d) (?=%)",
+        lambda part: "\N{NO-BREAK SPACE}" if part[0] == " " else part[0],
+        html,
+        flags=re.DOTALL,
+    )
 
     def marked(block: re.Match[str]) -> str:
-        return re.sub(r"(?<=[\s>])--[\w.]+", r'<span class="whole">\g<0></span>', block[0])
+        return re.sub(r"(?<=[\s>])--[\w.]+|-&gt;", r'<span class="whole">\g<0></span>', block[0])
 
     return re.sub(r"<pre>.*?</pre>", marked, html, flags=re.DOTALL)
 
