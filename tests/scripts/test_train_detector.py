@@ -71,4 +71,4 @@ def test_help_begins_with_commands(command: Command, capsys: pytest.CaptureFixtu
     assert command("--help") == 0
     said = capsys.readouterr().out
     assert "\n    python scripts/train_detector.py --data SCENES --tasks tasks.yaml" in said
-    assert "Weight of its loss; 0, none." in said
+    assert "Weight of its loss, a sum over the classes; 0, none." in said
