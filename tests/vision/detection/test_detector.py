@@ -37,6 +37,21 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def test_rows_without_an_object_teach_no_anchor() -> None:
+    """The first anchor overlaps the object too little to be one, and fills the place of nothing."""
+    torch.manual_seed(0)
+    network = ProposalNetwork(4, 8, ProposalConfig(sizes=(16.0,), ratios=(1.0,)))
+    maps = torch.randn(1, 4, 4, 4)
+    anchors = network.anchors(maps)
+    objectness, offsets = network(maps)
+    one = Truth(torch.tensor([[[6.0, 6.0, 30.0, 30.0]]]), torch.tensor([[0]]))
+    padded = Truth(torch.cat([one.boxes, torch.zeros(1, 3, 4)], 1), torch.tensor([[0, -1, -1, -1]]))
+    nothing = Truth(torch.zeros(1, 0, 4), torch.zeros(1, 0, dtype=torch.int64))
+    losses = [network.loss(objectness, offsets, anchors, truth, nothing, generator()) for truth in (one, padded)]
+    assert torch.equal(losses[0][0], losses[1][0])
+    assert torch.equal(losses[0][1], losses[1][1])
+
+
 def test_anchors_by_hand() -> None:
     network = ProposalNetwork(4, 8, ProposalConfig(sizes=(16.0,), ratios=(1.0, 4.0)))
     anchors = network.anchors(torch.zeros(1, 4, 2, 3)).view(2, 3, 2, 4)
